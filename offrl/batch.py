@@ -1,0 +1,41 @@
+"""The one thing that replay hands to algorithms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B transitions of n steps each.
+
+    Termination is decided where the data is read: `discount` is 0 where the episode terminated within the
+    n steps, so no algorithm sees a "done". Truncated episodes still bootstrap, from their own last observation.
+
+    Attributes:
+        observation: [B, C, H, W] uint8 (pixels) or [B, D] float32; the Learner normalises it before the loss.
+        action: [B] int64.
+        reward: [B] float32, sum of discount**i * reward_i over k = min(n, steps left in the episode) steps.
+        discount: [B] float32, discount**k, and 0 where the episode terminated within those k steps.
+        next_observation: like `observation`, k steps on.
+        action_mask: [B, A] bool, the legal actions, where the data has them.
+        next_action_mask: [B, A] bool, the legal actions k steps on, where the data has them.
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    discount: Tensor
+    next_observation: Tensor
+    action_mask: Tensor | None = None
+    next_action_mask: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`; the copy from pinned memory does not wait for the device."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(
+            **{k: v if v is None else v.to(device, non_blocking=True) for k, v in tensors.items()}
+        )

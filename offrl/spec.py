@@ -1,0 +1,126 @@
+"""What a task looks like to a policy: its observations and its actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from offrl.errors import ConfigError, SpecMismatchError
+
+if TYPE_CHECKING:  # collection workers read specs without paying for torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Observations and actions of a task; equal specs mean that data, policies and environments fit together.
+
+    Attributes:
+        observation_shape: (C, H, W) for pixels, C being the frames of a stack, oldest first; (D,) for vectors.
+        observation_dtype: "uint8" for pixels, "float32" for vectors.
+        action_names: what each action does, in words; their number is the number of actions.
+        scale: networks see `observation * scale + offset`; for pixels 1/128 and -1, so gray 128 is 0.
+        offset: see `scale`.
+        hud: whether the picture's information bar is "visible", "hidden" (its rows are 0 after
+            normalisation, which is gray 128), or None where the task has none.
+
+    Raises:
+        ConfigError: a field outside what is allowed.
+    """
+
+    observation_shape: tuple[int, ...]
+    observation_dtype: Literal["uint8", "float32"]
+    action_names: tuple[str, ...]
+    scale: float = 1.0
+    offset: float = 0.0
+    hud: Literal["visible", "hidden"] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.observation_shape) not in (1, 3) or min(self.observation_shape) < 1:
+            raise ConfigError(
+                f"{self.observation_shape}",
+                where="TaskSpec.observation_shape",
+                expected="(C, H, W) for pixels or (D,) for vectors, all positive",
+            )
+        expected_dtype = "uint8" if self.is_pixels else "float32"
+        if self.observation_dtype != expected_dtype:
+            raise ConfigError(
+                f"{self.observation_dtype!r} with shape {self.observation_shape}",
+                where="TaskSpec.observation_dtype",
+                expected=f"{expected_dtype!r}",
+            )
+        if len(self.action_names) < 2:
+            raise ConfigError(
+                f"{len(self.action_names)} action(s)", where="TaskSpec.action_names", expected="2 or more"
+            )
+        if self.hud not in (None, "visible", "hidden"):
+            raise ConfigError(f"{self.hud!r}", where="TaskSpec.hud", expected="'visible', 'hidden' or None")
+
+    @classmethod
+    def pixels(
+        cls,
+        shape: tuple[int, int, int],
+        action_names: tuple[str, ...],
+        hud: Literal["visible", "hidden"] | None = None,
+    ) -> TaskSpec:
+        """The spec of stacked gray frames, normalised as gray / 128 - 1."""
+        return cls(shape, "uint8", action_names, scale=1 / 128, offset=-1.0, hud=hud)
+
+    @classmethod
+    def vector(cls, size: int, action_names: tuple[str, ...]) -> TaskSpec:
+        """The spec of float vectors, seen by networks as they are."""
+        return cls((size,), "float32", action_names)
+
+    @property
+    def is_pixels(self) -> bool:
+        """Whether observations are stacks of frames."""
+        return len(self.observation_shape) == 3
+
+    @property
+    def num_actions(self) -> int:
+        """A: actions are the integers 0 .. A-1."""
+        return len(self.action_names)
+
+    @property
+    def stack(self) -> int:
+        """Frames in one observation (1 for vectors)."""
+        return self.observation_shape[0] if self.is_pixels else 1
+
+    def normalise(self, observation: Tensor) -> Tensor:
+        """What networks see: float32 `observation * scale + offset`. [N, ...] -> [N, ...]."""
+        return observation.float() * self.scale + self.offset
+
+    def require_same(self, other: TaskSpec, where: str | Path, mend: str) -> None:
+        """Raises SpecMismatchError, naming the first field that differs, unless `other` (found at `where`) equals this."""
+        for field in fields(self):
+            ours, theirs = getattr(self, field.name), getattr(other, field.name)
+            if ours != theirs:
+                raise SpecMismatchError(f"{field.name} is {theirs}", where=where, expected=f"{ours}", mend=mend)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str | Path) -> TaskSpec:
+        """The inverse of `to_dict`.
+
+        Raises:
+            SpecMismatchError: a field is missing, unknown or of the wrong kind; `where` names the file.
+        """
+        try:
+            values = dict(data)
+            values["observation_shape"] = tuple(int(n) for n in values["observation_shape"])
+            values["action_names"] = tuple(str(name) for name in values["action_names"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SpecMismatchError(
+                f"not a task spec ({error})", where=where, expected=f"the fields {[f.name for f in fields(cls)]}"
+            ) from error
+
+
+def default_action_names(num_actions: int) -> tuple[str, ...]:
+    """Names for actions that nobody named: action 0, action 1, ..."""
+    return tuple(f"action {index}" for index in range(num_actions))
