@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -35,7 +36,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`; the copy from pinned memory does not wait for the device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(
-            **{k: v if v is None else v.to(device, non_blocking=True) for k, v in tensors.items()}
-        )
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from where a GPU copies by itself."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: value if value is None else function(value) for name, value in tensors.items()})

@@ -93,7 +93,11 @@ class TaskSpec:
         return observation.float() * self.scale + self.offset
 
     def require_same(self, other: TaskSpec, where: str | Path, mend: str) -> None:
-        """Raises SpecMismatchError, naming the first field that differs, unless `other` (found at `where`) equals this."""
+        """Checks that `other`, found at `where`, is this very task.
+
+        Raises:
+            SpecMismatchError: it is not; names the first field that differs.
+        """
         for field in fields(self):
             ours, theirs = getattr(self, field.name), getattr(other, field.name)
             if ours != theirs:

@@ -1,0 +1,98 @@
+"""Discrete batch-constrained Q-learning (Fujimoto et al. 2019, arXiv:1910.01708)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.batch import Batch
+from offrl.encoders import EncoderFactory, Initialisation, default_encoder, feature_dim, initialise, seeded
+from offrl.errors import ConfigError
+from offrl.heads import Head
+from offrl.losses import double_q_target, imitation_loss, likely_actions, logit_penalty, select_action, td_loss
+from offrl.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class DiscreteBCQConfig:
+    """Settings of discrete BCQ.
+
+    Attributes:
+        threshold: an action is allowed if it is more than this many times as likely as the likeliest, in [0, 1);
+            0 allows all (double DQN), close to 1 leaves the imitator's choice (behaviour cloning).
+        logit_penalty: weight of the mean squared logit, 0 or more.
+        initialisation: how weights begin, see `offrl.encoders.initialise`.
+    """
+
+    threshold: float = 0.3
+    logit_penalty: float = 0.01
+    initialisation: Initialisation = "default"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold < 1:
+            raise ConfigError(f"{self.threshold}", where="DiscreteBCQConfig.threshold", expected="0 <= threshold < 1")
+        if self.logit_penalty < 0:
+            raise ConfigError(f"{self.logit_penalty}", where="DiscreteBCQConfig.logit_penalty", expected="0 or more")
+
+
+class DiscreteBCQ(Algorithm):
+    """Q-learning that only ever considers actions the data makes likely."""
+
+    name = "bcq"
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        config: DiscreteBCQConfig | None = None,
+        *,
+        encoder: EncoderFactory = default_encoder,
+        seed: int = 0,
+    ) -> None:
+        config = DiscreteBCQConfig() if config is None else config
+        super().__init__(spec, config)
+        self.threshold = config.threshold
+        with seeded(seed):
+            self.encoder = encoder(spec.observation_shape)
+            self.q_head = Head(feature_dim(self.encoder), spec.num_actions)
+            self.imitation_head = Head(feature_dim(self.encoder), spec.num_actions)
+            initialise(self, config.initialisation)
+        self.target_encoder = frozen_copy(self.encoder)
+        self.target_q_head = frozen_copy(self.q_head)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Huber loss of q against the constrained double-Q target, plus cross-entropy, plus the logit penalty."""
+        q, logits = self(batch.observation)
+        with torch.no_grad():
+            next_q, next_logits = self(batch.next_observation)
+            next_q_target = self.target_q_head(self.target_encoder(batch.next_observation))
+            allowed = likely_actions(next_logits, self.threshold, batch.next_action_mask)
+            target = double_q_target(batch.reward, batch.discount, next_q, next_q_target, allowed)
+
+        td = td_loss(q, batch.action, target)
+        imitation = imitation_loss(logits, batch.action)
+        loss = td + imitation + self.config.logit_penalty * logit_penalty(logits)
+        metrics = {
+            "td_loss": td,
+            "imitation_loss": imitation,
+            "imitation_accuracy": (logits.argmax(dim=1) == batch.action).float().mean(),
+            "q": select_action(q, batch.action).mean(),
+            "allowed_actions": allowed.sum(dim=1).float().mean(),
+        }
+        return loss, {name: value.detach() for name, value in metrics.items()}
+
+    def forward(self, observation: Tensor) -> PolicyOutput:
+        """Q ranks the actions that the imitator's logits allow."""
+        features = self.encoder(observation)
+        return PolicyOutput(scores=self.q_head(features), logits=self.imitation_head(features))
+
+    def values(self, observation: Tensor) -> Tensor:
+        """q(s, .) of the online network. [B, ...] -> [B, A]."""
+        output: PolicyOutput = self(observation)
+        return output.scores
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Encoder and q head: the target's choice is never asked for, so it needs no imitator."""
+        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]

@@ -1,0 +1,80 @@
+"""Deep Q-learning: right online, and on data that covers every action; the baseline that shows why BCQ is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.batch import Batch
+from offrl.encoders import EncoderFactory, Initialisation, default_encoder, feature_dim, initialise, seeded
+from offrl.heads import Head, ZeroHead
+from offrl.losses import double_q_target, max_q_target, select_action, td_loss
+from offrl.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Settings of DQN.
+
+    Attributes:
+        double: the online network picks the next action and the target network judges it (arXiv:1509.06461);
+            otherwise the target network does both.
+        initialisation: how weights begin, see `offrl.encoders.initialise`.
+    """
+
+    double: bool = True
+    initialisation: Initialisation = "default"
+
+
+class DQN(Algorithm):
+    """Deep Q-learning (doi:10.1038/nature14236), with double Q-learning as an option."""
+
+    name = "dqn"
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        config: DQNConfig | None = None,
+        *,
+        encoder: EncoderFactory = default_encoder,
+        seed: int = 0,
+    ) -> None:
+        config = DQNConfig() if config is None else config
+        super().__init__(spec, config)
+        with seeded(seed):
+            self.encoder = encoder(spec.observation_shape)
+            self.q_head = Head(feature_dim(self.encoder), spec.num_actions)
+            initialise(self, config.initialisation)
+        self.target_encoder = frozen_copy(self.encoder)
+        self.target_q_head = frozen_copy(self.q_head)
+        self.no_logits = ZeroHead(spec.num_actions, spec.num_actions)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Mean Huber loss of q(s, a) against the one- or n-step target."""
+        q = self.values(batch.observation)
+        with torch.no_grad():
+            next_q_target = self.target_q_head(self.target_encoder(batch.next_observation))
+            if self.config.double:
+                next_q = self.values(batch.next_observation)
+                target = double_q_target(batch.reward, batch.discount, next_q, next_q_target, batch.next_action_mask)
+            else:
+                target = max_q_target(batch.reward, batch.discount, next_q_target, batch.next_action_mask)
+        loss = td_loss(q, batch.action, target)
+        return loss, {"q": select_action(q.detach(), batch.action).mean()}
+
+    def forward(self, observation: Tensor) -> PolicyOutput:
+        """Q ranks the actions, and no action is ruled out."""
+        q = self.values(observation)
+        return PolicyOutput(scores=q, logits=self.no_logits(q))
+
+    def values(self, observation: Tensor) -> Tensor:
+        """q(s, .) of the online network. [B, ...] -> [B, A]."""
+        q: Tensor = self.q_head(self.encoder(observation))
+        return q
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Encoder and q head."""
+        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]

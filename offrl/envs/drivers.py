@@ -1,0 +1,272 @@
+"""Behaviours that make data: scripted drivers, mixtures of skill and noise, random actions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.envs.car_racing import ACTION_TABLE, ENV_ID
+from offrl.errors import ConfigError
+
+
+class Behaviour(Protocol):
+    """What `collect` asks for actions. Picklable; all its randomness comes from the generator of the episode."""
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """A new episode of `env` has been reset; this episode's parameters are drawn from `rng`."""
+        ...
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """The action, and how likely this behaviour was to choose it (NaN where unknown)."""
+        ...
+
+
+class RandomBehaviour:
+    """Uniformly random actions."""
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """Takes the number of actions from `env`."""
+        self._num_actions = num_actions(env)
+        self._rng = rng
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """A random action; probability 1 / A."""
+        return int(self._rng.integers(self._num_actions)), 1 / self._num_actions
+
+
+class EpsilonGreedy:
+    """A deterministic behaviour, which a uniformly random action replaces with probability `epsilon`.
+
+    Args:
+        behaviour: deterministic, given its episode.
+        epsilon: in [0, 1].
+    """
+
+    def __init__(self, behaviour: Behaviour, epsilon: float) -> None:
+        if not 0 <= epsilon <= 1:
+            raise ConfigError(f"{epsilon}", where="EpsilonGreedy.epsilon", expected="a number in [0, 1]")
+        self.behaviour = behaviour
+        self.epsilon = epsilon
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """Begins the inner behaviour's episode."""
+        self._num_actions = num_actions(env)
+        self._rng = rng
+        self.behaviour.begin(env, rng)
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """The action; probability 1 - epsilon + epsilon / A of the inner behaviour's action, epsilon / A of others."""
+        greedy, _ = self.behaviour(observation)
+        action = greedy
+        if self._rng.random() < self.epsilon:
+            action = int(self._rng.integers(self._num_actions))
+        return action, (1 - self.epsilon) * (action == greedy) + self.epsilon / self._num_actions
+
+
+@dataclass(frozen=True)
+class DriverSettings:
+    """How `TrackDriver` drives. Lengths in world units (a tile is 3.5 long, the road 13 wide), time in seconds.
+
+    Attributes:
+        look: how far ahead the driver aims, in tiles at speed 100, beyond two tiles.
+        steering_gain: steering per radian between the heading and the aim.
+        steering_damping: steering against the spin, per radian a second.
+        grip: the sideways acceleration that the driver dares; sets the speed in bends.
+        max_speed: on straights.
+        braking: the slowing-down that the driver counts on.
+    """
+
+    look: float = 7.0
+    steering_gain: float = 3.3
+    steering_damping: float = 0.67
+    grip: float = 167.0
+    max_speed: float = 85.0
+    braking: float = 64.0
+
+
+class TrackDriver:
+    """Drives CarRacing with sight of the track: pure pursuit, and a speed that the bends ahead allow.
+
+    Args:
+        settings: how it drives.
+    """
+
+    def __init__(self, settings: DriverSettings | None = None) -> None:
+        self.settings = settings or DriverSettings()
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """Looks at the track of the episode that has been reset in `env`."""
+        self._car = env.unwrapped.car  # type: ignore[attr-defined]
+        self._track = np.array([(x, y) for _, _, x, y in env.unwrapped.track])  # type: ignore[attr-defined]
+        step = np.roll(self._track, -1, axis=0) - self._track
+        lengths = np.linalg.norm(step, axis=1)
+        heading = np.arctan2(step[:, 1], step[:, 0])
+        turn = np.abs((np.roll(heading, -1) - heading + math.pi) % (2 * math.pi) - math.pi)
+        curvature = _circular_mean(turn / np.maximum(lengths, 1e-3), window=5)
+        self._allowed_speed = self._speed_profile(curvature, float(lengths.mean()))
+        self._tile = 0
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """The action that fits best; the driver is certain of it (probability 1)."""
+        hull = self._car.hull
+        x, y = hull.position
+        vx, vy = hull.linearVelocity
+        speed = math.hypot(vx, vy)
+        tile = self._nearest_tile(x, y)
+        aim_x, aim_y = self._track[(tile + round(2 + 0.01 * speed * self.settings.look)) % len(self._track)]
+        # The car's heading is (-sin, cos) of its angle; a positive spin turns it to the left.
+        sine, cosine = math.sin(hull.angle), math.cos(hull.angle)
+        dx, dy = aim_x - x, aim_y - y
+        bearing = math.atan2(dx * cosine + dy * sine, dy * cosine - dx * sine)
+        steering = self.settings.steering_gain * bearing + self.settings.steering_damping * hull.angularVelocity
+        steer = max(-1.0, min(1.0, round(2 * steering) / 2))
+        gas, brake = self._pedals(float(self._allowed_speed[tile]) - speed)
+        if abs(steer) == 1 and speed > 30:
+            gas = min(gas, 0.5)
+        return _ACTION_OF[steer, gas, brake], 1.0
+
+    def _speed_profile(self, curvature: NDArray[np.float64], tile_length: float) -> NDArray[np.float64]:
+        """The highest speed at each tile that still lets the car brake for every bend ahead. [N] -> [N]."""
+        grip, braking = self.settings.grip, self.settings.braking
+        bend_squared = grip / np.maximum(curvature, 1e-3)
+        allowed_squared = np.full_like(curvature, self.settings.max_speed**2)
+        for ahead in range(30):
+            distance = max(0, ahead - 2) * tile_length
+            np.minimum(allowed_squared, np.roll(bend_squared, -ahead) + 2 * braking * distance, out=allowed_squared)
+        return np.sqrt(allowed_squared)
+
+    def _nearest_tile(self, x: float, y: float) -> int:
+        squared = ((self._track - (x, y)) ** 2).sum(axis=1)
+        return int(squared.argmin())
+
+    @staticmethod
+    def _pedals(missing_speed: float) -> tuple[float, float]:
+        """(gas, brake) for the speed that is missing; negative where the car is too fast."""
+        if missing_speed > 4:
+            return 1.0, 0.0
+        if missing_speed > 0:
+            return 0.5, 0.0
+        return (0.0, 0.0) if missing_speed > -4 else (0.0, 0.5)
+
+
+_ACTION_OF = {tuple(vector): index for index, vector in enumerate(ACTION_TABLE.tolist())}
+
+
+@dataclass
+class Bursts:
+    """Noise: now and then one random action, held for 1 to 7 steps.
+
+    Attributes:
+        epsilon: bursts start with probability epsilon / 4 at each step without one; 1 makes nearly all actions random.
+    """
+
+    epsilon: float
+    num_actions: int
+    rng: np.random.Generator
+    _action: int = field(default=0, init=False)
+    _steps_left: int = field(default=0, init=False)
+
+    def __call__(self) -> int | None:
+        """The random action of this step, or None where there is no burst."""
+        if self._steps_left == 0:
+            if self.rng.random() >= self.epsilon / 4:
+                return None
+            self._action = int(self.rng.integers(self.num_actions))
+            self._steps_left = int(self.rng.integers(1, 8))
+        self._steps_left -= 1
+        return self._action
+
+
+class CarRacingMixture:
+    """Drivers from careful to bold and from steady to erratic, one per episode: a dataset to learn from offline.
+
+    The grip is uniform in 90 to 170 in 80 % of the episodes and 30 to 90 in the rest; the noise is drawn from
+    `NOISE`. What a burst chooses has no simple probability: all of a noisy episode's actions have NaN.
+    """
+
+    NOISE = ((0.0, 0.35), (0.05, 0.25), (0.15, 0.20), (0.3, 0.12), (0.6, 0.05), (1.0, 0.03))
+    """(epsilon of `Bursts`, share of the episodes)."""
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """Draws the driver of this episode."""
+        grip = rng.uniform(90, 170) if rng.random() < 0.8 else rng.uniform(30, 90)
+        epsilons, shares = zip(*self.NOISE, strict=True)
+        epsilon = float(rng.choice(epsilons, p=shares))
+        self._bursts = Bursts(epsilon, num_actions(env), rng)
+        self._driver = TrackDriver(DriverSettings(grip=grip))
+        self._driver.begin(env, rng)
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """The driver's action, or a burst's."""
+        action, probability = self._driver(observation)
+        burst = self._bursts()
+        if burst is not None:
+            action = burst
+        return action, probability if self._bursts.epsilon == 0 else math.nan
+
+
+class CartPoleDriver:
+    """Balances CartPole by a linear rule on (position, velocity, angle, angular velocity).
+
+    Args:
+        weights: pushes right where their product with the observation is positive.
+    """
+
+    def __init__(self, weights: tuple[float, float, float, float] = (0.1, 0.3, 1.0, 1.0)) -> None:
+        self.weights = np.array(weights)
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """Nothing to draw."""
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """Push left (0) or right (1)."""
+        return int(self.weights @ observation > 0), 1.0
+
+
+class CartPoleMixture:
+    """CartPole drivers from hopeless to good, one per episode, with exact probabilities."""
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """Draws the skill (how much of the good rule is kept) and the noise of this episode."""
+        skill = rng.random()
+        weights = skill * np.array((0.1, 0.3, 1.0, 1.0)) + (1 - skill) * rng.normal(size=4)
+        epsilon = float(rng.choice((0.1, 0.3, 0.6, 1.0)))
+        self._behaviour = EpsilonGreedy(CartPoleDriver(tuple(weights)), epsilon)
+        self._behaviour.begin(env, rng)
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """The drawn driver's action."""
+        return self._behaviour(observation)
+
+
+def default_behaviour(env_id: str) -> Behaviour:
+    """What `collect` plays where nobody says: a mixture for CarRacing and CartPole, else random actions."""
+    if env_id == ENV_ID:
+        return CarRacingMixture()
+    if env_id.startswith("CartPole-"):
+        return CartPoleMixture()
+    return RandomBehaviour()
+
+
+def num_actions(env: gymnasium.Env[Any, Any]) -> int:
+    """A, for an environment with Discrete actions.
+
+    Raises:
+        ConfigError: other actions.
+    """
+    space = env.action_space
+    if not isinstance(space, gymnasium.spaces.Discrete):
+        raise ConfigError(f"{space}", where="action space", expected="Discrete")
+    return int(space.n)
+
+
+def _circular_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """The mean over `window` neighbours, centred, around a closed track. [N] -> [N]."""
+    half = window // 2
+    mean: NDArray[np.float64] = np.mean([np.roll(values, shift) for shift in range(-half, half + 1)], axis=0)
+    return mean

@@ -1,0 +1,95 @@
+"""The equations: pure functions of tensors, each with its paper. B is the batch, A the number of actions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def select_action(values: Tensor, action: Tensor) -> Tensor:
+    """The entry of each row that belongs to its action. [B, A], int64 [B] -> [B]."""
+    return values.gather(1, action.unsqueeze(1)).squeeze(1)
+
+
+def likely_actions(logits: Tensor, threshold: float, legal: Tensor | None = None) -> Tensor:
+    """Actions more than `threshold` times as likely as the likeliest (arXiv:1910.01708, eq. 11). -> bool [B, A].
+
+    The likeliest action always passes, so no row is empty; threshold 0 lets all pass.
+
+    Args:
+        logits: [B, A].
+        threshold: in [0, 1).
+        legal: bool [B, A], the actions that the task allows at all, or None for every one.
+    """
+    if legal is not None:
+        logits = logits.masked_fill(~legal, -torch.inf)
+    if threshold > 0:
+        return (logits - logits.max(dim=1, keepdim=True).values).exp() > threshold
+    # Not left to the comparison: exp underflows to 0, which a strict > would refuse.
+    return torch.ones_like(logits, dtype=torch.bool) if legal is None else legal
+
+
+def masked_argmax(values: Tensor, allowed: Tensor) -> Tensor:
+    """The best action among the allowed ones. [B, A], bool [B, A] -> int64 [B]."""
+    return values.masked_fill(~allowed, -torch.inf).argmax(dim=1)
+
+
+def greedy_actions(scores: Tensor, logits: Tensor, threshold: float, legal: Tensor | None = None) -> Tensor:
+    """How every offrl policy acts: the best score among the likely actions. [B, A], [B, A] -> int64 [B].
+
+    Args:
+        scores: [B, A], q values or whatever ranks the actions.
+        logits: [B, A], the imitator's; all zero where the algorithm rules no action out.
+        threshold: see `likely_actions`.
+        legal: see `likely_actions`.
+    """
+    return masked_argmax(scores, likely_actions(logits, threshold, legal))
+
+
+def bootstrap_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
+    """The target reward + discount * next_value, without gradient. All [B].
+
+    `discount` is 0 where the episode terminated, so a non-finite value there must not leak through 0 * inf.
+    """
+    return (reward + torch.where(discount > 0, discount * next_value, 0.0)).detach()
+
+
+def double_q_target(
+    reward: Tensor, discount: Tensor, next_q_online: Tensor, next_q_target: Tensor, allowed: Tensor | None = None
+) -> Tensor:
+    """The online network picks, the target network judges (arXiv:1509.06461, eq. 4). -> [B].
+
+    With `allowed` it is discrete BCQ's target (arXiv:1910.01708, eq. 11): the pick is among the allowed actions.
+
+    Args:
+        reward: [B], the n-step return.
+        discount: [B], 0 where the episode terminated.
+        next_q_online: [B, A].
+        next_q_target: [B, A].
+        allowed: bool [B, A], or None for all.
+    """
+    if allowed is None:
+        allowed = torch.ones_like(next_q_online, dtype=torch.bool)
+    next_action = masked_argmax(next_q_online, allowed)
+    return bootstrap_target(reward, discount, select_action(next_q_target, next_action))
+
+
+def max_q_target(reward: Tensor, discount: Tensor, next_q_target: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """The target network picks and judges (DQN, doi:10.1038/nature14236). [B], [B], [B, A] -> [B]."""
+    return double_q_target(reward, discount, next_q_target, next_q_target, allowed)
+
+
+def td_loss(q: Tensor, action: Tensor, target: Tensor) -> Tensor:
+    """Mean Huber loss (beta = 1) of q(s, a) against its target. [B, A], [B], [B] -> []."""
+    return F.smooth_l1_loss(select_action(q, action), target)
+
+
+def imitation_loss(logits: Tensor, action: Tensor) -> Tensor:
+    """Mean cross-entropy of the logged actions, -log G(a | s) (arXiv:1910.01708, eq. 10). [B, A], [B] -> []."""
+    return F.cross_entropy(logits, action)
+
+
+def logit_penalty(logits: Tensor) -> Tensor:
+    """Mean squared logit, which keeps the imitator from overconfidence. [B, A] -> []."""
+    return logits.square().mean()

@@ -1,0 +1,67 @@
+"""Policies: raw observations in, actions out."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from offrl.algorithms.algorithm import Algorithm
+from offrl.errors import ConfigError
+from offrl.losses import greedy_actions
+
+
+class Policy(Protocol):
+    """Anything that acts: TorchPolicy, OnnxPolicy, a driver, a user's function."""
+
+    def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
+        """Raw observations [N, ...] -> actions [N]."""
+        ...
+
+
+def explore(
+    actions: NDArray[np.int64], num_actions: int, epsilon: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Replaces each action by a uniformly random one with probability `epsilon`. [N] -> [N]."""
+    if epsilon == 0:
+        return actions
+    random = rng.random(len(actions)) < epsilon
+    return np.where(random, rng.integers(num_actions, size=len(actions)), actions)
+
+
+class TorchPolicy:
+    """Acts with an algorithm's networks, in float32, on whatever device they are.
+
+    Args:
+        algorithm: is put into evaluation mode.
+        threshold: the likelihood threshold, in [0, 1); None takes the algorithm's own.
+        epsilon: probability of a uniformly random action (0.001 in the discrete BCQ paper).
+        seed: of the random actions.
+
+    Raises:
+        ConfigError: threshold or epsilon out of range.
+    """
+
+    def __init__(
+        self, algorithm: Algorithm, *, threshold: float | None = None, epsilon: float = 0.0, seed: int = 0
+    ) -> None:
+        self.threshold = algorithm.threshold if threshold is None else threshold
+        if not 0 <= self.threshold < 1:
+            raise ConfigError(f"{self.threshold}", where="TorchPolicy.threshold", expected="0 <= threshold < 1")
+        if not 0 <= epsilon <= 1:
+            raise ConfigError(f"{epsilon}", where="TorchPolicy.epsilon", expected="0 <= epsilon <= 1")
+        self.algorithm = algorithm.eval()
+        self.spec = algorithm.spec
+        self.epsilon = epsilon
+        self._rng = np.random.default_rng(seed)
+        self._device = next(algorithm.parameters()).device
+
+    def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
+        """Raw observations [N, ...] -> actions [N]."""
+        with torch.inference_mode():
+            raw = torch.from_numpy(np.ascontiguousarray(observation)).to(self._device)
+            output = self.algorithm(self.spec.normalise(raw))
+            actions = greedy_actions(output.scores, output.logits, self.threshold).cpu().numpy()
+        return explore(actions, self.spec.num_actions, self.epsilon, self._rng)

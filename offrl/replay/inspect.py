@@ -1,0 +1,145 @@
+"""What is in a dataset, and what looks wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.replay.store import FrameStore
+
+_NUM_RESAMPLES = 1000
+_NUM_BINS = 10
+_BAR_WIDTH = 30
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """Statistics of a dataset of E episodes (segments, where the log does not hold episodes whole).
+
+    Attributes:
+        num_transitions: N.
+        num_episodes: E.
+        num_frames: kept once each.
+        returns: float64 [E], undiscounted.
+        lengths: int64 [E], in steps.
+        action_names: of the task.
+        action_counts: int64 [A].
+        num_terminated: episodes that ended the task.
+        num_truncated: episodes that were cut.
+        mean_return: over episodes.
+        mean_return_interval: 95 % bootstrap interval of `mean_return` (percentiles).
+        largest_rounding_error: of float pixels against the uint8 kept, in gray levels.
+        warnings: what looks wrong, one line each.
+    """
+
+    num_transitions: int
+    num_episodes: int
+    num_frames: int
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    action_names: tuple[str, ...]
+    action_counts: NDArray[np.int64]
+    num_terminated: int
+    num_truncated: int
+    mean_return: float
+    mean_return_interval: tuple[float, float]
+    largest_rounding_error: float
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, JSON-ready."""
+        values = dict(vars(self))
+        for name in ("returns", "lengths"):
+            values[name] = values[name].tolist()
+        values["action_counts"] = dict(zip(self.action_names, self.action_counts.tolist(), strict=True))
+        for name in ("action_names", "mean_return_interval", "warnings"):
+            values[name] = list(values[name])
+        return values
+
+    def to_text(self) -> str:
+        """A table for people: counts, a histogram of the returns, the use of each action, and the warnings."""
+        low, high = self.mean_return_interval
+        quartiles = np.percentile(self.returns, (0, 25, 50, 75, 100))
+        lines = [
+            f"transitions  {self.num_transitions:,} over {self.num_frames:,} frames",
+            f"episodes     {self.num_episodes:,}: {self.num_terminated:,} terminated, {self.num_truncated:,} truncated",
+            f"lengths      mean {self.lengths.mean():.1f}, {self.lengths.min()} to {self.lengths.max()} steps",
+            f"returns      mean {self.mean_return:.1f} (95 % interval {low:.1f} to {high:.1f})",
+            "             lowest {:.1f}, quartiles {:.1f} | {:.1f} | {:.1f}, highest {:.1f}".format(*quartiles),
+            "",
+            "return, up to     episodes",
+        ]
+        counts, edges = np.histogram(self.returns, bins=_NUM_BINS if quartiles[0] < quartiles[-1] else 1)
+        lines += [_bar(f"{edge:>13.1f}", int(n), counts.max()) for n, edge in zip(counts, edges[1:], strict=True)]
+        lines += ["", f"{'action':<28}transitions"]
+        share = 100 / self.num_transitions
+        most = self.action_counts.max()
+        lines += [
+            _bar(f"{index:>3} {name:<22.22}{n * share:5.1f} %", int(n), most)
+            for index, (name, n) in enumerate(zip(self.action_names, self.action_counts, strict=True))
+        ]
+        if self.warnings:
+            lines += ["", *(f"warning: {line}" for line in self.warnings)]
+        return "\n".join(lines)
+
+
+def _bar(label: str, count: int, most: int) -> str:
+    return f"{label} {count:>9,} {'#' * round(_BAR_WIDTH * count / max(most, 1))}".rstrip()
+
+
+def inspect_dataset(store: FrameStore, *, seed: int = 0) -> DatasetSummary:
+    """Counts, returns, action coverage and a health check of a dataset.
+
+    Args:
+        store: the dataset.
+        seed: of the bootstrap.
+    """
+    ends = np.unique(store.segment_end)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    returns = np.add.reduceat(store.rewards, starts, dtype=np.float64)
+    action_counts = np.bincount(store.actions, minlength=store.spec.num_actions)
+    return DatasetSummary(
+        num_transitions=len(store),
+        num_episodes=len(ends),
+        num_frames=len(store.frames),
+        returns=returns,
+        lengths=ends - starts + 1,
+        action_names=store.spec.action_names,
+        action_counts=action_counts,
+        num_terminated=int(np.count_nonzero(store.terminated)),
+        num_truncated=int(np.count_nonzero(store.truncated & ~store.terminated)),
+        mean_return=float(returns.mean()),
+        mean_return_interval=_bootstrap_interval(returns, seed),
+        largest_rounding_error=store.report.largest_rounding_error,
+        warnings=(*store.report.warnings, *_warnings(store, len(ends), action_counts)),
+    )
+
+
+def _bootstrap_interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    generator = np.random.default_rng(seed)
+    means = [generator.choice(values, len(values)).mean() for _ in range(_NUM_RESAMPLES)]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _warnings(store: FrameStore, num_episodes: int, action_counts: NDArray[np.int64]) -> list[str]:
+    found = []
+    never = np.flatnonzero(action_counts == 0)
+    if never.size:
+        names = ", ".join(store.spec.action_names[index] for index in never[:5]) + (", ..." if never.size > 5 else "")
+        found.append(f"{never.size} of {len(action_counts)} actions never occur: {names}")
+    lowest, highest = float(store.rewards.min()), float(store.rewards.max())
+    if lowest == highest:
+        found.append(f"every reward is {lowest:g}")
+    if store.report.layout == "stacked" and len(store) > 1 and num_episodes > len(store) / 2:
+        found.append("most rows do not follow the row before: the log looks shuffled, so n-step returns are cut short")
+    return found
+
+
+def sample_stacks(store: FrameStore, count: int, seed: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Observations and actions to look at, drawn evenly: uint8 [count, S, H, W] or float32 [count, D], and [count]."""
+    rows = np.random.default_rng(seed).integers(len(store), size=count)
+    return store.observations(rows), store.actions[rows]

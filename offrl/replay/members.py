@@ -1,0 +1,103 @@
+"""What every member of a shard must be: shapes, types and values, each fault a DatasetError that names it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.errors import DatasetError
+from offrl.replay.npz import NpzReader
+
+
+def read_actions(shard: NpzReader, num_actions: int | None) -> NDArray[np.int64]:
+    """The member `actions`, integers of any width, [N] or [N, 1].
+
+    Raises:
+        DatasetError: it is missing, damaged, not of integers, or outside 0..num_actions - 1.
+    """
+    found = _column(shard, "actions")
+    if found.dtype.kind not in "iu":
+        raise unfit(shard, "actions", found, "integers")
+    lowest, highest = int(found.min(initial=0)), int(found.max(initial=0))
+    limit = 2**15 if num_actions is None else num_actions  # beyond that it is no action table but something else
+    if lowest < 0 or highest >= limit:
+        wrong = lowest if lowest < 0 else highest
+        raise shard.fault(
+            f"actions has {wrong} at row {int(np.flatnonzero(found == wrong)[0])}",
+            expected=f"integers 0..{limit - 1}",
+            mend="re-create the shard, or pass a spec with all the actions",
+        )
+    return found.astype(np.int64)
+
+
+def read_rewards(shard: NpzReader, num_rows: int) -> NDArray[np.float32]:
+    """The member `rewards`, real numbers [N] or [N, 1].
+
+    Raises:
+        DatasetError: it is missing, damaged, has other than `num_rows` rows, or a value that is not finite.
+    """
+    found = _column(shard, "rewards")
+    require_rows(shard, "rewards", found, num_rows)
+    if found.dtype.kind not in "fiu":
+        raise unfit(shard, "rewards", found, "real numbers")
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused
+        rewards = found.astype(np.float32)
+    require_finite(shard, "rewards", rewards)
+    return rewards
+
+
+def read_flags(shard: NpzReader, name: str, num_rows: int) -> NDArray[np.bool_]:
+    """A member of booleans, or of zeros and ones of any type, [N] or [N, 1].
+
+    Raises:
+        DatasetError: it is missing, damaged, has other than `num_rows` rows, or holds other values.
+    """
+    found = _column(shard, name)
+    require_rows(shard, name, found, num_rows)
+    if found.dtype.kind not in "biuf":
+        raise unfit(shard, name, found, "booleans")
+    wrong = np.flatnonzero((found != 0) & (found != 1))
+    if wrong.size:
+        raise shard.fault(
+            f"{name} has {found[wrong[0]]} at row {wrong[0]}", expected="0 or 1", mend="re-create the shard"
+        )
+    return found.astype(np.bool_)
+
+
+def _column(shard: NpzReader, name: str) -> NDArray[Any]:
+    """A member of shape [N] or [N, 1], as [N]."""
+    found = shard.read(name)
+    if found.ndim == 2 and found.shape[1] == 1:
+        found = found[:, 0]
+    if found.ndim != 1:
+        raise unfit(shard, name, found, "[N]")
+    return found
+
+
+def require_rows(shard: NpzReader, name: str, found: NDArray[Any], num_rows: int) -> None:
+    """Raises DatasetError unless the member has as many rows as `actions`."""
+    if len(found) != num_rows:
+        raise shard.fault(
+            f"{name} has {len(found)} rows",
+            expected=f"{num_rows}, like actions",
+            mend="the file is cut short or mixes two runs: re-create it",
+        )
+
+
+def require_finite(shard: NpzReader, name: str, values: NDArray[Any]) -> None:
+    """Raises DatasetError where a member, [N] or [N, D], holds NaN or infinities."""
+    bad = ~np.isfinite(values)
+    if bad.any():
+        place = np.argwhere(bad)[0]
+        raise shard.fault(
+            f"{name} has {values[tuple(place)]} at row {place[0]}",
+            expected="finite numbers in the range of float32",
+            mend="drop that episode or repair the logger",
+        )
+
+
+def unfit(shard: NpzReader, name: str, found: NDArray[Any], expected: str) -> DatasetError:
+    """The error for a member whose type or shape is wrong."""
+    return shard.fault(f"{name} is {found.dtype} {list(found.shape)}", expected=expected, mend="re-create the shard")

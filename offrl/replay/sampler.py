@@ -1,0 +1,44 @@
+"""(seed, step) -> indices."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.errors import ConfigError
+
+
+class Sampler:
+    """Draws transitions uniformly with replacement, as a pure function of (seed, step).
+
+    With no other state, a resumed run draws what the run would have drawn, and every rank can draw the global batch.
+    The counter-based generator is Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+
+    Args:
+        size: transitions to draw from, at least 1.
+        seed: 0 .. 2**64 - 1.
+
+    Raises:
+        ConfigError: a setting outside what is allowed.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        if size < 1:
+            raise ConfigError(f"{size}", where="Sampler.size", expected="1 or more")
+        if not 0 <= seed < 2**64:
+            raise ConfigError(f"{seed}", where="Sampler.seed", expected="0 .. 2**64 - 1")
+        self.size = size
+        self.seed = seed
+
+    def indices(self, step: int, batch_size: int) -> NDArray[np.int64]:
+        """The transitions of update `step` (0 or more), int64 [batch_size].
+
+        Raises:
+            ConfigError: a negative step or a batch size below 1.
+        """
+        if step < 0:
+            raise ConfigError(f"{step}", where="Sampler.indices step", expected="0 or more")
+        if batch_size < 1:
+            raise ConfigError(f"{batch_size}", where="Sampler.indices batch_size", expected="1 or more")
+        key = np.array([self.seed, step], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key)).integers(self.size, size=batch_size, dtype=np.int64)

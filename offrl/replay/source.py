@@ -1,0 +1,33 @@
+"""What the Learner asks of a replay: pass any object that has this."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offrl.batch import Batch
+from offrl.spec import TaskSpec
+
+
+class ReplaySource(Protocol):
+    """Logged transitions to train on.
+
+    Attributes:
+        spec: the task that the data is of.
+    """
+
+    spec: TaskSpec
+
+    def __len__(self) -> int:
+        """Transitions."""
+        ...
+
+    def indices(self, step: int, batch_size: int) -> NDArray[np.int64]:
+        """The global batch of update `step`, int64 [batch_size], on the host: a pure function of (seed, step)."""
+        ...
+
+    def gather(self, indices: ArrayLike) -> Batch:
+        """The transitions at `indices` [B], wherever the frames live: memory map, RAM or device."""
+        ...

@@ -1,0 +1,196 @@
+"""FrameStore: a dataset as arrays on disk, each frame once, memory-mapped or in RAM."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.errors import ConfigError, DatasetError
+from offrl.replay.indexing import stack_windows
+from offrl.replay.layouts import Layout
+from offrl.spec import TaskSpec
+
+Tier = Literal["auto", "ram", "mmap"]
+
+STORE_NAME = "store.json"
+STORE_VERSION = 1
+
+# name -> dtype; `frames` besides, whose type is the observations'
+ROW_ARRAYS = {
+    "actions": np.int64,
+    "rewards": np.float32,
+    "terminated": np.bool_,
+    "truncated": np.bool_,
+    "last": np.int64,
+    "first": np.int64,
+    "next_last": np.int64,
+    "next_first": np.int64,
+    "segment_end": np.int64,
+}
+OPTIONAL_ROW_ARRAYS = {"behaviour_probability": np.float32, "action_mask": np.bool_}
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What ingest found.
+
+    Attributes:
+        layout: of the shards.
+        num_shards: read.
+        num_transitions: in all shards.
+        num_segments: runs of transitions that follow each other (episodes, where the log holds them whole).
+        num_frames: kept; a frame that several stacks share is kept once.
+        largest_rounding_error: of float pixels against the uint8 kept, in gray levels.
+        warnings: what looks wrong with the data, one line each.
+    """
+
+    layout: Layout
+    num_shards: int
+    num_transitions: int
+    num_segments: int
+    num_frames: int
+    largest_rounding_error: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+class FrameStore:
+    """N transitions over F frames; open one with `FrameStore.open`, make one with `ingest`.
+
+    An observation is the window of the S frames that end at `last`, clipped at `first`, whose frame then stands
+    for the older ones; the next observation likewise with `next_last` and `next_first`.
+
+    Attributes:
+        path: the directory.
+        spec: the task that the data is of.
+        report: what ingest found.
+        fingerprint: a hash of the data that the store was made from, for a run's records.
+        tier: where the arrays are, "ram" or "mmap".
+        frames: uint8 [F, H, W], or float32 [F, D] for vectors.
+        actions: int64 [N].
+        rewards: float32 [N].
+        terminated: bool [N], true only at the end of a segment.
+        truncated: bool [N]; the end of every segment is terminated or truncated.
+        last: int64 [N]; with `first`, `next_last` and `next_first` the windows of each transition.
+        segment_end: int64 [N], the last row of each row's segment; windows and returns stay inside a segment.
+        behaviour_probability: float32 [N], NaN where unknown, or None.
+        action_mask: bool [N, A], the legal actions, or None.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: TaskSpec,
+        report: IngestReport,
+        fingerprint: str,
+        tier: Literal["ram", "mmap"],
+        arrays: dict[str, NDArray[Any]],
+    ) -> None:
+        self.path = path
+        self.spec = spec
+        self.report = report
+        self.fingerprint = fingerprint
+        self.tier = tier
+        self.frames: NDArray[Any] = arrays["frames"]
+        self.actions: NDArray[np.int64] = arrays["actions"]
+        self.rewards: NDArray[np.float32] = arrays["rewards"]
+        self.terminated: NDArray[np.bool_] = arrays["terminated"]
+        self.truncated: NDArray[np.bool_] = arrays["truncated"]
+        self.last: NDArray[np.int64] = arrays["last"]
+        self.first: NDArray[np.int64] = arrays["first"]
+        self.next_last: NDArray[np.int64] = arrays["next_last"]
+        self.next_first: NDArray[np.int64] = arrays["next_first"]
+        self.segment_end: NDArray[np.int64] = arrays["segment_end"]
+        self.behaviour_probability: NDArray[np.float32] | None = arrays.get("behaviour_probability")
+        self.action_mask: NDArray[np.bool_] | None = arrays.get("action_mask")
+
+    @classmethod
+    def open(cls, path: Path, tier: Tier = "auto") -> FrameStore:
+        """Opens a finished store; batches are the same bytes in every tier.
+
+        Args:
+            path: its directory.
+            tier: "mmap" leaves the arrays on disk and reads what is asked for, "ram" loads them, "auto" takes
+                "ram" where the frames need less than half of the memory available.
+
+        Raises:
+            ConfigError: an unknown tier.
+            DatasetError: no finished store, or a damaged one.
+        """
+        if tier not in get_args(Tier):
+            raise ConfigError(f"{tier!r}", where="tier", expected=f"one of {', '.join(get_args(Tier))}")
+        try:
+            about = json.loads((path / STORE_NAME).read_bytes())
+            report = IngestReport(**{**about["report"], "warnings": tuple(about["report"]["warnings"])})
+            spec = TaskSpec.from_dict(about["spec"], where=path / STORE_NAME)
+            fingerprint = str(about["fingerprint"])
+            frames_size = (path / "frames.npy").stat().st_size
+            if tier == "auto":
+                tier = "ram" if frames_size < available_memory() / 2 else "mmap"
+            arrays = {
+                name: _load(path / f"{name}.npy", tier)
+                for name in ("frames", *ROW_ARRAYS, *OPTIONAL_ROW_ARRAYS)
+                if name not in OPTIONAL_ROW_ARRAYS or (path / f"{name}.npy").exists()
+            }
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise DatasetError(
+                f"no finished frame store ({type(error).__name__}: {error})",
+                where=path,
+                expected=f"{STORE_NAME} and its arrays",
+                mend="delete this directory and open the dataset again to rebuild it",
+            ) from error
+        for name, array in arrays.items():
+            expected = report.num_frames if name == "frames" else report.num_transitions
+            if len(array) != expected:
+                raise DatasetError(
+                    f"{len(array)} rows",
+                    where=path / f"{name}.npy",
+                    expected=f"{expected}",
+                    mend="delete this directory and open the dataset again to rebuild it",
+                )
+        return cls(path, spec, report, fingerprint, tier, arrays)
+
+    def __len__(self) -> int:
+        """N, in transitions."""
+        return len(self.actions)
+
+    def observations(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The observations of transitions `rows` [B]: uint8 [B, S, H, W], or float32 [B, D]."""
+        return self._stacks(self.last[rows], self.first[rows])
+
+    def next_observations(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """What transitions `rows` [B] led to, one step on: uint8 [B, S, H, W], or float32 [B, D]."""
+        return self._stacks(self.next_last[rows], self.next_first[rows])
+
+    def _stacks(self, last: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[Any]:
+        windows = stack_windows(last, first, self.spec.stack).ravel()
+        out = np.empty((len(windows), *self.frames.shape[1:]), self.frames.dtype)
+        # mode="clip" lets take write straight into `out`; the windows are inside the frames by construction.
+        np.take(self.frames, windows, axis=0, out=out, mode="clip")
+        return out.reshape(len(last), *self.spec.observation_shape)
+
+
+def _load(path: Path, tier: Literal["ram", "mmap"]) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r" if tier == "mmap" else None, allow_pickle=False)
+    return np.asarray(array)  # a plain view of the map: indexing memmap objects costs more and gives memmaps
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take without swapping, as far as the system says."""
+    limits = []
+    try:  # Linux; counts what the page cache would give back
+        meminfo = Path("/proc/meminfo").read_text()
+        limits.append(next(int(line.split()[1]) * 1024 for line in meminfo.splitlines() if "MemAvailable" in line))
+    except (OSError, StopIteration):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # a container's limit, cgroups 2 and 1
+        try:
+            limits.append(int((Path("/sys/fs/cgroup") / name).read_text()))
+        except (OSError, ValueError):  # absent, or "max"
+            continue
+    return min(limits)

@@ -1,0 +1,122 @@
+"""Writing a FrameStore shard by shard: only one shard is ever in memory."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from offrl.replay.layouts import ShardRows
+from offrl.replay.store import OPTIONAL_ROW_ARRAYS, ROW_ARRAYS, STORE_NAME, STORE_VERSION, IngestReport
+from offrl.spec import TaskSpec
+
+_HEADER_SIZE = 128  # room for the longest shape; numpy wants a multiple of 64
+
+
+class GrowingArray:
+    """A `.npy` file that grows by rows; its header is written last, so a cut one does not load."""
+
+    def __init__(self, path: Path, dtype: DTypeLike, row_shape: tuple[int, ...]) -> None:
+        self.num_rows = 0
+        self._dtype = np.dtype(dtype)
+        self._row_shape = row_shape
+        self._file = path.open("wb")
+        self._file.write(bytes(_HEADER_SIZE))
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Adds rows [M, ...]."""
+        np.ascontiguousarray(rows, self._dtype).tofile(self._file)
+        self.num_rows += len(rows)
+
+    def finish(self) -> None:
+        """Writes the header and closes the file."""
+        about = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (self.num_rows, *self._row_shape),
+        }
+        magic = np.lib.format.magic(1, 0)
+        text_size = _HEADER_SIZE - len(magic) - 2
+        text = repr(about).encode().ljust(text_size - 1) + b"\n"
+        self._file.seek(0)
+        self._file.write(magic + struct.pack("<H", text_size) + text)
+        self._file.close()
+
+    def close(self) -> None:
+        """Closes the file as it is."""
+        self._file.close()
+
+
+class StoreWriter:
+    """Collects shards into the arrays of a store; a context manager that leaves nothing loadable on an error."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True)
+        self.path = path
+        self.num_transitions = 0
+        self.num_segments = 0
+        self._arrays: dict[str, GrowingArray] = {}
+        self._seen: set[str] = set()
+
+    @property
+    def num_frames(self) -> int:
+        """F, so far."""
+        return self._arrays["frames"].num_rows if self._arrays else 0
+
+    def append(self, rows: ShardRows, num_actions: int | None) -> None:
+        """Adds a shard's rows after those already there; segments never reach across shards.
+
+        Args:
+            rows: the shard.
+            num_actions: A, which a shard without an action mask needs where others may have one.
+        """
+        frame_offset, row_offset = self.num_frames, self.num_transitions
+        self._append("frames", rows.observations, rows.observations.dtype)
+        for name, dtype in ROW_ARRAYS.items():
+            offset = row_offset if name == "segment_end" else frame_offset if name.endswith(("last", "first")) else None
+            values = getattr(rows, name)
+            self._append(name, values if offset is None else values + offset, dtype)
+        self._append_optional("behaviour_probability", rows.behaviour_probability, np.full(len(rows), np.nan))
+        if num_actions is not None:
+            self._append_optional("action_mask", rows.action_mask, np.ones((len(rows), num_actions), np.bool_))
+        self.num_transitions += len(rows)
+        self.num_segments += len(np.unique(rows.segment_end))
+
+    def _append_optional(self, name: str, values: NDArray[Any] | None, unknown: NDArray[Any]) -> None:
+        if values is not None:
+            self._seen.add(name)
+        self._append(name, unknown if values is None else values, OPTIONAL_ROW_ARRAYS[name])
+
+    def _append(self, name: str, values: NDArray[Any], dtype: DTypeLike) -> None:
+        if name not in self._arrays:
+            self._arrays[name] = GrowingArray(self.path / f"{name}.npy", dtype, values.shape[1:])
+        self._arrays[name].append(values)
+
+    def finish(self, spec: TaskSpec, report: IngestReport, fingerprint: str) -> None:
+        """Closes the arrays and writes `store.json`."""
+        for array in self._arrays.values():
+            array.finish()
+        for name in OPTIONAL_ROW_ARRAYS.keys() - self._seen:
+            (self.path / f"{name}.npy").unlink(missing_ok=True)
+        about = {
+            "format_version": STORE_VERSION,
+            "spec": spec.to_dict(),
+            "report": asdict(report),
+            "fingerprint": fingerprint,
+        }
+        (self.path / STORE_NAME).write_text(json.dumps(about, indent=2) + "\n")
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for array in self._arrays.values():
+            array.close()

@@ -1,0 +1,202 @@
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive_replay import (
+    NAMES,
+    datasets,
+    make_episode,
+    make_spec,
+    n_step_of,
+    rows_of,
+    save_frames,
+    save_stacked,
+    stacked_members,
+)
+
+from offrl.errors import ConfigError, SpecMismatchError
+from offrl.replay import ReplaySource, open_replay
+from offrl.replay.shards import Episode
+from offrl.spec import TaskSpec
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*dones is true:UserWarning")
+
+
+def assert_equals_naive(replay, rows):
+    assert len(replay) == len(rows)
+    batch = replay.gather(np.arange(len(rows)))
+    for index, row in enumerate(rows):
+        reward, discount, next_observation = n_step_of(rows, index, replay.n_step, replay.discount)
+        np.testing.assert_array_equal(batch.observation[index].numpy(), row.observation)
+        np.testing.assert_array_equal(batch.next_observation[index].numpy(), next_observation)
+        assert batch.action[index] == row.action
+        np.testing.assert_allclose(batch.reward[index], reward * replay.reward_scale, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(batch.discount[index], discount, rtol=1e-6)
+
+
+def assert_same_bytes(one, other):
+    for name, tensor in vars(one).items():
+        if tensor is None:
+            assert getattr(other, name) is None
+        else:
+            assert tensor.dtype == getattr(other, name).dtype
+            assert torch.equal(tensor, getattr(other, name))
+
+
+@settings(max_examples=60, deadline=None)
+@given(datasets(), st.integers(1, 5), st.sampled_from([0.0, 0.5, 0.97, 1.0]))
+def test_frames_layout_gives_the_episodes_transitions_in_every_tier(dataset, n_step, discount):
+    pixels, stack, shards = dataset
+    rows = [row for episodes in shards for row in rows_of(episodes, stack)]
+    with tempfile.TemporaryDirectory() as folder:
+        save_frames(Path(folder), shards, make_spec(stack, pixels=pixels))
+        replays = [
+            open_replay(folder, n_step=n_step, discount=discount, reward_scale=0.1, tier=tier)
+            for tier in ("mmap", "ram")
+        ]
+        assert [replay.store.tier for replay in replays] == ["mmap", "ram"]
+        assert_equals_naive(replays[0], rows)
+        indices = replays[0].indices(7, 16)
+        assert_same_bytes(replays[0].gather(indices), replays[1].gather(indices))
+
+
+def link_as_documented(rows):
+    """Sets `follows` by the stacked layout's rule, row by row."""
+    for index, row in enumerate(rows):
+        before = rows[index - 1] if index else None
+        row.follows = (
+            before is not None
+            and not before.terminated
+            and row.observation.tolist() == before.next_observation.tolist()
+            and (
+                row.observation.ndim == 1
+                or before.next_observation[:-1].tolist() == before.observation[1:].tolist()
+            )
+        )
+    return rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(datasets(), st.integers(1, 5), st.sampled_from([0.0, 0.5, 0.97, 1.0]))
+def test_stacked_layout_gives_its_rows_in_every_tier(dataset, n_step, discount):
+    pixels, stack, shards = dataset
+    rows = [row for episodes in shards for row in link_as_documented(rows_of(episodes, stack))]
+    with tempfile.TemporaryDirectory() as folder:
+        save_stacked(Path(folder), shards, stack)
+        spec = make_spec(stack, pixels=pixels)
+        replays = [
+            open_replay(folder, spec=spec, n_step=n_step, discount=discount, tier=tier) for tier in ("mmap", "ram")
+        ]
+        assert_equals_naive(replays[0], rows)
+        indices = replays[0].indices(7, 16)
+        assert_same_bytes(replays[0].gather(indices), replays[1].gather(indices))
+
+
+@settings(max_examples=30, deadline=None)
+@given(datasets(), st.randoms(use_true_random=False))
+def test_shuffled_stacked_rows_are_kept_exactly(dataset, random):
+    pixels, stack, shards = dataset
+    rows = rows_of([episode for episodes in shards for episode in episodes], stack)
+    random.shuffle(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "log.npz", **stacked_members(rows))
+        replay = open_replay(folder, spec=make_spec(stack, pixels=pixels), n_step=3)
+        assert_equals_naive(replay, link_as_documented(rows))
+
+
+def test_both_layouts_of_one_log_give_the_same_batches(tmp_path):
+    shards = [[make_episode(0, 5, leading=1), make_episode(1, 1)], [make_episode(2, 4, terminated=False)]]
+    save_frames(tmp_path / "frames", shards, make_spec())
+    save_stacked(tmp_path / "stacked", shards, stack=2)
+    ours, theirs = (
+        open_replay(tmp_path / name, spec=make_spec(), n_step=3, seed=5) for name in ("frames", "stacked")
+    )
+    indices = ours.indices(0, 32)
+    assert_same_bytes(ours.gather(indices), theirs.gather(indices))
+
+
+def test_n_step_batch_by_hand(tmp_path):
+    # Frames 0..3 of a truncated episode of three steps; gray level = number of the frame.
+    frames = np.arange(4, dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(3, 2)
+    episode = Episode(frames, np.array([2, 0, 1]), np.array([1, 10, 100], np.float32), False, True)
+    save_frames(tmp_path, [[episode]], make_spec(stack=2))
+    batch = open_replay(tmp_path, n_step=2, discount=0.5, reward_scale=2.0).gather([0, 1, 2])
+    assert batch.observation[:, :, 0, 0].tolist() == [[0, 0], [0, 1], [1, 2]]
+    assert batch.action.tolist() == [2, 0, 1]
+    assert batch.reward.tolist() == [2 * (1 + 0.5 * 10), 2 * (10 + 0.5 * 100), 2 * 100]
+    assert batch.discount.tolist() == [0.25, 0.25, 0.5]  # the last step has one step left, and is not terminal
+    assert batch.next_observation[:, :, 0, 0].tolist() == [[1, 2], [2, 3], [2, 3]]
+
+
+def test_types_are_those_of_the_batch(tmp_path):
+    save_frames(tmp_path, [[make_episode(0)]], make_spec())
+    batch = open_replay(tmp_path).gather([0])
+    assert batch.observation.dtype == batch.next_observation.dtype == torch.uint8
+    assert batch.action.dtype == torch.int64
+    assert batch.reward.dtype == batch.discount.dtype == torch.float32
+    assert batch.action_mask is None
+
+
+def test_action_masks_come_with_the_step_they_are_of(tmp_path):
+    legal = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]], np.bool_)
+    episode = Episode(
+        np.zeros((4, 2, 3), np.uint8), np.array([0, 1, 2]), np.ones(3, np.float32), False, True, action_mask=legal
+    )
+    save_frames(tmp_path, [[episode], [make_episode(1, 1)]], make_spec())
+    batch = open_replay(tmp_path, n_step=2).gather([0, 1, 2, 3])
+    assert batch.action_mask.tolist() == [*legal.tolist(), [True] * 3]
+    # Two steps on from row 0 is row 2; the others reach an end, whose legal actions no log holds.
+    assert batch.next_action_mask.tolist() == [legal[2].tolist(), [True] * 3, [True] * 3, [True] * 3]
+
+
+def test_vectors_next_to_an_action_mask_free_shard_stay_float32(tmp_path):
+    save_frames(tmp_path, [[make_episode(0, pixels=False)]], make_spec(pixels=False))
+    assert open_replay(tmp_path).gather([0, 1]).observation.dtype == torch.float32
+
+
+def test_indices_are_inside_and_repeatable(tmp_path):
+    save_frames(tmp_path, [[make_episode(0, 6)]], make_spec())
+    source: ReplaySource = open_replay(tmp_path, seed=3)
+    assert source.indices(4, 8).tolist() == open_replay(tmp_path, seed=3).indices(4, 8).tolist()
+    assert set(source.indices(0, 200).tolist()) == set(range(6))
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_an_index_outside_the_data_is_refused(tmp_path, index):
+    save_frames(tmp_path, [[make_episode(0, 3)]], make_spec())
+    with pytest.raises(IndexError, match=r"outside 0\.\.2"):
+        open_replay(tmp_path).gather([index])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("n_step", 0), ("discount", 1.5), ("discount", float("nan")), ("reward_scale", 0.0), ("reward_scale", np.inf)],
+)
+def test_settings_are_checked(tmp_path, setting, value):
+    save_frames(tmp_path, [[make_episode(0)]], make_spec())
+    with pytest.raises(ConfigError, match=f"Replay.{setting}"):
+        open_replay(tmp_path, **{setting: value})
+
+
+def test_settings_and_fingerprint_are_for_the_runs_records(tmp_path):
+    save_frames(tmp_path, [[make_episode(0)]], make_spec())
+    replay = open_replay(tmp_path, n_step=2, discount=0.9, reward_scale=0.1, seed=4, tier="mmap")
+    assert json.loads(json.dumps(replay.settings())) == {
+        "n_step": 2,
+        "discount": 0.9,
+        "reward_scale": 0.1,
+        "seed": 4,
+        "tier": "mmap",
+    }
+    assert len(replay.fingerprint) == 64
+
+
+def test_a_spec_that_differs_from_the_manifests_is_refused(tmp_path):
+    save_frames(tmp_path, [[make_episode(0)]], make_spec(stack=2))
+    with pytest.raises(SpecMismatchError, match=r"manifest\.json: observation_shape is \(2, 2, 3\); expected \(4, 2, 3\)"):
+        open_replay(tmp_path, spec=TaskSpec.pixels((4, 2, 3), NAMES))
