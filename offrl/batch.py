@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,5 +44,8 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: value if value is None else function(value) for name, value in tensors.items()})
+        mapped: dict[str, Any] = {}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            mapped[field.name] = None if tensor is None else function(tensor)
+        return Batch(**mapped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
+import json
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.reduction
@@ -11,7 +12,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
@@ -96,7 +97,7 @@ def collect(
     if manifest.complete:
         return manifest
     job = _Job(make_env, behaviour, directory, spec, seed, episodes_per_shard)
-    records = _shards(job, len(manifest.shards), workers or os.cpu_count() or 1)
+    records = _shards(job, len(manifest.shards), _num_cores() if workers is None else workers)
     bar = tqdm(
         total=transitions,
         initial=manifest.num_transitions,
@@ -131,7 +132,7 @@ class _Stopped(Exception):  # noqa: N818  (no error: the shard is not needed any
     """The shard under way is not wanted any more."""
 
 
-def _shards(job: _Job, first: int, workers: int) -> Iterator[ShardRecord]:
+def _shards(job: _Job, first: int, workers: int) -> Generator[ShardRecord, None, None]:
     """Shards `first`, `first` + 1, ... without end; closing the iterator stops the work."""
     if workers == 1:
         index = first
@@ -266,10 +267,10 @@ def _found(directory: Path, plan: Manifest) -> Manifest:
     found = Manifest.load(directory)
     for field, theirs, ours in (
         ("spec", found.spec.to_dict(), plan.spec.to_dict()),
-        ("environment", *(_settings(manifest, found.complete) for manifest in (found, plan))),
-        ("generator", dict(found.generator), dict(plan.generator)),
+        ("environment", _settings(found.environment, found), _settings(plan.environment, found)),
+        ("generator", _settings(found.generator, found), _settings(plan.generator, found)),
     ):
-        for key in sorted(theirs.keys() | ours.keys()):
+        for key in sorted({*theirs, *ours}):
             if theirs.get(key) != ours.get(key):
                 raise DatasetError(
                     f"holds a dataset whose {field}.{key} is {theirs.get(key)!r}",
@@ -280,12 +281,11 @@ def _found(directory: Path, plan: Manifest) -> Manifest:
     return found if found.complete else _with_shards(found, tuple(_intact(directory, found)), complete=False)
 
 
-def _settings(manifest: Manifest, complete: bool) -> dict[str, Any]:
-    """What must be the same to go on; a complete dataset may come from other versions."""
-    settings = dict(manifest.environment)
-    if complete:
-        settings.pop("versions", None)
-    return settings
+def _settings(settings: Mapping[str, Any], found: Manifest) -> dict[str, Any]:
+    """What must be the same, as JSON reads it back; a complete dataset may come from other versions."""
+    ignored = {"versions"} if found.complete else set()
+    same: dict[str, Any] = json.loads(json.dumps({key: settings[key] for key in settings if key not in ignored}))
+    return same
 
 
 def _intact(directory: Path, manifest: Manifest) -> Iterator[ShardRecord]:
@@ -322,3 +322,8 @@ def _versions() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

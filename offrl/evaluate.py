@@ -19,6 +19,11 @@ from offrl.errors import ConfigError, OfflineRLError
 from offrl.policy import Policy
 from offrl.statistics import Interval, bootstrap_mean
 
+TUNING_SEEDS = range(1_000_000, 2_000_000)
+"""For choosing settings; a score on seeds that settings were chosen on flatters."""
+SCORE_SEEDS = range(2_000_000, 3_000_000)
+"""For scores that are reported. Data is collected from 1,000,000,000 on: no track is in two of the three."""
+
 EnvFactory = Callable[[], gymnasium.Env[Any, Any]]
 
 
@@ -30,7 +35,7 @@ class Evaluation:
         seeds: given to `reset`.
         scores: undiscounted returns.
         lengths: steps.
-        finished: whether `info["lap_finished"]` was true at the end; empty where the environment has no laps.
+        finished: whether `info["lap_finished"]` was true at the end; empty where no episode's end says.
     """
 
     seeds: tuple[int, ...]
@@ -141,12 +146,12 @@ def evaluate(
             for slot, observation in environments.reset({s: int(seeds[i]) for s, i in fresh.items()}).items():
                 observations[slot] = observation
     ends = [results[index] for index in range(len(seeds))]
-    laps = [end.finished for end in ends if end.finished is not None]
+    has_laps = any(end.finished is not None for end in ends)  # said only where an episode terminates
     return Evaluation(
         seeds=tuple(int(seed) for seed in seeds),
         scores=tuple(end.score for end in ends),
         lengths=tuple(end.length for end in ends),
-        finished=tuple(laps) if len(laps) == len(ends) else (),
+        finished=tuple(bool(end.finished) for end in ends) if has_laps else (),
     )
 
 

@@ -5,11 +5,9 @@ Files are read back by `offrl.onnx_policy.OnnxPolicy`.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import math
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 from offrl._version import __version__
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, ExportError
+from offrl.files import replacing
 from offrl.losses import greedy_actions, likely_actions
 from offrl.onnx_policy import APPLY_THRESHOLD, INPUT, OUTPUTS, Contract, OnnxFile
 from offrl.spec import TaskSpec
@@ -89,16 +88,11 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
         },
     )
     onnx.checker.check_model(model)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(model.SerializeToString())
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(model.SerializeToString())
     except OSError as error:
         raise ExportError(f"cannot be written ({error.strerror})", where=path) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
     return path
 
 

@@ -12,11 +12,16 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, beside `path`; moved to `path` at the end, removed if the block raises."""
+    """Gives a path to write to, beside `path`; moved to `path` at the end, removed if the block raises.
+
+    The bytes reach the disk before the name does, so that a power cut leaves no empty file under it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

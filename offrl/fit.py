@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -80,6 +80,7 @@ def fit(
     init: str | Path | None = None,
     loggers: Sequence[Logger] | None = None,
     device: torch.device | str = "auto",
+    notes: Mapping[str, Any] | None = None,
 ) -> Learner:
     """Trains `algorithm` on `replay`.
 
@@ -97,6 +98,7 @@ def fit(
         init: a checkpoint's directory to take the first weights from.
         loggers: besides the run's CSV files; None shows progress on the console.
         device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
+        notes: JSON-ready remarks for a new run's config.json, such as where the data lies.
 
     Returns:
         The learner; `learner.snapshot()` is the trained policy's algorithm.
@@ -128,9 +130,9 @@ def fit(
         else:
             claim_run(directory)
             trainer.settle_precision(replay.gather(replay.indices(0, config.batch_size)))
-            write_json(directory / "config.json", {**settings, "settled": {"precision": trainer.precision}})
-            dataset = getattr(replay, "fingerprint", None)
-            write_environment(directory, {"device": str(trainer.device), "dataset": dataset})
+            settled = {"precision": trainer.precision}
+            write_json(directory / "config.json", {**settings, "settled": settled, "notes": dict(notes or {})})
+            write_environment(directory, {"device": str(trainer.device), "dataset": settings["dataset"]})
     with ExitStack() as stack:
         outputs: list[Logger] = list(loggers) if loggers is not None else [ConsoleLogger(total, initial=trainer.step)]
         if directory is not None:
@@ -265,6 +267,7 @@ def _describe(learner: Learner, replay: ReplaySource, config: FitConfig, init: s
         "learner": asdict(learner.config),
         "fit": asdict(config),
         "replay": settings() if settings is not None else {},
+        "dataset": getattr(replay, "fingerprint", None),
         "init": None if init is None else str(init),
         "spec": learner.algorithm.spec.to_dict(),
     }

@@ -25,22 +25,3 @@ class Head(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             output: Tensor = self.output(hidden.to(self.output.weight.dtype))
         return output
-
-
-class ZeroHead(nn.Module):
-    """Zeros for algorithms that have no logits, as a layer. [B, num_inputs] -> zeros [B, num_outputs].
-
-    A layer, so that an exported graph holds a Gemm, which every reader of ONNX files knows, and no shape arithmetic.
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, num_inputs: int, num_outputs: int) -> None:
-        super().__init__()
-        self.register_buffer("weight", torch.zeros(num_outputs, num_inputs), persistent=False)
-        self.register_buffer("bias", torch.zeros(num_outputs), persistent=False)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """[B, num_inputs] -> zeros [B, num_outputs]."""
-        return F.linear(inputs, self.weight, self.bias)

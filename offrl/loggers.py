@@ -12,6 +12,7 @@ from typing import Protocol, TextIO
 from tqdm import tqdm
 
 from offrl.errors import RunError
+from offrl.files import replacing
 
 
 class Logger(Protocol):
@@ -105,10 +106,8 @@ class _Table:
             kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
         except ValueError as error:
             raise RunError(f"a row without a step ({error})", where=self.path, expected="rows of CSVLogger") from error
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with partial.open("w", encoding="utf-8", newline="") as file:
+        with replacing(self.path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             file.writelines([header, *kept])
-        partial.replace(self.path)
 
 
 def _append_row(path: Path, row: list[str] | list[float]) -> None:

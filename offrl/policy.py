@@ -61,7 +61,7 @@ class TorchPolicy:
     def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
         """Raw observations [N, ...] -> actions [N]."""
         with torch.inference_mode():
-            raw = torch.from_numpy(np.ascontiguousarray(observation)).to(self._device)
+            raw = torch.from_numpy(np.array(observation)).to(self._device)
             output = self.algorithm(self.spec.normalise(raw))
             actions = greedy_actions(output.scores, output.logits, self.threshold).cpu().numpy()
         return explore(actions, self.spec.num_actions, self.epsilon, self._rng)

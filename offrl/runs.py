@@ -16,6 +16,8 @@ import torch
 from offrl.errors import RunError
 from offrl.files import write_json
 
+_NOT_COMPARED = ("settled", "init", "notes")
+"""What a config.json holds beside settings: choices made by measuring, where the first weights came from, remarks."""
 _REPORTED_PACKAGES = ("offrl", "torch", "numpy", "gymnasium", "box2d", "pygame-ce", "onnx", "onnxruntime")
 
 
@@ -69,14 +71,17 @@ def read_run_config(directory: Path) -> dict[str, Any]:
 
 
 def require_same_config(directory: Path, config: Mapping[str, Any]) -> None:
-    """Checks that a run to be resumed has this very configuration; what it settled by measuring is its own affair.
+    """Checks that a run to be resumed has this very configuration; `_NOT_COMPARED` is the run's own affair.
 
     Raises:
         RunError: it differs; names the first setting that does.
     """
     recorded = read_run_config(directory)
-    recorded = _flatten({key: value for key, value in recorded.items() if key != "settled"})
-    current = _flatten(json.loads(json.dumps(config)))  # as it would be read back: tuples become lists
+    current = json.loads(json.dumps(config))  # as it would be read back: tuples become lists
+    recorded, current = (
+        _flatten({key: value for key, value in settings.items() if key not in _NOT_COMPARED})
+        for settings in (recorded, current)
+    )
     for key in sorted(recorded.keys() | current.keys()):
         if recorded.get(key) != current.get(key):
             raise RunError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
 from offrl.batch import Batch
 from offrl.encoders import EncoderFactory, Initialisation, default_encoder, feature_dim, initialise, seeded
-from offrl.heads import Head, ZeroHead
+from offrl.heads import Head
 from offrl.losses import double_q_target, max_q_target, select_action, td_loss
 from offrl.spec import TaskSpec
 
@@ -50,7 +50,6 @@ class DQN(Algorithm):
             initialise(self, config.initialisation)
         self.target_encoder = frozen_copy(self.encoder)
         self.target_q_head = frozen_copy(self.q_head)
-        self.no_logits = ZeroHead(spec.num_actions, spec.num_actions)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Mean Huber loss of q(s, a) against the one- or n-step target."""
@@ -68,7 +67,7 @@ class DQN(Algorithm):
     def forward(self, observation: Tensor) -> PolicyOutput:
         """Q ranks the actions, and no action is ruled out."""
         q = self.values(observation)
-        return PolicyOutput(scores=q, logits=self.no_logits(q))
+        return PolicyOutput(scores=q, logits=torch.zeros_like(q))
 
     def values(self, observation: Tensor) -> Tensor:
         """q(s, .) of the online network. [B, ...] -> [B, A]."""

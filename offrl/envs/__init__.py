@@ -99,7 +99,7 @@ def _adapt(env: Env, no_progress_steps: int | None) -> Env:
             env = NoProgressStop(env, no_progress_steps)
         if is_frame_space(space):
             env = GrayStack(env)
-        elif (isinstance(space, spaces.Box) and len(space.shape) == 1) or _is_flattenable(space):
+        elif space.is_np_flattenable and not _is_stack(space):
             env = _Float32(env)
         return DescribedTask(env, task_spec(env))
     except OfflineRLError:
@@ -107,8 +107,8 @@ def _adapt(env: Env, no_progress_steps: int | None) -> Env:
         raise
 
 
-def _is_flattenable(space: spaces.Space[Any]) -> bool:
-    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary | spaces.Tuple)
+def _is_stack(space: spaces.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
 
 
 class _Float32(gymnasium.ObservationWrapper[Any, Any, Any]):
@@ -117,10 +117,7 @@ class _Float32(gymnasium.ObservationWrapper[Any, Any, Any]):
     def __init__(self, env: Env) -> None:
         super().__init__(env)
         flat = spaces.flatten_space(env.observation_space)
-        if not isinstance(flat, spaces.Box):
-            raise UnknownEnvironmentError(
-                f"observations {env.observation_space}", where=_name(env), expected="vectors or uint8 frames"
-            )
+        assert isinstance(flat, spaces.Box)  # what is_np_flattenable promises
         low, high = flat.low.astype(np.float32), flat.high.astype(np.float32)
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
 

@@ -18,7 +18,10 @@ from offrl.spec import TaskSpec
 
 ENV_ID = "CarRacing-v3"
 VERIFIED_VERSIONS = ("1.2.3", "1.4.0")
-"""Gymnasium versions whose frames `FastCarRacing` was seen to reproduce byte for byte."""
+"""Gymnasium versions whose own frames `FastCarRacing` was seen to reproduce byte for byte.
+
+The two differ from each other in the digits of the score: 1.2.3 cuts its fraction off, 1.4.0 rounds it.
+"""
 HUD_ROWS = slice(84, None)
 """The rows of the 96 x 96 frame that show speed, wheels, steering, spin and the score."""
 
@@ -72,7 +75,7 @@ def make(
         options: CarRacing's own, such as `domain_randomize`.
 
     Raises:
-        ConfigError: another `hud`.
+        ConfigError: another `hud`, or an option that CarRacing does not have.
         MissingDependencyError: Box2D or pygame is not installed.
     """
     if hud not in ("visible", "hidden"):
@@ -104,3 +107,5 @@ def _base(fast: bool, render_mode: str | None, options: dict[str, Any]) -> gymna
         return gymnasium.make(env_spec, disable_env_checker=True, render_mode=render_mode, **options)
     except (DependencyNotInstalled, ModuleNotFoundError) as error:
         raise missing_dependency("Box2D", "carracing", ENV_ID) from error
+    except TypeError as error:
+        raise ConfigError(f"{error}", where=ENV_ID, expected="options of offrl.envs.car_racing.make") from error

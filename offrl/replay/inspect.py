@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.replay.store import FrameStore
+from offrl.statistics import Interval, bootstrap_mean
 
-_NUM_RESAMPLES = 1000
 _NUM_BINS = 10
 _BAR_WIDTH = 30
 
@@ -29,8 +29,7 @@ class DatasetSummary:
         action_counts: int64 [A].
         num_terminated: episodes that ended the task.
         num_truncated: episodes that were cut.
-        mean_return: over episodes.
-        mean_return_interval: 95 % bootstrap interval of `mean_return` (percentiles).
+        mean_return: over episodes, with its 95 % bootstrap interval.
         largest_rounding_error: of float pixels against the uint8 kept, in gray levels.
         warnings: what looks wrong, one line each.
     """
@@ -44,8 +43,7 @@ class DatasetSummary:
     action_counts: NDArray[np.int64]
     num_terminated: int
     num_truncated: int
-    mean_return: float
-    mean_return_interval: tuple[float, float]
+    mean_return: Interval
     largest_rounding_error: float
     warnings: tuple[str, ...]
 
@@ -55,19 +53,19 @@ class DatasetSummary:
         for name in ("returns", "lengths"):
             values[name] = values[name].tolist()
         values["action_counts"] = dict(zip(self.action_names, self.action_counts.tolist(), strict=True))
-        for name in ("action_names", "mean_return_interval", "warnings"):
+        values["mean_return"] = self.mean_return._asdict()
+        for name in ("action_names", "warnings"):
             values[name] = list(values[name])
         return values
 
     def to_text(self) -> str:
         """A table for people: counts, a histogram of the returns, the use of each action, and the warnings."""
-        low, high = self.mean_return_interval
         quartiles = np.percentile(self.returns, (0, 25, 50, 75, 100))
         lines = [
             f"transitions  {self.num_transitions:,} over {self.num_frames:,} frames",
             f"episodes     {self.num_episodes:,}: {self.num_terminated:,} terminated, {self.num_truncated:,} truncated",
             f"lengths      mean {self.lengths.mean():.1f}, {self.lengths.min()} to {self.lengths.max()} steps",
-            f"returns      mean {self.mean_return:.1f} (95 % interval {low:.1f} to {high:.1f})",
+            f"returns      mean {self.mean_return}, with its 95 % interval",
             "             lowest {:.1f}, quartiles {:.1f} | {:.1f} | {:.1f}, highest {:.1f}".format(*quartiles),
             "",
             "return, up to     episodes",
@@ -90,13 +88,8 @@ def _bar(label: str, count: int, most: int) -> str:
     return f"{label} {count:>9,} {'#' * round(_BAR_WIDTH * count / max(most, 1))}".rstrip()
 
 
-def inspect_dataset(store: FrameStore, *, seed: int = 0) -> DatasetSummary:
-    """Counts, returns, action coverage and a health check of a dataset.
-
-    Args:
-        store: the dataset.
-        seed: of the bootstrap.
-    """
+def inspect_dataset(store: FrameStore) -> DatasetSummary:
+    """Counts, returns, action coverage and a health check of a dataset."""
     ends = np.unique(store.segment_end)
     starts = np.concatenate([[0], ends[:-1] + 1])
     returns = np.add.reduceat(store.rewards, starts, dtype=np.float64)
@@ -111,18 +104,10 @@ def inspect_dataset(store: FrameStore, *, seed: int = 0) -> DatasetSummary:
         action_counts=action_counts,
         num_terminated=int(np.count_nonzero(store.terminated)),
         num_truncated=int(np.count_nonzero(store.truncated & ~store.terminated)),
-        mean_return=float(returns.mean()),
-        mean_return_interval=_bootstrap_interval(returns, seed),
+        mean_return=bootstrap_mean(returns),
         largest_rounding_error=store.report.largest_rounding_error,
         warnings=(*store.report.warnings, *_warnings(store, len(ends), action_counts)),
     )
-
-
-def _bootstrap_interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    generator = np.random.default_rng(seed)
-    means = [generator.choice(values, len(values)).mean() for _ in range(_NUM_RESAMPLES)]
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
 
 
 def _warnings(store: FrameStore, num_episodes: int, action_counts: NDArray[np.int64]) -> list[str]:

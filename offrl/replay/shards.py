@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
+from offrl.files import replacing, write_json
 from offrl.spec import TaskSpec
 
 MANIFEST_NAME = "manifest.json"
@@ -114,7 +113,7 @@ def write_shard(path: Path, episodes: Sequence[Episode]) -> ShardRecord:
                 expected=f"{row.dtype} {row.shape[1:]}, like episode 0",
             )
     arrays = _shard_arrays(episodes)
-    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
@@ -200,8 +199,7 @@ class Manifest:
             "generator": dict(self.generator),
             "shards": [asdict(shard) for shard in self.shards],
         }
-        with atomic_file(directory / MANIFEST_NAME) as file:
-            file.write(json.dumps(data, indent=2).encode() + b"\n")
+        write_json(directory / MANIFEST_NAME, data)
 
     @classmethod
     def load(cls, directory: Path) -> Manifest:
@@ -265,22 +263,6 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes its place at `path` when the block ends well, and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _unfit(field: str, found: NDArray[Any], expected: str) -> DatasetError:

@@ -73,10 +73,7 @@ def link_as_documented(rows):
             before is not None
             and not before.terminated
             and row.observation.tolist() == before.next_observation.tolist()
-            and (
-                row.observation.ndim == 1
-                or before.next_observation[:-1].tolist() == before.observation[1:].tolist()
-            )
+            and (row.observation.ndim == 1 or before.next_observation[:-1].tolist() == before.observation[1:].tolist())
         )
     return rows
 
@@ -113,9 +110,7 @@ def test_both_layouts_of_one_log_give_the_same_batches(tmp_path):
     shards = [[make_episode(0, 5, leading=1), make_episode(1, 1)], [make_episode(2, 4, terminated=False)]]
     save_frames(tmp_path / "frames", shards, make_spec())
     save_stacked(tmp_path / "stacked", shards, stack=2)
-    ours, theirs = (
-        open_replay(tmp_path / name, spec=make_spec(), n_step=3, seed=5) for name in ("frames", "stacked")
-    )
+    ours, theirs = (open_replay(tmp_path / name, spec=make_spec(), n_step=3, seed=5) for name in ("frames", "stacked"))
     indices = ours.indices(0, 32)
     assert_same_bytes(ours.gather(indices), theirs.gather(indices))
 
@@ -198,5 +193,7 @@ def test_settings_and_fingerprint_are_for_the_runs_records(tmp_path):
 
 def test_a_spec_that_differs_from_the_manifests_is_refused(tmp_path):
     save_frames(tmp_path, [[make_episode(0)]], make_spec(stack=2))
-    with pytest.raises(SpecMismatchError, match=r"manifest\.json: observation_shape is \(2, 2, 3\); expected \(4, 2, 3\)"):
+    with pytest.raises(
+        SpecMismatchError, match=r"manifest\.json: observation_shape is \(2, 2, 3\); expected \(4, 2, 3\)"
+    ):
         open_replay(tmp_path, spec=TaskSpec.pixels((4, 2, 3), NAMES))

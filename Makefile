@@ -1,0 +1,57 @@
+# From a fresh clone, with Python 3.11 to 3.13 and nothing else:
+#   make demo        collect CarRacing data, train, evaluate, export; make demo ARGS=--fast for two minutes of it
+#   make test        the tests; make test-all with the slow ones, make lint for style, types and layering
+# PYTHON names the interpreter that makes .venv: make demo PYTHON=/path/to/python3.12
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+PYTHON ?= python3 python3.13 python3.12 python3.11
+SUPPORTED := not (3, 11) <= sys.version_info[:2] <= (3, 13)
+
+.PHONY: demo test test-all lint clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python examples/carracing_bcq.py $(ARGS)
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+# Keeps data/ and runs/, which are the user's.
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find offrl tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment that is missing, was cut short, or is of another Python, is made anew.
+define make_venv
+@$(BIN)/python -c 'import pip, sys; sys.exit($(SUPPORTED))' 2>/dev/null || { \
+	for python in $(PYTHON); do \
+		if $$python -c 'import sys; sys.exit($(SUPPORTED))' 2>/dev/null; then \
+			echo "making $(VENV) with $$($$python --version)"; \
+			exec $$python -m venv --clear $(VENV); \
+		fi; \
+	done; \
+	echo "error: offrl needs Python 3.11, 3.12 or 3.13, and found none as: $(PYTHON);" \
+		"install one, or name it: make PYTHON=/path/to/python3.12" >&2; \
+	exit 1; }
+endef
+
+$(VENV)/demo.stamp: pyproject.toml constraints.txt
+	$(make_venv)
+	$(PIP) -e ".[demo]"
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt
+	$(make_venv)
+	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps onnx2pytorch
+	@touch $(VENV)/demo.stamp $@

@@ -1,0 +1,194 @@
+"""CarRacing from logged data: collect, look, train BCQ and BC, compare, export.
+
+python examples/carracing_bcq.py            # about a quarter of an hour on 2 cores
+python examples/carracing_bcq.py --fast     # two minutes: the same steps, too small to drive well
+python examples/carracing_bcq.py --full     # an hour: more data, more updates, 100 episodes
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+import offrl
+from offrl import plots
+from offrl.collect import collect
+from offrl.envs import car_racing
+from offrl.envs.drivers import CarRacingMixture
+from offrl.evaluate import SCORE_SEEDS, Evaluation
+from offrl.export import verify_onnx
+from offrl.files import write_json
+from offrl.fit import resolve_device
+from offrl.replay.inspect import inspect_dataset, sample_stacks
+from offrl.replay.replay import Replay
+from offrl.runs import create_run, describe_machine
+from offrl.video import record_episode
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    transitions: int
+    updates: int
+    episodes: int
+    log_period: int = 100
+
+
+SIZES = {
+    "fast": Size(transitions=2_000, updates=60, episodes=2, log_period=10),
+    "demo": Size(transitions=60_000, updates=7_000, episodes=20),
+    "full": Size(transitions=300_000, updates=24_000, episodes=100),
+}
+NUM_ENVS = 20
+
+
+def collect_data(directory: Path, size: Size, seed: int) -> None:
+    """Drivers of mixed skill and noise, on all cores; returns at once where that was done before."""
+    print(f"Data: {size.transitions:,} transitions of scripted drivers in {directory}")
+    collect(
+        partial(car_racing.make, no_progress_steps=150),  # a car that stands still teaches little
+        CarRacingMixture(),
+        directory,
+        transitions=size.transitions,
+        seed=seed,
+    )
+
+
+def open_data(directory: Path, seed: int) -> Replay:
+    """A dataset in either layout, as both algorithms read it."""
+    # Stacked shards say nothing of the task, so it is said here; a manifest says it itself (the HUD, for one).
+    spec = None if (directory / "manifest.json").exists() else car_racing.spec()
+    # Scaled rewards keep q of the order of 1, where the Huber loss is quadratic. Ten-step returns carry the reward
+    # of a new tile back to the steps that led to it.
+    return offrl.open_replay(directory, spec=spec, n_step=10, discount=0.97, reward_scale=0.1, seed=seed)
+
+
+def show_data(replay: Replay, plot_directory: Path) -> dict[str, Any]:
+    """Prints what is in the data, draws it, and returns its line of the final table."""
+    summary = inspect_dataset(replay.store)
+    print(f"\n{summary.to_text()}")
+    plots.plot_returns(summary.returns, plot_directory / "dataset_returns.png")
+    plots.plot_action_coverage(summary.action_counts, summary.action_names, plot_directory / "dataset_actions.png")
+    observations, actions = sample_stacks(replay.store, 6, seed=0)
+    captions = [replay.spec.action_names[action] for action in actions]
+    plots.plot_stacks(observations, captions, plot_directory / "dataset_samples.png")
+    # An episode that terminates has finished its lap or left the field, which costs 100.
+    last = np.unique(replay.store.segment_end)
+    finished = int(np.sum(replay.store.terminated[last] & (replay.store.rewards[last] > -100)))
+    mean, low, high = summary.mean_return
+    return {"episodes": len(last), "mean": mean, "interval_95": [low, high], "finished": finished}
+
+
+def train(algorithm: offrl.Algorithm, replay: Replay, size: Size, run: Path, device: torch.device) -> offrl.Algorithm:
+    """Trains and returns what is evaluated: the averaged weights."""
+    num_parameters = sum(p.numel() for p in algorithm.parameters() if p.requires_grad)
+    print(f"\n{algorithm.name.upper()}: {num_parameters:,} trainable parameters, {size.updates:,} updates on {device}")
+    learner = offrl.fit(
+        algorithm,
+        replay,
+        offrl.FitConfig(updates=size.updates, log_period=size.log_period),
+        learner=offrl.LearnerConfig(learning_rate=5e-4, schedule="cosine", polyak=0.01, average_decay=0.999),
+        run=run,
+        device=device,
+    )
+    return learner.snapshot()
+
+
+def report(dataset: dict[str, Any], evaluations: dict[str, Evaluation]) -> str:
+    """One table: the data, BC and BCQ, and BCQ minus BC on the same seeds."""
+    rows = [("dataset", dataset)] + [(name, evaluation.to_dict()) for name, evaluation in evaluations.items()]
+    lines = [f"{'':10}{'mean':>8}   {'95 % interval':<18}{'finished laps':>14}"]
+    for name, row in rows:
+        low, high = row["interval_95"]
+        interval = f"[{low:.1f}, {high:.1f}]"
+        lines.append(f"{name:10}{row['mean']:8.1f}   {interval:<18}{row.get('finished', 0):>7} of {row['episodes']}")
+    lines.append(f"BCQ - BC, paired by seed: {evaluations['BCQ'].minus(evaluations['BC'])}")
+    return "\n".join(lines)
+
+
+@click.command(help=__doc__)
+@click.option("--fast", "size_name", flag_value="fast", help="Two minutes, tiny sizes.")
+@click.option("--full", "size_name", flag_value="full", help="An hour on 2 cores, for a better driver.")
+@click.option("--data", type=click.Path(path_type=Path), help="A dataset of your own, in either layout.")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU where there is one.")
+@click.option("--seed", default=0, show_default=True)
+def main(size_name: str | None, data: Path | None, runs: Path, device: str, seed: int) -> None:
+    """Runs it all."""
+    start = time.perf_counter()
+    size_name = size_name or "demo"
+    size = SIZES[size_name]
+    where = resolve_device(device)
+    directory = data or Path("data") / f"carracing-mixed-{size.transitions // 1000}k"
+    if data is None:
+        collect_data(directory, size, seed)
+    replay = open_data(directory, seed)
+    run = create_run(runs, f"carracing-{size_name}")
+    plot_directory = run / "plots"
+    dataset = show_data(replay, plot_directory)
+
+    bcq = train(offrl.DiscreteBCQ(replay.spec, seed=seed), replay, size, run / "bcq", where)
+    bc = train(offrl.BC(replay.spec, seed=seed), replay, size, run / "bc", where)
+
+    make_env = partial(car_racing.make, hud=replay.spec.hud or "visible")
+    seeds = SCORE_SEEDS[: size.episodes]
+    policies = {"BC": offrl.TorchPolicy(bc), "BCQ": offrl.TorchPolicy(bcq)}
+    print(f"\nEvaluation on the {len(seeds)} seeds from {seeds[0]:,}")
+    evaluations = {
+        name: offrl.evaluate(policy, make_env, seeds, num_envs=NUM_ENVS) for name, policy in policies.items()
+    }
+    table = report(dataset, evaluations)
+    print(f"\n{table}\n")
+
+    real, _ = sample_stacks(replay.store, 1000, seed=1)
+    for contract in ("float", "uint8"):
+        path = offrl.export_onnx(bcq, run / f"bcq-{contract}.onnx", contract=contract)
+        check = verify_onnx(path, bcq, real)
+        print(
+            f"{path}: {check.num_observations:,} observations in {check.runtime}, {check.num_disagreements} other "
+            f"actions (near-ties: {check.near_tie_share:.2%}), largest difference of q {check.max_q_difference:.1e}"
+        )
+    for name, episode_seed in (("best", evaluations["BCQ"].best), ("worst", evaluations["BCQ"].worst)):
+        path = run / "videos" / f"bcq-{name}.mp4"
+        recording = record_episode(policies["BCQ"], make_env, episode_seed, path, num_envs=min(NUM_ENVS, len(seeds)))
+        print(f"{path}: seed {episode_seed}, score {recording.score:.1f}, {recording.length} steps")
+    for name in ("bcq", "bc"):
+        plots.plot_losses(run / name / "metrics.csv", plot_directory / f"{name}_loss.png")
+    scores = {name: evaluation.scores for name, evaluation in evaluations.items()}
+    plots.plot_scores(scores, plot_directory / "scores.png", reference=dataset["mean"])
+
+    write_json(
+        run / "evaluation.json",
+        {
+            "size": {"name": size_name, **asdict(size)},
+            "minutes": (time.perf_counter() - start) / 60,
+            "dataset": {**dataset, "fingerprint": replay.fingerprint},
+            "policies": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
+            "bcq_minus_bc": evaluations["BCQ"].minus(evaluations["BC"])._asdict(),
+            "machine": describe_machine(),
+        },
+    )
+    print(
+        f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes. In {run}/:\n"
+        "  evaluation.json          every episode's seed and score, versions and machine\n"
+        "  bcq-float.onnx           float contract: gray / 128 - 1 in; q and logits out\n"
+        "  bcq-uint8.onnx           for deployment: raw frames in; action, q and logits out\n"
+        "  videos/ plots/           the best and the worst episode; losses, scores, the data\n"
+        "  bcq/ bc/                 each run: settings, metrics.csv, checkpoints"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except offrl.OfflineRLError as error:
+        sys.exit(f"error: {error}")

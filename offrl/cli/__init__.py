@@ -1,0 +1,42 @@
+"""The command `offrl`: the only place where names become classes."""
+
+# ruff: noqa: D301, D415  (help begins with an example; \b tells click to leave lines as they are)
+
+from __future__ import annotations
+
+import click
+
+from offrl._version import __version__
+from offrl.cli.console import Group
+from offrl.cli.data import collect, inspect
+from offrl.cli.policies import evaluate, export
+from offrl.cli.training import train
+
+
+@click.group(cls=Group)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="offrl")
+def main(debug: bool) -> None:
+    """Example, from nothing to a policy in a minute:
+
+    \b
+      offrl collect CartPole-v1 data/cartpole --transitions 20000
+      offrl inspect data/cartpole
+      offrl train data/cartpole --updates 2000 --run runs/cartpole
+      offrl evaluate runs/cartpole
+      offrl export runs/cartpole runs/cartpole
+
+    Offline reinforcement learning for discrete actions and pixels. Results go to stdout; progress, warnings and
+    errors to stderr.
+
+    \b
+    Exit codes:
+      0    done
+      2    bad input: one line on stderr says what, where, and how to mend it
+      130  interrupted with ctrl-C
+      1    anything else: a defect, of offrl or of a class of your own
+    """
+
+
+for _command in (collect, inspect, train, evaluate, export):
+    main.add_command(_command)

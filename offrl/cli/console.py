@@ -1,0 +1,104 @@
+"""What the commands of `offrl` share: options, and errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from offrl.errors import OfflineRLError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+_ON_INTERRUPT = "offrl.on_interrupt"
+
+
+class Group(click.Group):
+    """Commands whose errors come out as one line; needs a flag `debug`, which shows the traceback besides."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes what it is given
+                return super().invoke(ctx)
+        except OfflineRLError as error:
+            _fail(ctx, error, str(error))
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `offrl inspect data | head`: click knows what to do
+                raise
+            where = "" if error.filename is None else f"{error.filename}: "
+            _fail(ctx, error, f"{where}{error.strerror or error}")
+        except KeyboardInterrupt:
+            click.echo(ctx.meta.get(_ON_INTERRUPT, "interrupted"), err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
+def _fail(ctx: click.Context, error: Exception, message: str) -> NoReturn:
+    if ctx.params["debug"]:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    ctx.exit(EXIT_BAD_INPUT)
+
+
+def say_on_interrupt(line: str) -> None:
+    """What the command in progress answers to ctrl-C."""
+    click.get_current_context().meta[_ON_INTERRUPT] = line
+
+
+def show(result: Mapping[str, Any], as_json: bool, text: str | None = None) -> None:
+    """Prints a command's result: as JSON, or as `text`, by default a line for each entry."""
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+        return
+    width = max(map(len, result))
+    click.echo(text if text is not None else "\n".join(f"{key:<{width}}  {value}" for key, value in result.items()))
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several click options as one decorator, in the order in which --help lists them."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+output_options = options(
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    click.option("--quiet", is_flag=True, help="Show no progress."),
+)
+environment_option = click.option("--env", "environment", help="A Gymnasium id; default: what the run's data is of.")
+hud_option = click.option("--hud", type=click.Choice(["visible", "hidden"]), help="CarRacing's information bar.")
+device_option = click.option("--device", default=None, help="cpu, cuda, ...; default: a GPU where there is one.")
+task_options = options(
+    click.option("--env", "environment", help="The task of shards without a manifest, such as CarRacing-v3."),
+    hud_option,
+    click.option(
+        "--dones",
+        type=click.Choice(["terminated", "not_done"]),
+        default="terminated",
+        show_default=True,
+        help="What true in the dones of stacked shards says.",
+    ),
+)
+
+
+def workers_option(least: int) -> Callable[[Command], Command]:
+    """--workers, from `least` on."""
+    return click.option("--workers", type=click.IntRange(least), help="Processes; default: one for each core.")

@@ -1,0 +1,166 @@
+"""From names on the command line to classes, environments and tasks."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import is_dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from click import option
+
+from offrl.cli.console import options
+from offrl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from offrl.algorithms.algorithm import Algorithm
+    from offrl.envs import Env
+    from offrl.envs.drivers import Behaviour
+    from offrl.spec import TaskSpec
+
+ALGORITHMS = {
+    "bcq": "offrl.algorithms.bcq:DiscreteBCQ",
+    "bc": "offrl.algorithms.bc:BC",
+    "dqn": "offrl.algorithms.dqn:DQN",
+}
+ENCODERS = {
+    "nature": "offrl.encoders:NatureEncoder",
+    "compact": "offrl.encoders:CompactEncoder",
+    "mlp": "offrl.encoders:MLPEncoder",
+}
+BEHAVIOURS = {"random": "offrl.envs.drivers:RandomBehaviour"}
+CAR_RACING = "CarRacing-v3"
+
+network_options = options(
+    option("--algorithm", help=f"{', '.join(ALGORITHMS)} or package.module:Class."),
+    option("--encoder", help=f"{', '.join(ENCODERS)} or package.module:Class."),
+)
+
+
+def load_class(name: str, known: Mapping[str, str], what: str) -> Any:
+    """The class of that name, or `package.module:Class`; modules are also found in the current directory.
+
+    Raises:
+        ConfigError: no such name, or a module that cannot be imported.
+    """
+    path = known.get(name, name)
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError(
+            f"no {what} {name!r}",
+            where=f"--{what}",
+            expected=f"{', '.join(known)} or package.module:Class",
+            mend=f"did you mean {near[0]}?" if near else None,
+        )
+    _search_current_directory()
+    try:
+        return getattr(import_module(module), attribute)
+    except Exception as error:  # a module of the user's may fail in any way
+        raise ConfigError(
+            f"{path} cannot be imported ({type(error).__name__}: {error})",
+            where=f"--{what}",
+            expected="package.module:Class, installed or in the current directory",
+        ) from error
+
+
+def algorithm_class(name: str) -> type[Algorithm]:
+    """The algorithm of that name.
+
+    Raises:
+        ConfigError: no such name, or a class that is no Algorithm.
+    """
+    from offrl.algorithms.algorithm import Algorithm
+
+    found = load_class(name, ALGORITHMS, "algorithm")
+    if not (isinstance(found, type) and issubclass(found, Algorithm)):
+        raise ConfigError(f"{name} is {found!r}", where="--algorithm", expected="a subclass of offrl.Algorithm")
+    return found
+
+
+def config_class(kind: type[Algorithm]) -> type[Any]:
+    """The dataclass that the algorithm's constructor declares for `config`.
+
+    Raises:
+        ConfigError: it declares none.
+    """
+    try:
+        hint = get_type_hints(kind.__init__).get("config")
+    except NameError as error:  # a type that is imported for type checkers only
+        hint = f"a type that cannot be found ({error})"
+    for candidate in (hint, *get_args(hint)):
+        if isinstance(candidate, type) and is_dataclass(candidate):
+            return candidate
+    raise ConfigError(
+        f"{kind.__name__}.__init__ declares config as {hint}",
+        where="--algorithm",
+        expected="a dataclass, or a dataclass | None",
+        mend="annotate the argument `config`",
+    )
+
+
+def named_behaviour(name: str | None, environment: str) -> Behaviour:
+    """The behaviour of that name; None and "mixture" are what offrl has for this environment.
+
+    Raises:
+        ConfigError: no such name, or a class that needs arguments.
+    """
+    from offrl.envs.drivers import default_behaviour
+
+    if name is None or name == "mixture":
+        return default_behaviour(environment)
+    kind = load_class(name, BEHAVIOURS, "behaviour")
+    try:
+        behaviour: Behaviour = kind()
+    except TypeError as error:
+        raise ConfigError(
+            f"{name} cannot be constructed ({error})", where="--behaviour", expected="a class that needs no arguments"
+        ) from error
+    return behaviour
+
+
+def environment_factory(environment: str, hud: str | None, **settings: Any) -> partial[Env]:
+    """Makes the environment of that Gymnasium id, with these keywords; CarRacing's bar is visible unless said.
+
+    Raises:
+        ConfigError: `hud` for an environment that has none.
+    """
+    from offrl import envs
+
+    if environment == CAR_RACING:
+        settings["hud"] = hud or "visible"
+    elif hud is not None:
+        raise ConfigError(f"{environment} has none", where="--hud", expected=CAR_RACING, mend="leave it out")
+    if ":" in environment:  # Gymnasium imports what stands before it
+        _search_current_directory()
+    return partial(envs.make, environment, **settings)
+
+
+def named_task(environment: str | None, hud: str | None) -> TaskSpec | None:
+    """The task that --env and --hud name, if they do.
+
+    Raises:
+        ConfigError: `hud` without an environment that has one.
+        UnknownEnvironmentError: no such environment.
+    """
+    from offrl import envs
+    from offrl.envs import car_racing
+
+    if environment is None:
+        if hud is not None:
+            raise ConfigError(hud, where="--hud", expected="--env beside it", mend=f"add --env {CAR_RACING}")
+        return None
+    if environment == CAR_RACING:  # this needs no Box2D
+        return car_racing.spec("hidden" if hud == "hidden" else "visible")
+    with closing(environment_factory(environment, hud)()) as env:
+        return envs.task_spec(env)
+
+
+def _search_current_directory() -> None:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # last, so that nothing there hides an installed package

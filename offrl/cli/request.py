@@ -1,0 +1,219 @@
+"""What a run is asked for: from options, or from the config.json of a run; and the objects that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, config_class, load_class
+from offrl.cli.settings import Hints, parse_settings, restore_value
+from offrl.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from offrl.algorithms.algorithm import Algorithm
+    from offrl.replay.replay import Replay
+    from offrl.spec import TaskSpec
+
+_REPLAY_FIELDS = ("n_step", "discount", "reward_scale", "seed", "tier")
+_CONFIG_KEYS = {"algorithm": "algorithm_config", "learner": "learner", "fit": "fit", "replay": "replay"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that makes a run; its config.json keeps it for --resume, evaluate and export.
+
+    Attributes:
+        algorithm: one of `ALGORITHMS`, or package.module:Class.
+        encoder: one of `ENCODERS`, or package.module:Class; None leaves it to the algorithm.
+        settings: for each of algorithm, learner, fit and replay; what is not there has its default.
+        data: the shards' directory; None where a run made in Python does not say it.
+        environment: the id of the one that the data is of, where it is known.
+        task: what the user says the data is of, or what a run was made for.
+        task_given: whether the user said it.
+        dones: see `offrl.replay.ingest`.
+        device: as given.
+        threads: of torch.
+    """
+
+    algorithm: str
+    encoder: str | None
+    settings: Mapping[str, Mapping[str, Any]]
+    data: str | None = None
+    environment: str | None = None
+    task: TaskSpec | None = None
+    task_given: bool = False
+    dones: Any = "terminated"
+    device: str = "auto"
+    threads: int | None = None
+
+    def notes(self) -> dict[str, Any]:
+        """What config.json holds nowhere else."""
+        return {name: value for name, value in vars(self).items() if name not in ("settings", "task")}
+
+
+def parse_training(algorithm: str, assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The settings of a new run, by group, from FIELD=VALUE texts.
+
+    Raises:
+        ConfigError: an unknown algorithm or field, a value that its field cannot take, or no length of the run.
+    """
+    from offrl.fit import FitConfig
+    from offrl.learner import LearnerConfig
+    from offrl.replay.replay import open_replay
+
+    replay_hints = get_type_hints(open_replay)
+    groups = {
+        "algorithm": _field_hints(config_class(algorithm_class(algorithm))),
+        "learner": _field_hints(LearnerConfig),
+        "fit": _field_hints(FitConfig),
+        "replay": {name: replay_hints[name] for name in _REPLAY_FIELDS},
+    }
+    settings = parse_settings(assignments, groups)
+    if settings["fit"].keys().isdisjoint({"updates", "epochs"}):
+        raise ConfigError("no length", where="train", expected="--updates or --epochs", mend="add --updates 1000, say")
+    return settings
+
+
+def recorded_environment(directory: Path) -> str | None:
+    """The environment's id in a dataset's manifest, if it has one."""
+    from offrl.replay.shards import MANIFEST_NAME, Manifest
+
+    if not (directory / MANIFEST_NAME).is_file():
+        return None
+    found = Manifest.load(directory).environment.get("id")
+    return None if found is None else str(found)
+
+
+def read_request(run: Path, algorithm: str | None, encoder: str | None) -> Request:
+    """What the run in this directory was made with.
+
+    Args:
+        run: the run's directory; it may have been made in Python.
+        algorithm: as the user names it, which a class of the user's own needs; None where the user does not.
+        encoder: likewise.
+
+    Raises:
+        RunError: no run, or a damaged one.
+        ConfigError: a class of the user's own that the user does not name.
+    """
+    from offrl.runs import read_run_config
+    from offrl.spec import TaskSpec
+
+    config = read_run_config(run)
+    encoder_names = {path: name for name, path in ENCODERS.items()}
+    try:
+        said = {"algorithm": config["algorithm"], "encoder": encoder_names.get(config["encoder"], config["encoder"])}
+        request = Request(
+            **{**said, **config.get("notes", {})},
+            settings={group: dict(config[key]) for group, key in _CONFIG_KEYS.items()},
+            task=TaskSpec.from_dict(config["spec"], where=run / "config.json"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"damaged ({type(error).__name__}: {error})",
+            where=run / "config.json",
+            expected="what offrl wrote there",
+            mend="use another run, or the version of offrl that made this one",
+        ) from error
+    algorithm = algorithm or _known(request.algorithm, ALGORITHMS, "algorithm", run)
+    encoder = encoder or (None if request.encoder is None else _known(request.encoder, ENCODERS, "encoder", run))
+    return replace(request, algorithm=algorithm, encoder=encoder)
+
+
+def _known(name: str, known: Mapping[str, str], what: str, run: Path) -> str:
+    if name not in known:
+        raise ConfigError(
+            f"the run was made with the {what} {name}",
+            where=run,
+            expected="that class named on the command line: a file must not choose what code runs",
+            mend=f"add --{what} {name if ':' in name else 'package.module:Class'}",
+        )
+    return name
+
+
+def build_algorithm(request: Request, spec: TaskSpec) -> Algorithm:
+    """The algorithm, with its first weights.
+
+    Raises:
+        ConfigError: a class that cannot be loaded, or constructed as (spec, config, *, encoder, seed).
+    """
+    kind = algorithm_class(request.algorithm)
+    config_kind = config_class(kind)
+    hints = _field_hints(config_kind)
+    values = {name: restore_value(value, hints.get(name)) for name, value in request.settings["algorithm"].items()}
+    arguments: dict[str, Any] = {"seed": request.settings["replay"].get("seed", 0)}
+    if request.encoder is not None:
+        arguments["encoder"] = load_class(request.encoder, ENCODERS, "encoder")
+    try:
+        return kind(spec, config_kind(**values), **arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"{request.algorithm} cannot be constructed ({error})",
+            where="--algorithm",
+            expected="arguments (spec, config, *, encoder, seed)",
+        ) from error
+
+
+def open_data(request: Request, *, progress: bool) -> Replay:
+    """The replay over the run's data.
+
+    Raises:
+        ConfigError: the run does not say where its data is.
+        DatasetError: there is no dataset, or a damaged one.
+        SpecMismatchError: its manifest says another task than the user.
+    """
+    from offrl.replay.replay import open_replay
+
+    if request.data is None:
+        raise ConfigError(
+            "the run does not say where its data is", where="train", expected="DIRECTORY", mend="name it as well"
+        )
+    task = request.task if request.task_given else None
+    return open_replay(request.data, spec=task, dones=request.dones, progress=progress, **request.settings["replay"])
+
+
+def find_checkpoint(path: Path) -> Path:
+    """A run's latest checkpoint, or `path` itself where that is a checkpoint.
+
+    Raises:
+        RunError: it is neither.
+    """
+    from offrl.checkpoint import latest_checkpoint
+
+    if (path / "policy.safetensors").is_file():
+        return path
+    if not path.is_dir():
+        raise RunError(
+            "no such directory",
+            where=path,
+            expected="a run, a checkpoint's directory or, to evaluate, an .onnx file",
+            mend="check the path",
+        )
+    return latest_checkpoint(path / "checkpoints")
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The directory of the run that a checkpoint lies in."""
+    return checkpoint.absolute().parent.parent
+
+
+def require_same_task(checkpoint: Path, spec: TaskSpec) -> None:
+    """Checks that a checkpoint is of this task.
+
+    Raises:
+        SpecMismatchError: it is of another.
+        RunError: its run has no config.json.
+    """
+    from offrl.runs import read_run_config
+    from offrl.spec import TaskSpec
+
+    run = run_of(checkpoint)
+    found = TaskSpec.from_dict(read_run_config(run).get("spec", {}), where=run / "config.json")
+    spec.require_same(found, where=run, mend="take the first weights from a run on the same task")
+
+
+def _field_hints(config_kind: type[Any]) -> Hints:
+    hints = get_type_hints(config_kind)
+    return {field.name: hints[field.name] for field in fields(config_kind) if field.init}

@@ -1,0 +1,117 @@
+"""Settings from text: FIELD=VALUE, each value typed by the annotation of its field."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import types
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, Union, get_args, get_origin
+
+from offrl.errors import ConfigError
+
+Hints = Mapping[str, Any]
+"""Field name -> annotation, as `typing.get_type_hints` gives it for a dataclass or a function."""
+
+_WORDS: Mapping[Any, Mapping[str, Any]] = {bool: {"true": True, "false": False}, types.NoneType: {"none": None}}
+
+
+def parse_settings(assignments: Sequence[str], groups: Mapping[str, Hints]) -> dict[str, dict[str, Any]]:
+    """Sorts FIELD=VALUE texts into the groups that have such a field; a field of two groups is set in both.
+
+    Args:
+        assignments: such as "learning_rate=5e-4"; of two for the same field the later one counts.
+        groups: group name -> its fields.
+
+    Returns:
+        Group name -> field name -> typed value, for the fields that were given.
+
+    Raises:
+        ConfigError: no FIELD=VALUE, an unknown field, or a value that its field cannot take.
+    """
+    values: dict[str, dict[str, Any]] = {group: {} for group in groups}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"{assignment!r}", where="--set", expected="FIELD=VALUE, such as batch_size=128")
+        owners = [group for group, hints in groups.items() if name in hints]
+        if not owners:
+            raise _unknown_field(name, groups)
+        for group in owners:
+            values[group][name] = parse_value(text, groups[group][name], where=f"--set {name}")
+    return values
+
+
+def _unknown_field(name: str, groups: Mapping[str, Hints]) -> ConfigError:
+    known = sorted({field for hints in groups.values() for field in hints})
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return ConfigError(
+        f"no field {name!r}",
+        where="--set",
+        expected=f"one of {', '.join(known)}",
+        mend=f"did you mean {' or '.join(near)}?" if near else None,
+    )
+
+
+def parse_value(text: str, hint: Any, where: str) -> Any:
+    """The value that `text` stands for where `hint` is asked for.
+
+    Strings and literals are taken as they stand, booleans are true or false, None is none, and mappings and
+    sequences are JSON. Numbers are finite.
+
+    Raises:
+        ConfigError: no such value; `where` names the field.
+    """
+    try:
+        return _parse(text, hint)
+    except (ValueError, KeyError, RecursionError) as error:
+        raise ConfigError(f"{text!r}", where=where, expected=_describe(hint)) from error
+
+
+def _parse(text: str, hint: Any) -> Any:
+    origin = get_origin(hint) or hint
+    if origin in (Union, types.UnionType):
+        return _parse_union(text, get_args(hint))
+    if origin is Literal:
+        return {str(value): value for value in get_args(hint)}[text]
+    if origin in _WORDS:
+        return _WORDS[origin][text.lower()]
+    if origin is float:
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    if origin in (int, str):
+        return origin(text)
+    value = restore_value(json.loads(text), hint)
+    if isinstance(origin, type) and not isinstance(value, origin):
+        raise ValueError
+    return value
+
+
+def _parse_union(text: str, hints: tuple[Any, ...]) -> Any:
+    for hint in sorted(hints, key=lambda hint: hint is not types.NoneType):  # a string would take "none" as well
+        with suppress(ValueError, KeyError):
+            return _parse(text, hint)
+    raise ValueError
+
+
+def restore_value(value: Any, hint: Any) -> Any:
+    """What JSON made of a field's value, as the field declares it: tuples come back from JSON as lists."""
+    is_tuple = isinstance(value, list) and (get_origin(hint) or hint) in (tuple, Sequence)
+    return tuple(value) if is_tuple else value
+
+
+def _describe(hint: Any) -> str:
+    origin = get_origin(hint) or hint
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_describe, get_args(hint)))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if origin in _WORDS:
+        return " or ".join(_WORDS[origin])
+    if origin in (int, float):
+        return "a whole number" if origin is int else "a finite number"
+    return "a JSON object" if isinstance(origin, type) and issubclass(origin, Mapping) else f"JSON for {hint}"

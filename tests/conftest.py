@@ -1,0 +1,47 @@
+"""Small tasks and data that many tests use."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from offrl.batch import Batch
+from offrl.spec import TaskSpec
+
+
+class ToyReplay:
+    """A ReplaySource of a user's own: 200 random transitions in plain tensors."""
+
+    def __init__(self, spec: TaskSpec, seed: int = 0) -> None:
+        self.spec = spec
+        rng = np.random.default_rng(seed)
+        self._observations = rng.normal(size=(201, *spec.observation_shape)).astype(np.float32)
+        self._actions = rng.integers(spec.num_actions, size=200)
+        self._rewards = rng.normal(size=200).astype(np.float32)
+
+    def __len__(self) -> int:
+        return 200
+
+    def indices(self, step: int, batch_size: int) -> np.ndarray:
+        return np.random.default_rng((7, step)).integers(200, size=batch_size)
+
+    def gather(self, indices) -> Batch:
+        rows = np.asarray(indices)
+        return Batch(
+            torch.from_numpy(self._observations[rows]),
+            torch.from_numpy(self._actions[rows]),
+            torch.from_numpy(self._rewards[rows]),
+            torch.full((len(rows),), 0.9),
+            torch.from_numpy(self._observations[rows + 1]),
+        )
+
+
+@pytest.fixture
+def toy_spec() -> TaskSpec:
+    return TaskSpec.vector(3, ("left", "right", "stay"))
+
+
+@pytest.fixture
+def toy_replay(toy_spec) -> ToyReplay:
+    return ToyReplay(toy_spec)

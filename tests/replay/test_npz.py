@@ -1,0 +1,89 @@
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from offrl.errors import DatasetError
+from offrl.replay.npz import open_npz
+
+MEMBERS = {"a": np.arange(300, dtype=np.float32), "b": np.asfortranarray(np.arange(6).reshape(2, 3))}
+
+
+def read_all(path):
+    with open_npz(path) as shard:
+        return {name: shard.read(name) for name in shard.names}
+
+
+@pytest.fixture
+def path(tmp_path):
+    np.savez_compressed(tmp_path / "file.npz", **MEMBERS)
+    return tmp_path / "file.npz"
+
+
+def test_members_come_back(path):
+    found = read_all(path)
+    assert found.keys() == MEMBERS.keys()
+    for name, array in MEMBERS.items():
+        np.testing.assert_array_equal(found[name], array, strict=True)
+
+
+def test_empty_arrays_and_scalars_come_back(tmp_path):
+    np.savez(tmp_path / "file.npz", empty=np.zeros((0, 3)), scalar=np.array(4))
+    found = read_all(tmp_path / "file.npz")
+    assert found["empty"].shape == (0, 3)
+    assert found["scalar"] == 4
+
+
+def test_a_missing_file_and_a_missing_member_are_named(path):
+    with pytest.raises(DatasetError, match=r"none\.npz: no such file"), open_npz(path.with_name("none.npz")):
+        pass
+    with open_npz(path) as shard, pytest.raises(DatasetError, match=r"file\.npz: has no member 'c'.*\['a', 'b'\]"):
+        shard.read("c")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x05\x06"])
+def test_what_is_no_zip_is_named(path, content):
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"file\.npz: cannot be opened .*; expected an \.npz file"):
+        read_all(path)
+
+
+def test_pickled_objects_are_refused(path):
+    np.savez(path, ragged=np.array([[1], [2, 3]], dtype=object))
+    with pytest.raises(DatasetError, match="member 'ragged' holds pickled Python objects"):
+        read_all(path)
+
+
+def test_a_wrong_checksum_is_found(path):
+    np.savez(path, **MEMBERS)  # not compressed, so that the flipped bit is one of the data
+    content = bytearray(path.read_bytes())
+    content[content.index(MEMBERS["a"].tobytes()) + 700] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"member 'a' cannot be read .*CRC"):
+        read_all(path)
+
+
+def test_a_header_that_promises_more_than_there_is_allocates_nothing(path):
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", np.lib.format.magic(1, 0) + len(header).to_bytes(2, "little") + header + b"12345678")
+    with pytest.raises(DatasetError, match=r"member 'a' holds 8 bytes; expected 8000000000000 for float64"):
+        read_all(path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_files_are_either_read_or_refused(path, data):
+    np.savez_compressed(path, **MEMBERS)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        found = read_all(path)
+    except DatasetError:
+        return
+    for name in found.keys() & MEMBERS.keys():
+        assert found[name].nbytes <= len(content) * 1100  # deflate's best: nothing is made up

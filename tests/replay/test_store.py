@@ -1,0 +1,87 @@
+import json
+
+import numpy as np
+import pytest
+from naive_replay import make_episode, make_spec, save_frames
+
+from offrl.errors import ConfigError, DatasetError
+from offrl.replay import store as store_module
+from offrl.replay.ingest import ingest
+from offrl.replay.store import FrameStore
+
+
+@pytest.fixture
+def path(tmp_path):
+    shards = [[make_episode(0, 3, behaviour_probability=np.array([0.5, 0.25, 1.0]))], [make_episode(1, 2)]]
+    save_frames(tmp_path, shards, make_spec())
+    return ingest(tmp_path).path
+
+
+@pytest.mark.parametrize(("tier", "is_map"), [("mmap", True), ("ram", False)])
+def test_tiers_differ_in_where_the_frames_are(path, tier, is_map):
+    store = FrameStore.open(path, tier)
+    assert store.tier == tier
+    assert isinstance(store.frames.base, np.memmap) == is_map
+    assert type(store.observations(np.array([0]))) is np.ndarray
+
+
+@pytest.mark.parametrize(("spare_bytes", "tier"), [(1, "ram"), (0, "mmap")])
+def test_auto_takes_ram_for_frames_smaller_than_half_of_it(path, monkeypatch, spare_bytes, tier):
+    size = (path / "frames.npy").stat().st_size
+    monkeypatch.setattr(store_module, "available_memory", lambda: 2 * (size + spare_bytes))
+    assert FrameStore.open(path, "auto").tier == tier
+
+
+def test_arrays_hold_the_log(path):
+    store = FrameStore.open(path)
+    assert (len(store), len(store.frames)) == (5, 7)
+    assert store.segment_end.tolist() == [2, 2, 2, 4, 4]
+    assert store.terminated.tolist() == [False, False, True, False, True]
+    np.testing.assert_array_equal(store.behaviour_probability, [0.5, 0.25, 1.0, np.nan, np.nan])
+    assert store.action_mask is None
+
+
+def test_one_step_windows(path):
+    store = FrameStore.open(path)
+    frames = store.frames
+    np.testing.assert_array_equal(store.observations(np.array([3, 1])), [frames[[4, 4]], frames[[0, 1]]])
+    np.testing.assert_array_equal(store.next_observations(np.array([3, 1])), [frames[[4, 5]], frames[[1, 2]]])
+
+
+def test_an_unknown_tier_is_refused(path):
+    with pytest.raises(ConfigError, match="tier: 'disk'; expected one of auto, ram, mmap"):
+        FrameStore.open(path, "disk")
+
+
+@pytest.mark.parametrize("name", ["store.json", "frames.npy", "next_last.npy"])
+@pytest.mark.parametrize("size", [None, 0, 40])
+def test_a_damaged_store_is_refused(path, name, size):
+    if size is None:
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes((path / name).read_bytes()[:size])
+    with pytest.raises(DatasetError, match=r"no finished frame store .*; delete this directory"):
+        FrameStore.open(path, "mmap")
+
+
+def test_arrays_of_another_length_are_refused(path):
+    np.save(path / "actions.npy", np.zeros(4, np.int64))
+    with pytest.raises(DatasetError, match=r"actions\.npy: 4 rows; expected 5"):
+        FrameStore.open(path)
+
+
+def test_the_report_is_kept(path):
+    about = json.loads((path / "store.json").read_text())
+    assert about["report"] == {
+        "layout": "frames",
+        "num_shards": 2,
+        "num_transitions": 5,
+        "num_segments": 2,
+        "num_frames": 7,
+        "largest_rounding_error": 0.0,
+        "warnings": [],
+    }
+
+
+def test_available_memory_is_between_a_page_and_the_machine():
+    assert 4096 < store_module.available_memory() < 2**50

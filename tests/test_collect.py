@@ -1,0 +1,212 @@
+import functools
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from offrl import envs
+from offrl.collect import DATA_SEED_BASE, collect, play_episode
+from offrl.envs.drivers import CartPoleMixture, EpsilonGreedy, RandomBehaviour, TrackDriver
+from offrl.errors import ConfigError, DatasetError
+from offrl.replay.shards import Manifest
+from offrl.spec import TaskSpec
+
+CARTPOLE = functools.partial(envs.make, "CartPole-v1")
+
+
+@dataclass
+class Interrupted(RandomBehaviour):
+    """Raises at the start of episodes with the given numbers; its representation does not say so."""
+
+    failures: Sequence[int] = field(default=(), repr=False)
+    error: BaseException = field(default_factory=KeyboardInterrupt, repr=False)
+    begun: list[int] = field(default_factory=list, repr=False)
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def begin(self, env, rng):
+        self.begun.append(len(self.begun))
+        if self.begun[-1] in self.failures:
+            raise self.error
+        super().begin(env, rng)
+
+
+class Counter(gymnasium.Env):
+    """Stacks of 2 frames whose pixels count the steps; ends after 3."""
+
+    observation_space = spaces.Box(0, 255, (2, 1, 1), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, before=0, stride=1):
+        self.before, self.stride = before, stride
+
+    def _stack(self):
+        newest = 10 + self.step_number * self.stride
+        older = newest - self.stride if self.step_number else newest - self.before
+        return np.array([older, newest], dtype=np.uint8).reshape(2, 1, 1)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.step_number = seed, 0
+        return self._stack(), {}
+
+    def step(self, action):
+        self.step_number += 1
+        return self._stack(), 0.5 * self.step_number, False, self.step_number == 3, {}
+
+
+def hashes(manifest):
+    return [shard.sha256 for shard in manifest.shards]
+
+
+def members(directory, manifest):
+    parts = []
+    for shard in manifest.shards:
+        with np.load(directory / shard.name, allow_pickle=False) as archive:
+            parts.append(dict(archive))
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def test_whole_episodes_and_at_least_as_many_steps_as_asked(tmp_path):
+    manifest = collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=200, workers=1, episodes_per_shard=2)
+    data = members(tmp_path, manifest)
+    assert manifest.complete
+    assert manifest.num_transitions == len(data["actions"]) == data["episode_lengths"].sum() >= 200
+    assert manifest.num_transitions - manifest.shards[-1].num_transitions < 200
+    ends = np.cumsum(data["episode_lengths"]) - 1
+    np.testing.assert_array_equal(np.flatnonzero(data["terminated"]), ends)
+    assert (data["behaviour_probability"] == 0.5).all()
+    assert (data["rewards"] == 1).all()
+    assert Manifest.load(tmp_path) == manifest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", *[s.name for s in manifest.shards]]
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path):
+    settings = {"transitions": 400, "seed": 5, "episodes_per_shard": 2}
+    alone = collect(CARTPOLE, CartPoleMixture(), tmp_path / "1", workers=1, **settings)
+    together = collect(CARTPOLE, CartPoleMixture(), tmp_path / "2", workers=2, **settings)
+    assert hashes(alone) == hashes(together)
+    assert sorted(p.name for p in (tmp_path / "1").iterdir()) == sorted(p.name for p in (tmp_path / "2").iterdir())
+
+
+def test_another_seed_gives_other_data(tmp_path):
+    one, two = (
+        collect(CARTPOLE, RandomBehaviour(), tmp_path / str(s), transitions=50, seed=s, workers=1) for s in (1, 2)
+    )
+    assert set(hashes(one)).isdisjoint(hashes(two))
+
+
+def test_a_complete_dataset_is_found_and_not_collected_again(tmp_path):
+    first = collect(CARTPOLE, Interrupted(), tmp_path, transitions=100, workers=1)
+    again = Interrupted(failures=[0])
+    assert collect(CARTPOLE, again, tmp_path, transitions=100, workers=1) == first
+    assert again.begun == []
+
+
+def test_an_interrupted_collection_goes_on_to_the_same_bytes(tmp_path):
+    settings = {"transitions": 200, "workers": 1, "episodes_per_shard": 2}
+    whole = collect(CARTPOLE, Interrupted(), tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        collect(CARTPOLE, Interrupted(failures=[5]), tmp_path / "parts", **settings)
+    half = Manifest.load(tmp_path / "parts")
+    assert not half.complete
+    assert hashes(half) == hashes(whole)[:2]
+    rest = Interrupted()
+    assert hashes(collect(CARTPOLE, rest, tmp_path / "parts", **settings)) == hashes(whole)
+    assert len(rest.begun) == 2 * (len(whole.shards) - 2)
+
+
+def test_a_damaged_shard_of_an_interrupted_collection_is_made_again(tmp_path):
+    settings = {"transitions": 200, "workers": 1, "episodes_per_shard": 2}
+    whole = collect(CARTPOLE, Interrupted(), tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        collect(CARTPOLE, Interrupted(failures=[5]), tmp_path / "parts", **settings)
+    shard = tmp_path / "parts" / whole.shards[1].name
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert hashes(collect(CARTPOLE, Interrupted(), tmp_path / "parts", **settings)) == hashes(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "generator.seed is 0; expected 1"),
+        ({"transitions": 60}, "generator.transitions is 50; expected 60"),
+        ({"behaviour": EpsilonGreedy(RandomBehaviour(), 0.5)}, "generator.behaviour is 'RandomBehaviour"),
+        ({"environment": {"id": "Other-v0"}}, "environment.id is 'CartPole-v1'; expected 'Other-v0'"),
+        ({"make_env": functools.partial(envs.make, "Acrobot-v1")}, "holds a dataset whose spec"),
+    ],
+)
+def test_a_dataset_with_other_settings_is_left_alone(tmp_path, change, message):
+    settings = {"make_env": CARTPOLE, "behaviour": RandomBehaviour(), "directory": tmp_path, "transitions": 50}
+    collect(**settings, workers=1)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(DatasetError, match=message):
+        collect(**(settings | change), workers=1)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_files_without_a_manifest_are_left_alone(tmp_path):
+    (tmp_path / "mine.npz").write_bytes(b"precious")
+    with pytest.raises(DatasetError, match="without a manifest"):
+        collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=10, workers=1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failing_behaviour_gives_one_error_that_names_the_episode(tmp_path, workers):
+    with pytest.raises(DatasetError, match=r"^collecting episode 0: AttributeError: .*'car'"):
+        collect(CARTPOLE, TrackDriver(), tmp_path, transitions=10, workers=workers)
+
+
+def test_what_cannot_travel_is_refused_before_workers_start(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be sent to worker processes"):
+        collect(lambda: CARTPOLE(), RandomBehaviour(), tmp_path, transitions=10, workers=2)
+
+
+def test_settings_below_one_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="transitions=0"):
+        collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=0)
+
+
+def test_workers_start_without_torch():
+    code = "import sys, offrl.collect, offrl.envs.drivers; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def play(env):
+    return play_episode(env, RandomBehaviour(), envs.task_spec(env), seed=0, number=3)
+
+
+def test_frames_are_kept_once():
+    episode = play(Counter())
+    assert episode.observations.ravel().tolist() == [10, 11, 12, 13]
+    assert episode.rewards.tolist() == [0.5, 1.0, 1.5]
+    assert (episode.terminated, episode.truncated, episode.leading) == (False, True, 0)
+
+
+def test_a_first_stack_of_different_frames_is_kept_whole():
+    episode = play(Counter(before=4))
+    # the second stack's older frame is the first one's newest, so only the first row is new
+    assert episode.observations.ravel().tolist() == [6, 10, 11, 12, 13]
+    assert episode.leading == 1
+
+
+def test_observations_that_are_no_stacks_are_refused():
+    env = Counter()
+    env._stack = lambda: np.array([env.step_number, 9], dtype=np.uint8).reshape(2, 1, 1)
+    with pytest.raises(DatasetError, match="do not share their frames"):
+        play(env)
+
+
+def test_data_seeds_are_out_of_reach_of_evaluation_and_differ_between_episodes():
+    env, seeds = Counter(), set()
+    for number in range(20):
+        play_episode(env, RandomBehaviour(), TaskSpec.pixels((2, 1, 1), ("a", "b")), seed=0, number=number)
+        seeds.add(env.seed)
+    assert len(seeds) == 20
+    assert min(seeds) >= DATA_SEED_BASE

@@ -1,0 +1,182 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from offrl.algorithms.algorithm import Algorithm, PolicyOutput, frozen_copy
+from offrl.batch import Batch
+from offrl.errors import ConfigError, RunError
+from offrl.learner import Learner, LearnerConfig
+from offrl.spec import TaskSpec
+
+SPEC = TaskSpec.vector(1, ("left", "right"))
+
+
+class Slope(Algorithm):
+    """Loss = weight * mean(observation): the gradient is what the batch says, so every step can be checked by hand."""
+
+    name = "slope"
+
+    def __init__(self, spec=SPEC):
+        super().__init__(spec, None)
+        self.weight = nn.Parameter(torch.tensor([10.0]))
+        self.online = nn.Linear(1, 1)
+        self.online.weight.data.fill_(4.0)
+        self.target = frozen_copy(self.online)
+        self.target.weight.data.fill_(0.0)
+        self.seen = []
+
+    def loss(self, batch):
+        self.seen.append(batch.observation)
+        # the online layer takes part with a gradient of 0
+        loss = (self.weight * batch.observation).mean() + 0 * self.online.weight.sum() + 0 * self.online.bias.sum()
+        return loss, {"weight": self.weight.detach().clone().squeeze()}
+
+    def forward(self, observation):
+        scores = torch.cat([self.weight * observation, observation], dim=1)
+        return PolicyOutput(scores, torch.zeros_like(scores))
+
+    def targets(self):
+        return [(self.online, self.target)]
+
+
+def batch_of(value, size=4):
+    observation = torch.full((size, 1), float(value))
+    return Batch(observation, torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.zeros(size), observation)
+
+
+def make_learner(total_updates=10, **settings):
+    settings = {"optimizer": "SGD", "learning_rate": 0.5, "precision": "fp32", **settings}
+    return Learner(Slope(), LearnerConfig(**settings), total_updates=total_updates)
+
+
+def test_an_update_is_one_step_of_the_optimiser():
+    learner = make_learner()
+    learner.update(batch_of(2))
+    assert learner.algorithm.weight.item() == 10 - 0.5 * 2
+    assert learner.step == 1
+
+
+def test_cosine_goes_from_the_full_rate_to_0():
+    learner = make_learner(total_updates=4, schedule="cosine")
+    rates = []
+    for _ in range(4):
+        rates.append(learner.learning_rate)
+        learner.update(batch_of(0))
+    expected = [0.5, 0.25 * (1 + math.cos(math.pi / 4)), 0.25, 0.25 * (1 + math.cos(3 * math.pi / 4))]
+    assert rates == pytest.approx(expected)
+    assert learner.learning_rate == 0
+
+
+def test_the_schedule_is_what_the_optimiser_uses():
+    learner = make_learner(total_updates=2, schedule="cosine")
+    learner.update(batch_of(1))
+    learner.update(batch_of(1))
+    assert learner.algorithm.weight.item() == pytest.approx(10 - 0.5 - 0.25)
+
+
+def test_targets_move_by_polyak_at_every_update():
+    learner = make_learner(polyak=0.5)
+    learner.update(batch_of(0))
+    assert learner.algorithm.target.weight.item() == 2
+    learner.update(batch_of(0))
+    assert learner.algorithm.target.weight.item() == 3
+
+
+def test_a_hard_copy_every_n_updates():
+    learner = make_learner(polyak=1.0, target_period=3)
+    moved = []
+    for _ in range(4):
+        learner.update(batch_of(0))
+        moved.append(learner.algorithm.target.weight.item())
+    assert moved == [0, 0, 4, 4]
+
+
+def test_averaged_weights_by_hand_and_only_for_evaluation():
+    learner = make_learner(average_decay=0.999)
+    learner.update(batch_of(2))  # weight 9; decay min(0.999, 1/11)
+    average = 10 / 11 + 9 * 10 / 11
+    assert learner.snapshot().weight.item() == pytest.approx(average)
+    learner.update(batch_of(2))  # weight 8; decay 2/12
+    average = average * 2 / 12 + 8 * 10 / 12
+    assert learner.snapshot().weight.item() == pytest.approx(average)
+    assert learner.algorithm.weight.item() == 8
+
+
+def test_without_averaging_a_snapshot_is_the_weights_now():
+    learner = make_learner()
+    learner.update(batch_of(2))
+    snapshot = learner.snapshot()
+    learner.update(batch_of(2))
+    assert (snapshot.weight.item(), learner.algorithm.weight.item()) == (9, 8)
+    assert not snapshot.training
+
+
+def test_metrics_are_means_since_the_last_reading():
+    learner = make_learner()
+    for _ in range(2):
+        learner.update(batch_of(2))
+    metrics = learner.read_metrics()
+    assert metrics == {"loss": (20 + 18) / 2, "weight": 9.5}
+    learner.update(batch_of(2))
+    assert learner.read_metrics()["weight"] == 8
+
+
+def test_a_loss_that_is_not_finite_ends_in_a_clear_error():
+    learner = make_learner()
+    learner.update(batch_of(math.inf))
+    with pytest.raises(
+        RunError, match="training: the loss is .* before 1; expected a finite loss; lower learning_rate"
+    ):
+        learner.read_metrics()
+
+
+def test_pixels_arrive_normalised_and_channels_last():
+    spec = TaskSpec.pixels((4, 8, 8), ("left", "right"))
+    learner = Learner(Slope(spec), LearnerConfig(precision="fp32"), total_updates=1)
+    raw = torch.randint(0, 256, (2, 4, 8, 8), dtype=torch.uint8)
+    zeros = torch.zeros(2)
+    learner.update(Batch(raw, zeros.long(), zeros, zeros, raw))
+    seen = learner.algorithm.seen[-1]
+    torch.testing.assert_close(seen, raw.float() / 128 - 1, rtol=0, atol=0)
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_auto_settles_on_a_precision_without_touching_the_weights():
+    learner = make_learner(precision="auto")
+    learner.settle_precision(batch_of(1))
+    assert learner.precision in ("fp32", "bf16")
+    assert learner.algorithm.weight.item() == 10
+    assert learner.algorithm.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"optimizer": "Adamm"}, "a class of torch.optim"),
+        ({"optimizer": "lr_scheduler"}, "a class of torch.optim"),
+        ({"learning_rate": 0}, "a positive number"),
+        ({"schedule": "linear"}, "one of \\('constant', 'cosine'\\)"),
+        ({"polyak": 0}, "0 < polyak <= 1"),
+        ({"target_period": 0}, "1 or more"),
+        ({"average_decay": 1.0}, "0 <= average_decay < 1"),
+        ({"precision": "fp8"}, "one of \\('auto', 'fp32', 'bf16'\\)"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, expected):
+    with pytest.raises(ConfigError, match=f"LearnerConfig.{next(iter(settings))}: .*expected {expected}"):
+        LearnerConfig(**settings)
+
+
+def test_settings_that_the_optimiser_does_not_know_are_refused():
+    with pytest.raises(ConfigError, match="optimizer_settings: SGD refuses .*momentun"):
+        make_learner(optimizer_settings={"momentun": 0.9})
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "RMSprop", "NAdam", "Adagrad"])
+def test_any_optimiser_by_name_makes_the_loss_smaller(name):
+    learner = make_learner(optimizer=name, learning_rate=0.1)
+    for _ in range(3):
+        learner.update(batch_of(2))
+    assert learner.algorithm.weight.item() < 10

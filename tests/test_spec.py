@@ -1,0 +1,61 @@
+import json
+
+import pytest
+import torch
+
+from offrl.errors import ConfigError, SpecMismatchError
+from offrl.spec import TaskSpec, default_action_names
+
+NAMES = ("left", "right", "stay")
+
+
+def test_pixels_are_seen_as_gray_over_128_minus_1():
+    spec = TaskSpec.pixels((4, 96, 96), NAMES)
+    assert spec.normalise(torch.tensor([0, 64, 128, 255], dtype=torch.uint8)).tolist() == [-1, -0.5, 0, 0.9921875]
+
+
+def test_vectors_are_seen_as_they_are():
+    assert TaskSpec.vector(2, NAMES).normalise(torch.tensor([[3.0, -7.0]])).tolist() == [[3, -7]]
+
+
+def test_survives_json():
+    spec = TaskSpec.pixels((4, 96, 96), NAMES, hud="hidden")
+    assert TaskSpec.from_dict(json.loads(json.dumps(spec.to_dict())), "file") == spec
+
+
+def test_counts_come_from_the_shape_and_the_names():
+    spec = TaskSpec.pixels((3, 8, 8), default_action_names(5))
+    assert (spec.stack, spec.num_actions, spec.is_pixels) == (3, 5, True)
+    assert spec.action_names[4] == "action 4"
+    assert (TaskSpec.vector(6, NAMES).stack, TaskSpec.vector(6, NAMES).is_pixels) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (((96, 96), "uint8", NAMES), "observation_shape"),
+        (((4, 96, 0), "uint8", NAMES), "observation_shape"),
+        (((4, 96, 96), "float32", NAMES), "observation_dtype"),
+        (((4,), "uint8", NAMES), "observation_dtype"),
+        (((4,), "float32", ("only one",)), "action_names"),
+        (((4,), "float32", NAMES, 1.0, 0.0, "maybe"), "hud"),
+    ],
+)
+def test_refuses_what_is_no_task(arguments, field):
+    with pytest.raises(ConfigError, match=f"TaskSpec.{field}: .*expected"):
+        TaskSpec(*arguments)
+
+
+def test_a_different_task_is_named_by_its_first_field():
+    shown = TaskSpec.pixels((4, 96, 96), NAMES, hud="visible")
+    hidden = TaskSpec.pixels((4, 96, 96), NAMES, hud="hidden")
+    with pytest.raises(SpecMismatchError, match="data: hud is hidden; expected visible; use other data"):
+        shown.require_same(hidden, where="data", mend="use other data")
+
+
+@pytest.mark.parametrize("damage", [{}, {"observation_shape": 3}, {"unknown": 1}])
+def test_from_dict_names_the_file(damage):
+    good = TaskSpec.vector(2, NAMES).to_dict()
+    bad = {**good, **damage} if damage else {}
+    with pytest.raises(SpecMismatchError, match=r"manifest.json: not a task spec"):
+        TaskSpec.from_dict(bad, "manifest.json")
