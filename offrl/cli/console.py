@@ -63,9 +63,12 @@ def show(result: Mapping[str, Any], as_json: bool, text: str | None = None) -> N
     """Prints a command's result: as JSON, or as `text`, by default a line for each entry."""
     if as_json:
         click.echo(json.dumps(result, indent=2))
-        return
-    width = max(map(len, result))
-    click.echo(text if text is not None else "\n".join(f"{key:<{width}}  {value}" for key, value in result.items()))
+    elif text is not None:
+        click.echo(text)
+    else:
+        width = max(map(len, result))
+        for name, value in result.items():
+            click.echo(f"{name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
 
 
 def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -108,7 +108,8 @@ def train(
     if checkpoint is not None:
         require_same_task(checkpoint, replay.spec)
 
-    target = resume or run or create_run("runs", model.name)
+    named = resume or run
+    target = named or create_run("runs", model.name)
     try:
         learner = fit(
             model,
@@ -127,7 +128,7 @@ def train(
             say_on_interrupt(f"interrupted; go on with: offrl train --resume {target}")
         raise
     finally:
-        for made in (target, target.parent):  # an empty one is left where fit refuses its settings
+        for made in () if named else (target, target.parent):  # stays empty where fit refuses its settings
             with suppress(OSError):
                 made.rmdir()
     result = {

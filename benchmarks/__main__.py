@@ -1,0 +1,20 @@
+"""The command: python -m benchmarks demo|full|cartpole."""
+
+from __future__ import annotations
+
+import click
+
+from benchmarks.cartpole import cartpole
+from benchmarks.demo import demo, full
+
+
+@click.group(help="Makes the figures under benchmarks/results/.")
+def main() -> None:
+    """Groups the benchmarks."""
+
+
+for command in (demo, full, cartpole):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main()

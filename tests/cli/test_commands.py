@@ -1,0 +1,246 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file
+
+from offrl import BC, BCConfig, FitConfig, fit, open_replay
+from offrl._version import __version__
+from offrl.cli import main
+
+OWN_CLASSES = """
+import os
+import signal
+from dataclasses import dataclass
+
+from torch import nn
+
+from offrl.algorithms.dqn import DQN
+
+
+@dataclass(frozen=True)
+class OwnConfig:
+    double: bool = False
+    initialisation: str = "default"
+    sizes: tuple[int, ...] = (1,)
+
+
+class OwnDQN(DQN):
+    name = "own"
+
+    def __init__(self, spec, config: OwnConfig | None = None, *, encoder, seed=0):
+        super().__init__(spec, config, encoder=encoder, seed=seed)
+        self.num_calls = 0
+
+    def loss(self, batch):
+        assert isinstance(self.config.sizes, tuple)
+        self.num_calls += 1
+        if str(self.num_calls) == os.environ.get("STOP_AT"):
+            signal.raise_signal(signal.SIGINT)  # what ctrl-C does
+        return super().loss(batch)
+
+
+class OwnEncoder(nn.Linear):
+    def __init__(self, observation_shape):
+        super().__init__(observation_shape[0], 8)
+        self.feature_dim = 8
+
+
+class AlwaysRight:
+    def begin(self, env, rng):
+        pass
+
+    def __call__(self, observation):
+        return 1, 1.0
+"""
+
+
+def offrl(*args, code=0):
+    result = CliRunner().invoke(main, [str(arg) for arg in args])
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
+
+
+def offrl_json(*args):
+    return json.loads(offrl(*args, "--json", "--quiet").stdout)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("cartpole") / "data"
+    offrl("collect", "CartPole-v1", directory, "--transitions", 300, "--workers", 1, "--quiet")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def trained(data, tmp_path_factory):
+    run = tmp_path_factory.mktemp("trained") / "run"
+    return offrl_json("train", data, "--updates", 6, "--run", run, "--set", "precision=fp32")
+
+
+@pytest.fixture
+def own_classes(tmp_path, monkeypatch):
+    """A module of the user's in the current directory, as the command line finds it."""
+    (tmp_path / "own_classes.py").write_text(OWN_CLASSES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("own_classes", None)
+
+
+def test_help_begins_with_an_example_and_loads_neither_torch_nor_gymnasium():
+    code = (
+        "import sys; from click.testing import CliRunner; from offrl.cli import main\n"
+        "for command in ([], *([name] for name in main.commands)):\n"
+        "    result = CliRunner().invoke(main, [*command, '--help'])\n"
+        "    assert result.output.split('\\n\\n')[1].strip().startswith('Example'), result.output\n"
+        "print(sorted(main.commands), {'torch', 'gymnasium', 'onnx', 'numpy'} & sys.modules.keys())"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown == "['collect', 'evaluate', 'export', 'inspect', 'train'] set()\n"
+
+
+def test_python_dash_m_is_the_same_command():
+    shown = subprocess.run([sys.executable, "-m", "offrl", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"offrl, version {__version__}\n"
+
+
+def test_collect_says_what_is_there_and_does_not_collect_again(data):
+    before = {path.name: path.stat().st_mtime_ns for path in data.glob("*.npz")}
+    found = offrl_json("collect", "CartPole-v1", data, "--transitions", 300, "--workers", 1)
+    assert found["transitions"] >= 300
+    assert found["shards"] == len(before)
+    assert {path.name: path.stat().st_mtime_ns for path in data.glob("*.npz")} == before
+
+
+def test_collect_with_a_behaviour_of_the_users_own(tmp_path, own_classes):
+    offrl("collect", "CartPole-v1", "right", "--transitions", 9, "--behaviour", "own_classes:AlwaysRight")
+    summary = offrl_json("inspect", "right")
+    assert summary["action_counts"] == {"action 0": 0, "action 1": summary["num_transitions"]}
+
+
+def test_inspect_shows_the_same_in_words_and_in_json(data):
+    summary = offrl_json("inspect", data)
+    assert f"{summary['num_transitions']:,} over {summary['num_frames']:,} frames" in offrl("inspect", data).stdout
+
+
+def test_inspect_names_the_actions_of_stacked_shards_when_told_the_task(tmp_path):
+    rows = np.zeros((2, 4, 96, 96), np.uint8)
+    np.savez(
+        tmp_path / "a.npz", states=rows, next_states=rows, actions=[2, 24], rewards=[1.0, 2.0], dones=[False, True]
+    )
+    counts = offrl_json("inspect", tmp_path, "--env", "CarRacing-v3")["action_counts"]
+    assert {name: n for name, n in counts.items() if n} == {"straight, full gas": 1, "full right, full brake": 1}
+
+
+def test_train_writes_the_settings_it_was_given(data, tmp_path):
+    run = tmp_path / "run"
+    shown = offrl_json(
+        "train", data, "--algorithm", "bc", "--encoder", "mlp", "--updates", 4, "--run", run,
+        "--set", "batch_size=16", "--set", "learning_rate=0.01", "--set", "n_step=3", "--set", "seed=5",
+        "--set", "initialisation=orthogonal", "--set", 'optimizer_settings={"weight_decay": 0.5}', "--set", "tier=mmap",
+    )  # fmt: skip
+    config = json.loads((run / "config.json").read_text())
+    assert config["algorithm"] == "bc"
+    assert config["algorithm_config"] == {"initialisation": "orthogonal"}
+    assert (config["fit"]["updates"], config["fit"]["batch_size"]) == (4, 16)
+    assert config["learner"]["learning_rate"] == 0.01
+    assert config["learner"]["optimizer_settings"] == {"weight_decay": 0.5}
+    assert config["replay"] == {"n_step": 3, "discount": 0.99, "reward_scale": 1.0, "seed": 5, "tier": "mmap"}
+    assert config["notes"]["data"] == str(data)
+    assert config["notes"]["environment"] == "CartPole-v1"
+    last = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))[-1]
+    assert shown["loss"] == float(last["loss"])
+    assert (shown["updates"], shown["run"]) == (4, str(run))
+
+
+def test_train_takes_the_next_free_name(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [offrl_json("train", data, "--updates", 1, "--set", "precision=fp32")["run"] for _ in range(2)]
+    assert names == ["runs/bcq-001", "runs/bcq-002"]
+
+
+def test_epochs_are_passes_over_the_data(data, tmp_path):
+    transitions = offrl_json("inspect", data)["num_transitions"]
+    args = ("--epochs", 2, "--set", "batch_size=100", "--run", tmp_path / "run")
+    assert offrl_json("train", data, *args)["updates"] == 2 * -(-transitions // 100)
+
+
+def test_init_begins_with_the_weights_of_another_run_and_can_be_resumed(data, trained, tmp_path):
+    run = tmp_path / "run"
+    args = ("--updates", 3, "--init", trained["run"], "--set", "learning_rate=1e-30", "--set", "precision=fp32")
+    offrl("train", data, *args, "--run", run, "--quiet")
+    begun = load_file(run / "checkpoints" / "step-000000003" / "policy.safetensors")
+    given = load_file(Path(trained["checkpoint"], "policy.safetensors"))
+    for name in ("q_head.output.weight", "imitation_head.output.weight", "encoder.network.0.weight"):
+        np.testing.assert_array_equal(begun[name], given[name])
+    assert offrl_json("train", "--resume", run)["updates"] == 3
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_never_stopped(data, own_classes, monkeypatch):
+    own = ("--algorithm", "own_classes:OwnDQN", "--encoder", "own_classes:OwnEncoder")
+    common = ("train", data, *own, "--updates", 8, "--set", "precision=fp32", "--set", "sizes=[2, 3]", "--quiet")
+    offrl(*common, "--run", "whole")
+    monkeypatch.setenv("STOP_AT", "3")
+    stopped = offrl(*common, "--run", "stopped", code=130)
+    assert stopped.stderr == "interrupted; go on with: offrl train --resume stopped\n"
+    assert stopped.stdout == ""
+
+    monkeypatch.delenv("STOP_AT")
+    refused = offrl("train", "--resume", "stopped", code=2)
+    assert "add --algorithm own_classes:OwnDQN" in refused.stderr  # a file does not choose what code runs
+    assert offrl_json("train", "--resume", "stopped", *own)["updates"] == 8
+    whole, resumed = (Path(run, "checkpoints", "step-000000008", "learner.safetensors") for run in ("whole", "stopped"))
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_a_moved_dataset_is_named_again_and_another_one_is_refused(data, trained, tmp_path):
+    other = tmp_path / "other"
+    offrl("collect", "CartPole-v1", other, "--transitions", 20, "--seed", 1, "--workers", 1, "--quiet")
+    assert offrl_json("train", data, "--resume", trained["run"])["updates"] == 6
+    assert "dataset is" in offrl("train", other, "--resume", trained["run"], code=2).stderr
+
+
+def test_evaluate_gives_the_same_scores_from_run_checkpoint_and_exported_file(trained, tmp_path):
+    out = tmp_path / "evaluation.json"
+    common = ("--episodes", 2, "--seed-start", 11, "--workers", 0)
+    from_run = offrl_json("evaluate", trained["run"], *common, "--out", out)
+    assert json.loads(out.read_text()) == from_run
+    assert [row["seed"] for row in from_run["per_episode"]] == [11, 12]
+    assert from_run["environment"] == {"id": "CartPole-v1"}
+    offrl("export", trained["run"], tmp_path, "--quiet")
+    for policy in (trained["checkpoint"], tmp_path / "model.onnx", tmp_path / "model-uint8.onnx"):
+        found = offrl_json("evaluate", policy, *common, "--env", "CartPole-v1")
+        assert found["per_episode"] == from_run["per_episode"]
+
+
+def test_evaluate_prints_a_table(trained):
+    shown = offrl("evaluate", trained["run"], "--episodes", 2, "--workers", 0, "--quiet").stdout
+    assert "seeds 2000000 to 2000001" in shown
+    assert "95 % interval" in shown
+
+
+def test_export_verifies_on_the_runs_own_data_where_that_is_present(trained, tmp_path):
+    path = tmp_path / "policy.onnx"
+    (found,) = offrl_json("export", trained["run"], path, "--contract", "uint8")["files"]
+    assert (found["file"], found["contract"]) == (str(path), "uint8")
+    assert found["num_real_observations"] == 1000
+    assert found["num_observations"] == 1064
+    assert found["max_q_difference"] < 1e-4
+    assert [each.name for each in tmp_path.iterdir()] == ["policy.onnx"]
+
+
+def test_runs_made_in_python_are_evaluated_and_resumed_too(data, tmp_path):
+    replay = open_replay(data, progress=False)
+    run = tmp_path / "run"
+    fit(BC(replay.spec, BCConfig()), replay, FitConfig(updates=2), run=run, loggers=[])
+    assert "expected --env" in offrl("evaluate", run, code=2).stderr
+    found = offrl_json("evaluate", run, "--env", "CartPole-v1", "--episodes", 1, "--workers", 0)
+    assert len(found["per_episode"]) == 1
+    assert "does not say where its data is" in offrl("train", "--resume", run, code=2).stderr
+    assert offrl_json("train", data, "--resume", run)["updates"] == 2
