@@ -1,6 +1,5 @@
 import json
 import sys
-import types
 from importlib.util import find_spec
 
 import numpy as np
@@ -152,17 +151,8 @@ def test_any_logits_export_and_simple_ones_become_one_gemm(tmp_path, make_logits
 
 @pytest.mark.skipif(find_spec("onnx2pytorch") is None, reason="pip install --no-deps onnx2pytorch")
 @pytest.mark.parametrize("make", [bc, dqn, bcq])
-def test_onnx2pytorch_reads_the_float_contract(tmp_path, monkeypatch, make):
-    # It imports torchvision for operators that our files never hold; torchvision would bring another torch.
-    stand_ins = {
-        "torchvision": (),
-        "torchvision.io": ("decode_image", "ImageReadMode"),
-        "torchvision.ops": ("deform_conv2d", "roi_pool", "roi_align"),
-    }
-    for name, members in stand_ins.items():
-        module = types.ModuleType(name)
-        module.__dict__.update(dict.fromkeys(members))
-        monkeypatch.setitem(sys.modules, name, module)
+@pytest.mark.usefixtures("torchvision_stand_in")
+def test_onnx2pytorch_reads_the_float_contract(tmp_path, make):
     import onnx2pytorch
 
     algorithm = make(PIXELS, NatureEncoder)

@@ -211,9 +211,8 @@ def read_stacked(shard: NpzReader, shape: tuple[int, ...] | None, num_actions: i
     rewards = read_rewards(shard, num_rows)
     terminated = read_flags(shard, "dones", num_rows) ^ (dones == "not_done")
     states, state_error = _stacked_observations(shard, "states", shape, num_rows)
+    shape = states.shape[1:] if states.ndim == 4 else states.shape[2:]
     next_states, next_error = _stacked_observations(shard, "next_states", shape, num_rows)
-    if states.shape != next_states.shape:
-        raise unfit(shard, "next_states", next_states, f"{list(states.shape)}, like states")
 
     moved_on = _equal_rows(next_states[:, :-1], states[:, 1:])
     follows = np.zeros(num_rows, np.bool_)  # whether row i continues row i - 1
@@ -250,7 +249,7 @@ def read_stacked(shard: NpzReader, shape: tuple[int, ...] | None, num_actions: i
         next_last=next_last,
         next_first=next_last - (stack - 1),
         segment_end=segment_end,
-        observation_shape=states.shape[1:] if states.ndim == 4 else states.shape[2:],
+        observation_shape=shape,
         largest_rounding_error=max(state_error, next_error),
         newest_first=newest_first,
     )
