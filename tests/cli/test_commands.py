@@ -119,7 +119,9 @@ def test_collect_says_what_is_there_and_does_not_collect_again(data):
 
 
 def test_collect_with_a_behaviour_of_the_users_own(tmp_path, own_classes):
-    offrl("collect", "CartPole-v1", "right", "--transitions", 9, "--behaviour", "own_classes:AlwaysRight")
+    offrl(
+        "collect", "CartPole-v1", "right", "--transitions", 9, "--workers", 1, "--behaviour", "own_classes:AlwaysRight"
+    )
     summary = offrl_json("inspect", "right")
     assert summary["action_counts"] == {"action 0": 0, "action 1": summary["num_transitions"]}
 

@@ -215,6 +215,6 @@ def test_bad_stacked_shards_are_refused(stacked_shard, changes, message):
 def test_without_a_spec_next_states_must_look_like_states(stacked_shard):
     with (
         stacked_shard(next_states=np.zeros((5, 4), np.float32)) as shard,
-        pytest.raises(DatasetError, match=r"next_states is float32 \[5, 1, 4\]; expected \[5, 2, 2, 3\], like states"),
+        pytest.raises(DatasetError, match=r"next_states is float32 \[5, 4\]; expected \[5, 2, 2, 3\]"),
     ):
         read_stacked(shard, None, None, "terminated")
