@@ -1,4 +1,4 @@
-"""The command: python -m benchmarks demo|full|cartpole."""
+"""The command: python -m benchmarks demo|full|cartpole|readme."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from benchmarks.cartpole import cartpole
 from benchmarks.demo import demo, full
+from benchmarks.readme import readme
 
 
 @click.group(help="Makes the figures under benchmarks/results/.")
@@ -13,7 +14,7 @@ def main() -> None:
     """Groups the benchmarks."""
 
 
-for command in (demo, full, cartpole):
+for command in (demo, full, cartpole, readme):
     main.add_command(command)
 
 if __name__ == "__main__":

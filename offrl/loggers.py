@@ -1,4 +1,4 @@
-"""Where a run's numbers go: CSV files and the console."""
+"""Where a run's numbers go: CSV files, the console, TensorBoard, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
-from offrl.errors import RunError
+from offrl.errors import RunError, missing_dependency
 from offrl.files import replacing
 
 
@@ -166,3 +166,70 @@ class ConsoleLogger:
             f"update {step} of {self._total} ({100 * step // max(self._total, 1)} %){loss}, "
             f"{rate:.1f} updates/s, {tqdm.format_interval(left)} left"
         )
+
+
+class TensorBoardLogger:
+    """Writes TensorBoard's event files: metrics by their names, timings under "timings/".
+
+    `tensorboard --logdir runs` shows them, all runs below `runs` together. Needs the extra `tensorboard`.
+
+    Args:
+        directory: where the event files go, such as the run's own; made if missing.
+        resume_step: None for a new run; else the gradient step that the run continues from: what was written past it
+            is not shown any more.
+
+    Raises:
+        MissingDependencyError: tensorboard is not installed.
+    """
+
+    def __init__(self, directory: str | Path, resume_step: int | None = None) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise missing_dependency("tensorboard", extra="tensorboard", purpose="TensorBoardLogger") from error
+        purge_step = None if resume_step is None else resume_step + 1
+        self._writer: Any = SummaryWriter(str(directory), purge_step=purge_step)  # type: ignore[no-untyped-call]
+
+    def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Writes the numbers; they are on disk when it returns."""
+        for name, value in _with_timings(metrics, timings).items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+
+class WandbLogger:
+    """Hands the numbers to Weights & Biases: metrics by their names, timings under "timings/".
+
+    Needs the extra `wandb`, and an account unless `mode="offline"`, which writes to disk for a later `wandb sync`.
+
+    Args:
+        init: what `wandb.init` takes, such as project, name, config, mode, dir; for a run that is resumed, its `id` and
+            `resume="must"`.
+
+    Raises:
+        MissingDependencyError: wandb is not installed.
+    """
+
+    def __init__(self, **init: Any) -> None:
+        try:
+            # By name: wandb's own directory of runs, ./wandb, passes for an empty package where it is not installed.
+            from wandb import init as start
+        except ImportError as error:
+            raise missing_dependency("wandb", extra="wandb", purpose="WandbLogger") from error
+        self._run: Any = start(**init)
+
+    def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Hands the numbers over; wandb sends them, or writes them, in the background."""
+        self._run.log(_with_timings(metrics, timings), step=step)
+
+    def close(self) -> None:
+        """Waits until wandb has sent or written everything."""
+        self._run.finish()
+
+
+def _with_timings(metrics: Mapping[str, float], timings: Mapping[str, float]) -> dict[str, float]:
+    return {**metrics, **{f"timings/{name}": value for name, value in timings.items()}}

@@ -1,0 +1,86 @@
+"""An algorithm of your own, complete: critic-regularised regression, beside behaviour cloning on CartPole."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import offrl
+from offrl import Algorithm, Batch, TaskSpec
+from offrl.algorithms.algorithm import Metrics, PolicyOutput, frozen_copy
+from offrl.collect import collect
+from offrl.encoders import EncoderFactory, default_encoder, feature_dim, seeded
+from offrl.envs import drivers, make
+from offrl.evaluate import SCORE_SEEDS, Evaluation
+from offrl.heads import Head
+from offrl.losses import bootstrap_target, select_action, td_loss
+
+
+@dataclass(frozen=True)
+class CRRConfig:
+    """Settings of CRR: an action is imitated where its advantage exceeds `margin`."""
+
+    margin: float = 0.0
+
+
+class CRR(Algorithm):
+    """Imitates what the critic finds better than the policy itself (Wang et al. 2020, arXiv:2006.15134, binary)."""
+
+    name = "crr"
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        config: CRRConfig | None = None,
+        *,
+        encoder: EncoderFactory = default_encoder,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(spec, CRRConfig() if config is None else config)
+        with seeded(seed):
+            self.encoder = encoder(spec.observation_shape)
+            self.q_head = Head(feature_dim(self.encoder), spec.num_actions)
+            self.policy_head = Head(feature_dim(self.encoder), spec.num_actions)
+        self.target_encoder, self.target_q_head = frozen_copy(self.encoder), frozen_copy(self.q_head)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Huber loss of q against r + discount E_pi[q'], plus -log pi(a | s) where q(s, a) - E_pi[q(s, .)] > margin."""
+        features = self.encoder(batch.observation)
+        q, logits = self.q_head(features), self.policy_head(features)
+        with torch.no_grad():
+            next_q = self.target_q_head(self.target_encoder(batch.next_observation))
+            next_value = (self(batch.next_observation).logits.softmax(dim=1) * next_q).sum(dim=1)
+            advantage = select_action(q, batch.action) - (logits.softmax(dim=1) * q).sum(dim=1)
+            imitated = (advantage > self.config.margin).float()
+        td = td_loss(q, batch.action, bootstrap_target(batch.reward, batch.discount, next_value))
+        imitation = (imitated * nn.functional.cross_entropy(logits, batch.action, reduction="none")).mean()
+        return td + imitation, {"td_loss": td.detach(), "imitated": imitated.mean()}
+
+    def forward(self, observation: Tensor) -> PolicyOutput:
+        """The policy's logits rank the actions and rule out the unlikely."""
+        logits = self.policy_head(self.encoder(observation))
+        return PolicyOutput(scores=logits, logits=logits)
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """The Learner moves these after their online networks."""
+        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]
+
+
+def main(transitions: int = 20_000, updates: int = 5_000, episodes: int = 20) -> dict[str, Evaluation]:
+    make_env, data = partial(make, "CartPole-v1"), Path("data") / f"cartpole-mixed-{transitions}"
+    collect(make_env, drivers.CartPoleMixture(), data, transitions=transitions, workers=1)
+    replay = offrl.open_replay(data, n_step=5, discount=0.99, reward_scale=0.1)
+    settings = offrl.LearnerConfig(learning_rate=1e-3, schedule="cosine", average_decay=0.999)
+    evaluations = {}
+    for algorithm in (CRR(replay.spec), offrl.BC(replay.spec)):
+        learner = offrl.fit(algorithm, replay, offrl.FitConfig(updates=updates), learner=settings)
+        policy = offrl.TorchPolicy(learner.snapshot())
+        evaluations[algorithm.name] = offrl.evaluate(policy, make_env, SCORE_SEEDS[:episodes], workers=0)
+        print(f"{algorithm.name}: {evaluations[algorithm.name].mean} of 500 at most")
+    return evaluations
+
+
+if __name__ == "__main__":
+    main()
