@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import offrl
-from offrl import Algorithm, Batch, TaskSpec
+from offrl import BC, Algorithm, Batch, FitConfig, LearnerConfig, TaskSpec, TorchPolicy, evaluate, fit, open_replay
 from offrl.algorithms.algorithm import Metrics, PolicyOutput, frozen_copy
 from offrl.collect import collect
 from offrl.encoders import EncoderFactory, default_encoder, feature_dim, seeded
@@ -19,7 +18,7 @@ from offrl.losses import bootstrap_target, select_action, td_loss
 
 
 @dataclass(frozen=True)
-class CRRConfig:
+class Config:
     """Settings of CRR: an action is imitated where its advantage exceeds `margin`."""
 
     margin: float = 0.0
@@ -31,14 +30,9 @@ class CRR(Algorithm):
     name = "crr"
 
     def __init__(
-        self,
-        spec: TaskSpec,
-        config: CRRConfig | None = None,
-        *,
-        encoder: EncoderFactory = default_encoder,
-        seed: int = 0,
+        self, spec: TaskSpec, config: Config | None = None, *, encoder: EncoderFactory = default_encoder, seed: int = 0
     ) -> None:
-        super().__init__(spec, CRRConfig() if config is None else config)
+        super().__init__(spec, Config() if config is None else config)
         with seeded(seed):
             self.encoder = encoder(spec.observation_shape)
             self.q_head = Head(feature_dim(self.encoder), spec.num_actions)
@@ -71,13 +65,12 @@ class CRR(Algorithm):
 def main(transitions: int = 20_000, updates: int = 5_000, episodes: int = 20) -> dict[str, Evaluation]:
     make_env, data = partial(make, "CartPole-v1"), Path("data") / f"cartpole-mixed-{transitions}"
     collect(make_env, drivers.CartPoleMixture(), data, transitions=transitions, workers=1)
-    replay = offrl.open_replay(data, n_step=5, discount=0.99, reward_scale=0.1)
-    settings = offrl.LearnerConfig(learning_rate=1e-3, schedule="cosine", average_decay=0.999)
+    replay = open_replay(data, n_step=5, discount=0.99, reward_scale=0.1)
+    settings = LearnerConfig(learning_rate=1e-3, schedule="cosine", average_decay=0.999)
     evaluations = {}
-    for algorithm in (CRR(replay.spec), offrl.BC(replay.spec)):
-        learner = offrl.fit(algorithm, replay, offrl.FitConfig(updates=updates), learner=settings)
-        policy = offrl.TorchPolicy(learner.snapshot())
-        evaluations[algorithm.name] = offrl.evaluate(policy, make_env, SCORE_SEEDS[:episodes], workers=0)
+    for algorithm in (CRR(replay.spec), BC(replay.spec)):
+        policy = TorchPolicy(fit(algorithm, replay, FitConfig(updates=updates), learner=settings).snapshot())
+        evaluations[algorithm.name] = evaluate(policy, make_env, SCORE_SEEDS[:episodes], workers=0)
         print(f"{algorithm.name}: {evaluations[algorithm.name].mean} of 500 at most")
     return evaluations
 

@@ -43,7 +43,7 @@ def draw(row: int, column: int, paddle: int) -> NDArray[np.uint8]:
 def stacks(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Observations [T, S, H, W] of frames [T, H, W]: oldest first; the first one stands for what came before it."""
     ages = np.arange(STACK)[::-1]
-    return frames[np.maximum(np.arange(len(frames))[:, None] - ages, 0)]
+    return np.take(frames, np.maximum(np.arange(len(frames))[:, None] - ages, 0), axis=0)
 
 
 def play(policy: Callable[[NDArray[np.uint8]], NDArray[np.int64]], rng: np.random.Generator) -> Game:

@@ -188,7 +188,7 @@ class TensorBoardLogger:
         except ImportError as error:
             raise missing_dependency("tensorboard", extra="tensorboard", purpose="TensorBoardLogger") from error
         purge_step = None if resume_step is None else resume_step + 1
-        self._writer: Any = SummaryWriter(str(directory), purge_step=purge_step)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(directory), purge_step=purge_step)
 
     def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         """Writes the numbers; they are on disk when it returns."""

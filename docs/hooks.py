@@ -1,0 +1,190 @@
+"""What the site takes from the code and from benchmarks/results/ when it is built, so that it cannot be out of date.
+
+A line `<!-- offrl: NAME ARGUMENT -->` on a page is replaced by what the function of that name returns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+BENCHMARKS = {
+    "demo": "CarRacing: the demo",
+    "full": "CarRacing: the full size",
+    "cartpole": "CartPole",
+}
+PLOTS = {
+    "scores": "Every episode's return, its mean and 95 % interval, for each policy",
+    "dataset_returns": "Histogram of the returns of the dataset's episodes",
+}
+_MARKER = re.compile(r"^<!-- offrl: ([\w-]+) ?(\S*) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by MkDocs with each page."""
+    return _MARKER.sub(lambda marker: _GENERATORS[marker[1]](*filter(None, [marker[2]])), markdown)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Called by MkDocs with what the site is made of: adds the benchmarks' plots."""
+    from mkdocs.structure.files import File
+
+    for name in BENCHMARKS:
+        for plot in PLOTS:
+            path = RESULTS / name / "plots" / f"{plot}.png"
+            if path.is_file():
+                files.append(File.generated(config, f"benchmarks/{name}/{plot}.png", abs_src_path=str(path)))
+    return files
+
+
+def settings(path: str) -> str:
+    """The settings of a dataclass or function as a table: name, default, and what its docstring says of it."""
+    module, name = path.split(":")
+    subject = getattr(import_module(module), name)
+    parameters = inspect.signature(subject).parameters
+    rows = [
+        (f"`{field}`", f"`{_default(subject, parameters[field])}`", meaning)
+        for field, meaning in documented(subject)
+        if field in parameters and parameters[field].default is not inspect.Parameter.empty
+    ]
+    return _table((f"`{name}`", "default", "meaning"), rows)
+
+
+def documented(subject: Any) -> Iterator[tuple[str, str]]:
+    """(name, text) of each entry in the first section of arguments or attributes of a docstring in Google style."""
+    _, _, rest = re.split(r"^(Args|Attributes):\n", inspect.getdoc(subject) or "", maxsplit=1, flags=re.MULTILINE)
+    section = textwrap.dedent(re.split(r"^\S", rest, maxsplit=1, flags=re.MULTILINE)[0])
+    for entry in re.split(r"\n(?=\w)", section.strip()):
+        name, _, text = entry.partition(":")
+        yield name, " ".join(text.split())
+
+
+def _default(subject: Any, parameter: inspect.Parameter) -> str:
+    for field in dataclasses.fields(subject) if dataclasses.is_dataclass(subject) else ():
+        if field.name == parameter.name and field.default_factory is not dataclasses.MISSING:
+            return repr(field.default_factory())
+    return repr(parameter.default)
+
+
+def actions() -> str:
+    """CarRacing's action table."""
+    from offrl.envs.car_racing import ACTION_NAMES, ACTION_TABLE
+
+    rows = [
+        (str(index), name, *(f"{value:g}" for value in vector))
+        for index, (name, vector) in enumerate(zip(ACTION_NAMES, ACTION_TABLE, strict=True))
+    ]
+    return _table(("index", "in words", "steer", "gas", "brake"), rows)
+
+
+def verified_versions() -> str:
+    """The versions of Gymnasium that CarRacing is drawn fast for."""
+    from offrl.envs.car_racing import VERIFIED_VERSIONS
+
+    return "\n".join(f"- Gymnasium {version}" for version in VERIFIED_VERSIONS)
+
+
+def commands() -> str:
+    """The help of `offrl` and of each of its commands."""
+    import click
+
+    from offrl.cli import main
+
+    context = click.Context(main, info_name="offrl", max_content_width=100)
+    parts = [f"## offrl\n\n```text\n{main.get_help(context)}\n```"]
+    for name, command in main.commands.items():
+        text = command.get_help(click.Context(command, info_name=name, parent=context))
+        parts.append(f"## offrl {name}\n\n```text\n{text}\n```")
+    return "\n\n".join(parts)
+
+
+def public_names() -> str:
+    """The names of `offrl`, each linked to where it is described."""
+    import offrl
+
+    rows = []
+    for name in offrl.__all__:
+        value = getattr(offrl, name)
+        if not name.startswith("_"):
+            summary = (inspect.getdoc(value) or "").split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
+            rows.append((f"[`offrl.{name}`][{value.__module__}.{value.__qualname__}]", summary))
+    return _table(("name", "what it is"), rows)
+
+
+def benchmarks() -> str:
+    """Each kept result as a section; one that is missing says how it is made."""
+    return "\n\n".join(f"## {title}\n\n{_benchmark(name)}" for name, title in BENCHMARKS.items())
+
+
+def _benchmark(name: str) -> str:
+    path = RESULTS / name / "evaluation.json"
+    if not path.is_file():
+        return f"No result is kept in this checkout. Make it: `python -m benchmarks {name}`."
+    result = json.loads(path.read_text(encoding="utf-8"))
+    policies = result.get("policies") or {"BCQ": result["BCQ"]}
+    dataset = result.get("dataset") or {"mean": result["dataset_mean"]["mean"], **_interval(result["dataset_mean"])}
+    rows = [_score_row("the dataset", dataset), *(_score_row(policy, score) for policy, score in policies.items())]
+    parts = [_table(("", "mean return", "95 % interval", "median", "episodes", "finished laps"), rows)]
+    if "bcq_minus_bc" in result:
+        difference = result["bcq_minus_bc"]
+        parts.append(
+            "BCQ minus BC on the same seeds: "
+            f"**{difference['mean']:.1f}**, 95 % interval {difference['low']:.1f} to {difference['high']:.1f}."
+        )
+    parts.append(_origin(result, policies))
+    parts += [
+        f"![{text}](benchmarks/{name}/{plot}.png)"
+        for plot, text in PLOTS.items()
+        if (RESULTS / name / "plots" / f"{plot}.png").is_file()
+    ]
+    return "\n\n".join(parts)
+
+
+def _interval(mean: Mapping[str, float]) -> dict[str, list[float]]:
+    return {"interval_95": [mean["low"], mean["high"]]}
+
+
+def _score_row(name: str, score: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = score["interval_95"]
+    median = f"{score['median']:.1f}" if "median" in score else ""
+    finished = str(score.get("finished", ""))
+    return name, f"{score['mean']:.1f}", f"{low:.1f} to {high:.1f}", median, str(score.get("episodes", "")), finished
+
+
+def _origin(result: Mapping[str, Any], policies: Mapping[str, Any]) -> str:
+    """How a result was made: command, seeds, time, machine, versions."""
+    seeds = [episode["seed"] for episode in next(iter(policies.values()))["per_episode"]]
+    minutes = result.get("minutes_from_an_empty_folder", result.get("seconds", 0) / 60)
+    machine = result["machine"]
+    where = machine["gpu"] or f"{machine['cores']} cores ({machine['processor']})"
+    names = ("offrl", "torch", "gymnasium", "numpy")
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in names if name in machine["versions"])
+    size = result.get("size")
+    sizes = f"{size['transitions']:,} transitions, {size['updates']:,} updates. " if size else ""
+    return (
+        f"`{result['command']}`: {sizes}Seeds {min(seeds):,} to {max(seeds):,}. "
+        f"{minutes:.1f} minutes in all on {where}; Python {machine['python']}, {versions}."
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+_GENERATORS: dict[str, Callable[..., str]] = {
+    "actions": actions,
+    "benchmarks": benchmarks,
+    "commands": commands,
+    "public-names": public_names,
+    "settings": settings,
+    "verified-versions": verified_versions,
+}
