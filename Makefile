@@ -1,6 +1,7 @@
 # From a fresh clone, with Python 3.11 to 3.13 and nothing else:
 #   make demo        collect CarRacing data, train, evaluate, export; make demo ARGS=--fast for two minutes of it
 #   make test        the tests; make test-all with the slow ones, make lint for style, types and layering
+#   make docs        the documentation on http://127.0.0.1:8000, built anew when a page or the code changes
 # PYTHON names the interpreter that makes .venv: make demo PYTHON=/path/to/python3.12
 
 VENV := .venv
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 PYTHON ?= python3 python3.13 python3.12 python3.11
 SUPPORTED := not (3, 11) <= sys.version_info[:2] <= (3, 13)
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/carracing_bcq.py $(ARGS)
@@ -26,9 +27,12 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m mkdocs serve $(ARGS)
+
 # Keeps data/ and runs/, which are the user's.
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find offrl tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that is missing, was cut short, or is of another Python, is made anew.

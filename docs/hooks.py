@@ -9,8 +9,7 @@ import dataclasses
 import inspect
 import json
 import re
-import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,24 +46,18 @@ def on_files(files: Any, config: Any) -> Any:
 
 def settings(path: str) -> str:
     """The settings of a dataclass or function as a table: name, default, and what its docstring says of it."""
+    from offrl.cli.docstrings import read_section
+
     module, name = path.split(":")
     subject = getattr(import_module(module), name)
     parameters = inspect.signature(subject).parameters
+    sections = [read_section(inspect.getdoc(subject), section) for section in ("Args", "Attributes")]
     rows = [
         (f"`{field}`", f"`{_default(subject, parameters[field])}`", meaning)
-        for field, meaning in documented(subject)
+        for field, meaning in (sections[0] or sections[1]).items()
         if field in parameters and parameters[field].default is not inspect.Parameter.empty
     ]
     return _table((f"`{name}`", "default", "meaning"), rows)
-
-
-def documented(subject: Any) -> Iterator[tuple[str, str]]:
-    """(name, text) of each entry in the first section of arguments or attributes of a docstring in Google style."""
-    _, _, rest = re.split(r"^(Args|Attributes):\n", inspect.getdoc(subject) or "", maxsplit=1, flags=re.MULTILINE)
-    section = textwrap.dedent(re.split(r"^\S", rest, maxsplit=1, flags=re.MULTILINE)[0])
-    for entry in re.split(r"\n(?=\w)", section.strip()):
-        name, _, text = entry.partition(":")
-        yield name, " ".join(text.split())
 
 
 def _default(subject: Any, parameter: inspect.Parameter) -> str:

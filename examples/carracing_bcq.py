@@ -46,20 +46,21 @@ class Size:
 SIZES = {
     "fast": Size(transitions=2_000, updates=60, episodes=2, log_period=10),
     "demo": Size(transitions=60_000, updates=7_000, episodes=20),
-    "full": Size(transitions=300_000, updates=24_000, episodes=100),
+    "full": Size(transitions=300_000, updates=20_000, episodes=100),
 }
 NUM_ENVS = 20
 
 
-def collect_data(directory: Path, size: Size, seed: int) -> None:
+def collect_data(directory: Path, size: Size) -> None:
     """Drivers of mixed skill and noise, on all cores; returns at once where that was done before."""
     print(f"Data: {size.transitions:,} transitions of scripted drivers in {directory}")
+    options = {"hud": "visible", "no_progress_steps": 150}  # a car that stands still teaches little
     collect(
-        partial(car_racing.make, no_progress_steps=150),  # a car that stands still teaches little
+        partial(car_racing.make, **options),
         CarRacingMixture(),
         directory,
         transitions=size.transitions,
-        seed=seed,
+        environment={"id": car_racing.ENV_ID, **options},
     )
 
 
@@ -69,7 +70,10 @@ def open_data(directory: Path, seed: int) -> Replay:
     spec = None if (directory / "manifest.json").exists() else car_racing.spec()
     # Scaled rewards keep q of the order of 1, where the Huber loss is quadratic. Ten-step returns carry the reward
     # of a new tile back to the steps that led to it.
-    return offrl.open_replay(directory, spec=spec, n_step=10, discount=0.97, reward_scale=0.1, seed=seed)
+    replay = offrl.open_replay(directory, spec=spec, n_step=10, discount=0.97, reward_scale=0.1, seed=seed)
+    expected = car_racing.spec(replay.spec.hud or "visible")
+    expected.require_same(replay.spec, where=directory, mend="this example drives CarRacing: pass data of that task")
+    return replay
 
 
 def show_data(replay: Replay, plot_directory: Path) -> dict[str, Any]:
@@ -88,7 +92,9 @@ def show_data(replay: Replay, plot_directory: Path) -> dict[str, Any]:
     return {"episodes": len(last), "mean": mean, "interval_95": [low, high], "finished": finished}
 
 
-def train(algorithm: offrl.Algorithm, replay: Replay, size: Size, run: Path, device: torch.device) -> offrl.Algorithm:
+def train(
+    algorithm: offrl.Algorithm, replay: Replay, data: Path, size: Size, run: Path, device: torch.device
+) -> offrl.Algorithm:
     """Trains and returns what is evaluated: the averaged weights."""
     num_parameters = sum(p.numel() for p in algorithm.parameters() if p.requires_grad)
     print(f"\n{algorithm.name.upper()}: {num_parameters:,} trainable parameters, {size.updates:,} updates on {device}")
@@ -99,6 +105,7 @@ def train(algorithm: offrl.Algorithm, replay: Replay, size: Size, run: Path, dev
         learner=offrl.LearnerConfig(learning_rate=5e-4, schedule="cosine", polyak=0.01, average_decay=0.999),
         run=run,
         device=device,
+        notes={"data": str(data.absolute()), "environment": car_racing.ENV_ID},  # for the command line
     )
     return learner.snapshot()
 
@@ -123,21 +130,30 @@ def report(dataset: dict[str, Any], evaluations: dict[str, Evaluation]) -> str:
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU where there is one.")
 @click.option("--seed", default=0, show_default=True)
 def main(size_name: str | None, data: Path | None, runs: Path, device: str, seed: int) -> None:
-    """Runs it all."""
+    """Runs it all; bad input ends in one line and exit code 2."""
+    try:
+        run_all(size_name, data, runs, device, seed)
+    except (offrl.OfflineRLError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run_all(size_name: str | None, data: Path | None, runs: Path, device: str, seed: int) -> None:
+    """Collects, looks, trains, compares, exports."""
     start = time.perf_counter()
     size_name = size_name or "demo"
     size = SIZES[size_name]
     where = resolve_device(device)
     directory = data or Path("data") / f"carracing-mixed-{size.transitions // 1000}k"
     if data is None:
-        collect_data(directory, size, seed)
+        collect_data(directory, size)
     replay = open_data(directory, seed)
     run = create_run(runs, f"carracing-{size_name}")
     plot_directory = run / "plots"
     dataset = show_data(replay, plot_directory)
 
-    bcq = train(offrl.DiscreteBCQ(replay.spec, seed=seed), replay, size, run / "bcq", where)
-    bc = train(offrl.BC(replay.spec, seed=seed), replay, size, run / "bc", where)
+    bcq = train(offrl.DiscreteBCQ(replay.spec, seed=seed), replay, directory, size, run / "bcq", where)
+    bc = train(offrl.BC(replay.spec, seed=seed), replay, directory, size, run / "bc", where)
 
     make_env = partial(car_racing.make, hud=replay.spec.hud or "visible")
     seeds = SCORE_SEEDS[: size.episodes]
@@ -148,6 +164,17 @@ def main(size_name: str | None, data: Path | None, runs: Path, device: str, seed
     }
     table = report(dataset, evaluations)
     print(f"\n{table}\n")
+    write_json(
+        run / "evaluation.json",
+        {
+            "size": {"name": size_name, **asdict(size)},
+            "minutes": (time.perf_counter() - start) / 60,
+            "dataset": {**dataset, "fingerprint": replay.fingerprint},
+            "policies": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
+            "bcq_minus_bc": evaluations["BCQ"].minus(evaluations["BC"])._asdict(),
+            "machine": describe_machine(),
+        },
+    )
 
     real, _ = sample_stacks(replay.store, 1000, seed=1)
     for contract in ("float", "uint8"):
@@ -166,17 +193,6 @@ def main(size_name: str | None, data: Path | None, runs: Path, device: str, seed
     scores = {name: evaluation.scores for name, evaluation in evaluations.items()}
     plots.plot_scores(scores, plot_directory / "scores.png", reference=dataset["mean"])
 
-    write_json(
-        run / "evaluation.json",
-        {
-            "size": {"name": size_name, **asdict(size)},
-            "minutes": (time.perf_counter() - start) / 60,
-            "dataset": {**dataset, "fingerprint": replay.fingerprint},
-            "policies": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
-            "bcq_minus_bc": evaluations["BCQ"].minus(evaluations["BC"])._asdict(),
-            "machine": describe_machine(),
-        },
-    )
     print(
         f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes. In {run}/:\n"
         "  evaluation.json          every episode's seed and score, versions and machine\n"
@@ -188,7 +204,4 @@ def main(size_name: str | None, data: Path | None, runs: Path, device: str, seed
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except offrl.OfflineRLError as error:
-        sys.exit(f"error: {error}")
+    main()

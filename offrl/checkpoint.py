@@ -16,6 +16,7 @@ from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import RunError
+from offrl.files import sync
 from offrl.learner import Learner
 
 _NAME = re.compile(r"step-(\d{9})")
@@ -36,6 +37,8 @@ def save_checkpoint(learner: Learner, directory: Path) -> Path:
     save_file(_contiguous(learner.state_tensors()), partial / "learner.safetensors")
     save_file(_contiguous(learner.snapshot().state_dict()), partial / "policy.safetensors")
     (partial / "state.json").write_text(json.dumps(learner.state_values(), indent=1) + "\n")
+    for file in partial.iterdir():
+        sync(file)
     if target.exists():
         shutil.rmtree(target)
     partial.replace(target)
@@ -71,7 +74,7 @@ def load_learner(learner: Learner, checkpoint: Path) -> None:
     path = checkpoint / "state.json"
     try:
         learner.load_state(tensors, json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, IndexError, RuntimeError, AttributeError) as error:
         raise _mismatch(checkpoint, error) from error
 
 

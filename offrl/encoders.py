@@ -133,6 +133,16 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def require_initialisation(scheme: str) -> None:
+    """Checks a scheme's name, for the configs that hold one.
+
+    Raises:
+        ConfigError: an unknown scheme.
+    """
+    if scheme not in get_args(Initialisation):
+        raise ConfigError(f"{scheme!r}", where="initialisation", expected=f"one of {get_args(Initialisation)}")
+
+
 def initialise(network: nn.Module, scheme: Initialisation) -> None:
     """Draws the weights of all linear and convolutional layers anew; biases become 0.
 
@@ -145,8 +155,7 @@ def initialise(network: nn.Module, scheme: Initialisation) -> None:
     Raises:
         ConfigError: an unknown scheme.
     """
-    if scheme not in get_args(Initialisation):
-        raise ConfigError(f"{scheme!r}", where="initialisation", expected=f"one of {get_args(Initialisation)}")
+    require_initialisation(scheme)
     if scheme == "default":
         return
     for module in network.modules():

@@ -58,7 +58,7 @@ class FitConfig:
             )
         for name in ("updates", "epochs", "batch_size", "log_period", "checkpoint_period"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"{value}", where=f"FitConfig.{name}", expected="a positive number")
 
     def total_updates(self, num_transitions: int) -> int:
@@ -133,6 +133,7 @@ def fit(
             settled = {"precision": trainer.precision}
             write_json(directory / "config.json", {**settings, "settled": settled, "notes": dict(notes or {})})
             write_environment(directory, {"device": str(trainer.device), "dataset": settings["dataset"]})
+            save_checkpoint(trainer, directory / "checkpoints")  # from the first moment on there is one to resume
     with ExitStack() as stack:
         outputs: list[Logger] = list(loggers) if loggers is not None else [ConsoleLogger(total, initial=trainer.step)]
         if directory is not None:
@@ -157,16 +158,19 @@ def _loop(
         while learner.step < total and not interrupted.is_set():
             with clock.waiting():
                 batch = next(batches)
+            learning_rate = learner.learning_rate
             learner.update(batch)
             if learner.step % config.log_period == 0 or learner.step == total:
-                metrics = {**learner.read_metrics(), "learning_rate": learner.learning_rate}
+                metrics = {**learner.read_metrics(), "learning_rate": learning_rate}
                 timings = clock.read(learner.step)
                 for logger in loggers:
                     logger.log(learner.step, metrics, timings)
             if directory is not None and learner.step % config.checkpoint_period == 0:
+                learner.require_finite()
                 save_checkpoint(learner, directory / "checkpoints")
                 saved = learner.step
         if directory is not None and saved != learner.step:
+            learner.require_finite()
             save_checkpoint(learner, directory / "checkpoints")
     if interrupted.is_set():
         raise KeyboardInterrupt
@@ -258,12 +262,12 @@ def resolve_device(device: torch.device | str) -> torch.device:
 
 def _describe(learner: Learner, replay: ReplaySource, config: FitConfig, init: str | Path | None) -> dict[str, Any]:
     """What a run was made with: everything that its result depends on, beside software and machine."""
-    encoder = type(getattr(learner.algorithm, "encoder", None))
+    encoder = getattr(learner.algorithm, "encoder", None)
     settings = getattr(replay, "settings", None)
     return {
         "algorithm": learner.algorithm.name,
-        "encoder": f"{encoder.__module__}:{encoder.__qualname__}",
-        "algorithm_config": asdict(learner.algorithm.config),
+        "encoder": None if encoder is None else f"{type(encoder).__module__}:{type(encoder).__qualname__}",
+        "algorithm_config": {} if learner.algorithm.config is None else asdict(learner.algorithm.config),
         "learner": asdict(learner.config),
         "fit": asdict(config),
         "replay": settings() if settings is not None else {},

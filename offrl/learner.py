@@ -19,6 +19,9 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.batch import Batch
 from offrl.errors import ConfigError, RunError
 
+_UNSUITABLE_OPTIMIZERS = {"LBFGS": "it needs the loss as a function", "SparseAdam": "it needs sparse gradients"}
+# Older versions cache a weight's bf16 copy under no_grad, and a later forward then loses the gradient (pytorch#112583).
+_AUTOCAST_CACHE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -37,6 +40,7 @@ class LearnerConfig:
         polyak: how far targets move towards their online networks, in (0, 1].
         target_period: every how many updates they move; polyak 1 with a longer period is the hard copy of DQN.
         average_decay: of the averaged weights that evaluation and export use, in [0, 1); 0 uses the plain weights.
+            After t updates it is at most t / (t + 10), so that the first weights are soon forgotten.
         precision: of the networks; "auto" takes bf16 where a short measurement shows it faster.
 
     Raises:
@@ -60,7 +64,10 @@ class LearnerConfig:
         kind = getattr(torch.optim, self.optimizer, None)
         is_optimizer = inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
         require(is_optimizer, "optimizer", "a class of torch.optim, such as 'Adam', 'AdamW' or 'SGD'")
-        require(self.learning_rate > 0, "learning_rate", "a positive number")
+        unsuitable = _UNSUITABLE_OPTIMIZERS.get(self.optimizer)
+        require(unsuitable is None, "optimizer", f"another one: {unsuitable}")
+        require("lr" not in self.optimizer_settings, "optimizer_settings", "learning_rate in place of 'lr'")
+        require(0 < self.learning_rate < math.inf, "learning_rate", "a positive number")
         require(self.schedule in get_args(Schedule), "schedule", f"one of {get_args(Schedule)}")
         require(0 < self.polyak <= 1, "polyak", "0 < polyak <= 1")
         require(self.target_period >= 1, "target_period", "1 or more")
@@ -70,6 +77,9 @@ class LearnerConfig:
 
 class Learner:
     """Trains an algorithm, one batch at a time.
+
+    On a CPU with glibc it sets malloc, for the whole process, to keep large freed blocks: fresh ones cost a quarter
+    of an update.
 
     Args:
         algorithm: is moved to `device` and trained in place.
@@ -112,6 +122,7 @@ class Learner:
     def update(self, batch: Batch) -> None:
         """One gradient step on a raw batch, [B, ...] as replay hands it over; nothing waits for the device."""
         self.settle_precision(batch)
+        self.algorithm.train()  # a policy made of it in the meantime has switched it to evaluation
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
         self._optimizer.zero_grad(set_to_none=True)
@@ -143,16 +154,25 @@ class Learner:
         Raises:
             RunError: the loss is not finite.
         """
+        self.require_finite()
         means = {name: total.item() / self._metric_count for name, total in self._metric_sums.items()}
         self._metric_sums, self._metric_count = {}, 0
-        if not math.isfinite(means.get("loss", 0.0)):
+        return means
+
+    def require_finite(self) -> None:
+        """Waits for the device and checks the losses since the last reading.
+
+        Raises:
+            RunError: one is not finite.
+        """
+        loss = self._metric_sums["loss"].item() if self._metric_count else 0.0
+        if not math.isfinite(loss):
             raise RunError(
-                f"the loss is {means['loss']} within the updates before {self.step}",
+                f"the loss is {loss} within the updates before {self.step}",
                 where="training",
                 expected="a finite loss",
                 mend="lower learning_rate, scale the rewards down (reward_scale), or set precision='fp32'",
             )
-        return means
 
     def snapshot(self) -> Algorithm:
         """A copy of the algorithm as evaluation and export see it: the averaged weights where those are on."""
@@ -215,8 +235,13 @@ class Learner:
         self._metric_sums = {name: tensor.to(self.device) for name, tensor in groups["metric"].items()}
         self._metric_count = values["metric_count"]
         state: dict[int, dict[str, Any]] = {int(i): dict(s) for i, s in values["optimizer"].items()}
+        trained = list(self._trained.values())
         for name, tensor in groups["optimizer"].items():
             index, key = name.split(".", 1)
+            parameter = trained[int(index)]
+            if tensor.shape == parameter.shape:
+                # Fused kernels walk raw memory: a moment must lie in memory as its parameter does (channels_last).
+                tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
             state[int(index)][key] = tensor
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
         self.step = values["step"]
@@ -236,7 +261,9 @@ class Learner:
         return self.algorithm.spec.normalise(observation)
 
     def _gradients(self, algorithm: Algorithm, prepared: Batch, precision: str) -> Mapping[str, Tensor]:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=_AUTOCAST_CACHE
+        ):
             loss, metrics = algorithm.loss(prepared)
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach(), **metrics}
@@ -244,11 +271,12 @@ class Learner:
     def _make_optimizer(self) -> torch.optim.Optimizer:
         kind = getattr(torch.optim, self.config.optimizer)
         settings = {"lr": self.config.learning_rate, **self.config.optimizer_settings}
-        if "fused" in inspect.signature(kind).parameters and self.device.type in ("cpu", "cuda"):
-            settings.setdefault("fused", True)
+        is_open = not {"fused", "foreach", "differentiable"} & settings.keys()
+        if is_open and "fused" in inspect.signature(kind).parameters and self.device.type in ("cpu", "cuda"):
+            settings["fused"] = True
         try:
             optimizer: torch.optim.Optimizer = kind(self._trained.values(), **settings)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"{self.config.optimizer} refuses {settings} ({error})", where="LearnerConfig.optimizer_settings"
             ) from error

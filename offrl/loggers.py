@@ -6,6 +6,7 @@ import csv
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -174,7 +175,7 @@ class TensorBoardLogger:
     `tensorboard --logdir runs` shows them, all runs below `runs` together. Needs the extra `tensorboard`.
 
     Args:
-        directory: where the event files go, such as the run's own; made if missing.
+        directory: where the event file goes, such as `tensorboard` in the run's own; both appear with the first row.
         resume_step: None for a new run; else the gradient step that the run continues from: what was written past it
             is not shown any more.
 
@@ -188,17 +189,22 @@ class TensorBoardLogger:
         except ImportError as error:
             raise missing_dependency("tensorboard", extra="tensorboard", purpose="TensorBoardLogger") from error
         purge_step = None if resume_step is None else resume_step + 1
-        self._writer: Any = SummaryWriter(str(directory), purge_step=purge_step)
+        # Not opened yet: `fit` wants the directory of a new run to be empty.
+        self._open = partial(SummaryWriter, str(directory), purge_step=purge_step)
+        self._writer: Any = None
 
     def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         """Writes the numbers; they are on disk when it returns."""
+        if self._writer is None:
+            self._writer = self._open()
         for name, value in _with_timings(metrics, timings).items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
     def close(self) -> None:
         """Closes the file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class WandbLogger:

@@ -69,9 +69,7 @@ def double_q_target(
         next_q_target: [B, A].
         allowed: bool [B, A], or None for all.
     """
-    if allowed is None:
-        allowed = torch.ones_like(next_q_online, dtype=torch.bool)
-    next_action = masked_argmax(next_q_online, allowed)
+    next_action = next_q_online.argmax(dim=1) if allowed is None else masked_argmax(next_q_online, allowed)
     return bootstrap_target(reward, discount, select_action(next_q_target, next_action))
 
 

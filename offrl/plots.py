@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offrl.errors import ConfigError, RunError, missing_dependency
+from offrl.metrics import read_metrics, smooth
 from offrl.statistics import bootstrap_mean
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BLUE, _VERMILION, _GRAY = "#0072B2", "#D55E00", "#595959"
+_COLORS = (_BLUE, _VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LINE_STYLES = ("-", "--", ":")
+_NUM_RESAMPLES = 1000
 _DPI = 120
 
 
@@ -36,7 +40,7 @@ def plot_losses(metrics_csv: str | Path, path: str | Path) -> Path:
         RunError: the CSV file is missing, or holds no losses.
         MissingDependencyError: matplotlib is not installed.
     """
-    columns = _read_columns(Path(metrics_csv))
+    columns = read_metrics(metrics_csv)
     losses = {name: values for name, values in columns.items() if "loss" in name}
     if not losses or "step" not in columns:
         raise RunError(
@@ -48,7 +52,7 @@ def plot_losses(metrics_csv: str | Path, path: str | Path) -> Path:
     for axis, (name, values) in zip(axes, losses.items(), strict=True):
         _tidy(axis)
         axis.plot(step, values, color=_BLUE, alpha=0.35, linewidth=1, label="as logged")
-        axis.plot(step, _smooth(values), color=_BLUE, linewidth=2, label="smoothed")
+        axis.plot(step, smooth(values), color=_BLUE, linewidth=2, label="smoothed")
         axis.set_ylabel(name.replace("_", " "))
     axes[0].legend(frameon=False, loc="upper right")
     axes[-1].set_xlabel("gradient steps")
@@ -201,6 +205,119 @@ def plot_stacks(observations: NDArray[np.uint8], captions: Sequence[str], path: 
     return _save(figure, path)
 
 
+def plot_comparison(
+    groups: Mapping[str, Sequence[Mapping[str, NDArray[np.float64]]]], metrics: Sequence[str], path: str | Path
+) -> Path:
+    """Metrics over gradient steps, a line for each group of runs: their smoothed mean and its 95 % interval.
+
+    The interval is the percentile bootstrap of the mean over a group's runs, at the steps that all of them logged; a
+    group of one run has none.
+
+    Args:
+        groups: label -> its runs, each as `read_metrics` gives it.
+        metrics: columns to draw, a panel each.
+        path: the PNG.
+
+    Returns:
+        The PNG's path.
+
+    Raises:
+        ConfigError: no group or no metric; a run without that metric, or runs of a group without a step in common.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if not groups or not metrics or not all(groups.values()):
+        raise ConfigError(f"{list(groups)}, {list(metrics)}", where="plot_comparison", expected="groups and metrics")
+    figure = _figure(8, 1.2 + 3.2 * len(metrics))
+    axes = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, metric in zip(axes, metrics, strict=True):
+        _tidy(axis)
+        axis.set_ylabel(metric.replace("_", " "))
+        for number, (label, runs) in enumerate(groups.items()):
+            steps, values = _common_steps(label, runs, metric)
+            color, style = _COLORS[number % len(_COLORS)], _LINE_STYLES[number // len(_COLORS) % len(_LINE_STYLES)]
+            smoothed = np.stack([smooth(each) for each in values])
+            count = f" ({len(values)} seeds)" if len(values) > 1 else ""
+            axis.plot(steps, smoothed.mean(axis=0), color=color, linestyle=style, linewidth=2, label=label + count)
+            if len(values) > 1:
+                axis.fill_between(steps, *_interval(smoothed), color=color, alpha=0.2, linewidth=0)
+    axes[-1].set_xlabel("gradient steps")
+    axes[0].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return _save(figure, path)
+
+
+def plot_episode(
+    scores: NDArray[np.float32],
+    allowed: NDArray[np.bool_],
+    actions: NDArray[np.int64],
+    names: Sequence[str],
+    path: str | Path,
+) -> Path:
+    """What a policy thinks along an episode: the best scores, the actions taken in words, how many it chose from.
+
+    Args:
+        scores: q or whatever ranks the actions [T, A].
+        allowed: the actions that the policy chose from [T, A].
+        actions: taken [T].
+        names: the actions in words [A].
+        path: the PNG.
+
+    Returns:
+        The PNG's path.
+
+    Raises:
+        ConfigError: shapes that do not fit together, or no steps.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if len(actions) == 0 or not scores.shape == allowed.shape == (len(actions), len(names)):
+        raise ConfigError(
+            f"scores {scores.shape}, allowed {allowed.shape}, {len(actions)} actions, {len(names)} names",
+            where="plot_episode",
+            expected="[T, A], [T, A], T and A, T over 0",
+        )
+    taken = [index for index in range(len(names)) if index in set(actions.tolist())]
+    figure = _figure(9, 4.6 + 0.24 * len(taken))
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=[2.4, 0.6 + 0.24 * len(taken), 1.2])
+    steps = np.arange(len(actions))
+    for axis in axes:
+        _tidy(axis)
+    refused = np.where(allowed, np.nan, scores)
+    ranked = -np.sort(-np.where(allowed, scores, np.nan), axis=1)  # NaN last: an action may be the only one allowed
+    axes[0].plot(steps, np.fmax.reduce(refused, axis=1), color=_GRAY, linestyle=":", label="best not allowed")
+    for word, values, color in zip(("best", "second", "third"), ranked.T, _COLORS, strict=False):
+        axes[0].plot(steps, values, color=color, linewidth=1, label=f"{word} allowed")
+    axes[0].set_ylabel("score of an action")
+    _legend_above(figure)
+    axes[1].scatter(steps, [taken.index(action) for action in actions], s=7, color=_BLUE, linewidths=0)
+    axes[1].set_yticks(range(len(taken)), [names[index] for index in taken])
+    axes[1].set_ylim(len(taken) - 0.4, -0.6)
+    axes[2].step(steps, allowed.sum(axis=1), color=_BLUE, where="mid", linewidth=1)
+    axes[2].set_ylim(0, None)
+    axes[2].set_ylabel("allowed actions")
+    axes[2].set_xlabel("steps")
+    return _save(figure, path)
+
+
+def _common_steps(
+    label: str, runs: Sequence[Mapping[str, NDArray[np.float64]]], metric: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The steps [N] that all runs logged, and the runs' values there [R, N]."""
+    where = f"plot_comparison, {label}"
+    for run in runs:
+        if metric not in run or "step" not in run:
+            raise ConfigError(f"no metric {metric!r}", where=where, expected=f"one of {list(run)}")
+    steps = reduce(np.intersect1d, [run["step"] for run in runs])
+    if not len(steps):
+        raise ConfigError("no step that all runs logged", where=where, expected="one or more")
+    return steps, np.stack([run[metric][np.isin(run["step"], steps)] for run in runs])
+
+
+def _interval(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The 95 % bootstrap interval of the mean over runs. [R, N] -> [2, N]."""
+    count = len(values)
+    shares = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=_NUM_RESAMPLES) / count
+    return np.quantile(shares @ values, [0.025, 0.975], axis=0)
+
+
 def _figure(width: float, height: float) -> Figure:
     """An empty figure of its own, in inches; pyplot, which keeps figures in global state, is never imported."""
     try:
@@ -228,25 +345,7 @@ def _legend_above(figure: Figure) -> None:
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
 
 
-def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A centred running mean over a twentieth of the run, over fewer values at its two ends. [N] -> [N]."""
-    window = np.ones(2 * (len(values) // 40) + 1)
-    return np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
-
-
 def _spread(values: NDArray[np.float64], width: float = 0.3) -> NDArray[np.float64]:
     """Sideways offsets that keep dots of similar height apart: golden-ratio steps in order of height. [N] -> [N]."""
     rank = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     return np.asarray(((rank * 0.6180339887) % 1 - 0.5) * width, dtype=np.float64)
-
-
-def _read_columns(path: Path) -> dict[str, NDArray[np.float64]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-        table: NDArray[Any] = np.array([[float(value) for value in row] for row in rows])
-        return {name: table[:, index] for index, name in enumerate(header)} if rows else {}
-    except OSError as error:
-        raise RunError(f"cannot be read ({error.strerror})", where=path, expected="a run's metrics.csv") from error
-    except (ValueError, IndexError) as error:
-        raise RunError(f"not a table of numbers ({error})", where=path, expected="a run's metrics.csv") from error

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from offrl.algorithms.algorithm import Algorithm
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, SpecMismatchError
 from offrl.losses import greedy_actions
 
 
@@ -59,7 +59,18 @@ class TorchPolicy:
         self._device = next(algorithm.parameters()).device
 
     def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
-        """Raw observations [N, ...] -> actions [N]."""
+        """Raw observations [N, ...] -> actions [N].
+
+        Raises:
+            SpecMismatchError: observations of another shape or dtype than the task's.
+        """
+        if observation.shape[1:] != self.spec.observation_shape or observation.dtype != self.spec.observation_dtype:
+            raise SpecMismatchError(
+                f"{observation.dtype} {list(observation.shape)}",
+                where="observation",
+                expected=f"{self.spec.observation_dtype} [N, {str(list(self.spec.observation_shape))[1:]}",
+                mend="give the policy raw observations of the task that it was trained for",
+            )
         with torch.inference_mode():
             raw = torch.from_numpy(np.array(observation)).to(self._device)
             output = self.algorithm(self.spec.normalise(raw))

@@ -19,7 +19,9 @@ class ToyReplay:
     def __init__(self, spec: TaskSpec, seed: int = 0) -> None:
         self.spec = spec
         rng = np.random.default_rng(seed)
-        self._observations = rng.normal(size=(201, *spec.observation_shape)).astype(np.float32)
+        shape = (201, *spec.observation_shape)
+        vectors, pixels = rng.normal(size=shape).astype(np.float32), rng.integers(256, size=shape, dtype=np.uint8)
+        self._observations = pixels if spec.is_pixels else vectors
         self._actions = rng.integers(spec.num_actions, size=200)
         self._rewards = rng.normal(size=200).astype(np.float32)
 

@@ -156,7 +156,11 @@ def test_auto_settles_on_a_precision_without_touching_the_weights():
     [
         ({"optimizer": "Adamm"}, "a class of torch.optim"),
         ({"optimizer": "lr_scheduler"}, "a class of torch.optim"),
+        ({"optimizer": "LBFGS"}, "another one: it needs the loss as a function"),
+        ({"optimizer": "SparseAdam"}, "another one: it needs sparse gradients"),
+        ({"optimizer_settings": {"lr": 1.0}}, "learning_rate in place of 'lr'"),
         ({"learning_rate": 0}, "a positive number"),
+        ({"learning_rate": math.inf}, "a positive number"),
         ({"schedule": "linear"}, "one of \\('constant', 'cosine'\\)"),
         ({"polyak": 0}, "0 < polyak <= 1"),
         ({"target_period": 0}, "1 or more"),
@@ -172,6 +176,12 @@ def test_settings_out_of_range_are_refused(settings, expected):
 def test_settings_that_the_optimiser_does_not_know_are_refused():
     with pytest.raises(ConfigError, match="optimizer_settings: SGD refuses .*momentun"):
         make_learner(optimizer_settings={"momentun": 0.9})
+
+
+def test_the_optimisers_own_way_of_looping_can_be_asked_for():
+    learner = make_learner(optimizer_settings={"foreach": True})
+    learner.update(batch_of(2))
+    assert learner.algorithm.weight.item() == 9
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "RMSprop", "NAdam", "Adagrad"])

@@ -1,10 +1,15 @@
 import csv
 import io
+import os
+import subprocess
+import sys
+import types
 
 import pytest
 
-from offrl.errors import RunError
-from offrl.loggers import ConsoleLogger, CSVLogger
+from offrl import BC, FitConfig, fit
+from offrl.errors import MissingDependencyError, RunError
+from offrl.loggers import ConsoleLogger, CSVLogger, TensorBoardLogger, WandbLogger
 
 
 def log_steps(logger, steps):
@@ -111,3 +116,102 @@ def test_a_terminal_gets_a_bar_that_starts_where_the_run_resumes():
     assert "500/1000" in first
     assert "1000/1000" in last
     assert "loss=0.25" in last
+
+
+def read_events(directory):
+    """What TensorBoard shows: (step, value) of every row by name."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(directory)).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_shows_metrics_and_timings_as_soon_as_they_are_logged(tmp_path):
+    logger = TensorBoardLogger(tmp_path / "run")
+    logger.log(2, {"loss": 0.5, "q": 4.0}, {"updates_per_second": 10.0})
+    logger.log(4, {"loss": 0.25, "q": 8.0}, {"updates_per_second": 20.0})
+    assert read_events(tmp_path / "run") == {
+        "loss": [(2, 0.5), (4, 0.25)],
+        "q": [(2, 4.0), (4, 8.0)],
+        "timings/updates_per_second": [(2, 10.0), (4, 20.0)],
+    }
+    logger.close()
+
+
+def test_tensorboard_forgets_what_was_logged_past_the_step_of_a_resumed_run(tmp_path):
+    log_steps(TensorBoardLogger(tmp_path), [1, 2, 3, 4])
+    log_steps(TensorBoardLogger(tmp_path, resume_step=2), [3])
+    assert [step for step, _ in read_events(tmp_path)["q"]] == [1, 2, 3]
+
+
+def test_tensorboard_lies_inside_a_new_run_and_shows_its_metrics(toy_replay, tmp_path):
+    run = tmp_path / "run"
+    loggers = [TensorBoardLogger(run / "tensorboard"), TensorBoardLogger(tmp_path / "never logged to")]
+    loggers[1].close()
+    config = FitConfig(updates=4, batch_size=8, log_period=2)
+    fit(BC(toy_replay.spec), toy_replay, config, run=run, loggers=loggers[:1], device="cpu")
+    with (run / "metrics.csv").open() as file:
+        rows = [(int(row["step"]), pytest.approx(float(row["loss"]))) for row in csv.DictReader(file)]
+    assert read_events(run / "tensorboard")["loss"] == rows
+    assert len(rows) == 2
+    assert not (tmp_path / "never logged to").exists()
+
+
+class WandbStandIn(types.ModuleType):
+    """Says what was asked of wandb."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.calls = []
+
+    def init(self, **settings):
+        self.calls.append(settings)
+        return self
+
+    def log(self, values, *, step):
+        self.calls.append((step, values))
+
+    def finish(self):
+        self.calls.append("finish")
+
+
+def test_wandb_gets_its_settings_and_every_row_at_its_step(monkeypatch):
+    wandb = WandbStandIn()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    log_steps(WandbLogger(project="cars", config={"lr": 0.1}), [2])
+    assert wandb.calls == [
+        {"project": "cars", "config": {"lr": 0.1}},
+        (2, {"loss": 0.5, "q": 4.0, "timings/updates_per_second": 10.0}),
+        "finish",
+    ]
+
+
+def test_wandb_writes_a_run_to_disk_in_its_offline_mode(tmp_path):
+    # In a process of its own: wandb leaves threads, hooks and a service behind.
+    program = """
+from offrl.loggers import WandbLogger
+
+logger = WandbLogger(project="cars", mode="offline")
+logger.log(100, {"loss": 0.4375}, {"updates_per_second": 10.0})
+logger.close()
+"""
+    private = {f"WANDB_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "CACHE", "DATA")}
+    environment = {**os.environ, **private, "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True, timeout=300)
+    [run] = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = run.read_bytes()
+    assert b"timings/updates_per_second" in content
+    assert b"0.4375" in content
+
+
+@pytest.mark.parametrize("found", [None, types.ModuleType("wandb")], ids=["nothing", "its own directory of runs"])
+def test_without_wandb_the_error_says_what_to_install(monkeypatch, found):
+    monkeypatch.setitem(sys.modules, "wandb", found)
+    with pytest.raises(MissingDependencyError, match=r"WandbLogger: wandb is not installed; .*'offrl\[wandb\]'"):
+        WandbLogger(project="cars")
+
+
+def test_without_tensorboard_the_error_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingDependencyError, match=r"tensorboard is not installed; .*'offrl\[tensorboard\]'"):
+        TensorBoardLogger(tmp_path)

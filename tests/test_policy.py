@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from offrl.algorithms.algorithm import Algorithm, PolicyOutput
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, SpecMismatchError
 from offrl.policy import TorchPolicy, explore
 from offrl.spec import TaskSpec
 
@@ -65,3 +65,9 @@ def test_epsilon_replaces_its_share_of_the_actions_and_is_seeded():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError, match=rf"TorchPolicy.{next(iter(settings))}: .*expected 0 <="):
         TorchPolicy(Fixed(PIXELS), **settings)
+
+
+@pytest.mark.parametrize("raw", [np.zeros((1, 4, 9, 8), np.uint8), np.zeros((1, 4, 8, 8), np.float32), np.zeros(4)])
+def test_observations_of_another_task_are_refused(raw):
+    with pytest.raises(SpecMismatchError, match=r"observation: .*; expected uint8 \[N, 4, 8, 8\]; give the policy raw"):
+        TorchPolicy(Fixed(PIXELS))(raw)

@@ -24,3 +24,8 @@ def test_same_values_give_the_same_interval():
 
 def test_no_values_are_no_number():
     assert math.isnan(bootstrap_mean([]).mean)
+
+
+def test_many_values_take_standard_errors():
+    values = np.tile([0.0, 2.0], 10_000)
+    assert bootstrap_mean(values) == pytest.approx((1.0, 1 - 1.96 / 20_000**0.5, 1 + 1.96 / 20_000**0.5))

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput
 from offrl.batch import Batch
-from offrl.encoders import EncoderFactory, Initialisation, default_encoder, feature_dim, initialise, seeded
+from offrl.encoders import (
+    EncoderFactory,
+    Initialisation,
+    default_encoder,
+    feature_dim,
+    initialise,
+    require_initialisation,
+    seeded,
+)
 from offrl.heads import Head
 from offrl.losses import imitation_loss
 from offrl.spec import TaskSpec
@@ -23,6 +31,9 @@ class BCConfig:
     """
 
     initialisation: Initialisation = "default"
+
+    def __post_init__(self) -> None:
+        require_initialisation(self.initialisation)
 
 
 class BC(Algorithm):

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
 from offrl.batch import Batch
-from offrl.encoders import EncoderFactory, Initialisation, default_encoder, feature_dim, initialise, seeded
+from offrl.encoders import (
+    EncoderFactory,
+    Initialisation,
+    default_encoder,
+    feature_dim,
+    initialise,
+    require_initialisation,
+    seeded,
+)
 from offrl.errors import ConfigError
 from offrl.heads import Head
 from offrl.losses import double_q_target, imitation_loss, likely_actions, logit_penalty, select_action, td_loss
@@ -32,6 +40,7 @@ class DiscreteBCQConfig:
     initialisation: Initialisation = "default"
 
     def __post_init__(self) -> None:
+        require_initialisation(self.initialisation)
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"{self.threshold}", where="DiscreteBCQConfig.threshold", expected="0 <= threshold < 1")
         if self.logit_penalty < 0:

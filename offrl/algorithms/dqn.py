@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
 from offrl.batch import Batch
-from offrl.encoders import EncoderFactory, Initialisation, default_encoder, feature_dim, initialise, seeded
+from offrl.encoders import (
+    EncoderFactory,
+    Initialisation,
+    default_encoder,
+    feature_dim,
+    initialise,
+    require_initialisation,
+    seeded,
+)
 from offrl.heads import Head
 from offrl.losses import double_q_target, max_q_target, select_action, td_loss
 from offrl.spec import TaskSpec
@@ -27,6 +35,9 @@ class DQNConfig:
 
     double: bool = True
     initialisation: Initialisation = "default"
+
+    def __post_init__(self) -> None:
+        require_initialisation(self.initialisation)
 
 
 class DQN(Algorithm):

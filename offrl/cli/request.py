@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
+from offrl.cli.fields import config_fields, setting_groups
 from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, config_class, load_class
-from offrl.cli.settings import Hints, parse_settings, restore_value
+from offrl.cli.settings import format_value, parse_settings, restore_value
 from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from offrl.replay.replay import Replay
     from offrl.spec import TaskSpec
 
-_REPLAY_FIELDS = ("n_step", "discount", "reward_scale", "seed", "tier")
+_LENGTHS = ("updates", "epochs")
 _CONFIG_KEYS = {"algorithm": "algorithm_config", "learner": "learner", "fit": "fit", "replay": "replay"}
 
 
@@ -59,16 +61,8 @@ def parse_training(algorithm: str, assignments: Sequence[str]) -> dict[str, dict
     Raises:
         ConfigError: an unknown algorithm or field, a value that its field cannot take, or no length of the run.
     """
-    from offrl.fit import FitConfig
-    from offrl.learner import LearnerConfig
-    from offrl.replay.replay import open_replay
-
-    replay_hints = get_type_hints(open_replay)
     groups = {
-        "algorithm": _field_hints(config_class(algorithm_class(algorithm))),
-        "learner": _field_hints(LearnerConfig),
-        "fit": _field_hints(FitConfig),
-        "replay": {name: replay_hints[name] for name in _REPLAY_FIELDS},
+        group: {name: field.hint for name, field in found.items()} for group, found in setting_groups(algorithm).items()
     }
     settings = parse_settings(assignments, groups)
     if settings["fit"].keys().isdisjoint({"updates", "epochs"}):
@@ -87,7 +81,7 @@ def recorded_environment(directory: Path) -> str | None:
 
 
 def read_request(run: Path, algorithm: str | None, encoder: str | None) -> Request:
-    """What the run in this directory was made with.
+    """What the run in this directory was made with, of classes that are offrl's own or named here.
 
     Args:
         run: the run's directory; it may have been made in Python.
@@ -98,6 +92,18 @@ def read_request(run: Path, algorithm: str | None, encoder: str | None) -> Reque
         RunError: no run, or a damaged one.
         ConfigError: a class of the user's own that the user does not name.
     """
+    request = recorded_request(run)
+    algorithm = algorithm or _known(request.algorithm, ALGORITHMS, "algorithm", run)
+    encoder = encoder or (None if request.encoder is None else _known(request.encoder, ENCODERS, "encoder", run))
+    return replace(request, algorithm=algorithm, encoder=encoder)
+
+
+def recorded_request(run: Path) -> Request:
+    """What the config.json of the run in this directory says; nothing that it names is loaded.
+
+    Raises:
+        RunError: no run, or a damaged one.
+    """
     from offrl.runs import read_run_config
     from offrl.spec import TaskSpec
 
@@ -105,7 +111,7 @@ def read_request(run: Path, algorithm: str | None, encoder: str | None) -> Reque
     encoder_names = {path: name for name, path in ENCODERS.items()}
     try:
         said = {"algorithm": config["algorithm"], "encoder": encoder_names.get(config["encoder"], config["encoder"])}
-        request = Request(
+        return Request(
             **{**said, **config.get("notes", {})},
             settings={group: dict(config[key]) for group, key in _CONFIG_KEYS.items()},
             task=TaskSpec.from_dict(config["spec"], where=run / "config.json"),
@@ -117,9 +123,30 @@ def read_request(run: Path, algorithm: str | None, encoder: str | None) -> Reque
             expected="what offrl wrote there",
             mend="use another run, or the version of offrl that made this one",
         ) from error
-    algorithm = algorithm or _known(request.algorithm, ALGORITHMS, "algorithm", run)
-    encoder = encoder or (None if request.encoder is None else _known(request.encoder, ENCODERS, "encoder", run))
-    return replace(request, algorithm=algorithm, encoder=encoder)
+
+
+def training_command(request: Request) -> str:
+    """What to type to make the run again; settings that have their default are left out."""
+    words = ["offrl", "train", request.data or "DIRECTORY", "--algorithm", request.algorithm]
+    if request.encoder is not None:
+        words += ["--encoder", request.encoder]
+    if request.task_given and request.environment is not None:
+        words += ["--env", request.environment]
+        if request.task is not None and request.task.hud is not None:
+            words += ["--hud", request.task.hud]
+    if request.dones != "terminated":
+        words += ["--dones", request.dones]
+    # The defaults of a class that a file names are not known: that class is not loaded.
+    known = setting_groups(request.algorithm if request.algorithm in ALGORITHMS else "bcq")
+    if request.algorithm not in ALGORITHMS:
+        known["algorithm"] = {}
+    for group, values in request.settings.items():
+        for name, value in values.items():
+            if (name in known[group] and value == known[group][name].default) or name == "tier":  # chosen by size
+                continue
+            text = format_value(value)
+            words += [f"--{name}", text] if name in _LENGTHS else ["--set", f"{name}={text}"]
+    return shlex.join(words)
 
 
 def _known(name: str, known: Mapping[str, str], what: str, run: Path) -> str:
@@ -141,7 +168,7 @@ def build_algorithm(request: Request, spec: TaskSpec) -> Algorithm:
     """
     kind = algorithm_class(request.algorithm)
     config_kind = config_class(kind)
-    hints = _field_hints(config_kind)
+    hints = {name: field.hint for name, field in config_fields(config_kind).items()}
     values = {name: restore_value(value, hints.get(name)) for name, value in request.settings["algorithm"].items()}
     arguments: dict[str, Any] = {"seed": request.settings["replay"].get("seed", 0)}
     if request.encoder is not None:
@@ -212,8 +239,3 @@ def require_same_task(checkpoint: Path, spec: TaskSpec) -> None:
     run = run_of(checkpoint)
     found = TaskSpec.from_dict(read_run_config(run).get("spec", {}), where=run / "config.json")
     spec.require_same(found, where=run, mend="take the first weights from a run on the same task")
-
-
-def _field_hints(config_kind: type[Any]) -> Hints:
-    hints = get_type_hints(config_kind)
-    return {field.name: hints[field.name] for field in fields(config_kind) if field.init}

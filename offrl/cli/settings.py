@@ -104,6 +104,15 @@ def restore_value(value: Any, hint: Any) -> Any:
     return tuple(value) if is_tuple else value
 
 
+def format_value(value: Any) -> str:
+    """The text that `parse_value` reads as `value`."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value)
+
+
 def _describe(hint: Any) -> str:
     origin = get_origin(hint) or hint
     if origin in (Union, types.UnionType):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import IO, get_args
 
 from tqdm import tqdm
 
@@ -148,17 +148,28 @@ def _is_writable(root: Path) -> bool:
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """One process at a time builds in `root`; the lock of a killed one is free again."""
-    root.mkdir(parents=True, exist_ok=True)
     lock = root / "lock"
     try:
-        with lock.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        while True:
+            root.mkdir(parents=True, exist_ok=True)
+            with lock.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not _is_still(lock, file):
+                    continue  # the one before failed and removed it
+                yield
+                return
     except BaseException:
         lock.unlink(missing_ok=True)
         with suppress(OSError):  # it holds other stores
             root.rmdir()
         raise
+
+
+def _is_still(path: Path, file: IO[str]) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _build(dataset: _Dataset, dones: Dones, store: Path, progress: bool) -> None:

@@ -74,7 +74,6 @@ class Replay:
             "discount": self.discount,
             "reward_scale": self.reward_scale,
             "seed": self.seed,
-            "tier": self.store.tier,
         }
 
     def indices(self, step: int, batch_size: int) -> NDArray[np.int64]:

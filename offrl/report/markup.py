@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+from collections.abc import Iterable, Sequence
 from html import escape
 
 _VOID = frozenset({"br", "circle", "img", "line", "meta", "path", "rect"})
@@ -14,6 +15,9 @@ class Markup(str):
     __slots__ = ()
 
 
+NOTHING = Markup("")
+
+
 def element(tag: str, *children: str, **attributes: str | float | bool | None) -> Markup:
     """An element.
 
@@ -23,12 +27,32 @@ def element(tag: str, *children: str, **attributes: str | float | bool | None) -
         attributes: for `class` write `class_`, for hyphens underscores; True gives the bare name, None leaves it out.
     """
     opening = "".join([tag, *(_attribute(name, value) for name, value in attributes.items() if value is not None)])
-    return Markup(f"<{opening}>" if tag in _VOID else f"<{opening}>{join(children)}</{tag}>")
+    return Markup(f"<{opening}/>" if tag in _VOID else f"<{opening}>{join(children)}</{tag}>")
 
 
 def join(children: Iterable[str]) -> Markup:
     """Several pieces as one."""
     return Markup("".join(child if isinstance(child, Markup) else escape(child) for child in children))
+
+
+def section(title: str, *children: str) -> Markup:
+    """A part of the page under its heading."""
+    return element("section", element("h2", title), *children)
+
+
+def row(name: str, cells: Sequence[str], class_: str | None = None) -> Markup:
+    """A table's row: its heading, and cells of numbers."""
+    return element("tr", element("th", name), *(element("td", cell, class_="number") for cell in cells), class_=class_)
+
+
+def note(text: str, class_: str = "note") -> Markup:
+    """A remark in small print."""
+    return element("p", text, class_=class_)
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A file of that media type as an address that needs no file."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _attribute(name: str, value: str | float | bool) -> str:

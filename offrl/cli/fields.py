@@ -1,0 +1,65 @@
+"""Every setting of a run: its field, default and meaning, from the code that takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from inspect import signature
+from typing import Any, get_type_hints
+
+from offrl.cli.docstrings import read_section
+from offrl.cli.names import algorithm_class, config_class
+
+REPLAY_FIELDS = ("n_step", "discount", "reward_scale", "seed", "tier")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting.
+
+    Attributes:
+        hint: its annotation.
+        default: `dataclasses.MISSING` where it has none.
+        meaning: what the docstring says; "" where that says nothing.
+    """
+
+    hint: Any
+    default: Any
+    meaning: str
+
+
+def setting_groups(algorithm: str) -> dict[str, dict[str, Field]]:
+    """The settings that `offrl train --set` takes: for each of algorithm, learner, fit and replay, by name.
+
+    Raises:
+        ConfigError: no such algorithm.
+    """
+    from offrl.fit import FitConfig
+    from offrl.learner import LearnerConfig
+
+    return {
+        "algorithm": config_fields(config_class(algorithm_class(algorithm))),
+        "learner": config_fields(LearnerConfig),
+        "fit": config_fields(FitConfig),
+        "replay": _replay_fields(),
+    }
+
+
+def config_fields(config: type[Any]) -> dict[str, Field]:
+    """The fields of a dataclass that its constructor takes."""
+    hints, meanings = get_type_hints(config), read_section(config.__doc__, "Attributes")
+    found = {}
+    for field in fields(config):
+        if field.init:
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            found[field.name] = Field(hints[field.name], default, meanings.get(field.name, ""))
+    return found
+
+
+def _replay_fields() -> Mapping[str, Field]:
+    from offrl.replay.replay import Replay, open_replay
+    from offrl.replay.store import FrameStore
+
+    hints, arguments = get_type_hints(open_replay), signature(open_replay).parameters
+    meanings = {**read_section(FrameStore.open.__doc__, "Args"), **read_section(Replay.__doc__, "Args")}
+    return {name: Field(hints[name], arguments[name].default, meanings[name]) for name in REPLAY_FIELDS}

@@ -1,0 +1,298 @@
+"""The report's page, section by section."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offrl._version import __version__
+from offrl.evaluate import Evaluation
+from offrl.files import replacing
+from offrl.replay.inspect import DatasetSummary, inspect_dataset
+from offrl.replay.store import FrameStore
+from offrl.report.charts import dot_chart, line_chart
+from offrl.report.dataset import dataset_section
+from offrl.report.markup import NOTHING, Markup, data_uri, element, note, row, section
+from offrl.report.record import Record, TrainedRun, read_record
+from offrl.statistics import Interval
+
+_LARGEST_VIDEO = 8 * 2**20
+_MOST_VIDEOS = 6
+_NUM_COLORS = 6
+
+
+def write_report(
+    directory: str | Path,
+    path: str | Path | None = None,
+    *,
+    dataset: FrameStore | None = None,
+    commands: Sequence[str] = (),
+) -> Path:
+    """Writes a page about a run: settings, curves, scores, videos, its dataset, how to make it again.
+
+    The page holds its pictures and videos (up to 8 MB each) itself and asks for nothing from elsewhere. The same
+    run gives the same bytes.
+
+    Args:
+        directory: a run; or a directory whose subdirectories are runs, which are compared. Scores are those of its
+            evaluation.json, videos those of its folder `videos`.
+        path: the HTML file; default: report.html in `directory`.
+        dataset: what the run was trained on, where it is at hand.
+        commands: what to type to make the run again.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        RunError: no run there, or a file of it that is damaged.
+    """
+    record = read_record(Path(directory))
+    path = Path(directory, "report.html") if path is None else Path(path)
+    summary = None if dataset is None else inspect_dataset(dataset)
+    page = _page(record, summary, dataset, commands)
+    with replacing(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return path
+
+
+def _page(record: Record, summary: DatasetSummary | None, store: FrameStore | None, commands: Sequence[str]) -> str:
+    title = record.directory.resolve().name
+    labels = dict.fromkeys([*record.evaluations, *(run.label for run in record.runs)])
+    styles = {label: number % _NUM_COLORS for number, label in enumerate(labels)}
+    reference = record.dataset_mean if summary is None else summary.mean_return
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        # No network, no scripts, whatever the data says.
+        element(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:",
+        ),
+        element("title", f"{title}: report"),
+        element("style", Markup(files("offrl.report").joinpath("style.css").read_text(encoding="utf-8"))),
+    )
+    body = element(
+        "main",
+        _header(record, title),
+        _facts(record, summary, reference),
+        _scores(record, reference, styles),
+        _curves(record.runs, styles),
+        _videos(record),
+        dataset_section(record, summary, store),
+        _settings(record.runs),
+        _reproduction(record.runs, commands),
+        element("footer", f"Written by offrl {__version__}. This file holds all that it shows."),
+    )
+    return f"<!doctype html>\n{element('html', head, element('body', body), lang='en')}\n"
+
+
+def _header(record: Record, title: str) -> Markup:
+    finished = (record.directory.joinpath(name) for name in ("metrics.csv", "evaluation.json"))
+    times = [path.stat().st_mtime for path in finished if path.exists()]
+    date = f" · {datetime.fromtimestamp(max(times), UTC):%d %B %Y}".replace(" 0", " ") if times else ""
+    where = f" on {record.task}" if record.task else ""
+    return element(
+        "header", element("h1", title), element("p", f"{' and '.join(record.algorithms)}{where}, trained offline{date}")
+    )
+
+
+def _facts(record: Record, summary: DatasetSummary | None, reference: Interval | None) -> Markup:
+    cards = []
+    if record.best is not None:
+        evaluation = record.evaluations[record.best]
+        mean, low, high = evaluation.mean
+        num_episodes = len(evaluation.seeds)
+        interval = f"95 % interval {low:,.1f} to {high:,.1f}, {num_episodes} episodes"
+        cards.append(_fact(f"Mean score, {record.best}", f"{mean:,.1f}", interval))
+        if evaluation.finished:
+            share = sum(evaluation.finished) / num_episodes
+            cards.append(_fact("Finished laps", f"{sum(evaluation.finished)} of {num_episodes}", f"{share:.0%}"))
+        if reference is not None:
+            above = f"{mean - reference.mean:+,.1f}"
+            cards.append(_fact("Above its data", above, f"the data's mean is {reference.mean:,.1f}"))
+    for run in record.runs:
+        minutes = run.seconds / 60
+        speed = f"{minutes:,.1f} min, {run.updates / run.seconds:,.0f} a second" if minutes else ""
+        cards.append(_fact(f"Updates, {run.label}", f"{run.updates:,}", speed))
+    if summary is not None:
+        cards.append(_fact("Transitions", f"{summary.num_transitions:,}", f"in {summary.num_episodes:,} episodes"))
+    return element("div", *cards, class_="grid-cards")
+
+
+def _fact(name: str, value: str, detail: str) -> Markup:
+    pieces = {"name": name, "value": value, "detail": detail}
+    return element("div", *(element("div", text, class_=kind) for kind, text in pieces.items()), class_="card fact")
+
+
+def _scores(record: Record, reference: Interval | None, styles: Mapping[str, int]) -> Markup:
+    evaluations = record.evaluations
+    if not evaluations:
+        return section("Scores", note("Not evaluated yet: offrl evaluate RUN --out RUN/evaluation.json"))
+    has_laps = any(evaluation.finished for evaluation in evaluations.values())
+    columns = ["mean", "95 % interval", "median", "worst tenth", "steps", "episodes", *(["laps"] if has_laps else [])]
+    rows = []
+    if reference is not None:
+        cells = [f"{reference.mean:,.1f}", f"{reference.low:,.1f} to {reference.high:,.1f}"]
+        rows.append(row("the data", [*cells, *[""] * (len(columns) - len(cells))]))
+    for name, evaluation in evaluations.items():
+        mean, low, high = evaluation.mean
+        cells = [
+            f"{mean:,.1f}",
+            f"{low:,.1f} to {high:,.1f}",
+            f"{np.median(evaluation.scores):,.1f}",
+            f"{np.percentile(evaluation.scores, 10):,.1f}",
+            f"{np.mean(evaluation.lengths):,.0f}",
+            f"{len(evaluation.seeds):,}",
+            *([f"{sum(evaluation.finished)} of {len(evaluation.seeds)}"] if has_laps else []),
+        ]
+        rows.append(row(name, cells, class_="best" if name == record.best and len(evaluations) > 1 else None))
+    heads = element("tr", element("th", "policy"), *(element("th", c, class_="number") for c in columns))
+    table = element("table", element("thead", heads), element("tbody", *rows))
+    scores = {name: evaluation.scores for name, evaluation in evaluations.items()}
+    seeds = next(iter(evaluations.values())).seeds
+    remarks = [
+        f"Scores are undiscounted returns of whole episodes, on seeds from {min(seeds):,} on; "
+        "intervals are percentile bootstrap intervals of the mean.",
+        *_differences(evaluations, record.best),
+    ]
+    line = None if reference is None else reference.mean
+    chart = dot_chart(scores, "Scores of every episode by policy", styles, line)
+    key = "A dot is an episode, the circle their mean with its interval"
+    key += "." if line is None else ", the dashed line the data's mean."
+    return section(
+        "Scores",
+        element("div", element("div", table, class_="scroll"), *map(note, remarks), class_="card"),
+        element(
+            "div",
+            chart,
+            note(key),
+            element("details", element("summary", "Every episode"), _episodes(evaluations)),
+            class_="card wide",
+        ),
+    )
+
+
+def _differences(evaluations: Mapping[str, Evaluation], best: str | None) -> list[str]:
+    """The best policy against each other one, where they played the same seeds."""
+    if best is None:
+        return []
+    mine = evaluations[best]
+    rivals = {name: each for name, each in evaluations.items() if name != best and each.seeds == mine.seeds}
+    return [f"{best} - {name}, paired by seed: {mine.minus(rival)}." for name, rival in rivals.items()]
+
+
+def _episodes(evaluations: Mapping[str, Evaluation]) -> Markup:
+    by_seed: dict[int, dict[str, float]] = {}
+    for name, evaluation in evaluations.items():
+        for seed, score in zip(evaluation.seeds, evaluation.scores, strict=True):
+            by_seed.setdefault(seed, {})[name] = score
+    rows = [
+        row(str(seed), [f"{found[name]:,.1f}" if name in found else "" for name in evaluations])
+        for seed, found in by_seed.items()
+    ]
+    heads = element("tr", element("th", "seed"), *(element("th", name, class_="number") for name in evaluations))
+    return element("div", element("table", element("thead", heads), element("tbody", *rows)), class_="scroll")
+
+
+def _curves(runs: Sequence[TrainedRun], styles: Mapping[str, int]) -> Markup:
+    names = dict.fromkeys(name for run in runs for name in run.metrics if name != "step")
+    cards = []
+    for name in names:
+        lines = {run.label: (run.metrics["step"], run.metrics[name]) for run in runs if name in run.metrics}
+        if all(np.ptp(values) == 0 for _, values in lines.values()):  # a constant learning rate
+            continue
+        words = name.replace("_", " ")
+        chart = line_chart(lines, f"{words} over gradient steps", styles)
+        cards.append(element("figure", element("h3", words), chart, class_="card"))
+    if not cards:
+        return NOTHING
+    keys = [
+        element("li", element("span", class_=f"key c{styles[run.label]}"), run.label)
+        for run in (runs if len(runs) > 1 else ())
+    ]
+    legend = element("ul", *keys, class_="legend") if keys else NOTHING
+    return section("Training", legend, element("div", *cards, class_="grid-two"))
+
+
+def _videos(record: Record) -> Markup:
+    figures = []
+    for path in record.videos[:_MOST_VIDEOS]:
+        size = path.stat().st_size
+        caption = _caption(path.stem, record.evaluations)
+        if size > _LARGEST_VIDEO:
+            where = path.relative_to(record.directory)
+            figures.append(element("p", f"{caption}: {where}, {size / 2**20:.0f} MB, is too large for this page"))
+            continue
+        video = element(
+            "video", src=data_uri(path.read_bytes(), "video/mp4"), controls=True, loop=True, muted=True,
+            playsinline=True, preload="metadata",
+        )  # fmt: skip
+        figures.append(element("figure", video, element("figcaption", caption), class_="card"))
+    return section("Videos", element("div", *figures, class_="grid-two")) if figures else NOTHING
+
+
+def _caption(stem: str, evaluations: Mapping[str, Evaluation]) -> str:
+    """A file's name in words; with seed and score where the name says that it is a policy's best or worst episode."""
+    policy, _, which = stem.rpartition("-")
+    evaluation = {name.lower(): each for name, each in evaluations.items()}.get(policy.lower())
+    if evaluation is None or which not in ("best", "worst"):
+        return stem.replace("-", " ").replace("_", " ")
+    seed: int = getattr(evaluation, which)
+    return f"{policy.upper()}, its {which} episode: seed {seed}, {evaluation.scores[evaluation.seeds.index(seed)]:,.1f}"
+
+
+def _settings(runs: Sequence[TrainedRun]) -> Markup:
+    rows = []
+    for title, key in {"algorithm": "algorithm_config", "updates": "learner", "run": "fit", "replay": "replay"}.items():
+        rows.append(element("tr", element("th", title, colspan=len(runs) + 1), class_="group"))
+        for name in dict.fromkeys(name for run in runs for name in run.config.get(key, {})):
+            values = [_value(run.config.get(key, {}).get(name)) for run in runs]
+            if name == "precision":
+                values = [
+                    f"{v} ({run.config.get('settled', {}).get(name, '?')})" for v, run in zip(values, runs, strict=True)
+                ]
+            kind = "differs" if len(set(values)) > 1 else None
+            rows.append(
+                element("tr", element("th", name.replace("_", " ")), *(element("td", v, class_=kind) for v in values))
+            )
+    encoders = [str(run.config.get("encoder", "")).rpartition(":")[2] for run in runs]
+    first = element("tr", element("th", "encoder"), *(element("td", encoder) for encoder in encoders))
+    heads = element("tr", element("th", "setting"), *(element("th", run.label) for run in runs))
+    table = element("table", element("thead", heads), element("tbody", first, *rows))
+    return section("Settings", element("div", element("div", table, class_="scroll"), class_="card"))
+
+
+def _reproduction(runs: Sequence[TrainedRun], commands: Sequence[str]) -> Markup:
+    about = dict(runs[0].environment)
+    versions = about.pop("versions", {})
+    rows = {**about, **(versions if isinstance(versions, Mapping) else {})}
+    table = element("table", element("tbody", *(row(name, [_value(v)]) for name, v in rows.items() if v is not None)))
+    shown = [element("pre", command) for command in commands]
+    return section(
+        "How to make it again",
+        *([element("div", *shown, class_="card")] if shown else []),
+        element(
+            "div",
+            element("details", element("summary", "Machine and versions"), element("div", table, class_="scroll")),
+            class_="card wide",
+        ),
+    )
+
+
+def _value(value: Any) -> str:
+    """A setting in words."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
