@@ -7,9 +7,7 @@ import importlib.metadata
 import json
 import multiprocessing
 import multiprocessing.connection
-import multiprocessing.reduction
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
@@ -30,6 +28,7 @@ from offrl.envs.drivers import Behaviour
 from offrl.errors import ConfigError, DatasetError, OfflineRLError
 from offrl.replay.shards import MANIFEST_NAME, Episode, Manifest, ShardRecord, file_sha256, write_shard
 from offrl.spec import TaskSpec
+from offrl.workers import deaf_to_interrupts, num_cores, require_sendable
 
 DATA_SEED_BASE = 1_000_000_000
 """Data is collected on environment seeds from here on, evaluation uses seeds below: no track is in both."""
@@ -97,7 +96,7 @@ def collect(
     if manifest.complete:
         return manifest
     job = _Job(make_env, behaviour, directory, spec, seed, episodes_per_shard)
-    records = _shards(job, len(manifest.shards), _num_cores() if workers is None else workers)
+    records = _shards(job, len(manifest.shards), num_cores() if workers is None else workers)
     bar = tqdm(
         total=transitions,
         initial=manifest.num_transitions,
@@ -139,14 +138,7 @@ def _shards(job: _Job, first: int, workers: int) -> Generator[ShardRecord, None,
         while True:
             yield _make_shard(job, index)
             index += 1
-    try:
-        multiprocessing.reduction.ForkingPickler.dumps(job)
-    except Exception as error:
-        raise ConfigError(
-            f"make_env or behaviour cannot be sent to worker processes ({error})",
-            where="collect",
-            mend="use functools.partial and classes of an importable module, or workers=1",
-        ) from error
+    require_sendable(job, "collect", "make_env or behaviour")
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(stop,))
@@ -155,7 +147,8 @@ def _shards(job: _Job, first: int, workers: int) -> Generator[ShardRecord, None,
         index = first
         while True:
             while len(pending) <= workers:
-                pending.append(pool.submit(_make_shard, job, index))
+                with deaf_to_interrupts():  # this is where the pool starts its processes
+                    pending.append(pool.submit(_make_shard, job, index))
                 index += 1
             yield pending.popleft().result()
     except BrokenProcessPool as error:
@@ -173,7 +166,6 @@ _worker_stop: Event | None = None
 def _begin_worker(stop: Event) -> None:
     global _worker_stop
     _worker_stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the parent, which then stops its workers
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
@@ -322,8 +314,3 @@ def _versions() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
-
-
-def _num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

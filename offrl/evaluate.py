@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from offrl.envs import EnvFactory
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.policy import Policy
 from offrl.statistics import Interval, bootstrap_mean
+from offrl.workers import deaf_to_interrupts, num_cores, require_sendable
 
 TUNING_SEEDS = range(1_000_000, 2_000_000)
 """For choosing settings; a score on seeds that settings were chosen on flatters."""
 SCORE_SEEDS = range(2_000_000, 3_000_000)
 """For scores that are reported. Data is collected from 1,000,000,000 on: no track is in two of the three."""
-
-EnvFactory = Callable[[], gymnasium.Env[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def evaluate(
         progress: show a progress bar; None shows it on a terminal only.
 
     Raises:
-        ConfigError: no seeds, or numbers below 1.
+        ConfigError: no seeds, numbers below 1, or a `make_env` that cannot be sent to worker processes.
         OfflineRLError: an environment failed in its worker.
     """
     if not len(seeds) or num_envs < 1:
@@ -120,14 +118,13 @@ def evaluate(
             f"{len(seeds)} seeds, {num_envs} environments", where="evaluate", expected="1 or more of each"
         )
     num_envs = min(num_envs, len(seeds))
-    workers = min(_num_cores() if workers is None else workers, num_envs)
+    workers = min(num_cores() if workers is None else workers, num_envs)
     results: dict[int, EpisodeEnd] = {}
-    playing: dict[int, int] = {}  # environment -> index of the episode that it plays
     with (
         _environments(make_env, num_envs, workers) as environments,
         tqdm(total=len(seeds), desc="evaluate", unit="episode", disable=_hidden(progress)) as bar,
     ):
-        playing = {slot: slot for slot in range(num_envs)}
+        playing = {slot: slot for slot in range(num_envs)}  # environment -> index of the episode that it plays
         first = environments.reset({slot: int(seeds[slot]) for slot in playing})
         observations = np.stack([first[slot] for slot in range(num_envs)])
         upcoming = iter(range(num_envs, len(seeds)))
@@ -209,13 +206,15 @@ class _RemoteEnvironments:
     def __init__(self, make_env: EnvFactory, num_envs: int, workers: int) -> None:
         # Never fork: torch and pygame hold threads and locks that a forked child inherits broken.
         context = multiprocessing.get_context("spawn")
+        require_sendable(make_env, "evaluate", "make_env")
         self._connections: list[Connection] = []
         self._processes = []
         for worker in range(workers):
             ours, theirs = context.Pipe()
             slots = range(worker, num_envs, workers)
             process = context.Process(target=_serve, args=(theirs, make_env, slots), daemon=True)
-            process.start()
+            with deaf_to_interrupts():
+                process.start()
             theirs.close()
             self._connections.append(ours)
             self._processes.append(process)
@@ -270,7 +269,7 @@ def _serve(connection: Connection, make_env: EnvFactory, slots: Sequence[int]) -
                 connection.send(error)
             except Exception as error:
                 connection.send(OfflineRLError(f"{type(error).__name__}: {error}", where="environment in a worker"))
-    except (EOFError, OSError, KeyboardInterrupt):
+    except (EOFError, OSError):
         pass
     finally:
         if environments is not None:
@@ -290,10 +289,6 @@ def _environments(
         yield environments
     finally:
         environments.close()
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _hidden(progress: bool | None) -> bool | None:

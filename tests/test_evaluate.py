@@ -112,3 +112,8 @@ def test_seed_ranges_are_disjoint():
 
     assert TUNING_SEEDS.stop <= SCORE_SEEDS.start
     assert SCORE_SEEDS.stop <= DATA_SEED_BASE
+
+
+def test_an_environment_that_workers_cannot_be_given_is_refused():
+    with pytest.raises(ConfigError, match="evaluate: make_env cannot be sent to worker processes .* use functools"):
+        evaluate(parity, lambda: Countdown(), SEEDS, workers=2)

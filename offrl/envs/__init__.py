@@ -19,7 +19,7 @@ Env: TypeAlias = gymnasium.Env[Any, Any]
 EnvFactory: TypeAlias = Callable[[], Env]
 """Makes an environment; picklable, such as `functools.partial(make, "CarRacing-v3", hud="hidden")`."""
 
-__all__ = ["Env", "EnvFactory", "is_frames", "make", "task_spec"]
+__all__ = ["Env", "EnvFactory", "make", "task_spec"]
 
 
 def make(env_id: str, **options: Any) -> Env:
@@ -69,11 +69,6 @@ def task_spec(env: Env) -> TaskSpec:
         expected="float32 vectors [D] or uint8 stacks of frames [C, H, W]",
         mend="wrap the environment, for frames in offrl.envs.wrappers.GrayStack",
     )
-
-
-def is_frames(env: Env) -> bool:
-    """Whether observations are stacks of frames (else vectors)."""
-    return task_spec(env).is_pixels
 
 
 def _gymnasium_make(env_id: str, options: dict[str, Any]) -> tuple[Env, int | None]:

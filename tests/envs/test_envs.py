@@ -22,7 +22,6 @@ def test_vectors_come_as_float32():
     observation, _ = env.reset(seed=0)
     assert env.observation_space.contains(observation)
     assert envs.task_spec(env) == TaskSpec.vector(4, ("action 0", "action 1"))
-    assert not envs.is_frames(env)
 
 
 def test_discrete_observations_come_one_hot():
@@ -36,7 +35,6 @@ def test_car_racing_is_the_adapter():
     pytest.importorskip("Box2D")
     env = envs.make("CarRacing-v3", hud="hidden")
     assert envs.task_spec(env).hud == "hidden"
-    assert envs.is_frames(env)
 
 
 def test_other_frames_come_gray_and_stacked(monkeypatch):
