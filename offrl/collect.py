@@ -79,6 +79,8 @@ def collect(
     with closing(make_env()) as env:
         spec = envs.task_spec(env)
         about = dict(environment or {"id": env.spec.id if env.spec else type(env.unwrapped).__name__})
+        if env.has_wrapper_attr("action_table"):
+            about["action_table"] = np.asarray(env.get_wrapper_attr("action_table")).tolist()
     plan = Manifest(
         spec=spec,
         shards=(),

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from offrl import envs
 from offrl.collect import DATA_SEED_BASE, collect, play_episode
 from offrl.envs.drivers import CartPoleMixture, EpsilonGreedy, RandomBehaviour, TrackDriver
+from offrl.envs.wrappers import DiscreteActions
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay.shards import Manifest
 from offrl.spec import TaskSpec
@@ -210,3 +211,27 @@ def test_data_seeds_are_out_of_reach_of_evaluation_and_differ_between_episodes()
         seeds.add(env.seed)
     assert len(seeds) == 20
     assert min(seeds) >= DATA_SEED_BASE
+
+
+class Pedals(gymnasium.Env):
+    """Two steps, whatever the action vector."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 2
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        return np.zeros(1, np.float32), float(action[0]), self.left == 0, False, {}
+
+
+def test_the_manifest_says_what_each_action_does(tmp_path):
+    table = np.array([[0, 1], [1, 0]], np.float32)
+    make_env = functools.partial(DiscreteActions, Pedals(), table, ("brake", "gas"))
+    manifest = collect(make_env, RandomBehaviour(), tmp_path, transitions=4, workers=1)
+    assert manifest.environment["action_table"] == [[0, 1], [1, 0]]
+    assert Manifest.load(tmp_path).environment["action_table"] == [[0, 1], [1, 0]]

@@ -46,18 +46,18 @@ class DiscreteActions(gymnasium.ActionWrapper[Any, np.int64, Any]):
 
     Args:
         env: takes float vectors of k elements.
-        table: [A, k]; action i plays row i.
+        table: [A, k]; action i plays row i. Kept as the attribute `action_table`.
         names: what each action does, in words.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], table: NDArray[np.float32], names: tuple[str, ...]) -> None:
         super().__init__(env)
-        self.table = np.asarray(table, dtype=np.float32)
+        self.action_table = np.asarray(table, dtype=np.float32)
         self.action_names = names
         space = env.action_space
-        if self.table.shape != (len(names), *(space.shape or ())) or not isinstance(space, spaces.Box):
+        if self.action_table.shape != (len(names), *(space.shape or ())) or not isinstance(space, spaces.Box):
             raise UnknownEnvironmentError(
-                f"an action table of shape {self.table.shape} with {len(names)} names over {space}",
+                f"an action table of shape {self.action_table.shape} with {len(names)} names over {space}",
                 where="DiscreteActions",
                 expected="one row per name, as long as the environment's action vector",
             )
@@ -65,7 +65,7 @@ class DiscreteActions(gymnasium.ActionWrapper[Any, np.int64, Any]):
 
     def action(self, action: np.int64) -> NDArray[np.float32]:
         """The vector that action index `action` stands for: a copy of its row, float32 [k]."""
-        vector: NDArray[np.float32] = self.table[int(action)]
+        vector: NDArray[np.float32] = self.action_table[int(action)]
         return vector.copy()
 
 
