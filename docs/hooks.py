@@ -57,7 +57,7 @@ def settings(path: str) -> str:
         for field, meaning in (sections[0] or sections[1]).items()
         if field in parameters and parameters[field].default is not inspect.Parameter.empty
     ]
-    return _table((f"`{name}`", "default", "meaning"), rows)
+    return _table_of_names((f"`{name}`", "default", "meaning"), rows)
 
 
 def _default(subject: Any, parameter: inspect.Parameter) -> str:
@@ -109,7 +109,7 @@ def public_names() -> str:
         if not name.startswith("_"):
             summary = (inspect.getdoc(value) or "").split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
             rows.append((f"[`offrl.{name}`][{value.__module__}.{value.__qualname__}]", summary))
-    return _table(("name", "what it is"), rows)
+    return _table_of_names(("name", "what it is"), rows)
 
 
 def benchmarks() -> str:
@@ -125,7 +125,10 @@ def _benchmark(name: str) -> str:
     policies = result.get("policies") or {"BCQ": result["BCQ"]}
     dataset = result.get("dataset") or {"mean": result["dataset_mean"]["mean"], **_interval(result["dataset_mean"])}
     rows = [_score_row("the dataset", dataset), *(_score_row(policy, score) for policy, score in policies.items())]
-    parts = [_table(("", "mean return", "95 % interval", "median", "episodes", "finished laps"), rows)]
+    head = ("", "mean return", "95 % interval", "median", "episodes", "finished laps")
+    filled = [column for column in zip(head, *rows, strict=True) if any(column[1:])]
+    first, *others = zip(*filled, strict=True)
+    parts = [_table(first, others)]
     if "bcq_minus_bc" in result:
         difference = result["bcq_minus_bc"]
         parts.append(
@@ -171,6 +174,11 @@ def _origin(result: Mapping[str, Any], policies: Mapping[str, Any]) -> str:
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _table_of_names(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table whose first columns are code that stays on one line."""
+    return f'<div class="names" markdown>\n\n{_table(head, rows)}\n\n</div>'
 
 
 _GENERATORS: dict[str, Callable[..., str]] = {

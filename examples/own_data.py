@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import offrl
 from offrl.replay.shards import Episode, Manifest, write_shard
 
-SIZE, CELL, STACK = 9, 4, 2  # squares a side, pixels a square, frames in an observation
+SIZE, CELL, STACK = 6, 6, 2  # squares a side, pixels a square, frames in an observation
 SPEC = offrl.TaskSpec.pixels((STACK, SIZE * CELL, SIZE * CELL), ("left", "stay", "right"))
 
 
@@ -91,7 +91,7 @@ def train(directory: Path, updates: int) -> offrl.TorchPolicy:
     return offrl.TorchPolicy(learner.snapshot())
 
 
-def main(num_games: int = 2_000, updates: int = 1_500, directory: Path = Path("data/catch")) -> dict[str, float]:
+def main(num_games: int = 1_000, updates: int = 1_500, directory: Path = Path("data/catch")) -> dict[str, float]:
     rng = np.random.default_rng(0)
     games = [play(lambda observations: rng.integers(3, size=len(observations)), rng) for _ in range(num_games)]
     caught = {"the data": float(np.mean([game.rewards[-1] for game in games]))}

@@ -9,8 +9,8 @@ from typing import Any
 from offrl.errors import RunError
 from offrl.runs import read_run_config
 
-_NO_SETTINGS = ("replay.seed", "replay.tier", "settled", "notes")
-"""What may differ between repetitions of a run: the seed, and choices that do not change what is computed."""
+_NO_SETTINGS = ("replay.seed", "settled", "notes")
+"""What may differ between repetitions of a run: the seed, choices made by measuring, and remarks."""
 
 
 def find_runs(directory: Path) -> list[Path]:

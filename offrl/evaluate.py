@@ -137,7 +137,8 @@ def evaluate(
             for slot, end in sorted(ended.items()):
                 results[playing.pop(slot)] = end
                 bar.update()
-            bar.set_postfix_str(f"mean {np.mean([end.score for end in results.values()]):.1f}" if results else "")
+            if ended:
+                bar.set_postfix_str(f"mean {np.mean([end.score for end in results.values()]):.1f}")
             fresh = dict(zip(sorted(ended), upcoming, strict=False))
             playing |= fresh
             for slot, observation in environments.reset({s: int(seeds[i]) for s, i in fresh.items()}).items():

@@ -301,13 +301,12 @@ def _common_steps(
     label: str, runs: Sequence[Mapping[str, NDArray[np.float64]]], metric: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The steps [N] that all runs logged, and the runs' values there [R, N]."""
-    where = f"plot_comparison, {label}"
     for run in runs:
         if metric not in run or "step" not in run:
-            raise ConfigError(f"no metric {metric!r}", where=where, expected=f"one of {list(run)}")
+            raise ConfigError(f"{label} has no {metric!r}", where="plot_comparison", expected=f"one of {list(run)}")
     steps = reduce(np.intersect1d, [run["step"] for run in runs])
     if not len(steps):
-        raise ConfigError("no step that all runs logged", where=where, expected="one or more")
+        raise ConfigError(f"{label}: its runs logged no step in common", where="plot_comparison", expected="one")
     return steps, np.stack([run[metric][np.isin(run["step"], steps)] for run in runs])
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -256,6 +257,18 @@ def test_export_of_two_contracts_into_one_file(here, cartpole):
     refused("export", cartpole / "run", "policy.onnx", says=["policy.onnx for two contracts", "expected a directory"])
 
 
+def test_pictures_of_what_is_not_there(here, cartpole):
+    out = ("--out", "out.png")
+    refused("plot", "absent", *out, says=["absent: no run here", "expected config.json"])
+    refused("plot", cartpole / "data", *out, says=["data: no run here"])
+    refused("plot", cartpole / "run", "--metric", "lss", *out, says=["dqn has no 'lss'", "expected one of", "loss"])
+    refused("plot", cartpole / "run", "--episode", 1, *out, says=["no environment", "expected --env"])
+    refused("record", "absent", "out.mp4", says=["absent: no such directory", "expected a run"])
+    refused("record", cartpole / "run", "out.mp4", "--env", "Acrobot-v1", says=["observation_shape is (6,)"])
+    refused("report", "absent", says=["absent: no run here"])
+    refused("algorithms", "absent:A", says=["absent:A cannot be imported"])
+
+
 def test_a_disk_that_is_full(here, cartpole, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device", "evaluation.json")
@@ -277,3 +290,30 @@ def test_defects_are_not_dressed_up_as_bad_input(here, cartpole, monkeypatch):
     result = CliRunner().invoke(main, ["evaluate", str(cartpole / "run"), "--env", "CartPole-v1"])
     assert result.exit_code == 1
     assert isinstance(result.exception, TypeError)
+
+
+def with_config(cartpole, here, change):
+    """A copy of the run with another config.json."""
+    shutil.copytree(cartpole / "run", here / "run")
+    path = here / "run" / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+    return "run"
+
+
+def test_a_file_does_not_choose_a_module_to_import(cartpole, here):
+    (here / "sly.py").write_text("raise SystemExit('was imported')")
+    run = with_config(cartpole, here, lambda config: config["notes"].update(environment="sly:Env-v0"))
+    refused("evaluate", run, "--episodes", "1", says=["run: ", "sly:Env-v0", "must not choose", "--env sly:Env-v0"])
+
+
+def test_settings_of_another_version_are_refused(cartpole, here):
+    run = with_config(cartpole, here, lambda config: config["learner"].update(warp=9))
+    refused("train", "--resume", run, says=["config.json: damaged", "unknown settings warp", "expected"])
+
+
+def test_a_users_own_notes_do_no_harm(cartpole, here):
+    run = with_config(cartpole, here, lambda config: config["notes"].update(comment="rainy day"))
+    result = CliRunner().invoke(main, ["evaluate", run, "--env", "CartPole-v1", "--episodes", "1", "--workers", "0"])
+    assert result.exit_code == 0, result.output

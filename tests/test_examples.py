@@ -50,12 +50,11 @@ def test_cartpole_learns_and_its_file_acts_alike(workplace, monkeypatch, capsys)
 def test_own_data_is_the_same_in_both_layouts_and_worth_more_than_its_makers(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = example("own_data", monkeypatch)
-    data, *learned = module.main(num_games=500, updates=300).values()
-    assert data < 0.4
-    assert len(learned) == 2
-    assert min(learned) > 0.7
+    data, stacked, frames = module.main(num_games=500, updates=500).values()
+    assert data < 0.25  # played at random: a sixth
+    assert min(stacked, frames) > 0.4
     batches = [
-        open_replay(Path("data/catch") / layout, spec=module.SPEC).gather(range(500 * 8))
+        open_replay(Path("data/catch") / layout, spec=module.SPEC).gather(range(500 * 5))
         for layout in ("stacked", "frames")
     ]
     for name in ("observation", "action", "reward", "discount", "next_observation"):
@@ -113,7 +112,7 @@ import nbformat
 from nbclient import NotebookClient
 
 notebook = nbformat.read(sys.argv[1], as_version=4)
-NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+NotebookClient(notebook, kernel_name="python3").execute()
 nbformat.write(notebook, "executed.ipynb")
 """
     environment = {

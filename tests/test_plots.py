@@ -47,15 +47,6 @@ def test_every_loss_and_nothing_else_is_drawn_over_gradient_steps(metrics_csv, t
     assert has_color(path, BLUE)
 
 
-def test_smoothing_is_the_mean_of_what_is_there():
-    values = np.zeros(80)
-    values[[0, 40]] = 60.0
-    smoothed = plots._smooth(values)  # a window of 5
-    assert smoothed[:4].tolist() == [20.0, 15.0, 12.0, 0.0]
-    assert smoothed[37:44].tolist() == [0.0, 12.0, 12.0, 12.0, 12.0, 12.0, 0.0]
-    assert plots._smooth(np.array([3.0, 1.0])).tolist() == [3.0, 1.0]
-
-
 @pytest.mark.parametrize(
     "content", ["", "step,loss\n", "step,q\n1,2\n", "step,loss\n1,abc\n", "step,loss\n1\n", "1\n2,3\n"]
 )
@@ -104,6 +95,79 @@ def test_action_coverage_names_each_action_and_says_never(tmp_path, drawn):
     assert [bar.get_width() for bar in axis.patches] == [25.0, 0.0, 75.0]
     assert [text.get_text() for text in axis.texts] == ["25.0 %", "never", "75.0 %"]
     assert [t.get_text() for t in axis.get_yticklabels()] == ["coast  [0]", "gas  [1]", "brake  [2]"]
+
+
+def run(steps, **columns):
+    return {"step": np.array(steps, float), **{name: np.array(values, float) for name, values in columns.items()}}
+
+
+def test_runs_are_compared_by_mean_and_interval_at_the_steps_they_share(tmp_path, drawn):
+    seeds = [run([100, 200], loss=[1.0, 3.0], q=[0, 9]), run([100, 200, 300], loss=[3.0, 3.0, 9.0], q=[0, 9, 9])]
+    groups = {"bcq": seeds, "bc": [run([100, 300], loss=[5.0, 4.0], q=[1, 2])]}
+    path = plots.plot_comparison(groups, ["loss", "q"], tmp_path / "c.png")
+    loss, q = drawn[0].axes
+    assert [axis.get_ylabel() for axis in (loss, q)] == ["loss", "q"]
+    assert [line.get_label() for line in loss.lines] == ["bcq (2 seeds)", "bc"]
+    assert [line.get_xydata().tolist() for line in loss.lines] == [[[100, 2], [200, 3]], [[100, 5], [300, 4]]]
+    assert q.lines[1].get_xydata().tolist() == [[100, 1], [300, 2]]
+    (band,) = loss.collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
+    assert corners == {(100, 1), (100, 3), (200, 3)}  # two runs: the mean of a resample is 1, 2 or 3
+    assert has_color(path, BLUE)
+    assert has_color(path, VERMILION)
+
+
+@pytest.mark.parametrize(
+    ("groups", "metrics", "says"),
+    [
+        ({}, ["loss"], "groups and metrics"),
+        ({"a": []}, ["loss"], "groups and metrics"),
+        ({"a": [run([1], loss=[1])]}, [], "groups and metrics"),
+        ({"a": [run([1], loss=[1])]}, ["q"], r"a has no 'q'; expected one of \['step', 'loss'\]"),
+        ({"a": [{}]}, ["loss"], "a has no 'loss'"),
+        ({"a": [run([1], loss=[1]), run([2], loss=[1])]}, ["loss"], "a: its runs logged no step in common"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(tmp_path, groups, metrics, says):
+    with pytest.raises(ConfigError, match=says):
+        plots.plot_comparison(groups, metrics, tmp_path / "c.png")
+
+
+def test_an_episode_shows_scores_by_rank_actions_in_words_and_how_many_were_allowed(tmp_path, drawn):
+    scores = np.array([[1, 2, 9, 0], [5, 4, 3, 2]], np.float32)
+    allowed = np.array([[True, True, False, False], [False, False, True, False]])
+    names = ["coast", "gas", "brake", "turn"]
+    plots.plot_episode(scores, allowed, np.array([1, 2]), names, tmp_path / "e.png")
+    ranks, actions, counts = drawn[0].axes
+    shown = {line.get_label(): line.get_ydata().tolist() for line in ranks.lines}
+    assert shown["best not allowed"] == [9, 5]
+    assert shown["best allowed"] == [2, 3]
+    assert str(shown["second allowed"]) == "[1.0, nan]"
+    assert actions.collections[0].get_offsets().tolist() == [[0, 0], [1, 1]]
+    assert [label.get_text() for label in actions.get_yticklabels()] == ["gas", "brake"]
+    assert counts.lines[0].get_ydata().tolist() == [2, 1]
+
+
+def test_an_episode_with_two_actions_that_are_always_allowed_can_be_drawn(tmp_path, drawn):
+    plots.plot_episode(
+        np.ones((3, 2), np.float32), np.ones((3, 2), bool), np.zeros(3, int), ["a", "b"], tmp_path / "e.png"
+    )
+    assert [line.get_label() for line in drawn[0].axes[0].lines] == [
+        "best not allowed",
+        "best allowed",
+        "second allowed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "allowed", "actions"),
+    [((0, 2), (0, 2), 0), ((3, 2), (3, 3), 3), ((3, 2), (3, 2), 2), ((3, 3), (3, 3), 3)],
+)
+def test_an_episode_of_other_shapes_is_refused(tmp_path, scores, allowed, actions):
+    with pytest.raises(ConfigError, match="plot_episode"):
+        plots.plot_episode(
+            np.zeros(scores), np.zeros(allowed, bool), np.zeros(actions, int), ["a", "b"], tmp_path / "e.png"
+        )
 
 
 @pytest.mark.parametrize(("counts", "names"), [([1, 2], ["a"]), ([0, 0], ["a", "b"])])

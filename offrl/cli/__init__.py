@@ -7,8 +7,10 @@ from __future__ import annotations
 import click
 
 from offrl._version import __version__
+from offrl.cli.about import algorithms, version
 from offrl.cli.console import Group
 from offrl.cli.data import collect, inspect
+from offrl.cli.pictures import plot, record, report
 from offrl.cli.policies import evaluate, export
 from offrl.cli.training import train
 
@@ -23,11 +25,16 @@ def main(debug: bool) -> None:
       offrl collect CartPole-v1 data/cartpole --transitions 20000
       offrl inspect data/cartpole
       offrl train data/cartpole --updates 2000 --run runs/cartpole
-      offrl evaluate runs/cartpole
+      offrl evaluate runs/cartpole --out runs/cartpole/evaluation.json
+      offrl record runs/cartpole runs/cartpole/videos/first.mp4
+      offrl report runs/cartpole
       offrl export runs/cartpole runs/cartpole
 
     Offline reinforcement learning for discrete actions and pixels. Results go to stdout; progress, warnings and
-    errors to stderr.
+    errors to stderr; plain text, without colours. Completion in bash (zsh and fish likewise), in ~/.bashrc:
+
+    \b
+      eval "$(_OFFRL_COMPLETE=bash_source offrl)"
 
     \b
     Exit codes:
@@ -38,5 +45,5 @@ def main(debug: bool) -> None:
     """
 
 
-for _command in (collect, inspect, train, evaluate, export):
+for _command in (collect, inspect, algorithms, train, evaluate, plot, record, report, export, version):
     main.add_command(_command)

@@ -62,7 +62,7 @@ def say_on_interrupt(line: str) -> None:
 def show(result: Mapping[str, Any], as_json: bool, text: str | None = None) -> None:
     """Prints a command's result: as JSON, or as `text`, by default a line for each entry."""
     if as_json:
-        click.echo(json.dumps(result, indent=2))
+        click.echo(json.dumps(result, indent=2, default=str))
     elif text is not None:
         click.echo(text)
     else:
@@ -82,10 +82,8 @@ def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Co
     return decorate
 
 
-output_options = options(
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-    click.option("--quiet", is_flag=True, help="Show no progress."),
-)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+output_options = options(json_option, click.option("--quiet", is_flag=True, help="Show no progress."))
 environment_option = click.option("--env", "environment", help="A Gymnasium id; default: what the run's data is of.")
 hud_option = click.option("--hud", type=click.Choice(["visible", "hidden"]), help="CarRacing's information bar.")
 device_option = click.option("--device", default=None, help="cpu, cuda, ...; default: a GPU where there is one.")

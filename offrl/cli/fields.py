@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from inspect import signature
 from typing import Any, get_type_hints
@@ -56,7 +55,7 @@ def config_fields(config: type[Any]) -> dict[str, Field]:
     return found
 
 
-def _replay_fields() -> Mapping[str, Field]:
+def _replay_fields() -> dict[str, Field]:
     from offrl.replay.replay import Replay, open_replay
     from offrl.replay.store import FrameStore
 

@@ -4,23 +4,22 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click import argument, option
 
+from offrl.cli.actors import load_actor, load_trained
 from offrl.cli.console import PATH, device_option, environment_option, hud_option, output_options, show, workers_option
-from offrl.cli.names import CAR_RACING, environment_factory, network_options
-from offrl.cli.request import Request, build_algorithm, find_checkpoint, open_data, read_request, run_of
+from offrl.cli.names import network_options
+from offrl.cli.request import Request, open_data
 from offrl.errors import ConfigError, OfflineRLError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from offrl.algorithms.algorithm import Algorithm
     from offrl.onnx_policy import Contract
 
 _FILE_NAMES = {"float": "model.onnx", "uint8": "model-uint8.onnx"}
@@ -61,43 +60,35 @@ def evaluate(
     POLICY is a run (its latest checkpoint), a checkpoint's directory, or an ONNX file. A class of your own that the
     run was trained with is named again, with --algorithm or --encoder: none is loaded because a file says so.
     """
-    from offrl import envs
     from offrl.evaluate import SCORE_SEEDS
     from offrl.evaluate import evaluate as play
     from offrl.files import write_json
-    from offrl.onnx_policy import APPLY_THRESHOLD, OnnxPolicy
-    from offrl.policy import TorchPolicy
 
-    actor: OnnxPolicy | TorchPolicy
-    if policy.is_file() or policy.suffix == ".onnx":
-        actor = OnnxPolicy(policy, threshold=APPLY_THRESHOLD if threshold is None else threshold, epsilon=epsilon)
-    else:
-        trained = _load_trained(policy, algorithm, encoder, device or "auto")
-        actor = TorchPolicy(trained.algorithm, threshold=threshold, epsilon=epsilon)
-        policy = trained.checkpoint
-        environment = environment or trained.request.environment
-    if environment is None:
-        raise ConfigError("no environment", where=policy, expected="--env", mend=f"name it, such as --env {CAR_RACING}")
-    make_env = environment_factory(environment, hud or (actor.spec.hud if environment == CAR_RACING else None))
-    with closing(make_env()) as env:
-        actor.spec.require_same(
-            envs.task_spec(env), where=environment, mend="evaluate in the environment that the policy was trained for"
-        )
+    actor = load_actor(
+        policy,
+        algorithm=algorithm,
+        encoder=encoder,
+        device=device,
+        environment=environment,
+        hud=hud,
+        threshold=threshold,
+        epsilon=epsilon,
+    )
     first = SCORE_SEEDS.start if seed_start is None else seed_start
     seeds = range(first, first + episodes)
-    evaluation = play(actor, make_env, seeds, workers=workers, progress=False if quiet else None)
+    evaluation = play(actor.policy, actor.make_env, seeds, workers=workers, progress=False if quiet else None)
     result = {
-        "policy": str(policy),
-        "environment": {"id": environment, **make_env.keywords},
-        "threshold": actor.threshold,
+        "policy": str(actor.path),
+        "environment": {"id": actor.environment, **actor.make_env.keywords},
+        "threshold": actor.policy.threshold,
         "epsilon": epsilon,
         **evaluation.to_dict(),
     }
     if out is not None:
         write_json(out, result)
     lines = {
-        "policy": policy,
-        "environment": environment,
+        "policy": actor.path,
+        "environment": actor.environment,
         "episodes": f"{episodes}, seeds {seeds[0]} to {seeds[-1]}",
         "mean score": "{:.1f}, 95 % interval {:.1f} to {:.1f}".format(*evaluation.mean),
         "median score": f"{result['median']:.1f}",
@@ -138,7 +129,7 @@ def export(
         raise ConfigError(
             f"{target} for two contracts", where="export", expected="a directory", mend="or add --contract float"
         )
-    trained = _load_trained(policy, algorithm, encoder, "cpu")
+    trained = load_trained(policy, algorithm, encoder, "cpu")
     observations = _real_observations(trained.request, quiet)
     num_real = 0 if observations is None else len(observations)
     files, lines = [], []
@@ -155,25 +146,6 @@ def export(
             f"  other actions than torch in {found.num_disagreements}; near-ties in {found.near_tie_share:.2%}",
         ]
     show({"files": files}, as_json, text="\n".join(lines))
-
-
-class _Trained(NamedTuple):
-    """A policy on disk."""
-
-    checkpoint: Path
-    request: Request
-    algorithm: Algorithm
-
-
-def _load_trained(path: Path, algorithm: str | None, encoder: str | None, device: str) -> _Trained:
-    from offrl.checkpoint import load_policy
-    from offrl.fit import resolve_device
-
-    checkpoint = find_checkpoint(path)
-    request = read_request(run_of(checkpoint), algorithm, encoder)
-    assert request.task is not None  # a run's config.json holds it
-    model = build_algorithm(request, request.task).to(resolve_device(device))
-    return _Trained(checkpoint, request, load_policy(model, checkpoint))
 
 
 def _real_observations(request: Request, quiet: bool) -> NDArray[Any] | None:

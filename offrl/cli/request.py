@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,25 @@ class Request:
 
     def notes(self) -> dict[str, Any]:
         """What config.json holds nowhere else."""
-        return {name: value for name, value in vars(self).items() if name not in ("settings", "task")}
+        return {name: value for name, value in vars(self).items() if name in _NOTED}
+
+    def gymnasium_id(self, where: str | Path) -> str | None:
+        """The environment, for making it.
+
+        Raises:
+            ConfigError: its id names a module to import, which a file must not choose.
+        """
+        if self.environment is not None and ":" in self.environment:
+            raise ConfigError(
+                f"the data is of the environment {self.environment}, whose id names a module to import",
+                where=where,
+                expected="that id on the command line: a file must not choose what code runs",
+                mend=f"add --env {self.environment}",
+            )
+        return self.environment
+
+
+_NOTED = {field.name for field in fields(Request)} - {"settings", "task"}
 
 
 def parse_training(algorithm: str, assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -111,9 +129,15 @@ def recorded_request(run: Path) -> Request:
     encoder_names = {path: name for name, path in ENCODERS.items()}
     try:
         said = {"algorithm": config["algorithm"], "encoder": encoder_names.get(config["encoder"], config["encoder"])}
+        notes = {name: note for name, note in config.get("notes", {}).items() if name in _NOTED}
+        settings = {group: dict(config[key]) for group, key in _CONFIG_KEYS.items()}
+        known = setting_groups("bcq")  # of which only the fields of every algorithm are looked at
+        unknown = [n for group in ("learner", "fit", "replay") for n in settings[group].keys() - known[group].keys()]
+        if unknown:
+            raise ValueError(f"unknown settings {', '.join(unknown)}")
         return Request(
-            **{**said, **config.get("notes", {})},
-            settings={group: dict(config[key]) for group, key in _CONFIG_KEYS.items()},
+            **{**said, **notes},
+            settings=settings,
             task=TaskSpec.from_dict(config["spec"], where=run / "config.json"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -125,8 +149,13 @@ def recorded_request(run: Path) -> Request:
         ) from error
 
 
-def training_command(request: Request) -> str:
-    """What to type to make the run again; settings that have their default are left out."""
+def training_command(request: Request, init: str | None) -> str:
+    """What to type to make the run again; settings that have their default are left out.
+
+    Args:
+        request: as `recorded_request` gives it.
+        init: the checkpoint that the first weights came from.
+    """
     words = ["offrl", "train", request.data or "DIRECTORY", "--algorithm", request.algorithm]
     if request.encoder is not None:
         words += ["--encoder", request.encoder]
@@ -134,6 +163,8 @@ def training_command(request: Request) -> str:
         words += ["--env", request.environment]
         if request.task is not None and request.task.hud is not None:
             words += ["--hud", request.task.hud]
+    if init is not None:
+        words += ["--init", init]
     if request.dones != "terminated":
         words += ["--dones", request.dones]
     # The defaults of a class that a file names are not known: that class is not loaded.
@@ -142,7 +173,7 @@ def training_command(request: Request) -> str:
         known["algorithm"] = {}
     for group, values in request.settings.items():
         for name, value in values.items():
-            if (name in known[group] and value == known[group][name].default) or name == "tier":  # chosen by size
+            if name in known[group] and value == known[group][name].default:
                 continue
             text = format_value(value)
             words += [f"--{name}", text] if name in _LENGTHS else ["--set", f"{name}={text}"]

@@ -14,20 +14,22 @@ from offrl.report.markup import Markup, element, join
 from offrl.statistics import bootstrap_mean
 
 # In SVG units; so narrow that the text can still be read where a phone shows the chart at 340 pixels.
-_WIDTH, _HEIGHT = 460.0, 230.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 14.0, 10.0, 40.0
+_WIDTH, _HEIGHT = 460.0, 240.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 14.0, 10.0, 46.0
 _ROW_HEIGHT = 62.0
+_INDENT = 20.0
 _MOST_POINTS = 300
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """Values low .. high, drawn from `start` to `end`."""
+    """Values low .. high, drawn from `start` to `end`; marked at multiples of `least_step` or more."""
 
     low: float
     high: float
     start: float
     end: float
+    least_step: float = 0.0
 
     def __call__(self, values: ArrayLike) -> NDArray[np.float64]:
         share = (np.asarray(values, dtype=np.float64) - self.low) / (self.high - self.low)
@@ -36,7 +38,7 @@ class _Axis:
     @property
     def ticks(self) -> list[float]:
         """About five round values."""
-        rough = (self.high - self.low) / 5
+        rough = max((self.high - self.low) / 5, self.least_step)
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
         return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step + 1e-9) + 1)]
@@ -79,7 +81,7 @@ def dot_chart(
     """
     scores = {label: np.asarray(values, dtype=np.float64) for label, values in rows.items()}
     ends = [] if reference is None else [reference]
-    x_axis = _axis(np.concatenate([*scores.values(), ends]), _LEFT - 30, _WIDTH - _RIGHT)
+    x_axis = _axis(np.concatenate([*scores.values(), ends]), _INDENT, _WIDTH - _RIGHT)
     height = _TOP + _ROW_HEIGHT * len(scores) + _BOTTOM
     parts = [_x_grid(x_axis, height), _x_labels(x_axis, height, "return of an episode")]
     if reference is not None:
@@ -97,7 +99,7 @@ def dot_chart(
         low, at, high = (float(x_axis(value)) for value in (mean.low, mean.mean, mean.high))
         parts.append(element("line", x1=low, x2=high, y1=middle, y2=middle, class_="interval"))
         parts.append(element("circle", cx=at, cy=middle, r=5, class_="mean"))
-        parts.append(_text(_LEFT - 30, top + 16, f"{label}: {mean}", "label"))
+        parts.append(_text(_INDENT, top + 16, f"{label}: {mean}", "label"))
     return _svg(parts, height, title)
 
 
@@ -107,7 +109,7 @@ def histogram(values: ArrayLike, title: str, x_label: str) -> Markup:
     bins = min(30, max(5, math.ceil(2 * numbers.size ** (1 / 3))))
     x_axis = _axis(numbers, _LEFT, _WIDTH - _RIGHT, margin=0)
     counts, edges = np.histogram(numbers, bins=bins, range=(x_axis.low, x_axis.high))
-    y_axis = _Axis(0.0, float(counts.max()) * 1.06, _HEIGHT - _BOTTOM, _TOP)
+    y_axis = _Axis(0.0, float(counts.max()) * 1.06, _HEIGHT - _BOTTOM, _TOP, least_step=1)
     parts = [_y_grid(y_axis), _x_labels(x_axis, _HEIGHT, x_label)]
     for count, left, right in zip(counts, x_axis(edges[:-1]), x_axis(edges[1:]), strict=True):
         top = float(y_axis(count))
@@ -134,9 +136,10 @@ def _finite(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
 
 def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
     """A line through the points, thinned out where there are more than can be seen."""
-    shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), _MOST_POINTS)).astype(int)) if len(x) else []
-    points = " ".join(f"{x[i]:.1f},{y[i]:.1f}" for i in shown)
-    return f"M{points}" if points else ""
+    if not len(x):
+        return ""
+    shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), _MOST_POINTS)).astype(int))
+    return "M" + " ".join(f"{x[i]:.1f},{y[i]:.1f}" for i in shown)
 
 
 def _y_grid(axis: _Axis) -> Markup:
@@ -154,7 +157,7 @@ def _x_grid(axis: _Axis, height: float) -> Markup:
 
 def _x_labels(axis: _Axis, height: float, label: str) -> Markup:
     ticks = zip(axis.ticks, axis(axis.ticks), strict=True)
-    marks = [_text(x, height - _BOTTOM + 16, _number(tick), "tick", anchor="middle") for tick, x in ticks]
+    marks = [_text(x, height - _BOTTOM + 20, _number(tick), "tick", anchor="middle") for tick, x in ticks]
     return join([*marks, _text((axis.start + axis.end) / 2, height - 6, label, "axis", anchor="middle")])
 
 

@@ -14,7 +14,7 @@ from offrl.report.charts import histogram
 from offrl.report.markup import NOTHING, Markup, data_uri, element, note, row, section
 from offrl.report.record import Record
 
-_NUM_SAMPLES = 6
+_NUM_SAMPLES = 4
 
 
 def dataset_section(record: Record, summary: DatasetSummary | None, store: FrameStore | None) -> Markup:

@@ -117,14 +117,18 @@ def _facts(record: Record, summary: DatasetSummary | None, reference: Interval |
             cards.append(_fact("Finished laps", f"{sum(evaluation.finished)} of {num_episodes}", f"{share:.0%}"))
         if reference is not None:
             above = f"{mean - reference.mean:+,.1f}"
-            cards.append(_fact("Above its data", above, f"the data's mean is {reference.mean:,.1f}"))
-    for run in record.runs:
-        minutes = run.seconds / 60
-        speed = f"{minutes:,.1f} min, {run.updates / run.seconds:,.0f} a second" if minutes else ""
-        cards.append(_fact(f"Updates, {run.label}", f"{run.updates:,}", speed))
+            cards.append(_fact("Against its data", above, f"the data's mean is {reference.mean:,.1f}"))
+    updates = sorted({run.updates for run in record.runs})
+    count = f"{updates[0]:,}" if len(updates) == 1 else f"{updates[0]:,} to {updates[-1]:,}"
+    times = [f"{run.label} {_duration(run.seconds)}" for run in record.runs if run.seconds]
+    cards.append(_fact("Updates", count, ", ".join(times)))
     if summary is not None:
         cards.append(_fact("Transitions", f"{summary.num_transitions:,}", f"in {summary.num_episodes:,} episodes"))
     return element("div", *cards, class_="grid-cards")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:,.1f} min"
 
 
 def _fact(name: str, value: str, detail: str) -> Markup:
@@ -172,10 +176,9 @@ def _scores(record: Record, reference: Interval | None, styles: Mapping[str, int
         element("div", element("div", table, class_="scroll"), *map(note, remarks), class_="card"),
         element(
             "div",
-            chart,
-            note(key),
-            element("details", element("summary", "Every episode"), _episodes(evaluations)),
-            class_="card wide",
+            element("div", chart, note(key), class_="card"),
+            element("div", element("h3", "Every episode"), _episodes(evaluations), class_="card"),
+            class_="grid-two",
         ),
     )
 
@@ -199,7 +202,7 @@ def _episodes(evaluations: Mapping[str, Evaluation]) -> Markup:
         for seed, found in by_seed.items()
     ]
     heads = element("tr", element("th", "seed"), *(element("th", name, class_="number") for name in evaluations))
-    return element("div", element("table", element("thead", heads), element("tbody", *rows)), class_="scroll")
+    return element("div", element("table", element("thead", heads), element("tbody", *rows)), class_="scroll window")
 
 
 def _curves(runs: Sequence[TrainedRun], styles: Mapping[str, int]) -> Markup:
@@ -254,11 +257,7 @@ def _settings(runs: Sequence[TrainedRun]) -> Markup:
     for title, key in {"algorithm": "algorithm_config", "updates": "learner", "run": "fit", "replay": "replay"}.items():
         rows.append(element("tr", element("th", title, colspan=len(runs) + 1), class_="group"))
         for name in dict.fromkeys(name for run in runs for name in run.config.get(key, {})):
-            values = [_value(run.config.get(key, {}).get(name)) for run in runs]
-            if name == "precision":
-                values = [
-                    f"{v} ({run.config.get('settled', {}).get(name, '?')})" for v, run in zip(values, runs, strict=True)
-                ]
+            values = [_setting(run, key, name) for run in runs]
             kind = "differs" if len(set(values)) > 1 else None
             rows.append(
                 element("tr", element("th", name.replace("_", " ")), *(element("td", v, class_=kind) for v in values))
@@ -268,6 +267,12 @@ def _settings(runs: Sequence[TrainedRun]) -> Markup:
     heads = element("tr", element("th", "setting"), *(element("th", run.label) for run in runs))
     table = element("table", element("thead", heads), element("tbody", first, *rows))
     return section("Settings", element("div", element("div", table, class_="scroll"), class_="card"))
+
+
+def _setting(run: TrainedRun, key: str, name: str) -> str:
+    """In words; with what "auto" came to on this machine."""
+    value, settled = _value(run.config.get(key, {}).get(name)), run.config.get("settled", {}).get(name)
+    return value if settled in (None, value) else f"{value}: {settled}"
 
 
 def _reproduction(runs: Sequence[TrainedRun], commands: Sequence[str]) -> Markup:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offrl.cli.settings import parse_settings, parse_value, restore_value
+from offrl.cli.settings import format_value, parse_settings, parse_value, restore_value
 from offrl.errors import ConfigError
 from offrl.fit import FitConfig
 from offrl.learner import LearnerConfig
@@ -56,9 +56,21 @@ def test_other_values_are_refused(text, hint, expected):
     assert str(caught.value) == f"--set field: {text!r}; expected {expected}"
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False))
-def test_floats_survive_the_command_line(value):
-    assert parse_value(repr(value), float, where="here") == value
+@given(
+    st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers()
+    | st.booleans()
+    | st.none()
+    | st.dictionaries(st.text(), st.integers())
+    | st.tuples(st.integers(), st.integers())
+)
+def test_values_survive_the_command_line(value):
+    hint = {dict: Mapping[str, Any], tuple: tuple[int, ...]}.get(type(value), type(value))
+    assert parse_value(format_value(value), hint, where="here") == value
+
+
+def test_text_survives_the_command_line():
+    assert parse_value(format_value("cosine"), str, where="here") == "cosine"
 
 
 def test_fields_go_to_the_groups_that_have_them_and_the_later_value_counts():

@@ -1,0 +1,108 @@
+"""Policies from disk, and the environments that they play in."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from offrl.cli.names import CAR_RACING, environment_factory
+from offrl.cli.request import Request, build_algorithm, find_checkpoint, read_request, run_of
+from offrl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from offrl.algorithms.algorithm import Algorithm
+    from offrl.envs import Env
+    from offrl.onnx_policy import OnnxPolicy
+    from offrl.policy import TorchPolicy
+
+
+class Trained(NamedTuple):
+    """A checkpoint, loaded."""
+
+    checkpoint: Path
+    request: Request
+    algorithm: Algorithm
+
+
+class Actor(NamedTuple):
+    """A policy, where it lies, and the environment that it plays in."""
+
+    policy: OnnxPolicy | TorchPolicy
+    path: Path
+    environment: str
+    make_env: partial[Env]
+    fps: int
+
+
+def load_trained(path: Path, algorithm: str | None, encoder: str | None, device: str | None) -> Trained:
+    """The policy of a run (its latest checkpoint) or of a checkpoint.
+
+    Raises:
+        RunError: it is neither, or damaged.
+        ConfigError: a class of the user's own that the user does not name, or no such device.
+    """
+    from offrl.checkpoint import load_policy
+    from offrl.fit import resolve_device
+
+    checkpoint = find_checkpoint(path)
+    request = read_request(run_of(checkpoint), algorithm, encoder)
+    assert request.task is not None  # a run's config.json holds it
+    model = build_algorithm(request, request.task).to(resolve_device(device or "auto"))
+    return Trained(checkpoint, request, load_policy(model, checkpoint))
+
+
+def load_actor(
+    path: Path,
+    *,
+    algorithm: str | None,
+    encoder: str | None,
+    device: str | None,
+    environment: str | None,
+    hud: str | None,
+    threshold: float | None = None,
+    epsilon: float = 0.0,
+    pictures: bool = False,
+) -> Actor:
+    """A run's policy, a checkpoint's or an ONNX file's, in the environment that is named or that its data is of.
+
+    Args:
+        path: of the run, the checkpoint or the file.
+        algorithm: a class of the user's own that the run was made with.
+        encoder: likewise.
+        device: of the networks; None for a GPU where there is one.
+        environment: a Gymnasium id; None for that of the run's data.
+        hud: CarRacing's bar; None as the policy was trained.
+        threshold: None for the policy's own.
+        epsilon: probability of a random action.
+        pictures: whether the environment is asked for pictures of itself.
+
+    Raises:
+        ConfigError: no environment is known, or a setting outside what is allowed.
+        RunError, ExportError: no policy there, or a damaged one.
+        SpecMismatchError: the environment is not the task that the policy was trained for.
+    """
+    from offrl import envs
+    from offrl.onnx_policy import APPLY_THRESHOLD, OnnxPolicy
+    from offrl.policy import TorchPolicy
+
+    policy: OnnxPolicy | TorchPolicy
+    if path.is_file() or path.suffix == ".onnx":
+        policy = OnnxPolicy(path, threshold=APPLY_THRESHOLD if threshold is None else threshold, epsilon=epsilon)
+    else:
+        trained = load_trained(path, algorithm, encoder, device)
+        policy = TorchPolicy(trained.algorithm, threshold=threshold, epsilon=epsilon)
+        path, environment = trained.checkpoint, environment or trained.request.gymnasium_id(path)
+    if environment is None:
+        raise ConfigError("no environment", where=path, expected="--env", mend=f"name it, such as --env {CAR_RACING}")
+    hud = hud or (policy.spec.hud if environment == CAR_RACING else None)
+    # CarRacing hands its pictures over with every step.
+    settings: dict[str, Any] = {"render_mode": "rgb_array"} if pictures and environment != CAR_RACING else {}
+    make_env = environment_factory(environment, hud, **settings)
+    with closing(make_env()) as env:
+        policy.spec.require_same(
+            envs.task_spec(env), where=environment, mend="take the environment that the policy was trained for"
+        )
+        fps = int(env.metadata.get("render_fps", 50))
+    return Actor(policy, path, environment, make_env, fps)

@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+from run_offrl import offrl, offrl_json
+
+
+@pytest.fixture(scope="session")
+def seeds(data, tmp_path_factory):
+    """A directory of three runs: two that differ in their seed, and another algorithm."""
+    root = tmp_path_factory.mktemp("seeds")
+    for name, *settings in (("bcq-0",), ("bcq-1", "--set", "seed=1"), ("bc", "--algorithm", "bc")):
+        common = ("--updates", 4, "--set", "log_period=2", "--set", "precision=fp32")
+        offrl("train", data, *common, *settings, "--run", root / name, "--quiet")
+    return root
+
+
+def test_plot_draws_runs_that_differ_in_their_seed_as_one_line(seeds, tmp_path):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "curves.png"
+    found = offrl_json("plot", seeds, "--out", out)
+    expected = {"bc": [str(seeds / "bc")], "bcq": [str(seeds / "bcq-0"), str(seeds / "bcq-1")]}
+    assert found == {"file": str(out), "groups": expected}
+    assert out.read_bytes().startswith(b"\x89PNG")
+    shown = offrl("plot", seeds / "bc", "--metric", "imitation_accuracy", "--metric", "loss", "--out", out).stdout
+    assert shown == f"{out}\nbc: {seeds / 'bc'}\n"
+    refused = offrl("plot", seeds, "--metric", "q", "--out", out, code=2).stderr
+    assert "bc has no 'q'; expected one of ['step', 'loss'" in refused
+
+
+def test_plot_along_an_episode_plays_what_evaluate_plays(trained, tmp_path):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "episode.png"
+    found = offrl_json("plot", trained["run"], "--episode", 11, "--out", out)
+    played = offrl_json("evaluate", trained["run"], "--episodes", 1, "--seed-start", 11, "--workers", 0)
+    assert (found["score"], found["length"]) == tuple(played["per_episode"][0][key] for key in ("score", "length"))
+    assert out.read_bytes().startswith(b"\x89PNG")
+    refused = offrl("plot", trained["run"], trained["run"], "--episode", 11, "--out", out, code=2).stderr
+    assert "2 runs beside --episode; expected one" in refused
+
+
+def test_record_films_the_episode_of_its_seed(trained, tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    out = tmp_path / "videos" / "v.mp4"
+    found = offrl_json("record", trained["run"], out, "--seed", 11)
+    (played,) = offrl_json("evaluate", trained["run"], "--episodes", 1, "--seed-start", 11, "--workers", 0)[
+        "per_episode"
+    ]
+    assert found == {"file": str(out), "seed": 11, "score": played["score"], "length": played["length"]}
+    assert b"ftyp" in out.read_bytes()[:16]
+    assert offrl_json("record", trained["run"], out, "--max-steps", 3)["length"] == 3
+
+
+def test_report_holds_evaluation_dataset_and_command(data, trained, tmp_path):
+    kept = Path(trained["run"]) / "evaluation.json"
+    offrl("evaluate", trained["run"], "--episodes", 2, "--workers", 0, "--out", kept, "--quiet")
+    found = offrl_json("report", trained["run"])
+    page = Path(found["file"]).read_text(encoding="utf-8")
+    assert found["file"] == str(Path(trained["run"], "report.html"))
+    assert found["with_dataset"]
+    assert f"offrl train {data} --algorithm bcq" in page
+    assert "Mean score, BCQ" in page
+    assert "Episodes by return" in page
+
+
+def test_report_without_the_dataset_says_so_or_takes_the_one_it_is_told(data, seeds, tmp_path):
+    out = tmp_path / "report.html"
+    run = tmp_path / "moved"
+    run.mkdir()
+    config = json.loads((seeds / "bc" / "config.json").read_text())
+    config["notes"] = {}  # as of a run made in Python
+    (run / "config.json").write_text(json.dumps(config))
+    assert not offrl_json("report", run, "--out", out)["with_dataset"]
+    assert "offrl train DIRECTORY --algorithm bc" in out.read_text()
+    assert offrl_json("report", run, "--out", out, "--data", data)["with_dataset"]
+
+    other = tmp_path / "other"
+    offrl("collect", "CartPole-v1", other, "--transitions", 20, "--seed", 1, "--workers", 1, "--quiet")
+    assert "which the run was trained on" in offrl("report", run, "--data", other, code=2).stderr
+    config["notes"] = {"data": str(other)}
+    (run / "config.json").write_text(json.dumps(config))
+    replaced = offrl("report", run, "--out", out, "--json")
+    assert replaced.stderr.startswith("warning: without the dataset: ")
+    assert not json.loads(replaced.stdout)["with_dataset"]
+
+
+def test_report_of_several_runs_has_a_command_for_each(seeds, tmp_path):
+    out = tmp_path / "report.html"
+    offrl("report", seeds, "--out", out, "--quiet")
+    page = out.read_text()
+    assert page.count("<pre>offrl train ") == 3
+    assert page.count('class="key c') == 3

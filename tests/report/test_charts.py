@@ -1,0 +1,88 @@
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from offrl.report.charts import dot_chart, histogram, line_chart
+
+
+def parsed(chart):
+    return ElementTree.fromstring(chart)
+
+
+def of_class(root, name):
+    return [each for each in root.iter() if name in each.get("class", "").split()]
+
+
+def words(root, kind):
+    return [each.text for each in of_class(root, kind)]
+
+
+def points(path):
+    return [tuple(map(float, pair.split(","))) for pair in path.get("d")[1:].split()]
+
+
+def test_lines_run_from_the_lowest_left_to_the_highest_right():
+    root = parsed(line_chart({"a": ([0, 50, 100], [1.0, 2.0, 3.0])}, "loss", {"a": 0}))
+    (line,) = of_class(root, "line")
+    (x0, y0), (x1, y1), (x2, y2) = points(line)
+    assert (x0, x2) == (60, 446)  # the margins
+    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1)
+    assert y1 == pytest.approx((y0 + y2) / 2, abs=0.1)
+    assert 10 < y2 < y0 < 194
+    assert words(root, "tick") == ["1", "1.5", "2", "2.5", "3", "0", "20", "40", "60", "80", "100"]
+
+
+def test_each_line_has_its_own_colour_raw_and_smoothed():
+    root = parsed(line_chart({"a": ([1, 2], [0, 1]), "b": ([1, 2], [1, 0])}, "q", {"b": 3, "a": 1}))
+    assert [path.get("class") for path in of_class(root, "raw")] == ["raw c1", "raw c3"]
+    assert [path.get("class") for path in of_class(root, "line")] == ["line c1", "line c3"]
+
+
+def test_one_spike_does_not_flatten_the_rest():
+    values = np.ones(1000)
+    values[::2] = 2.0
+    values[500] = 1e9
+    root = parsed(line_chart({"a": (np.arange(1000), values)}, "loss", {"a": 0}))
+    assert all(y >= 9.9 for _, y in points(of_class(root, "raw")[0]))  # the spike is cut off at the top
+
+
+@pytest.mark.parametrize(
+    "values", [[2.0, 2.0], [0.0, 0.0], [np.nan, 1.0], [np.nan, np.nan], [1e-9, 2e-9], [1e12, 3e12]]
+)
+def test_any_values_can_be_drawn(values):
+    chart = line_chart({"a": ([1, 2], values)}, "loss", {"a": 0})
+    assert "nan" not in chart
+    assert parsed(chart).get("role") == "img"
+
+
+def test_a_single_point_and_many_points_can_be_drawn():
+    assert parsed(line_chart({"a": ([1], [1.0])}, "loss", {"a": 0})) is not None
+    long = parsed(line_chart({"a": (np.arange(100_000), np.arange(100_000.0))}, "loss", {"a": 0}))
+    assert len(points(of_class(long, "line")[0])) == 300
+
+
+def test_every_episode_is_a_dot_at_its_score():
+    root = parsed(dot_chart({"BC <1>": [0.0, 100.0], "BCQ": [50.0]}, "scores", {"BC <1>": 0, "BCQ": 1}, reference=50.0))
+    low, high, middle = (float(dot.get("cx")) for dot in of_class(root, "dot"))
+    assert low < middle < high
+    assert middle == pytest.approx((low + high) / 2)
+    assert [dot.get("class") for dot in of_class(root, "dot")] == ["dot c0", "dot c0", "dot c1"]
+    assert [float(mean.get("cx")) for mean in of_class(root, "mean")] == pytest.approx([middle, middle])
+    assert float(of_class(root, "reference")[0].get("x1")) == pytest.approx(middle)
+    assert words(root, "label") == ["BC <1>: 50.0 [0.0, 100.0]", "BCQ: 50.0 [50.0, 50.0]"]
+
+
+def test_bars_stand_for_all_values():
+    root = parsed(histogram([0.0, 0.0, 0.0, 10.0], "returns", "return"))
+    heights = [float(bar.get("height")) for bar in of_class(root, "bar")]
+    assert len(heights) == 5
+    assert heights[0] == pytest.approx(3 * heights[-1], abs=0.01)
+    assert heights[1:-1] == [0, 0, 0]
+    assert words(root, "tick")[:4] == ["0", "1", "2", "3"]  # whole numbers of episodes
+    assert words(root, "axis") == ["return"]
+
+
+def test_colours_are_left_to_the_page():
+    assert not re.search("#[0-9a-f]{3}|rgb|style=", dot_chart({"a": [1.0]}, "scores", {"a": 0}))

@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from offrl.errors import RunError
+from offrl.report.record import read_record
+
+
+def test_a_run_with_its_evaluation(run):
+    record = read_record(run)
+    (trained,) = record.runs
+    assert (trained.label, trained.updates, trained.seconds) == ("BCQ", 200, 100 / 50 + 100 / 25)
+    assert record.best == "BCQ"
+    assert record.evaluations["BCQ"].scores == (100.0, 300.0)
+    assert record.evaluations["BCQ"].finished == ()
+    assert (record.task, record.dataset_mean, record.videos) == ("CartPole-v1", None, ())
+
+
+def test_the_examples_directory(example):
+    record = read_record(example)
+    assert [run.label for run in record.runs] == ["BC", "BCQ"]
+    assert record.algorithms == ["BC", "BCQ"]
+    assert record.best == "BCQ"
+    assert record.evaluations["BCQ"].finished == (False, True)
+    assert tuple(record.dataset_mean) == (120.0, 110.0, 130.0)
+    assert [path.name for path in record.videos] == ["bcq-best.mp4"]
+    assert [path.name for path in record.dataset_plots] == ["dataset_returns.png"]
+
+
+def test_runs_side_by_side_with_an_evaluation_each(example, run):
+    (example / "evaluation.json").unlink()
+    (example / "bcq" / "evaluation.json").write_bytes((run / "evaluation.json").read_bytes())
+    assert list(read_record(example).evaluations) == ["BCQ"]
+
+
+def test_a_run_that_has_just_begun(run):
+    for name in ("metrics.csv", "timings.csv", "evaluation.json", "environment.json"):
+        (run / name).unlink()
+    record = read_record(run)
+    assert (record.runs[0].updates, record.runs[0].seconds, record.best) == (0, 0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", r"evaluation\.json: damaged"),
+        ("[]", r"evaluation\.json: damaged; expected a JSON object"),
+        (json.dumps({"a": 1}), "KeyError: 'per_episode'.*offrl evaluate --out"),
+        (json.dumps({"per_episode": []}), "no episodes"),
+        (json.dumps({"per_episode": [{"seed": 1}]}), "KeyError: 'score'"),
+        (json.dumps({"per_episode": [1], "x": 1}), "TypeError"),
+        (json.dumps({"policies": {"BC": 3}}), "TypeError"),
+        (json.dumps({"policies": {}, "dataset": {"mean": "high"}}), "dataset: "),
+    ],
+)
+def test_damaged_evaluations_are_refused(run, content, says):
+    (run / "evaluation.json").write_text(content)
+    with pytest.raises(RunError, match=says):
+        read_record(run)
+
+
+def test_a_directory_without_runs_is_refused(tmp_path):
+    with pytest.raises(RunError, match="no run here"):
+        read_record(tmp_path)

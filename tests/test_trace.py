@@ -1,0 +1,40 @@
+from functools import partial
+
+import numpy as np
+import torch
+
+from offrl import DiscreteBCQ, DiscreteBCQConfig, TorchPolicy, envs
+from offrl.evaluate import evaluate
+from offrl.spec import TaskSpec, default_action_names
+from offrl.trace import trace_episode
+
+CART_POLE = partial(envs.make, "CartPole-v1")
+
+
+def policy(threshold):
+    spec = TaskSpec.vector(4, default_action_names(2))
+    return TorchPolicy(DiscreteBCQ(spec, DiscreteBCQConfig(threshold=threshold), seed=1))
+
+
+def test_a_trace_is_the_episode_that_evaluation_plays():
+    acting = policy(0.3)
+    trace = trace_episode(acting, CART_POLE, seed=7)
+    played = evaluate(acting, CART_POLE, [7], workers=0)
+    assert (trace.score, len(trace.actions)) == (played.scores[0], played.lengths[0])
+    assert trace.scores.shape == trace.allowed.shape == (len(trace.actions), 2)
+
+
+def test_a_trace_explains_every_action():
+    trace = trace_episode(policy(0.9), CART_POLE, seed=7)
+    best_allowed = np.where(trace.allowed, trace.scores, -np.inf).argmax(axis=1)
+    assert trace.actions.tolist() == best_allowed.tolist()
+    assert trace_episode(policy(0.0), CART_POLE, seed=7).allowed.all()
+
+
+def test_the_first_scores_are_those_of_the_first_observation():
+    acting = policy(0.3)
+    env = CART_POLE()
+    observation, _ = env.reset(seed=3)
+    with torch.inference_mode():
+        expected = acting.algorithm(torch.from_numpy(observation[None])).scores[0].numpy()
+    np.testing.assert_array_equal(trace_episode(acting, CART_POLE, seed=3).scores[0], expected)
