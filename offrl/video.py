@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
 from offrl.errors import ConfigError, missing_dependency
@@ -91,7 +92,10 @@ def _frame(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> NDArray[np.uin
     """The picture to show: RGB uint8 [H, W, 3], enlarged if small, with even sides (yuv420p needs them)."""
     frame = info.get("rgb")
     if frame is None:
-        frame = env.render() if env.render_mode == "rgb_array" else None
+        try:
+            frame = env.render() if env.render_mode == "rgb_array" else None
+        except DependencyNotInstalled as error:
+            raise missing_dependency("pygame", "carracing", "record_episode") from error
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ConfigError(
             "the environment gives no pictures",
