@@ -123,6 +123,9 @@ def _benchmark(name: str) -> str:
         return f"No result is kept in this checkout. Make it: `python -m benchmarks {name}`."
     result = json.loads(path.read_text(encoding="utf-8"))
     policies = result.get("policies") or {"BCQ": result["BCQ"]}
+    for again in sorted(path.parent.glob("bcq-acting-*.json")):
+        found = json.loads(again.read_text(encoding="utf-8"))
+        policies[f"BCQ, the same weights acting with threshold {found['threshold']}"] = found["BCQ"]
     dataset = result.get("dataset") or {"mean": result["dataset_mean"]["mean"], **_interval(result["dataset_mean"])}
     rows = [_score_row("the dataset", dataset), *(_score_row(policy, score) for policy, score in policies.items())]
     head = ("", "mean return", "95 % interval", "median", "episodes", "finished laps")
