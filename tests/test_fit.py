@@ -4,7 +4,7 @@ import signal
 
 import pytest
 import torch
-from conftest import ToyReplay
+from toy_replay import ToyReplay
 
 from offrl.algorithms.bcq import DiscreteBCQ, DiscreteBCQConfig
 from offrl.batch import Batch
