@@ -186,8 +186,7 @@ def test_settings_and_fingerprint_are_for_the_runs_records(tmp_path):
         "discount": 0.9,
         "reward_scale": 0.1,
         "seed": 4,
-        "tier": "mmap",
-    }
+    }  # not the tier, which changes no batch
     assert len(replay.fingerprint) == 64
 
 
