@@ -9,8 +9,9 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from offrl import BC, Algorithm, DiscreteBCQ, FitConfig, TorchPolicy, evaluate, fit
+from offrl import BC, Algorithm, DiscreteBCQ, FitConfig, LearnerConfig, TorchPolicy, evaluate, fit
 from offrl.algorithms.algorithm import PolicyOutput
+from offrl.encoders import seeded
 from offrl.envs import task_spec
 from offrl.export import export_onnx, verify_onnx
 from offrl.losses import imitation_loss
@@ -88,7 +89,8 @@ class OwnAlgorithm(Algorithm):
 
     def __init__(self, spec):
         super().__init__(spec, OwnConfig())
-        self.network = nn.Linear(spec.observation_shape[0], spec.num_actions)
+        with seeded(0):
+            self.network = nn.Linear(spec.observation_shape[0], spec.num_actions)
 
     def loss(self, batch):
         logits = self.network(batch.observation)
@@ -120,7 +122,8 @@ def test_own_environment_and_own_policy():
 )
 def test_own_replay_trains_own_parts_to_a_policy_that_is_exported(make, tmp_path):
     replay = OwnReplay()
-    learner = fit(make(replay.spec), replay, FitConfig(updates=400), run=tmp_path / "run", loggers=[])
+    settings = LearnerConfig(learning_rate=1e-2)
+    learner = fit(make(replay.spec), replay, FitConfig(updates=400), learner=settings, run=tmp_path / "run", loggers=[])
     algorithm = learner.snapshot()
     assert evaluate(TorchPolicy(algorithm), Line, [0], workers=0).lengths == (3,)
     path = export_onnx(algorithm, tmp_path / "own.onnx", contract="uint8")
