@@ -1,4 +1,4 @@
-"""The command: python -m benchmarks demo|full|threshold|cartpole|readme."""
+"""The command: python -m benchmarks NAME; `python -m benchmarks --help` lists them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import click
 
 from benchmarks.cartpole import cartpole
 from benchmarks.demo import demo, full
+from benchmarks.identity import identity
 from benchmarks.readme import readme
+from benchmarks.speed import collection, environment, evaluation
 from benchmarks.threshold import threshold
 
 
@@ -15,7 +17,7 @@ def main() -> None:
     """Groups the benchmarks."""
 
 
-for command in (demo, full, threshold, cartpole, readme):
+for command in (demo, full, threshold, cartpole, environment, evaluation, collection, identity, readme):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -147,6 +147,37 @@ def _benchmark(name: str) -> str:
     return "\n\n".join(parts)
 
 
+def speed(name: str) -> str:
+    """A kept measurement of speed: both ways, their ratio, how it was made."""
+    path = RESULTS / "speed" / f"{name}.json"
+    if not path.is_file():
+        return f"No result is kept in this checkout. Make it: `python -m benchmarks {name}`."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [(label, f"{rate:,.0f}") for label, rate in found["rows"].items()]
+    return "\n\n".join(
+        [
+            f"**{found['ratio']:.2f} times**: {found['ratio_of']}.",
+            _table(("", found["unit"]), rows),
+            f"`{found['command']}`: {found['notes']}. {_machine(found['machine'])}.",
+        ]
+    )
+
+
+def identity() -> str:
+    """What the byte-for-byte comparison of CarRacing's frames found, for each version of Gymnasium."""
+    path = RESULTS / "identity.json"
+    if not path.is_file():
+        return "No result is kept in this checkout. Make it: `python -m benchmarks identity`."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        (f"{result['gymnasium']}", name, str(way["tracks"]), str(result["steps"]), str(len(way["different"])))
+        for result in found["versions"]
+        for name, way in result["ways"].items()
+    ]
+    head = ("Gymnasium", "actions", "tracks", "steps on each", "tracks with any difference")
+    return f"{_table(head, rows)}\n\n`{found['command']}`. {_machine(found['machine'])}."
+
+
 def _interval(mean: Mapping[str, float]) -> dict[str, list[float]]:
     return {"interval_95": [mean["low"], mean["high"]]}
 
@@ -162,16 +193,19 @@ def _origin(result: Mapping[str, Any], policies: Mapping[str, Any]) -> str:
     """How a result was made: command, seeds, time, machine, versions."""
     seeds = [episode["seed"] for episode in next(iter(policies.values()))["per_episode"]]
     minutes = result.get("minutes_from_an_empty_folder", result.get("seconds", 0) / 60)
-    machine = result["machine"]
-    where = machine["gpu"] or f"{machine['cores']} cores ({machine['processor']})"
-    names = ("offrl", "torch", "gymnasium", "numpy")
-    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in names if name in machine["versions"])
     size = result.get("size")
     sizes = f"{size['transitions']:,} transitions, {size['updates']:,} updates. " if size else ""
     return (
         f"`{result['command']}`: {sizes}Seeds {min(seeds):,} to {max(seeds):,}. "
-        f"{minutes:.1f} minutes in all on {where}; Python {machine['python']}, {versions}."
+        f"{minutes:.1f} minutes in all. {_machine(result['machine'])}."
     )
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    where = machine["gpu"] or f"{machine['cores']} cores ({machine['processor']})"
+    names = ("offrl", "torch", "gymnasium", "numpy")
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in names if name in machine["versions"])
+    return f"{where}; Python {machine['python']}, {versions}"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -188,7 +222,9 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "actions": actions,
     "benchmarks": benchmarks,
     "commands": commands,
+    "identity": identity,
     "public-names": public_names,
     "settings": settings,
+    "speed": speed,
     "verified-versions": verified_versions,
 }

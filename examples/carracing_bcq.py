@@ -41,14 +41,12 @@ class Size:
     updates: int
     episodes: int
     log_period: int = 100
-    acting_threshold: float = 0.3
 
 
 SIZES = {
     "fast": Size(transitions=2_000, updates=60, episodes=2, log_period=10),
     "demo": Size(transitions=60_000, updates=7_000, episodes=20),
-    # The threshold to act with was chosen among 0.3, 0.6 and 0.9 on 40 of `offrl.evaluate.TUNING_SEEDS`.
-    "full": Size(transitions=300_000, updates=20_000, episodes=100, acting_threshold=0.9),
+    "full": Size(transitions=300_000, updates=25_000, episodes=100),
 }
 NUM_ENVS = 20
 
@@ -154,8 +152,7 @@ def run_all(size_name: str | None, data: Path | None, runs: Path, device: str, s
     plot_directory = run / "plots"
     dataset = show_data(replay, plot_directory)
 
-    config = offrl.DiscreteBCQConfig(acting_threshold=size.acting_threshold)
-    bcq = train(offrl.DiscreteBCQ(replay.spec, config, seed=seed), replay, directory, size, run / "bcq", where)
+    bcq = train(offrl.DiscreteBCQ(replay.spec, seed=seed), replay, directory, size, run / "bcq", where)
     bc = train(offrl.BC(replay.spec, seed=seed), replay, directory, size, run / "bc", where)
 
     make_env = partial(car_racing.make, hud=replay.spec.hud or "visible")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
 import warnings
 from typing import Any, Literal
@@ -17,11 +18,17 @@ from offrl.errors import ConfigError, missing_dependency
 from offrl.spec import TaskSpec
 
 ENV_ID = "CarRacing-v3"
+FAST_ENV_ID = "offrl/CarRacing-v3"
+"""CarRacing-v3 with Gymnasium's own spaces and options, drawn faster: `gymnasium.make("offrl.envs:offrl/CarRacing-v3")`.
+
+On a Gymnasium version that is not among `VERIFIED_VERSIONS` it is Gymnasium's own.
+"""
 VERIFIED_VERSIONS = ("1.2.3", "1.4.0")
 """Gymnasium versions whose own frames `FastCarRacing` was seen to reproduce byte for byte.
 
 The two differ from each other in the digits of the score: 1.2.3 cuts its fraction off, 1.4.0 rounds it.
 """
+FAST_ENTRY_POINT = "offrl.envs.fast_car_racing:FastCarRacing"
 HUD_ROWS = slice(84, None)
 """The rows of the 96 x 96 frame that show speed, wheels, steering, spin and the score."""
 
@@ -95,8 +102,8 @@ def make(
 def _base(fast: bool, render_mode: str | None, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     env_spec = copy.deepcopy(gymnasium.spec(ENV_ID))
     if fast and gymnasium.__version__ in VERIFIED_VERSIONS:
-        env_spec.entry_point = "offrl.envs.fast_car_racing:FastCarRacing"
-    elif fast:
+        env_spec.entry_point = FAST_ENTRY_POINT
+    elif fast and multiprocessing.parent_process() is None:  # worker processes need not say it again
         warnings.warn(
             f"Gymnasium {gymnasium.__version__} draws CarRacing itself, several times slower: the fast drawing is "
             f"verified for {', '.join(VERIFIED_VERSIONS)}",

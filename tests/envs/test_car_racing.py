@@ -83,6 +83,19 @@ def test_an_unverified_gymnasium_draws_itself_and_says_so(monkeypatch):
     assert type(car_racing.make(fast=False).unwrapped).__name__ == "CarRacing"
 
 
+def test_gymnasium_makes_it_by_name_with_its_own_spaces_and_options():
+    env = gymnasium.make("offrl.envs:offrl/CarRacing-v3", continuous=False, domain_randomize=True)
+    theirs = gymnasium.make("CarRacing-v3", continuous=False, domain_randomize=True)
+    assert type(env.unwrapped).__name__ == "FastCarRacing"
+    assert env.spec.max_episode_steps == theirs.spec.max_episode_steps == 1000
+    assert (env.action_space, env.observation_space) == (theirs.action_space, theirs.observation_space)
+    np.testing.assert_array_equal(env.reset(seed=5)[0], theirs.reset(seed=5)[0])
+    for action in (3, 3, 1, 4):
+        (frame, *ours), (their_frame, *expected) = env.step(action), theirs.step(action)
+        np.testing.assert_array_equal(frame, their_frame)
+        assert ours == expected
+
+
 def test_without_box2d_the_error_gives_the_command(monkeypatch):
     for name in [n for n in sys.modules if n.startswith(("Box2D", "gymnasium.envs.box2d", "offrl.envs.fast_car"))]:
         monkeypatch.delitem(sys.modules, name)
