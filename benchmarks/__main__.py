@@ -7,9 +7,9 @@ import click
 from benchmarks.cartpole import cartpole
 from benchmarks.demo import demo, full
 from benchmarks.identity import identity
+from benchmarks.memory import memory
 from benchmarks.readme import readme
 from benchmarks.speed import collection, environment, evaluation
-from benchmarks.threshold import threshold
 
 
 @click.group(help="Makes the figures under benchmarks/results/.")
@@ -17,7 +17,7 @@ def main() -> None:
     """Groups the benchmarks."""
 
 
-for command in (demo, full, threshold, cartpole, environment, evaluation, collection, identity, readme):
+for command in (demo, full, cartpole, environment, evaluation, collection, identity, memory, readme):
     main.add_command(command)
 
 if __name__ == "__main__":

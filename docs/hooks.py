@@ -123,9 +123,6 @@ def _benchmark(name: str) -> str:
         return f"No result is kept in this checkout. Make it: `python -m benchmarks {name}`."
     result = json.loads(path.read_text(encoding="utf-8"))
     policies = result.get("policies") or {"BCQ": result["BCQ"]}
-    for again in sorted(path.parent.glob("bcq-acting-*.json")):
-        found = json.loads(again.read_text(encoding="utf-8"))
-        policies[f"BCQ, the same weights acting with threshold {found['threshold']}"] = found["BCQ"]
     dataset = result.get("dataset") or {"mean": result["dataset_mean"]["mean"], **_interval(result["dataset_mean"])}
     rows = [_score_row("the dataset", dataset), *(_score_row(policy, score) for policy, score in policies.items())]
     head = ("", "mean return", "95 % interval", "median", "episodes", "finished laps")
@@ -178,6 +175,19 @@ def identity() -> str:
     return f"{_table(head, rows)}\n\n`{found['command']}`. {_machine(found['machine'])}."
 
 
+def memory() -> str:
+    """What many resets of CarRacing leave in memory."""
+    path = RESULTS / "memory.json"
+    if not path.is_file():
+        return "No result is kept in this checkout. Make it: `python -m benchmarks memory`."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        (f"`{name}`", f"{row['before_mib']:.1f}", f"{row['grown_mib']:+.2f}") for name, row in found["rows"].items()
+    ]
+    head = ("", "resident MiB before", f"MiB grown by {found['resets']} resets")
+    return f"{_table(head, rows)}\n\n`{found['command']}`. {_machine(found['machine'])}."
+
+
 def _interval(mean: Mapping[str, float]) -> dict[str, list[float]]:
     return {"interval_95": [mean["low"], mean["high"]]}
 
@@ -223,6 +233,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "benchmarks": benchmarks,
     "commands": commands,
     "identity": identity,
+    "memory": memory,
     "public-names": public_names,
     "settings": settings,
     "speed": speed,

@@ -31,23 +31,18 @@ class DiscreteBCQConfig:
     Attributes:
         threshold: an action is allowed if it is more than this many times as likely as the likeliest, in [0, 1);
             0 allows all (double DQN), close to 1 leaves the imitator's choice (behaviour cloning).
-        acting_threshold: what the trained policy acts with, in [0, 1); None takes `threshold`. A higher one stays
-            closer to the data where q is not to be trusted.
         logit_penalty: weight of the mean squared logit, 0 or more.
         initialisation: how weights begin, see `offrl.encoders.initialise`.
     """
 
     threshold: float = 0.3
-    acting_threshold: float | None = None
     logit_penalty: float = 0.01
     initialisation: Initialisation = "default"
 
     def __post_init__(self) -> None:
         require_initialisation(self.initialisation)
-        for name in ("threshold", "acting_threshold"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ConfigError(f"{value}", where=f"DiscreteBCQConfig.{name}", expected="0 <= threshold < 1")
+        if not 0 <= self.threshold < 1:
+            raise ConfigError(f"{self.threshold}", where="DiscreteBCQConfig.threshold", expected="0 <= threshold < 1")
         if self.logit_penalty < 0:
             raise ConfigError(f"{self.logit_penalty}", where="DiscreteBCQConfig.logit_penalty", expected="0 or more")
 
@@ -67,7 +62,7 @@ class DiscreteBCQ(Algorithm):
     ) -> None:
         config = DiscreteBCQConfig() if config is None else config
         super().__init__(spec, config)
-        self.threshold = config.threshold if config.acting_threshold is None else config.acting_threshold
+        self.threshold = config.threshold
         with seeded(seed):
             self.encoder = encoder(spec.observation_shape)
             self.q_head = Head(feature_dim(self.encoder), spec.num_actions)

@@ -166,12 +166,6 @@ def test_threshold_close_to_1_is_the_imitator():
     assert bcq.loss(make_batch())[1]["allowed_actions"] == 1
 
 
-def test_the_acting_threshold_changes_the_policy_and_not_the_loss():
-    same, other = make_bcq(threshold=0.3), make_bcq(threshold=0.3, acting_threshold=0.9)
-    assert torch.equal(same.loss(make_batch())[0], other.loss(make_batch())[0])
-    assert (same.threshold, other.threshold) == (0.3, 0.9)
-
-
 def test_what_the_task_forbids_is_not_chosen_for_the_target():
     batch = make_batch()
     legal = torch.ones(len(batch.action), NUM_ACTIONS, dtype=torch.bool)
@@ -184,9 +178,7 @@ def test_what_the_task_forbids_is_not_chosen_for_the_target():
     assert only_first == 1
 
 
-@pytest.mark.parametrize(
-    "settings", [{"threshold": 1.0}, {"threshold": -0.1}, {"acting_threshold": 1.0}, {"logit_penalty": -1}]
-)
+@pytest.mark.parametrize("settings", [{"threshold": 1.0}, {"threshold": -0.1}, {"logit_penalty": -1}])
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError, match=f"DiscreteBCQConfig.{next(iter(settings))}: .*expected"):
         DiscreteBCQConfig(**settings)
