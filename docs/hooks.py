@@ -24,6 +24,11 @@ PLOTS = {
     "scores": "Every episode's return, its mean and 95 % interval, for each policy",
     "dataset_returns": "Histogram of the returns of the dataset's episodes",
 }
+CARD_PLOTS = {
+    "returns": "Histogram of the returns",
+    "actions": "Use of each action",
+    "samples": "Stacks of frames and their actions",
+}
 _MARKER = re.compile(r"^<!-- offrl: ([\w-]+) ?(\S*) -->$", re.MULTILINE)
 
 
@@ -41,6 +46,8 @@ def on_files(files: Any, config: Any) -> Any:
             path = RESULTS / name / "plots" / f"{plot}.png"
             if path.is_file():
                 files.append(File.generated(config, f"benchmarks/{name}/{plot}.png", abs_src_path=str(path)))
+    for path in sorted(RESULTS.glob("datasets/*/*.png")):
+        files.append(File.generated(config, f"benchmarks/{path.relative_to(RESULTS)}", abs_src_path=str(path)))
     return files
 
 
@@ -175,6 +182,42 @@ def identity() -> str:
     return f"{_table(head, rows)}\n\n`{found['command']}`. {_machine(found['machine'])}."
 
 
+def dataset_cards() -> str:
+    """What is in each standard dataset, with pictures."""
+    from offrl.recipes import RECIPES
+
+    parts = []
+    for name, recipe in RECIPES.items():
+        folder = name.replace("/", "-")
+        parts.append(f"### {name}\n\n{recipe.description.capitalize()}.")
+        path = RESULTS / "datasets" / folder / "card.json"
+        if not path.is_file():
+            parts.append(f"No card is kept in this checkout. Make it: `python -m benchmarks datasets {name}`.")
+            continue
+        card = json.loads(path.read_text(encoding="utf-8"))
+        parts.append(
+            f"Mean return **{card['mean']['mean']:.0f}** (95 % interval {card['mean']['low']:.0f} to "
+            f"{card['mean']['high']:.0f}), median {card['median']:.0f}, {card['share_over_900']:.0%} of the episodes "
+            f"over 900; {card['episodes']} episodes, {card['transitions']:,} transitions, {card['terminated']} "
+            f"terminated and {card['truncated']} truncated. `{card['command']}`."
+        )
+        parts += [f"![{text} of {name}](benchmarks/datasets/{folder}/{plot}.png)" for plot, text in CARD_PLOTS.items()]
+    return "\n\n".join(parts)
+
+
+def recipes() -> str:
+    """The standard datasets in a table."""
+    from offrl.recipes import RECIPES
+
+    rows = []
+    for name, recipe in RECIPES.items():
+        path = RESULTS / "datasets" / name.replace("/", "-") / "card.json"
+        card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        figures = (f"{card['mean']['mean']:.0f}", f"{card['share_over_900']:.0%}") if card else ("", "")
+        rows.append((f"`{name}`", recipe.description, *figures))
+    return _table(("name", "what plays", "mean return", "episodes over 900"), rows)
+
+
 def memory() -> str:
     """What many resets of CarRacing leave in memory."""
     path = RESULTS / "memory.json"
@@ -232,9 +275,11 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "actions": actions,
     "benchmarks": benchmarks,
     "commands": commands,
+    "dataset-cards": dataset_cards,
     "identity": identity,
     "memory": memory,
     "public-names": public_names,
+    "recipes": recipes,
     "settings": settings,
     "speed": speed,
     "verified-versions": verified_versions,

@@ -19,7 +19,11 @@ from offrl.losses import bootstrap_target, select_action, td_loss
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of CRR: an action is imitated where its advantage exceeds `margin`."""
+    """Settings of CRR.
+
+    Attributes:
+        margin: an action is imitated where its advantage exceeds this.
+    """
 
     margin: float = 0.0
 

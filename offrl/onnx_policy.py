@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offrl.errors import ConfigError, ExportError, SpecMismatchError
-from offrl.losses import greedy_actions
-from offrl.policy import explore
+from offrl.losses import likely_actions
+from offrl.policy import Choices, explore
 from offrl.spec import TaskSpec
 
 APPLY_THRESHOLD = 0.3
@@ -29,6 +31,14 @@ OUTPUTS: dict[str, tuple[str, ...]] = {"float": ("q", "logits"), "uint8": ("acti
 
 class OnnxFile:
     """A file that `export_onnx` wrote, ready to run on raw observations.
+
+    Attributes:
+        path: as given.
+        contract: "float" or "uint8".
+        spec: the task.
+        algorithm_threshold: what the policy was exported with, which `APPLY_THRESHOLD` stands for in the file.
+        names: of the outputs.
+        runtime: what runs the file, with its version: onnxruntime where installed, else onnx's reference evaluator.
 
     Raises:
         ExportError: the file is missing, not ONNX, or not one of ours.
@@ -59,6 +69,10 @@ class OnnxFile:
             spec = json.loads(properties.get("task_spec", ""))
         except json.JSONDecodeError as error:
             raise ExportError(f"metadata task_spec is not JSON ({error})", where=path, mend=mend) from error
+        self.algorithm_threshold = _parse_threshold(properties.get("algorithm_threshold", ""))
+        if not 0 <= self.algorithm_threshold < 1:
+            found = properties.get("algorithm_threshold")
+            raise ExportError(f"metadata algorithm_threshold is {found!r}", where=path, expected="0 to 1", mend=mend)
         self.path = Path(path)
         self.contract = contract
         self.spec = TaskSpec.from_dict(spec, where=path)
@@ -84,8 +98,19 @@ class OnnxFile:
         self.check(observation)
         if self.contract == "float":
             observation = self.spec.normalise(torch.tensor(observation)).numpy()
+        return self.run_as_they_are(observation)
+
+    def run_as_they_are(self, observation: NDArray[Any]) -> dict[str, Tensor]:
+        """The outputs by name, for what the file itself takes: in the float contract, normalised observations."""
         outputs = self._session.run(list(self.names), {INPUT: observation})
         return {name: torch.from_numpy(output) for name, output in zip(self.names, outputs, strict=True)}
+
+
+def _parse_threshold(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _open_session(model: onnx.ModelProto, path: str | Path) -> tuple[str, Any]:
@@ -109,33 +134,52 @@ class OnnxPolicy:
 
     Args:
         path: a file written by `offrl.export.export_onnx`.
-        threshold: on the softmax of the file's logits, which are scaled so that 0.3 is right.
+        threshold: as TorchPolicy's, in [0, 1); None takes the algorithm's own. The file's logits are scaled so that
+            0.3 on them stands for the algorithm's own threshold; any other is scaled alike before it is applied.
         epsilon: probability of a uniformly random action; drawn as TorchPolicy draws them.
         seed: of the random actions.
 
     Attributes:
         spec: the task.
+        threshold: on the algorithm's own logits.
         runtime: what runs the file, with its version: onnxruntime where installed, else onnx's reference evaluator.
 
     Raises:
-        ConfigError: threshold or epsilon outside what is allowed.
+        ConfigError: threshold or epsilon outside what is allowed; or a threshold over 0 for a file that was exported
+            with threshold 0, which holds no logits.
         ExportError: the file is missing, not ONNX, or not one of ours.
         SpecMismatchError: the task spec in its metadata cannot be read.
     """
 
     def __init__(
-        self, path: str | Path, *, threshold: float = APPLY_THRESHOLD, epsilon: float = 0.0, seed: int = 0
+        self, path: str | Path, *, threshold: float | None = None, epsilon: float = 0.0, seed: int = 0
     ) -> None:
-        if not 0 <= threshold < 1:
-            raise ConfigError(f"{threshold}", where="OnnxPolicy.threshold", expected="0 <= threshold < 1")
         if not 0 <= epsilon <= 1:
             raise ConfigError(f"{epsilon}", where="OnnxPolicy.epsilon", expected="0 <= epsilon <= 1")
         self._file = OnnxFile(path)
         self.spec = self._file.spec
         self.runtime = self._file.runtime
-        self.threshold = threshold
         self.epsilon = epsilon
-        self._rng = np.random.default_rng(seed)
+        self.seed = seed
+        self._begin(self._file.algorithm_threshold if threshold is None else threshold)
+
+    def _begin(self, threshold: float) -> None:
+        if not 0 <= threshold < 1:
+            raise ConfigError(f"{threshold}", where="OnnxPolicy.threshold", expected="0 <= threshold < 1")
+        own = self._file.algorithm_threshold
+        if own == 0 < threshold:
+            raise ConfigError(
+                f"{threshold} for {self._file.path}, which was exported with threshold 0 and without logits",
+                where="OnnxPolicy.threshold",
+                expected="0",
+                mend="take the checkpoint, or export it with a threshold to act with",
+            )
+        self.threshold = threshold
+        if threshold == own:
+            self._applied = APPLY_THRESHOLD
+        else:  # logits are scaled by log 0.3 / log own, so thresholds, which are compared with exp, are raised to it
+            self._applied = threshold ** (math.log(APPLY_THRESHOLD) / math.log(own)) if threshold > 0 else 0.0
+        self._rng = np.random.default_rng(self.seed)
 
     def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
         """Actions [N] for raw observations [N, ...].
@@ -143,6 +187,23 @@ class OnnxPolicy:
         Raises:
             SpecMismatchError: observations of another shape or dtype than the task's.
         """
+        return explore(self.choices(observation).greedy(), self.spec.num_actions, self.epsilon, self._rng)
+
+    def choices(self, observation: NDArray[Any]) -> Choices:
+        """What the policy chooses from, for raw observations [N, ...].
+
+        Raises:
+            SpecMismatchError: observations of another shape or dtype than the task's.
+        """
         outputs = self._file.run(observation)
-        actions = greedy_actions(outputs["q"], outputs["logits"], self.threshold).numpy()
-        return explore(actions, self.spec.num_actions, self.epsilon, self._rng)
+        return Choices(outputs["q"], likely_actions(outputs["logits"], self._applied))
+
+    def with_threshold(self, threshold: float) -> OnnxPolicy:
+        """A policy of the same file with this threshold; its random actions begin anew.
+
+        Raises:
+            ConfigError: see the class.
+        """
+        policy = copy.copy(self)
+        policy._begin(threshold)
+        return policy

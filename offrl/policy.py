@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, SpecMismatchError
-from offrl.losses import greedy_actions
+from offrl.losses import likely_actions, masked_argmax
 
 
 class Policy(Protocol):
@@ -19,6 +20,30 @@ class Policy(Protocol):
     def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
         """Raw observations [N, ...] -> actions [N]."""
         ...
+
+
+class ThresholdPolicy(Policy, Protocol):
+    """A policy that can act with another likelihood threshold without being trained again."""
+
+    threshold: float
+
+    def with_threshold(self, threshold: float) -> ThresholdPolicy:
+        """The same policy, acting with this threshold."""
+        ...
+
+
+class Choices(NamedTuple):
+    """What a policy chooses from; its greedy action has the best score among the allowed ones."""
+
+    scores: Tensor
+    """[N, A], q or whatever ranks the actions."""
+    allowed: Tensor
+    """bool [N, A], the actions that the threshold leaves."""
+
+    def greedy(self) -> NDArray[np.int64]:
+        """The greedy actions. [N]."""
+        actions: NDArray[np.int64] = masked_argmax(self.scores, self.allowed).cpu().numpy()
+        return actions
 
 
 def explore(
@@ -55,11 +80,20 @@ class TorchPolicy:
         self.algorithm = algorithm.eval()
         self.spec = algorithm.spec
         self.epsilon = epsilon
+        self.seed = seed
         self._rng = np.random.default_rng(seed)
         self._device = next(algorithm.parameters()).device
 
     def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
         """Raw observations [N, ...] -> actions [N].
+
+        Raises:
+            SpecMismatchError: observations of another shape or dtype than the task's.
+        """
+        return explore(self.choices(observation).greedy(), self.spec.num_actions, self.epsilon, self._rng)
+
+    def choices(self, observation: NDArray[Any]) -> Choices:
+        """What the policy chooses from, for raw observations [N, ...].
 
         Raises:
             SpecMismatchError: observations of another shape or dtype than the task's.
@@ -74,5 +108,12 @@ class TorchPolicy:
         with torch.inference_mode():
             raw = torch.from_numpy(np.array(observation)).to(self._device)
             output = self.algorithm(self.spec.normalise(raw))
-            actions = greedy_actions(output.scores, output.logits, self.threshold).cpu().numpy()
-        return explore(actions, self.spec.num_actions, self.epsilon, self._rng)
+            return Choices(output.scores, likely_actions(output.logits, self.threshold))
+
+    def with_threshold(self, threshold: float) -> TorchPolicy:
+        """A policy of the same networks with this threshold; its random actions begin anew.
+
+        Raises:
+            ConfigError: a threshold out of range.
+        """
+        return TorchPolicy(self.algorithm, threshold=threshold, epsilon=self.epsilon, seed=self.seed)

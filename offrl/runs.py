@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import torch
 
 from offrl.errors import RunError
 from offrl.files import write_json
+from offrl.versions import installed_versions
 
 _NOT_COMPARED = ("settled", "init", "notes")
 """What a config.json holds beside settings: choices made by measuring, where the first weights came from, remarks."""
-_REPORTED_PACKAGES = ("offrl", "torch", "numpy", "gymnasium", "box2d", "pygame-ce", "onnx", "onnxruntime")
 
 
 def create_run(root: str | Path, name: str) -> Path:
@@ -99,12 +98,6 @@ def write_environment(directory: Path, extra: Mapping[str, Any]) -> None:
 
 def describe_machine() -> dict[str, Any]:
     """Versions and hardware that a number depends on."""
-    versions = {}
-    for package in _REPORTED_PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "python": platform.python_version(),
         "platform": f"{sys.platform} {platform.machine()}",
@@ -112,7 +105,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": versions,
+        "versions": installed_versions(),
     }
 
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from offrl.losses import likely_actions
-from offrl.policy import TorchPolicy
+from offrl.policy import Choices, Policy
+from offrl.spec import TaskSpec
+
+
+class OpenPolicy(Policy, Protocol):
+    """A policy that shows what it chooses from: TorchPolicy, OnnxPolicy."""
+
+    spec: TaskSpec
+
+    def choices(self, observation: NDArray[Any]) -> Choices:
+        """The scores of the actions and which of them are allowed, for raw observations [N, ...]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,21 +47,34 @@ class Trace:
         return float(self.rewards.sum())
 
 
-def trace_episode(policy: TorchPolicy, make_env: Callable[[], gymnasium.Env[Any, Any]], seed: int) -> Trace:
-    """Plays the episode of `seed`, noting at every step what the policy saw in each action."""
-    device = next(policy.algorithm.parameters()).device
-    scores, allowed, actions, rewards = [], [], [], []
+def trace_episode(
+    policy: OpenPolicy,
+    make_env: Callable[[], gymnasium.Env[Any, Any]],
+    seed: int,
+    *,
+    max_steps: int | None = None,
+) -> Trace:
+    """Plays the episode of `seed`, noting at every step what the policy saw in each action.
+
+    Args:
+        policy: raw observations [1, ...] -> actions [1], and what it chooses from.
+        make_env: makes the environment.
+        seed: given to `reset`.
+        max_steps: stop there; None plays to the end.
+    """
+    scores: list[NDArray[np.float32]] = []
+    allowed: list[NDArray[np.bool_]] = []
+    actions: list[int] = []
+    rewards: list[float] = []
     with closing(make_env()) as env:
         observation, _ = env.reset(seed=seed)
         ended = False
-        while not ended:
-            with torch.inference_mode():
-                raw = torch.from_numpy(np.array(observation[None])).to(device)
-                output = policy.algorithm(policy.spec.normalise(raw))
-                scores.append(output.scores[0].cpu().numpy())
-                allowed.append(likely_actions(output.logits, policy.threshold)[0].cpu().numpy())
-            actions.append(policy(observation[None])[0])
-            observation, reward, terminated, truncated, _ = env.step(int(actions[-1]))
+        while not ended and len(actions) != max_steps:
+            choices = policy.choices(observation[None])
+            scores.append(choices.scores[0].cpu().numpy())
+            allowed.append(choices.allowed[0].cpu().numpy())
+            actions.append(int(policy(observation[None])[0]))
+            observation, reward, terminated, truncated, _ = env.step(actions[-1])
             rewards.append(float(reward))
             ended = bool(terminated or truncated)
     return Trace(np.stack(scores), np.stack(allowed), np.array(actions, dtype=np.int64), np.array(rewards))

@@ -228,3 +228,6 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     reference = (tmp_path / "site" / "api" / "algorithms" / "index.html").read_text(encoding="utf-8")
     assert 'id="offrl.algorithms.bcq.DiscreteBCQ"' in reference
+    equations = (tmp_path / "site" / "algorithms" / "index.html").read_text(encoding="utf-8")
+    assert 'src="../katex/katex.min.js"' in equations
+    assert re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=.https?:", equations) == []  # all of it is ours

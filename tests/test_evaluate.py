@@ -1,3 +1,4 @@
+from dataclasses import dataclass, replace
 from functools import partial
 
 import gymnasium
@@ -5,8 +6,19 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from offrl.envs.drivers import RandomBehaviour
+from offrl.envs.wrappers import RandomActions
 from offrl.errors import ConfigError, OfflineRLError
-from offrl.evaluate import SCORE_SEEDS, TUNING_SEEDS, Evaluation, evaluate
+from offrl.evaluate import (
+    SCORE_SEEDS,
+    TUNING_SEEDS,
+    Evaluation,
+    evaluate,
+    evaluate_behaviour,
+    sweep_thresholds,
+)
+from offrl.seeds import DATA_SEEDS, episode_rng
+from offrl.statistics import bootstrap_mean
 
 
 class Countdown(gymnasium.Env):
@@ -41,8 +53,9 @@ def parity(observations):
 SEEDS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
-@pytest.mark.parametrize("num_envs", [1, 3, 8, 20])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("num_envs", "workers"), [(1, 0), (3, 0), (8, 0), (20, 0), (1, 2), (3, 1), (3, 2), (8, 3), (20, 2)]
+)
 def test_scores_are_the_episodes_own_in_the_order_of_the_seeds(num_envs, workers):
     result = evaluate(parity, Countdown, SEEDS, num_envs=num_envs, workers=workers)
     # seed 3: steps left 3, 2, 1 -> 1 + 2 + 1
@@ -84,14 +97,54 @@ def test_gymnasium_environments_work_as_they_are():
     assert all(8 <= score <= 12 for score in result.scores)  # a pole pushed one way falls within about ten steps
 
 
+LAPS = Evaluation(
+    seeds=(7, 8, 9),
+    scores=(10.0, 40.0, 10.0),
+    lengths=(1, 2, 3),
+    finished=(False, True, False),
+    versions={"torch": "2"},
+)
+
+
 def test_summary_by_hand():
-    result = Evaluation(seeds=(7, 8, 9), scores=(10.0, 40.0, 10.0), lengths=(1, 2, 3), finished=(False, True, False))
-    summary = result.to_dict()
-    assert (summary["mean"], summary["median"], summary["mean_length"], summary["finished"]) == (20, 10, 2, 1)
+    summary = LAPS.to_dict()
+    assert (summary["mean"], summary["median"], summary["mean_length"]) == (20, 10, 2)
+    assert (summary["finished"], summary["finished_share"]) == (1, 1 / 3)
     assert summary["standard_deviation"] == pytest.approx(200**0.5)
+    assert summary["versions"] == {"torch": "2"}
     assert summary["per_episode"][1] == {"seed": 8, "score": 40, "length": 2, "finished": True}
-    assert (result.best, result.worst) == (8, 7)
-    assert 10 <= result.mean.low <= 20 <= result.mean.high <= 40
+    assert (LAPS.best, LAPS.worst) == (8, 7)
+    assert 10 <= LAPS.mean.low <= 20 <= LAPS.mean.high <= 40
+    # Of 0, 10, ..., 100 exactly one in ten lies below 10.
+    assert Evaluation(tuple(range(11)), tuple(range(100, -1, -10)), (1,) * 11).percentile_10 == 10
+
+
+def test_the_table_by_hand():
+    assert LAPS.to_text().splitlines() == [
+        "seed  score  steps       lap",
+        "   7   10.0      1         -",
+        "   8   40.0      2  finished",
+        "   9   10.0      3         -",
+        "",
+        "episodes            3, seeds 7 to 9",
+        "mean score          20.0, 95 % interval 10.0 to 40.0",
+        "standard deviation  14.1",
+        "median score        10.0",
+        "10th percentile     10.0",
+        "mean length         2.0 steps",
+        "finished laps       1 of 3 (33%)",
+        "versions            torch 2",
+    ]
+    bare = replace(LAPS, finished=(), versions={})
+    assert "lap" not in bare.to_text()
+    assert "finished_share" not in bare.to_dict()
+    assert bare.finished_share is None
+
+
+def test_an_evaluation_says_what_it_was_played_with():
+    versions = evaluate(parity, Countdown, [1], workers=0).versions
+    assert versions["numpy"] == np.__version__
+    assert {"offrl", "gymnasium", "torch"} <= versions.keys()
 
 
 def test_paired_difference_by_hand():
@@ -105,15 +158,146 @@ def test_paired_difference_by_hand():
 def test_no_seeds_are_refused():
     with pytest.raises(ConfigError, match="evaluate: 0 seeds"):
         evaluate(parity, Countdown, [])
+    with pytest.raises(ConfigError, match="evaluate_behaviour: no seeds"):
+        evaluate_behaviour(RandomBehaviour(), Countdown, [])
 
 
-def test_seed_ranges_are_disjoint():
-    from offrl.collect import DATA_SEED_BASE
-
-    assert TUNING_SEEDS.stop <= SCORE_SEEDS.start
-    assert SCORE_SEEDS.stop <= DATA_SEED_BASE
+def test_seeds_of_the_data_and_mixed_ones_are_refused_before_anything_is_played():
+    for play in (partial(evaluate, parity), partial(evaluate_behaviour, RandomBehaviour())):
+        with pytest.raises(ConfigError, match="seed 1000000005, on which data is collected"):
+            play(failing_env, [3, DATA_SEEDS[5]], workers=0)
+        with pytest.raises(ConfigError, match="seed 1000000, which .* beside seed 2000000"):
+            play(failing_env, [SCORE_SEEDS[0], TUNING_SEEDS[0]], workers=0)
 
 
 def test_an_environment_that_workers_cannot_be_given_is_refused():
     with pytest.raises(ConfigError, match="evaluate: make_env cannot be sent to worker processes .* use functools"):
         evaluate(parity, lambda: Countdown(), SEEDS, workers=2)
+
+
+@dataclass
+class LateStarter:
+    """Looks into the environment: as `parity`, but for the first action of its life, which is 0."""
+
+    has_begun: bool = False
+
+    def begin(self, env, rng):
+        self.env = env
+
+    def __call__(self, observation):
+        action = 0 if not self.has_begun else 2 if self.env._left % 2 == 0 else 1
+        self.has_begun = True
+        return action, 1.0
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_a_behaviour_plays_each_episode_with_a_life_of_its_own(workers):
+    behaviour = LateStarter()
+    result = evaluate_behaviour(behaviour, Countdown, SEEDS, workers=workers)
+    assert result.scores == tuple(float(s + s // 2 - (2 if s % 2 == 0 else 1)) for s in SEEDS)
+    assert (result.seeds, result.lengths) == (tuple(SEEDS), tuple(SEEDS))
+    assert result.finished == tuple(s % 3 == 0 for s in SEEDS)
+    assert not behaviour.has_begun
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_what_a_behaviour_draws_depends_on_the_seed_of_the_episode_alone(workers):
+    seeds = [40, 50, 60, 50]
+    here = evaluate_behaviour(RandomBehaviour(), Countdown, seeds, workers=0)
+    assert here.scores[1] == here.scores[3]
+    assert len({score / seed for score, seed in zip(here.scores, seeds, strict=True)}) == 3
+    there = evaluate_behaviour(RandomBehaviour(), Countdown, seeds[::-1], workers=workers)
+    assert there.scores == here.scores[::-1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_behaviours_environment_that_fails_is_named(workers):
+    expected = ValueError if workers == 0 else OfflineRLError
+    with pytest.raises(expected, match="a wheel came off"):
+        evaluate_behaviour(RandomBehaviour(), Countdown, [1, 666, 2], workers=workers)
+
+
+def test_a_behaviour_that_workers_cannot_be_given_is_refused():
+    class Local(RandomBehaviour):
+        pass
+
+    with pytest.raises(ConfigError, match="evaluate_behaviour: make_env or behaviour cannot be sent"):
+        evaluate_behaviour(Local(), Countdown, SEEDS, workers=2)
+
+
+@dataclass
+class Bold:
+    """Action 2 with a threshold below 0.2, else 1."""
+
+    threshold: float
+
+    def with_threshold(self, threshold):
+        return replace(self, threshold=threshold)
+
+    def __call__(self, observations):
+        return np.full(len(observations), 2 if self.threshold < 0.2 else 1)
+
+
+def test_a_sweep_by_hand():
+    sweep = sweep_thresholds(Bold(0.3), [0.0, 0.3, 0.1], Countdown, [3, 1, 4], workers=0)
+    assert [each.scores for each in sweep.evaluations.values()] == [(6, 2, 8), (3, 1, 4), (6, 2, 8)]
+    assert sweep.baseline == 0.3  # the policy's own
+    gained = bootstrap_mean([3, 1, 4])
+    assert sweep.differences == {0.0: gained, 0.3: (0, 0, 0), 0.1: gained}
+    entry = sweep.to_dict()["policies"]["threshold 0.1"]
+    assert (entry["threshold"], entry["mean"], entry["minus_baseline"]["mean"]) == (0.1, 16 / 3, 8 / 3)
+    head, _, own, *_ = sweep.to_text().splitlines()
+    assert head == "threshold  mean  95 % interval  median  10th percentile  steps  laps  paired difference to 0.3"
+    assert own.split() == ["0.3", "2.7", "1.0", "to", "4.0", "3.0", "1.4", "2.7", "1", "-"]
+    assert len(own) == len(head)
+    assert sweep_thresholds(Bold(0.5), [0.1, 0.0], Countdown, [3], workers=0).baseline == 0.1  # the first
+
+
+def test_a_sweep_chooses_so_it_keeps_off_the_seeds_for_scores():
+    with pytest.raises(ConfigError, match="seed 2000003, which is kept for scores, where a setting is chosen"):
+        sweep_thresholds(Bold(0.3), [0.3], failing_env, [SCORE_SEEDS[3]])
+    with pytest.raises(ConfigError, match="no thresholds"):
+        sweep_thresholds(Bold(0.3), [], failing_env)
+
+
+class Echo(gymnasium.Env):
+    """Episodes of twenty steps, whose scores spell the actions."""
+
+    observation_space = spaces.Box(0, 1, (1,), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.num_steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.num_steps += 1
+        return np.zeros(1, np.float32), float(action) * 3.0**self.num_steps, False, self.num_steps == 20, {}
+
+
+def noisy_echo():
+    return RandomActions(Echo(), 0.5)
+
+
+def always_one(observations):
+    return np.ones(len(observations), np.int64)
+
+
+def expected_echo(seed):
+    rng = episode_rng(seed)
+    actions = [rng.integers(3) if rng.random() < 0.5 else 1 for _ in range(20)]
+    return sum(action * 3.0**number for number, action in enumerate(actions, 1))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_random_actions_are_those_of_the_episodes_seed_whoever_plays_it(workers):
+    seeds = [5, 3, 8, 3]
+    result = evaluate(always_one, noisy_echo, seeds, num_envs=3, workers=workers)
+    assert result.scores == tuple(expected_echo(seed) for seed in seeds)
+    assert len(set(result.scores)) == 3
+
+
+def test_an_epsilon_of_nothing_leaves_the_actions_alone():
+    result = evaluate(always_one, lambda: RandomActions(Echo(), 0.0), [5], workers=0)
+    assert result.scores == (sum(3.0**number for number in range(1, 21)),)

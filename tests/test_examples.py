@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from IPython.core.inputtransformer2 import TransformerManager
 from safetensors.torch import load_file
 
 from offrl import Batch, TaskSpec, open_replay
@@ -103,6 +105,32 @@ def cells_of(notebook: Path) -> list[dict[str, Any]]:
 
 def test_the_notebook_is_committed_without_outputs() -> None:
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells_of(NOTEBOOK))
+
+
+@pytest.mark.parametrize("clone", ["", "repository", "repository/examples"])
+def test_the_first_cell_of_the_notebook_installs_a_clone_that_is_near(clone: str, tmp_path, monkeypatch) -> None:
+    (tmp_path / "repository" / "offrl").mkdir(parents=True)
+    (tmp_path / "repository" / "examples").mkdir()
+    monkeypatch.chdir(tmp_path / clone)
+    cell = TransformerManager().transform_cell("".join(cells_of(NOTEBOOK)[0]["source"]))
+    asked: list[tuple[str, str]] = []
+    notebook = SimpleNamespace(run_line_magic=lambda *words: asked.append(words))
+    names: dict[str, Any] = {"get_ipython": lambda: notebook}
+    exec(cell, names)
+    assert asked == []  # it is installed here
+
+    monkeypatch.setattr(importlib.metadata, "distribution", not_installed)
+    with pytest.raises(FileNotFoundError, match="no clone of offrl's repository"):
+        exec(cell, names)
+
+    (tmp_path / "repository" / "offrl" / "_version.py").touch()
+    exec(cell, names)
+    [(magic, arguments)] = asked
+    assert f"{magic} {arguments.format(**names)}" == f'pip install --quiet "{tmp_path / "repository"}[demo]"'
+
+
+def not_installed(name: str) -> None:
+    raise importlib.metadata.PackageNotFoundError(name)
 
 
 def test_the_notebook_runs_from_top_to_bottom_and_shows_plots_and_a_video(workplace) -> None:

@@ -30,6 +30,9 @@ WITHOUT_TORCH = [
     "offrl.replay.shards",
     "offrl.envs",
     "offrl.envs.drivers",
+    "offrl.evaluate",
+    "offrl.seeds",
+    "offrl.versions",
 ]
 
 

@@ -5,6 +5,8 @@ import torch
 
 from offrl import DiscreteBCQ, DiscreteBCQConfig, TorchPolicy, envs
 from offrl.evaluate import evaluate
+from offrl.export import export_onnx
+from offrl.onnx_policy import OnnxPolicy
 from offrl.spec import TaskSpec, default_action_names
 from offrl.trace import trace_episode
 
@@ -38,3 +40,20 @@ def test_the_first_scores_are_those_of_the_first_observation():
     with torch.inference_mode():
         expected = acting.algorithm(torch.from_numpy(observation[None])).scores[0].numpy()
     np.testing.assert_array_equal(trace_episode(acting, CART_POLE, seed=3).scores[0], expected)
+
+
+def test_max_steps_ends_the_trace_early():
+    whole, start = (trace_episode(policy(0.3), CART_POLE, seed=7, max_steps=steps) for steps in (None, 4))
+    assert len(start.actions) == len(start.scores) == 4
+    assert start.actions.tolist() == whole.actions[:4].tolist()
+
+
+def test_the_trace_of_an_onnx_file_is_that_of_its_network(tmp_path):
+    acting = policy(0.3)
+    with torch.no_grad():
+        acting.algorithm.imitation_head.output.bias.copy_(torch.tensor([9.0, 0.0]))  # action 0 is the only likely one
+    file = OnnxPolicy(export_onnx(acting.algorithm, tmp_path / "m.onnx", contract="float"))
+    ours, theirs = (trace_episode(each, CART_POLE, seed=7) for each in (acting, file))
+    assert ours.actions.tolist() == theirs.actions.tolist() == [0] * len(ours.actions)
+    assert ours.allowed.tolist() == theirs.allowed.tolist() == [[True, False]] * len(ours.actions)
+    np.testing.assert_allclose(theirs.scores, ours.scores, rtol=1e-4, atol=1e-6)

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from offrl import envs
 from offrl.envs.drivers import CartPoleDriver
 from offrl.errors import ConfigError
-from offrl.video import record_episode
+from offrl.video import Moment, record_episode
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 # imageio-ffmpeg's reader, which only these tests use, leaves the pipes of its process to the garbage collector.
@@ -50,7 +50,7 @@ def test_every_frame_is_in_the_file_in_order(tmp_path):
     path = tmp_path / "videos" / "colours.mp4"
     assert record_episode(ones, Colours, 0, path, fps=10) == (2.0, 2)
     meta, frames = read(path)
-    assert (meta["codec"], meta["fps"], meta["size"]) == ("h264", 10, (456, 380))  # 76 times larger
+    assert (meta["codec"], meta["fps"], meta["size"]) == ("h264", 10, (576, 480))  # 96 times larger
     assert [int(frame.mean(axis=(0, 1)).argmax()) for frame in frames] == [0, 1, 2]
     assert [p.name for p in path.parent.iterdir()] == ["colours.mp4"]
 
@@ -88,16 +88,41 @@ def test_the_policy_sees_as_many_copies_as_in_the_evaluation(tmp_path):
     assert sizes == {7}
 
 
+def test_a_panel_stands_beside_every_picture_and_leaves_the_score_alone(tmp_path):
+    moments: list[Moment] = []
+
+    def panel(moment):
+        moments.append(moment)
+        return np.full((moment.height + 3, 21, 3), (0, 0, 90), np.uint8)
+
+    assert record_episode(ones, Colours, 0, tmp_path / "a.mp4", panel=panel) == (2.0, 2)
+    assert [(moment.action, moment.score, moment.step) for moment in moments] == [
+        (1, 0.0, 0),
+        (1, 1.0, 1),
+        (None, 2.0, 2),
+    ]
+    assert {(moment.height, moment.observation.shape) for moment in moments} == {(480, (1,))}
+    meta, frames = read(tmp_path / "a.mp4")
+    assert meta["size"] == (598, 484)  # 576 + 21 and 480 + 3, made even
+    assert [int(frame[:480, :576].mean(axis=(0, 1)).argmax()) for frame in frames] == [0, 1, 2]
+    for frame in frames:
+        assert abs(frame[8:-8, 584:590].mean(axis=(0, 1)) - (0, 0, 90)).max() < 8
+        assert frame[482:, :560].min() > 200  # white under the picture, which is lower
+
+
 def test_an_environment_without_pictures_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(ConfigError, match=r"gives no pictures.*render_mode"):
         record_episode(ones, functools.partial(envs.make, "CartPole-v1"), 0, tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failing_policy_leaves_no_file(tmp_path):
-    def policy(observations):
-        raise ZeroDivisionError
+@pytest.mark.parametrize("good_steps", [0, 1])
+def test_a_failing_policy_leaves_no_file(tmp_path, good_steps):
+    actions = iter([np.ones(1, np.int64)] * good_steps)
 
-    with pytest.raises(ZeroDivisionError):
+    def policy(observations):
+        return next(actions, None)[0:]  # None has no items
+
+    with pytest.raises(TypeError, match="NoneType"):
         record_episode(policy, Colours, 0, tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from offrl._version import __version__
 from offrl.cli.about import algorithms, version
 from offrl.cli.console import Group
 from offrl.cli.data import collect, inspect
+from offrl.cli.fetch import fetch
 from offrl.cli.pictures import plot, record, report
 from offrl.cli.policies import evaluate, export
 from offrl.cli.training import train
@@ -24,7 +25,8 @@ def main(debug: bool) -> None:
     \b
       offrl collect CartPole-v1 data/cartpole --transitions 20000
       offrl inspect data/cartpole
-      offrl train data/cartpole --updates 2000 --run runs/cartpole
+      offrl train data/cartpole --updates 500 --set n_step=5 --set reward_scale=0.1 \\
+        --set learning_rate=1e-3 --run runs/cartpole
       offrl evaluate runs/cartpole --out runs/cartpole/evaluation.json
       offrl record runs/cartpole runs/cartpole/videos/first.mp4
       offrl report runs/cartpole
@@ -45,5 +47,5 @@ def main(debug: bool) -> None:
     """
 
 
-for _command in (collect, inspect, algorithms, train, evaluate, plot, record, report, export, version):
+for _command in (collect, fetch, inspect, algorithms, train, evaluate, plot, record, report, export, version):
     main.add_command(_command)

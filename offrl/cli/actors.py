@@ -14,8 +14,12 @@ from offrl.errors import ConfigError
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
     from offrl.envs import Env
+    from offrl.envs.drivers import Behaviour
     from offrl.onnx_policy import OnnxPolicy
     from offrl.policy import TorchPolicy
+
+DRIVER = "driver:"
+"""What the name of a driver begins with where a policy is asked for."""
 
 
 class Trained(NamedTuple):
@@ -36,6 +40,14 @@ class Actor(NamedTuple):
     fps: int
 
 
+class Driven(NamedTuple):
+    """A driver, and the environment that it plays in."""
+
+    behaviour: Behaviour
+    environment: str
+    make_env: partial[Env]
+
+
 def load_trained(path: Path, algorithm: str | None, encoder: str | None, device: str | None) -> Trained:
     """The policy of a run (its latest checkpoint) or of a checkpoint.
 
@@ -51,6 +63,11 @@ def load_trained(path: Path, algorithm: str | None, encoder: str | None, device:
     assert request.task is not None  # a run's config.json holds it
     model = build_algorithm(request, request.task).to(resolve_device(device or "auto"))
     return Trained(checkpoint, request, load_policy(model, checkpoint))
+
+
+def is_file(path: Path) -> bool:
+    """Whether a policy is a file, rather than a run or a checkpoint."""
+    return path.is_file() or path.suffix == ".onnx"
 
 
 def load_actor(
@@ -84,12 +101,12 @@ def load_actor(
         SpecMismatchError: the environment is not the task that the policy was trained for.
     """
     from offrl import envs
-    from offrl.onnx_policy import APPLY_THRESHOLD, OnnxPolicy
+    from offrl.onnx_policy import OnnxPolicy
     from offrl.policy import TorchPolicy
 
     policy: OnnxPolicy | TorchPolicy
-    if path.is_file() or path.suffix == ".onnx":
-        policy = OnnxPolicy(path, threshold=APPLY_THRESHOLD if threshold is None else threshold, epsilon=epsilon)
+    if is_file(path):
+        policy = OnnxPolicy(path, threshold=threshold, epsilon=epsilon)
     else:
         trained = load_trained(path, algorithm, encoder, device)
         policy = TorchPolicy(trained.algorithm, threshold=threshold, epsilon=epsilon)
@@ -106,3 +123,41 @@ def load_actor(
         )
         fps = int(env.metadata.get("render_fps", 50))
     return Actor(policy, path, environment, make_env, fps)
+
+
+def load_driver(name: str, *, environment: str | None, hud: str | None, epsilon: float = 0.0) -> Driven:
+    """The behaviour behind driver:expert, driver:random or driver:SKILL.
+
+    Args:
+        name: as above.
+        environment: a Gymnasium id; None for CarRacing's.
+        hud: CarRacing's bar, which no driver looks at.
+        epsilon: probability of a random action.
+
+    Raises:
+        ConfigError: no such driver, one that cannot drive there, or a setting outside what is allowed.
+    """
+    from offrl.envs.drivers import EXPERT, DriverSettings, EpsilonGreedy, RandomBehaviour, TrackDriver
+
+    word = name.removeprefix(DRIVER)
+    environment = environment or CAR_RACING
+    behaviour: Behaviour
+    if word == "random":
+        behaviour = RandomBehaviour()
+    else:
+        try:
+            settings = EXPERT if word == "expert" else DriverSettings.of_skill(float(word))
+        except ValueError as error:
+            raise ConfigError(
+                f"no driver {word!r}",
+                where=name,
+                expected="driver:expert, driver:random or driver:SKILL with a number in [0, 1], such as driver:0.7",
+            ) from error
+        if environment != CAR_RACING:
+            raise ConfigError(
+                f"a driver in {environment}", where=name, expected=CAR_RACING, mend="only driver:random plays elsewhere"
+            )
+        behaviour = TrackDriver(settings)
+    if epsilon != 0:
+        behaviour = EpsilonGreedy(behaviour, epsilon)
+    return Driven(behaviour, environment, environment_factory(environment, hud))

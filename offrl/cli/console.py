@@ -100,6 +100,17 @@ task_options = options(
 )
 
 
+class _Workers(click.IntRange):
+    """A number of processes, or "auto", which is None."""
+
+    name = "integer|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "auto" else super().convert(value, param, ctx)
+
+
 def workers_option(least: int) -> Callable[[Command], Command]:
-    """--workers, from `least` on."""
-    return click.option("--workers", type=click.IntRange(least), help="Processes; default: one for each core.")
+    """--workers, from `least` on; None is one for each core."""
+    return click.option(
+        "--workers", type=_Workers(least), default="auto", show_default=True, help="Processes; auto: one for each core."
+    )

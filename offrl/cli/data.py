@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click import argument, option
 
 from offrl.cli.console import PATH, hud_option, output_options, say_on_interrupt, show, task_options, workers_option
-from offrl.cli.names import CAR_RACING, environment_factory, named_behaviour, named_task
+from offrl.cli.names import CAR_RACING, environment_factory, named_behaviour, named_recipe, named_task
+from offrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from offrl.replay.layouts import Dones
@@ -19,18 +21,32 @@ if TYPE_CHECKING:
 _NO_PROGRESS_STEPS = 150  # a car that stands still teaches little
 
 
-@click.command(short_help="Collect transitions with a scripted or random behaviour.")
-@argument("environment")
-@argument("directory", type=PATH)
+def _list_recipes(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if not is_asked or ctx.resilient_parsing:
+        return
+    from offrl.recipes import RECIPES
+
+    show({recipe.name: recipe.description for recipe in RECIPES.values()}, as_json=False)
+    ctx.exit()
+
+
+@click.command(short_help="Collect transitions: a standard dataset, or a behaviour of your choice.")
+@argument("environment", metavar="DATASET|ENVIRONMENT")
+@argument("directory", type=PATH, required=False)
 @option("--transitions", type=click.IntRange(1), required=True, help="At least so many; episodes are whole.")
 @option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the whole dataset.")
-@option("--behaviour", help="mixture, random or package.module:Class; default: a mixture where offrl has one.")
+@option(
+    "--behaviour",
+    help="mixture, random, in CarRacing driver:SKILL (0 to 1, or expert), or package.module:Class; "
+    "default: a mixture where offrl has one.",
+)
+@option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="Show the datasets.")
 @hud_option
 @workers_option(1)
 @output_options
 def collect(
     environment: str,
-    directory: Path,
+    directory: Path | None,
     transitions: int,
     seed: int,
     behaviour: str | None,
@@ -39,26 +55,36 @@ def collect(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Example: offrl collect CarRacing-v3 data/carracing --transitions 60000
+    """Example: offrl collect carracing/mixed --transitions 60000
 
-    Plays ENVIRONMENT, a Gymnasium id, and writes a dataset into DIRECTORY. What is complete is not collected again;
-    after ctrl-C the same command goes on. The data depends on the seed, not on the number of workers.
+    Writes a standard DATASET (--list shows them) into DIRECTORY, by default data/carracing-mixed or the like; or
+    plays ENVIRONMENT, a Gymnasium id. What is complete is not collected again; after ctrl-C the same command goes on
+    (not for carracing/replay). The data depends on the seed, not on the number of workers.
     """
     from offrl.collect import collect as collect_dataset
 
-    extra = {"no_progress_steps": _NO_PROGRESS_STEPS} if environment == CAR_RACING else {}
-    make_env = environment_factory(environment, hud, **extra)
-    say_on_interrupt("interrupted; the same command goes on from here")
-    manifest = collect_dataset(
-        make_env,
-        named_behaviour(behaviour, environment),
-        directory,
-        transitions=transitions,
-        seed=seed,
-        workers=workers,
-        environment={"id": environment, **make_env.keywords},
-        progress=not quiet,
-    )
+    settings: dict[str, Any] = {
+        "transitions": transitions,
+        "seed": seed,
+        "workers": workers,
+        "progress": not quiet,
+    }
+    recipe = named_recipe(environment)
+    if recipe is not None:
+        _require_nothing_else(recipe.name, {"--behaviour": behaviour, "--hud": hud})
+        directory = directory or Path("data") / recipe.name.replace("/", "-")
+        goes_on = recipe.behaviour is not None
+        say_on_interrupt(f"interrupted; {'the same command goes on from here' if goes_on else 'it cannot go on'}")
+        manifest = recipe.collect(directory, **settings)
+    else:
+        if directory is None:
+            raise ConfigError("no DIRECTORY", where="collect", expected=f"one to write {environment} into")
+        extra = {"no_progress_steps": _NO_PROGRESS_STEPS} if environment == CAR_RACING else {}
+        make_env = environment_factory(environment, hud, **extra)
+        chosen = named_behaviour(behaviour, environment)
+        about = {"id": environment, **make_env.keywords}
+        say_on_interrupt("interrupted; the same command goes on from here")
+        manifest = collect_dataset(make_env, chosen, directory, environment=about, **settings)
     result = {
         "directory": str(directory),
         "transitions": manifest.num_transitions,
@@ -66,6 +92,14 @@ def collect(
         "shards": len(manifest.shards),
     }
     show(result, as_json)
+
+
+def _require_nothing_else(dataset: str, given: Mapping[str, str | None]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(
+                f"{name} beside {dataset}", where="collect", expected="a dataset as it is", mend=f"leave out {name}"
+            )
 
 
 @click.command(short_help="Show what is in a dataset.")

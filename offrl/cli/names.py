@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
     from offrl.envs import Env
     from offrl.envs.drivers import Behaviour
+    from offrl.recipes import Recipe
     from offrl.spec import TaskSpec
 
 ALGORITHMS = {
@@ -104,16 +105,39 @@ def config_class(kind: type[Algorithm]) -> type[Any]:
     )
 
 
+def named_recipe(name: str) -> Recipe | None:
+    """The standard dataset of that name; None for what may be the id of an environment.
+
+    Raises:
+        ConfigError: no such dataset, where the name is like one.
+    """
+    if "/" not in name or ":" in name:
+        return None
+    import gymnasium
+
+    from offrl.recipes import RECIPES
+
+    near = difflib.get_close_matches(name, RECIPES, n=1)
+    if name not in RECIPES and near and name not in gymnasium.registry:
+        raise ConfigError(
+            f"no dataset {name!r}", where="collect", expected=", ".join(RECIPES), mend=f"did you mean {near[0]}?"
+        )
+    return RECIPES.get(name)
+
+
 def named_behaviour(name: str | None, environment: str) -> Behaviour:
     """The behaviour of that name; None and "mixture" are what offrl has for this environment.
 
     Raises:
         ConfigError: no such name, or a class that needs arguments.
     """
+    from offrl.cli.actors import DRIVER, load_driver  # which itself needs this module
     from offrl.envs.drivers import default_behaviour
 
     if name is None or name == "mixture":
         return default_behaviour(environment)
+    if name.startswith(DRIVER):
+        return load_driver(name, environment=environment, hud=None).behaviour
     kind = load_class(name, BEHAVIOURS, "behaviour")
     try:
         behaviour: Behaviour = kind()

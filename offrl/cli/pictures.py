@@ -72,14 +72,11 @@ def plot(
         lines = "\n".join(f"{label}: {', '.join(group)}" for label, group in shown.items())
         show({"file": str(out), "groups": shown}, as_json, text=f"{out}\n{lines}")
         return
-    from offrl.onnx_policy import OnnxPolicy
     from offrl.trace import trace_episode
 
     if len(runs) > 1:
         raise ConfigError(f"{len(runs)} runs beside --episode", where="plot", expected="one")
     actor = load_actor(runs[0], algorithm=algorithm, encoder=encoder, device=device, environment=environment, hud=hud)
-    if isinstance(actor.policy, OnnxPolicy):
-        raise ConfigError("an ONNX file", where=runs[0], expected="a run or a checkpoint")
     trace = trace_episode(actor.policy, actor.make_env, episode)
     plots.plot_episode(trace.scores, trace.allowed, trace.actions, actor.policy.spec.action_names, out)
     show({"file": str(out), "seed": episode, "score": trace.score, "length": len(trace.actions)}, as_json)
@@ -90,6 +87,7 @@ def plot(
 @argument("out", metavar="OUT.mp4", type=PATH)
 @option("--seed", type=click.IntRange(0), help="Of the episode; default: the first one that evaluate plays.")
 @option("--max-steps", type=click.IntRange(1), help="Stop there; default: play to the end.")
+@option("--plain", is_flag=True, help="The picture alone, without what the policy thinks.")
 @environment_option
 @hud_option
 @network_options
@@ -100,6 +98,7 @@ def record(
     out: Path,
     seed: int | None,
     max_steps: int | None,
+    plain: bool,
     environment: str | None,
     hud: str | None,
     algorithm: str | None,
@@ -111,11 +110,14 @@ def record(
     """Example: offrl record runs/bcq-001 runs/bcq-001/videos/first.mp4 --seed 2000000
 
     POLICY is a run (its latest checkpoint), a checkpoint's directory, or an ONNX file. Films one episode in the
-    environment's own speed, with the score that evaluate gives for its seed.
+    environment's own speed, with the score that evaluate gives for its seed. Beside the picture: the action in words,
+    and a bar for the score (q) of each action, hatched where the policy does not allow the action. All bars have one
+    scale, for which the episode is played once before.
     """
     from tqdm import tqdm
 
     from offrl.evaluate import SCORE_SEEDS
+    from offrl.overlay import ActionPanel
     from offrl.video import record_episode
 
     seed = SCORE_SEEDS.start if seed is None else seed
@@ -128,6 +130,7 @@ def record(
         hud=hud,
         pictures=True,
     )
+    panel = None if plain else ActionPanel.of_episode(actor.policy, actor.make_env, seed, max_steps=max_steps)
     with tqdm(desc="record", unit=" steps", disable=True if quiet else None) as bar:
 
         def act(observation: NDArray[Any]) -> NDArray[Any]:
@@ -135,7 +138,7 @@ def record(
             return actor.policy(observation)
 
         recording = record_episode(
-            act, actor.make_env, seed, out, fps=actor.fps, max_steps=max_steps, num_envs=_NUM_ENVS
+            act, actor.make_env, seed, out, fps=actor.fps, max_steps=max_steps, num_envs=_NUM_ENVS, panel=panel
         )
     show({"file": str(out), "seed": seed, **recording._asdict()}, as_json)
 

@@ -6,34 +6,39 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 from click import argument, option
 
-from offrl.cli.actors import load_actor, load_trained
+from offrl.cli.actors import DRIVER, Actor, is_file, load_actor, load_driver, load_trained
 from offrl.cli.console import PATH, device_option, environment_option, hud_option, output_options, show, workers_option
-from offrl.cli.names import network_options
+from offrl.cli.names import CAR_RACING, network_options
 from offrl.cli.request import Request, open_data
 from offrl.errors import ConfigError, OfflineRLError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from offrl.algorithms.algorithm import Algorithm
+    from offrl.evaluate import Evaluation, Sweep
     from offrl.onnx_policy import Contract
 
 _FILE_NAMES = {"float": "model.onnx", "uint8": "model-uint8.onnx"}
 _REAL_OBSERVATIONS = 1000
+_EPISODES = 20
+_GRADER_EPISODES = 50
 
 
-@click.command(short_help="Play episodes with a policy.")
+@click.command(short_help="Play episodes with a policy or a driver.")
 @argument("policy", type=PATH)
 @environment_option
 @hud_option
-@option("--episodes", type=click.IntRange(1), default=20, show_default=True)
+@option("--episodes", type=click.IntRange(1), help=f"Default: {_EPISODES}; with --grader: {_GRADER_EPISODES}.")
 @option("--seed-start", type=click.IntRange(0), help="Of the first episode; default: the seeds kept for scores.")
-@option("--threshold", type=float, help="Likelihood threshold; default: the policy's own.")
-@option("--epsilon", type=float, default=0.0, show_default=True, help="Probability of a random action.")
+@option("--threshold", help="Likelihood threshold, or several, such as 0.0,0.1,0.3; default: the policy's own.")
+@option("--epsilon", type=float, help="Probability of a random action; default: 0.")
+@option("--grader", is_flag=True, help="Play CarRacing by the course grader's rule.")
 @option("--out", type=PATH, help="Write the result to this JSON file as well.")
 @network_options
 @device_option
@@ -43,10 +48,11 @@ def evaluate(
     policy: Path,
     environment: str | None,
     hud: str | None,
-    episodes: int,
+    episodes: int | None,
     seed_start: int | None,
-    threshold: float | None,
-    epsilon: float,
+    threshold: str | None,
+    epsilon: float | None,
+    grader: bool,
     out: Path | None,
     algorithm: str | None,
     encoder: str | None,
@@ -57,46 +63,123 @@ def evaluate(
 ) -> None:
     """Example: offrl evaluate runs/bcq-001 --env CarRacing-v3 --episodes 20 --out runs/bcq-001/evaluation.json
 
-    POLICY is a run (its latest checkpoint), a checkpoint's directory, or an ONNX file. A class of your own that the
-    run was trained with is named again, with --algorithm or --encoder: none is loaded because a file says so.
+    POLICY is a run (its latest checkpoint), a checkpoint's directory, an ONNX file, or one of CarRacing's scripted
+    drivers: driver:expert, driver:0.7 (a skill in [0, 1]) or, in any environment, driver:random. Several thresholds
+    are compared on the same episodes, which begin with seed 1000000: the seeds that are kept for scores are refused
+    where a setting is chosen. A class of your own that the run was trained with is named again, with --algorithm or
+    --encoder: none is loaded because a file says so.
     """
-    from offrl.evaluate import SCORE_SEEDS
-    from offrl.evaluate import evaluate as play
     from offrl.files import write_json
+    from offrl.seeds import SCORE_SEEDS, TUNING_SEEDS
 
-    actor = load_actor(
-        policy,
-        algorithm=algorithm,
-        encoder=encoder,
-        device=device,
-        environment=environment,
-        hud=hud,
-        threshold=threshold,
-        epsilon=epsilon,
+    thresholds = [] if threshold is None else _parse_thresholds(threshold)
+    is_driver = str(policy).startswith(DRIVER)
+    given = {"--env": environment, "--hud": hud, "--threshold": threshold, "--epsilon": epsilon}
+    _require_compatible([name for name, value in given.items() if value is not None], grader, is_driver)
+    if seed_start is None:
+        seed_start = (TUNING_SEEDS if len(thresholds) > 1 else SCORE_SEEDS).start
+    seeds = range(seed_start, seed_start + (episodes or (_GRADER_EPISODES if grader else _EPISODES)))
+    how = {"workers": workers, "progress": False if quiet else None}
+    where: dict[str, Any] = {"environment": environment, "hud": hud, "epsilon": epsilon or 0.0}
+    if grader:
+        found, about = _grade(policy, algorithm, encoder, seeds, how)
+    elif is_driver:
+        found, about = _drive(str(policy), seeds, where, how)
+    else:
+        alone = thresholds[0] if len(thresholds) == 1 else None
+        actor = load_actor(policy, algorithm=algorithm, encoder=encoder, device=device, threshold=alone, **where)
+        found, about = _act(actor, thresholds, seeds, how)
+    result = {**about, **found.to_dict()}
+    if out is not None:
+        write_json(out, result)
+    settings = {**about, "environment": _in_words(about["environment"])}
+    width = max(map(len, settings))
+    show(
+        result,
+        as_json,
+        "\n".join([*(f"{name:<{width}}  {value}" for name, value in settings.items()), "", found.to_text()]),
     )
-    first = SCORE_SEEDS.start if seed_start is None else seed_start
-    seeds = range(first, first + episodes)
-    evaluation = play(actor.policy, actor.make_env, seeds, workers=workers, progress=False if quiet else None)
-    result = {
+
+
+class _Played(NamedTuple):
+    """What came out, and what was played, JSON-ready."""
+
+    found: Evaluation | Sweep
+    about: dict[str, Any]
+
+
+def _act(actor: Actor, thresholds: list[float], seeds: range, how: dict[str, Any]) -> _Played:
+    """Plays with a trained policy, with all of several thresholds."""
+    from offrl.evaluate import evaluate as play
+    from offrl.evaluate import sweep_thresholds
+
+    about = {
         "policy": str(actor.path),
         "environment": {"id": actor.environment, **actor.make_env.keywords},
         "threshold": actor.policy.threshold,
-        "epsilon": epsilon,
-        **evaluation.to_dict(),
+        "epsilon": actor.policy.epsilon,
     }
-    if out is not None:
-        write_json(out, result)
-    lines = {
-        "policy": actor.path,
-        "environment": actor.environment,
-        "episodes": f"{episodes}, seeds {seeds[0]} to {seeds[-1]}",
-        "mean score": "{:.1f}, 95 % interval {:.1f} to {:.1f}".format(*evaluation.mean),
-        "median score": f"{result['median']:.1f}",
-        "mean length": f"{result['mean_length']:.1f} steps",
+    if len(thresholds) < 2:
+        return _Played(play(actor.policy, actor.make_env, seeds, **how), about)
+    return _Played(sweep_thresholds(actor.policy, thresholds, actor.make_env, seeds, **how), about)
+
+
+def _drive(name: str, seeds: range, where: dict[str, Any], how: dict[str, Any]) -> _Played:
+    """Plays with a driver."""
+    from offrl.evaluate import evaluate_behaviour
+
+    driven = load_driver(name, **where)
+    about = {
+        "policy": name,
+        "environment": {"id": driven.environment, **driven.make_env.keywords},
+        "epsilon": where["epsilon"],
     }
-    if evaluation.finished:
-        lines["finished laps"] = f"{sum(evaluation.finished)} of {episodes}"
-    show(result if as_json else lines, as_json)
+    return _Played(evaluate_behaviour(driven.behaviour, driven.make_env, seeds, **how), about)
+
+
+def _grade(policy: Path, algorithm: str | None, encoder: str | None, seeds: range, how: dict[str, Any]) -> _Played:
+    """Plays by the grader's rule, with a file or what a run is exported as."""
+    from offrl import grader
+
+    graded: Path | Algorithm = policy
+    if not is_file(policy):
+        policy, _, graded = load_trained(policy, algorithm, encoder, "cpu")
+    about = {
+        "policy": str(policy),
+        "environment": {"id": CAR_RACING, "rule": "grader"},
+        "threshold": grader.THRESHOLD,
+        "epsilon": grader.EPSILON,
+    }
+    return _Played(grader.grade(graded, seeds, **how), about)
+
+
+def _parse_thresholds(text: str) -> list[float]:
+    """The numbers in "0.0,0.1,0.3", each once."""
+    try:
+        return list(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError as error:
+        raise ConfigError(
+            f"{text!r}", where="--threshold", expected="numbers in [0, 1), such as 0.3 or 0.0,0.1,0.3"
+        ) from error
+
+
+def _require_compatible(given: list[str], grader: bool, is_driver: bool) -> None:
+    """Checks that the options that were given mean something together."""
+    if grader and (given or is_driver):
+        others = ", ".join([*given, *(["a driver"] if is_driver else [])])
+        raise ConfigError(
+            f"--grader beside {others}",
+            where="evaluate",
+            expected="a trained policy by the grader's own rule",
+            mend="leave out one or the other",
+        )
+    if is_driver and "--threshold" in given:
+        raise ConfigError("--threshold beside a driver", where="evaluate", expected="a trained policy")
+
+
+def _in_words(environment: dict[str, Any]) -> str:
+    """Its id and its options."""
+    return ", ".join(str(value) if name == "id" else f"{name} {value}" for name, value in environment.items())
 
 
 @click.command(short_help="Write a policy as ONNX and verify it.")
@@ -120,6 +203,8 @@ def export(
     DIRECTORY, or one contract as FILE.onnx. Each file is run beside torch on random observations, and on 1,000 of
     the run's dataset where that is present; one that differs is not written.
     """
+    from tqdm import tqdm
+
     from offrl.export import export_onnx, verify_onnx
     from offrl.files import replacing
 
@@ -133,7 +218,7 @@ def export(
     observations = _real_observations(trained.request, quiet)
     num_real = 0 if observations is None else len(observations)
     files, lines = [], []
-    for each in chosen:
+    for each in tqdm(chosen, "export", unit="file", disable=True if quiet else None):
         path = target if is_file else target / _FILE_NAMES[each]
         with replacing(path) as partial:  # takes its place only when it is verified
             export_onnx(trained.algorithm, partial, contract=each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -73,6 +74,8 @@ def task_spec(env: Env) -> TaskSpec:
 
 def _gymnasium_make(env_id: str, options: dict[str, Any]) -> tuple[Env, int | None]:
     options = dict(options)
+    if options.get("render_mode") != "human":  # pictures need no display, and SDL complains where there is none
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     no_progress_steps = options.pop("no_progress_steps", None)
     if env_id not in gymnasium.registry and ":" not in env_id:
         near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3, cutoff=0.5)

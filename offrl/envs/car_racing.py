@@ -19,7 +19,7 @@ from offrl.spec import TaskSpec
 
 ENV_ID = "CarRacing-v3"
 FAST_ENV_ID = "offrl/CarRacing-v3"
-"""CarRacing-v3 with Gymnasium's own spaces and options, drawn faster: `gymnasium.make("offrl.envs:offrl/CarRacing-v3")`.
+"""CarRacing-v3 with Gymnasium's spaces and options, drawn faster: `gymnasium.make("offrl.envs:offrl/CarRacing-v3")`.
 
 On a Gymnasium version that is not among `VERIFIED_VERSIONS` it is Gymnasium's own.
 """

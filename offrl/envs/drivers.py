@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
@@ -74,6 +74,47 @@ class EpsilonGreedy:
         return action, (1 - self.epsilon) * (action == greedy) + self.epsilon / self._num_actions
 
 
+@dataclass
+class Bursts:
+    """A behaviour with noise: now and then one random action, held for 1 to 7 steps.
+
+    What a burst chooses has no simple probability: all of the episode's actions have NaN, unless epsilon is 0.
+
+    Attributes:
+        behaviour: what plays between the bursts.
+        epsilon: bursts start with probability epsilon / 4 at each step without one; 0.3 makes about a quarter of all
+            actions random, 1 more than half.
+
+    Raises:
+        ConfigError: an epsilon outside 0 .. 1.
+    """
+
+    behaviour: Behaviour
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon <= 1:
+            raise ConfigError(f"{self.epsilon}", where="Bursts.epsilon", expected="a number in [0, 1]")
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """Begins the inner behaviour's episode."""
+        self._num_actions = num_actions(env)
+        self._rng = rng
+        self._action, self._steps_left = 0, 0
+        self.behaviour.begin(env, rng)
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """The inner behaviour's action, or a burst's."""
+        action, probability = self.behaviour(observation)
+        if self._steps_left == 0 and self._rng.random() < self.epsilon / 4:
+            self._action = int(self._rng.integers(self._num_actions))
+            self._steps_left = int(self._rng.integers(1, 8))
+        if self._steps_left > 0:
+            self._steps_left -= 1
+            action = self._action
+        return action, probability if self.epsilon == 0 else math.nan
+
+
 @dataclass(frozen=True)
 class DriverSettings:
     """How `TrackDriver` drives. Lengths in world units (a tile is 3.5 long, the road 13 wide), time in seconds.
@@ -96,7 +137,26 @@ class DriverSettings:
     braking: float = 64.0
     lost_speed: float = 40.0
 
+    @classmethod
+    def of_skill(cls, skill: float) -> DriverSettings:
+        """Settings between `HOPELESS` (0) and `EXPERT` (1), each so far from the one to the other.
 
+        Less skill is a slower car that steers less. The mean return rises with it: up to about 0.6 the time is over
+        before the lap, in proportion to the speed, from then on laps are finished, faster and faster.
+
+        Raises:
+            ConfigError: a skill outside 0 .. 1.
+        """
+        if not 0 <= skill <= 1:
+            raise ConfigError(f"{skill}", where="DriverSettings.of_skill", expected="a number in [0, 1]")
+        worst, best = asdict(HOPELESS), asdict(EXPERT)
+        return cls(**{name: (1 - skill) * worst[name] + skill * best[name] for name in best})
+
+
+HOPELESS = DriverSettings(
+    look=9.0, steering_gain=0.5, steering_damping=0.09, grip=2.0, max_speed=2.0, braking=64.0, lost_speed=40.0
+)
+"""So slow that it gains no more than the time costs: a mean return just below 0."""
 EXPERT = DriverSettings(look=9.0, steering_gain=5.0, steering_damping=0.9, grip=200.0)
 """The best settings found: a mean of 924 over 100 seeds that they were not chosen on, every lap finished."""
 
@@ -181,38 +241,11 @@ _ACTION_OF = {tuple(vector): index for index, vector in enumerate(ACTION_TABLE.t
 
 
 @dataclass
-class Bursts:
-    """Noise: now and then one random action, held for 1 to 7 steps.
-
-    Attributes:
-        epsilon: bursts start with probability epsilon / 4 at each step without one; 0.3 makes about a quarter of all
-            actions random, 1 more than half.
-    """
-
-    epsilon: float
-    num_actions: int
-    rng: np.random.Generator
-    _action: int = field(default=0, init=False)
-    _steps_left: int = field(default=0, init=False)
-
-    def __call__(self) -> int | None:
-        """The random action of this step, or None where there is no burst."""
-        if self._steps_left == 0:
-            if self.rng.random() >= self.epsilon / 4:
-                return None
-            self._action = int(self.rng.integers(self.num_actions))
-            self._steps_left = int(self.rng.integers(1, 8))
-        self._steps_left -= 1
-        return self._action
-
-
-@dataclass
 class CarRacingMixture:
     """Drivers from careful to bold and from steady to erratic, one per episode: a dataset to learn from offline.
 
     The grip is uniform in 90 to 150 in 80 % of the episodes and 30 to 90 in the rest; the noise is drawn from
     `NOISE`: a good third of the episodes are clean, the others show how to find back to the road, again and again.
-    What a burst chooses has no simple probability: all of a noisy episode's actions have NaN.
     """
 
     NOISE: ClassVar = ((0.0, 0.38), (0.15, 0.06), (0.3, 0.22), (0.6, 0.22), (1.0, 0.12))
@@ -223,17 +256,39 @@ class CarRacingMixture:
         grip = rng.uniform(90, 150) if rng.random() < 0.8 else rng.uniform(30, 90)
         epsilons, shares = zip(*self.NOISE, strict=True)
         epsilon = float(rng.choice(epsilons, p=shares))
-        self._bursts = Bursts(epsilon, num_actions(env), rng)
-        self._driver = TrackDriver(DriverSettings(grip=grip))
-        self._driver.begin(env, rng)
+        self._behaviour = Bursts(TrackDriver(DriverSettings(grip=grip)), epsilon)
+        self._behaviour.begin(env, rng)
 
     def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
         """The driver's action, or a burst's."""
-        action, probability = self._driver(observation)
-        burst = self._bursts()
-        if burst is not None:
-            action = burst
-        return action, probability if self._bursts.epsilon == 0 else math.nan
+        return self._behaviour(observation)
+
+
+@dataclass
+class VariedDrivers:
+    """CarRacing drivers of random settings, one per episode: each steers and dares as it likes, few of them well.
+
+    Every setting is uniform in its range in `RANGES`, apart from the others. Nothing is noise: probability 1.
+    """
+
+    RANGES: ClassVar = {
+        "look": (0.0, 30.0),
+        "steering_gain": (0.0, 6.0),
+        "steering_damping": (0.0, 2.0),
+        "grip": (0.0, 250.0),
+        "max_speed": (0.0, 100.0),
+        "braking": (0.0, 150.0),
+    }
+    """(lowest, highest) of each field of `DriverSettings` that is drawn."""
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """Draws the driver of this episode."""
+        self._driver = TrackDriver(DriverSettings(**{name: rng.uniform(*ends) for name, ends in self.RANGES.items()}))
+        self._driver.begin(env, rng)
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """The drawn driver's action."""
+        return self._driver(observation)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from offrl.errors import UnknownEnvironmentError
+from offrl.seeds import episode_rng
 from offrl.spec import TaskSpec
 
 Observation = TypeVar("Observation")
@@ -138,6 +139,81 @@ def is_frame_space(space: spaces.Space[Any]) -> bool:
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
         return False
     return len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[2] in (1, 3))
+
+
+class ExactGrayStack(gymnasium.Wrapper[NDArray[np.float32], Action, NDArray[np.uint8], Action], Generic[Action]):
+    """Stacks as networks see them, of gray that is not rounded: gray / 128 - 1, float32, oldest frame first.
+
+    For rules that are not offrl's own; policies of offrl's learn from rounded gray. At reset the first frame fills
+    the stack.
+
+    Args:
+        env: gives its RGB frames in `info["rgb"]`, as `GrayStack` does.
+        stack: frames in one observation.
+
+    Raises:
+        UnknownEnvironmentError: an environment without `info["rgb"]`, at reset.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Action], stack: int = 4) -> None:
+        super().__init__(env)
+        height, width = (env.observation_space.shape or ())[-2:]
+        self.observation_space = spaces.Box(-1, 1, (stack, height, width), np.float32)
+        self._frames: deque[NDArray[np.float32]] = deque(maxlen=stack)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Starts an episode; the observation is its first frame, repeated."""
+        _, info = self.env.reset(seed=seed, options=options)
+        if "rgb" not in info:
+            raise UnknownEnvironmentError('no info["rgb"]', where="ExactGrayStack", expected="RGB frames there")
+        self._frames.extend([_exact_gray(info["rgb"])] * (self._frames.maxlen or 1))
+        return np.stack(self._frames), info
+
+    def step(self, action: Action) -> tuple[NDArray[np.float32], SupportsFloat, bool, bool, dict[str, Any]]:
+        """One step; the oldest frame makes place for the newest."""
+        _, reward, terminated, truncated, info = self.env.step(action)
+        self._frames.append(_exact_gray(info["rgb"]))
+        return np.stack(self._frames), reward, terminated, truncated, info
+
+
+def _exact_gray(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """0.299 red + 0.587 green + 0.114 blue, over 128, minus 1. [H, W, 3] -> [H, W]."""
+    gray: NDArray[np.float64] = frame @ (np.array(LUMA_WEIGHTS) / sum(LUMA_WEIGHTS))
+    return (gray / 128 - 1).astype(np.float32)
+
+
+class RandomActions(gymnasium.Wrapper[Observation, np.int64, Observation, np.int64], Generic[Observation]):
+    """Plays a uniformly random action in place of the given one with probability `epsilon`.
+
+    What is drawn depends on the seed given to `reset` alone, so an episode is the same whoever plays it.
+
+    Args:
+        env: its actions are discrete.
+        epsilon: in [0, 1].
+    """
+
+    def __init__(self, env: gymnasium.Env[Observation, np.int64], epsilon: float) -> None:
+        super().__init__(env)
+        assert isinstance(env.action_space, spaces.Discrete)
+        self._num_actions = int(env.action_space.n)
+        self._epsilon = epsilon
+        self._rng = episode_rng(0)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Starts an episode, and with a seed its random actions anew."""
+        if seed is not None:
+            self._rng = episode_rng(seed)
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: np.int64) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+        """One step, with this action or a random one."""
+        if self._rng.random() < self._epsilon:
+            action = self._rng.integers(self._num_actions)
+        return self.env.step(action)
 
 
 class _StopRule(gymnasium.Wrapper[Observation, Action, Observation, Action]):

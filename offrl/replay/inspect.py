@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offrl.replay.health import find_problems
 from offrl.replay.store import FrameStore
 from offrl.statistics import Interval, bootstrap_mean
 
@@ -106,22 +107,8 @@ def inspect_dataset(store: FrameStore) -> DatasetSummary:
         num_truncated=int(np.count_nonzero(store.truncated & ~store.terminated)),
         mean_return=bootstrap_mean(returns),
         largest_rounding_error=store.report.largest_rounding_error,
-        warnings=(*store.report.warnings, *_warnings(store, len(ends), action_counts)),
+        warnings=(*store.report.warnings, *find_problems(store)),
     )
-
-
-def _warnings(store: FrameStore, num_episodes: int, action_counts: NDArray[np.int64]) -> list[str]:
-    found = []
-    never = np.flatnonzero(action_counts == 0)
-    if never.size:
-        names = ", ".join(store.spec.action_names[index] for index in never[:5]) + (", ..." if never.size > 5 else "")
-        found.append(f"{never.size} of {len(action_counts)} actions never occur: {names}")
-    lowest, highest = float(store.rewards.min()), float(store.rewards.max())
-    if lowest == highest:
-        found.append(f"every reward is {lowest:g}")
-    if store.report.layout == "stacked" and len(store) > 1 and num_episodes > len(store) / 2:
-        found.append("most rows do not follow the row before: the log looks shuffled, so n-step returns are cut short")
-    return found
 
 
 def sample_stacks(store: FrameStore, count: int, seed: int) -> tuple[NDArray[Any], NDArray[np.int64]]:

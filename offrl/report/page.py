@@ -113,8 +113,9 @@ def _facts(record: Record, summary: DatasetSummary | None, reference: Interval |
         interval = f"95 % interval {low:,.1f} to {high:,.1f}, {num_episodes} episodes"
         cards.append(_fact(f"Mean score, {record.best}", f"{mean:,.1f}", interval))
         if evaluation.finished:
-            share = sum(evaluation.finished) / num_episodes
-            cards.append(_fact("Finished laps", f"{sum(evaluation.finished)} of {num_episodes}", f"{share:.0%}"))
+            finished = sum(evaluation.finished)
+            share = f"{100 * finished / num_episodes:.0f} %"
+            cards.append(_fact("Finished laps", f"{finished} of {num_episodes}", share))
         if reference is not None:
             above = f"{mean - reference.mean:+,.1f}"
             cards.append(_fact("Against its data", above, f"the data's mean is {reference.mean:,.1f}"))

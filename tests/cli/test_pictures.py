@@ -1,8 +1,12 @@
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from run_offrl import offrl, offrl_json
+
+from offrl.overlay import BAR_WIDTH, HEADER, TAKEN
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +43,16 @@ def test_plot_along_an_episode_plays_what_evaluate_plays(trained, tmp_path):
     assert "2 runs beside --episode; expected one" in refused
 
 
+def test_plot_along_an_episode_takes_an_onnx_file(trained, tmp_path):
+    pytest.importorskip("matplotlib")
+    offrl("export", trained["run"], tmp_path / "m.onnx", "--contract", "uint8", "--quiet")
+    found = offrl_json(
+        "plot", tmp_path / "m.onnx", "--env", "CartPole-v1", "--episode", 11, "--out", tmp_path / "e.png"
+    )
+    of_the_run = offrl_json("plot", trained["run"], "--episode", 11, "--out", tmp_path / "r.png")
+    assert (found["score"], found["length"]) == (of_the_run["score"], of_the_run["length"])
+
+
 def test_record_films_the_episode_of_its_seed(trained, tmp_path):
     pytest.importorskip("imageio_ffmpeg")
     out = tmp_path / "videos" / "v.mp4"
@@ -49,6 +63,40 @@ def test_record_films_the_episode_of_its_seed(trained, tmp_path):
     assert found == {"file": str(out), "seed": 11, "score": played["score"], "length": played["length"]}
     assert b"ftyp" in out.read_bytes()[:16]
     assert offrl_json("record", trained["run"], out, "--max-steps", 3)["length"] == 3
+
+
+def read(path):
+    """All frames of a video. [T, H, W, 3]."""
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    frames = imageio_ffmpeg.read_frames(str(path))
+    width, height = next(frames)["size"]
+    return np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in frames])
+
+
+# imageio-ffmpeg's reader, which only this test uses, leaves the pipes of its process to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_record_draws_a_panel_beside_the_picture_unless_plain(trained, tmp_path):
+    arguments = ("--seed", 11, "--max-steps", 3)
+    found = offrl_json("record", trained["run"], tmp_path / "panel.mp4", *arguments)
+    plain = offrl_json("record", trained["run"], tmp_path / "plain.mp4", *arguments, "--plain")
+    assert (found["score"], found["length"]) == (plain["score"], plain["length"]) == (3.0, 3)
+    panel, picture = read(tmp_path / "panel.mp4"), read(tmp_path / "plain.mp4")
+    assert picture.shape == (4, 400, 600, 3)
+    assert panel.shape[:2] == (4, 400)
+    assert panel.shape[2] > 600 + BAR_WIDTH
+    assert np.abs(panel[:, :, :600].astype(int) - picture).mean() < 2  # as far as the encoder tells them apart
+    is_taken = np.abs(panel[:, HEADER:, 600:].astype(int) - TAKEN).max(axis=3) < 60
+    assert (is_taken.sum(axis=(1, 2)) > 20).tolist() == [True, True, True, False]  # nothing is taken at the end
+
+
+def test_record_without_pillow_says_what_to_install(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    refused = offrl("record", trained["run"], tmp_path / "v.mp4", "--max-steps", 3, code=2).stderr
+    assert refused.startswith(
+        "error: ActionPanel: pillow is not installed; install it with: pip install 'offrl[video]'"
+    )
+    assert len(refused.splitlines()) == 1
+    assert not (tmp_path / "v.mp4").exists()
 
 
 def test_report_holds_evaluation_dataset_and_command(data, trained, tmp_path):

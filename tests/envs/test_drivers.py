@@ -7,6 +7,8 @@ from gymnasium import spaces
 
 from offrl import envs
 from offrl.envs.drivers import (
+    EXPERT,
+    HOPELESS,
     Bursts,
     CarRacingMixture,
     CartPoleDriver,
@@ -15,6 +17,7 @@ from offrl.envs.drivers import (
     EpsilonGreedy,
     RandomBehaviour,
     TrackDriver,
+    VariedDrivers,
     default_behaviour,
     num_actions,
 )
@@ -24,6 +27,11 @@ from offrl.errors import ConfigError
 class FourActions(gymnasium.Env):
     observation_space = spaces.Box(0, 1, (1,))
     action_space = spaces.Discrete(4)
+
+
+class ManyActions(gymnasium.Env):
+    observation_space = spaces.Box(0, 1, (1,))
+    action_space = spaces.Discrete(10_000)
 
 
 class AlwaysTwo:
@@ -63,9 +71,10 @@ def test_epsilon_greedy_tells_its_exact_probabilities():
         assert share == pytest.approx(probability, abs=0.04)  # 4 standard deviations
 
 
-def test_epsilon_out_of_range_is_refused():
-    with pytest.raises(ConfigError, match=r"1\.5; expected a number in \[0, 1\]"):
-        EpsilonGreedy(AlwaysTwo(), 1.5)
+@pytest.mark.parametrize("noise", [EpsilonGreedy, Bursts])
+def test_epsilon_out_of_range_is_refused(noise):
+    with pytest.raises(ConfigError, match=rf"{noise.__name__}.epsilon: 1\.5; expected a number in \[0, 1\]"):
+        noise(AlwaysTwo(), 1.5)
 
 
 def test_continuous_actions_are_refused():
@@ -74,19 +83,74 @@ def test_continuous_actions_are_refused():
 
 
 def test_bursts_hold_one_action_for_one_to_seven_steps_and_start_with_a_quarter_of_epsilon():
-    bursts = Bursts(0.2, num_actions=10_000, rng=np.random.default_rng(0))
-    actions = [bursts() for _ in range(20_000)]
+    bursts = Bursts(AlwaysTwo(), 0.2)
+    bursts.begin(ManyActions(), np.random.default_rng(0))
+    actions, probabilities = zip(*[bursts(None) for _ in range(20_000)], strict=True)
+    assert np.isnan(probabilities).all()
     edges = [i for i in range(1, len(actions)) if actions[i] != actions[i - 1]] + [len(actions)]
     runs = [(actions[start], end - start) for start, end in zip([0, *edges], edges, strict=False)]
-    assert {length for action, length in runs if action is not None} == set(range(1, 8))
-    starts = sum(action is not None for action, _ in runs)
-    free = sum(length for action, length in runs if action is None)
+    assert {length for action, length in runs if action != 2} == set(range(1, 8))
+    starts = sum(action != 2 for action, _ in runs)
+    free = sum(length for action, length in runs if action == 2)
     assert starts / (free + starts) == pytest.approx(0.05, abs=0.006)  # 4 standard deviations
 
 
-def test_no_bursts_without_noise():
-    bursts = Bursts(0.0, num_actions=5, rng=np.random.default_rng(0))
-    assert {bursts() for _ in range(1000)} == {None}
+def test_a_burst_ends_with_its_episode():
+    bursts, env = Bursts(AlwaysTwo(), 1.0), ManyActions()
+    for seed in range(50):
+        bursts.begin(env, np.random.default_rng(seed))
+        fresh = Bursts(AlwaysTwo(), 1.0)
+        fresh.begin(env, np.random.default_rng(seed))
+        assert [bursts(None)[0] for _ in range(5)] == [fresh(None)[0] for _ in range(5)]
+
+
+def test_without_noise_there_are_no_bursts_and_the_behaviour_is_certain():
+    bursts = Bursts(AlwaysTwo(), 0.0)
+    bursts.begin(FourActions(), np.random.default_rng(0))
+    assert {bursts(None) for _ in range(1000)} == {(2, 1.0)}
+
+
+def test_skill_goes_from_hopeless_to_expert():
+    assert DriverSettings.of_skill(0) == HOPELESS
+    assert DriverSettings.of_skill(1) == EXPERT
+    half = DriverSettings.of_skill(0.5)
+    assert (half.steering_gain, half.max_speed) == (2.75, 43.5)
+
+
+@pytest.mark.parametrize("skill", [-0.1, 1.1, math.nan])
+def test_a_skill_out_of_range_is_refused(skill):
+    with pytest.raises(ConfigError, match=r"of_skill: .*; expected a number in \[0, 1\]"):
+        DriverSettings.of_skill(skill)
+
+
+def test_more_skill_gets_further():
+    pytest.importorskip("Box2D")
+    env = envs.make("CarRacing-v3")
+    scores = []
+    for skill in (0, 0.3, 0.6, 1):
+        env.reset(seed=1)
+        driver = TrackDriver(DriverSettings.of_skill(skill))
+        driver.begin(env, np.random.default_rng(0))
+        scores.append(sum(env.step(driver(None)[0])[1] for _ in range(150)))
+    assert scores == sorted(scores)
+    assert min(np.diff(scores)) > 20
+
+
+def test_varied_drivers_are_drawn_for_each_episode_within_their_ranges():
+    pytest.importorskip("Box2D")
+    env = envs.make("CarRacing-v3")
+    observation, _ = env.reset(seed=0)
+    behaviour, drawn = VariedDrivers(), []
+    for seed in (0, 1, 2, 0):
+        behaviour.begin(env, np.random.default_rng(seed))
+        drawn.append(behaviour._driver.settings)
+        assert behaviour(observation)[1] == 1.0
+    assert drawn[0] == drawn[3]
+    for name, (low, high) in VariedDrivers.RANGES.items():
+        values = {getattr(settings, name) for settings in drawn}
+        assert len(values) == 3
+        assert low <= min(values) <= max(values) <= high
+    assert {settings.lost_speed for settings in drawn} == {DriverSettings().lost_speed}
 
 
 def test_the_expert_finishes_a_lap():
@@ -114,7 +178,7 @@ def test_the_mixture_is_certain_only_without_noise():
     behaviour, certain = CarRacingMixture(), {}
     for seed in range(40):
         behaviour.begin(env, np.random.default_rng(seed))
-        certain.setdefault(behaviour._bursts.epsilon, set()).add(not math.isnan(behaviour(observation)[1]))
+        certain.setdefault(behaviour._behaviour.epsilon, set()).add(not math.isnan(behaviour(observation)[1]))
     assert certain.pop(0.0) == {True}
     assert len(certain) >= 3
     assert all(values == {False} for values in certain.values())

@@ -10,7 +10,7 @@ from offrl.replay.shards import Episode
 
 
 def episode(rewards, actions, terminated):
-    frames = np.zeros((len(rewards) + 1, 2, 3), np.uint8)
+    frames = np.random.default_rng(len(rewards)).integers(256, size=(len(rewards) + 1, 2, 3), dtype=np.uint8)
     return Episode(frames, np.array(actions), np.array(rewards, np.float32), terminated, not terminated)
 
 

@@ -72,7 +72,7 @@ def test_two_runs_are_compared(example, tmp_path):
         "the data 120.0 110.0 to 130.0",
         "BCQ 225.0 100.0 to 350.0",
         "BCQ - BC, paired by seed: 25.0 [0.0, 50.0].",
-        "Finished laps 1 of 2",
+        "Finished laps 1 of 2 50 %",
         "Against its data +105.0 the data's mean is 120.0",
         "BCQ, its best episode: seed 8, 350.0",
     ):
