@@ -250,7 +250,7 @@ def _origin(result: Mapping[str, Any], policies: Mapping[str, Any]) -> str:
     sizes = f"{size['transitions']:,} transitions, {size['updates']:,} updates. " if size else ""
     return (
         f"`{result['command']}`: {sizes}Seeds {min(seeds):,} to {max(seeds):,}. "
-        f"{minutes:.1f} minutes in all. {_machine(result['machine'])}."
+        f"{minutes:.1f} minutes in all on {_machine(result['machine'])}."
     )
 
 
