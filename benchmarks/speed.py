@@ -28,15 +28,16 @@ from offrl.workers import num_cores
 RESULTS = Path(__file__).parent / "results" / "speed"
 
 
-def keep(name: str, rows: dict[str, float], unit: str, ratio: float, ratio_of: str, notes: str) -> None:
-    """Prints a result and keeps it in benchmarks/results/speed."""
+def keep(name: str, rows: dict[str, float], unit: str, ratio: float, ratio_of: str, notes: str, **options: int) -> None:
+    """Prints a result and keeps it in benchmarks/results/speed, with the options of the command."""
+    given = "".join(f" --{option.replace('_', '-')} {value}" for option, value in options.items())
     for label, value in rows.items():
         print(f"{label:<60} {value:8.1f} {unit}")
     print(f"{ratio_of:<60} {ratio:8.2f} times")
     write_json(
         RESULTS / f"{name}.json",
         {
-            "command": f"python -m benchmarks {name}",
+            "command": f"python -m benchmarks {name}{given}",
             "rows": rows,
             "unit": unit,
             "ratio": ratio,
@@ -102,6 +103,8 @@ def environment(tracks: int, steps: int) -> None:
         "ours against Gymnasium's",
         f"{tracks} tracks, {steps} driven and {steps} random steps on each; over these {2 * tracks} blocks the ratio "
         f"is {low:.2f} to {high:.2f}, median {middle:.2f}",
+        tracks=tracks,
+        steps=steps,
     )
 
 
@@ -150,6 +153,8 @@ def evaluation(episodes: int, plain_episodes: int) -> None:
         "offrl.evaluate against the plain loop",
         f"{episodes} and {plain_episodes} episodes with an untrained network (NatureEncoder), starting workers "
         f"included; {num_cores()} worker processes, {torch.get_num_threads()} threads",
+        episodes=episodes,
+        plain_episodes=plain_episodes,
     )
 
 
@@ -178,6 +183,7 @@ def collection(transitions: int) -> None:
         rate / (cores * own),
         "collect against cores x the environment alone",
         f"{manifest.num_transitions:,} transitions, written and checked; starting workers included",
+        transitions=transitions,
     )
 
 

@@ -20,13 +20,12 @@ import torch
 
 import offrl
 from offrl import plots
-from offrl.collect import collect
 from offrl.envs import car_racing
-from offrl.envs.drivers import CarRacingMixture
 from offrl.evaluate import SCORE_SEEDS, Evaluation
 from offrl.export import verify_onnx
 from offrl.files import write_json
 from offrl.fit import resolve_device
+from offrl.recipes import RECIPES
 from offrl.replay.inspect import inspect_dataset, sample_stacks
 from offrl.replay.replay import Replay
 from offrl.runs import create_run, describe_machine
@@ -54,14 +53,7 @@ NUM_ENVS = 20
 def collect_data(directory: Path, size: Size) -> None:
     """Drivers of mixed skill and noise, on all cores; returns at once where that was done before."""
     print(f"Data: {size.transitions:,} transitions of scripted drivers in {directory}")
-    options = {"hud": "visible", "no_progress_steps": 150}  # a car that stands still teaches little
-    collect(
-        partial(car_racing.make, **options),
-        CarRacingMixture(),
-        directory,
-        transitions=size.transitions,
-        environment={"id": car_racing.ENV_ID, **options},
-    )
+    RECIPES["carracing/mixed"].collect(directory, transitions=size.transitions)
 
 
 def open_data(directory: Path, seed: int) -> Replay:

@@ -329,7 +329,7 @@ def collect_online(
     It acts epsilon-greedily with its newest weights; epsilon and weights change between episodes, so that the
     probability of each action is exact. All frames stay in memory. An interrupted collection leaves whole shards and a
     manifest that says so, but the learner is gone: it cannot go on. The same seed gives the same data on the same
-    machine as far as torch's arithmetic does.
+    machine as far as torch's arithmetic does, so not where `precision` is "auto".
 
     Args:
         make_env: makes the environment.

@@ -243,15 +243,16 @@ def evaluate(
             f"{len(seeds)} seeds, {num_envs} environments", where="evaluate", expected="1 or more of each"
         )
     require_evaluation_seeds(seeds, "evaluate")
-    num_envs = min(num_envs, len(seeds))
-    workers = min(num_cores() if workers is None else workers, num_envs)
+    num_playing = min(num_envs, len(seeds))
+    workers = _num_workers(workers, num_playing, "evaluate")
     ends: dict[int, EpisodeEnd] = {}
-    environments = _environments(make_env, num_envs, workers)
+    environments = _environments(make_env, num_playing, workers)
     with closing(environments), _progress_bar(len(seeds), progress) as bar:
-        playing = {slot: slot for slot in range(num_envs)}  # environment -> index of the episode that it plays
+        playing = {slot: slot for slot in range(num_playing)}  # environment -> index of the episode that it plays
         first = environments.reset({slot: int(seeds[slot]) for slot in playing})
-        observations = np.stack([first[slot] for slot in range(num_envs)])
-        upcoming = iter(range(num_envs, len(seeds)))
+        # Rounding depends on the size of a batch, so with fewer episodes than `num_envs` it is filled up all the same.
+        observations = np.stack([first[slot % num_playing] for slot in range(num_envs)])
+        upcoming = iter(range(num_playing, len(seeds)))
         while playing:
             actions = policy(observations)
             steps = environments.step({slot: int(actions[slot]) for slot in playing})
@@ -297,7 +298,7 @@ def evaluate_behaviour(
     if not len(seeds):
         raise ConfigError("no seeds", where="evaluate_behaviour", expected="1 or more")
     require_evaluation_seeds(seeds, "evaluate_behaviour")
-    workers = min(num_cores() if workers is None else workers, len(seeds))
+    workers = _num_workers(workers, len(seeds), "evaluate_behaviour")
     ends: dict[int, EpisodeEnd] = {}
     played = _play_episodes(_Player(make_env, behaviour), [int(seed) for seed in seeds], workers)
     with closing(played), _progress_bar(len(seeds), progress) as bar:
@@ -342,6 +343,12 @@ def sweep_thresholds(
     play = partial(evaluate, make_env=make_env, seeds=seeds, num_envs=num_envs, workers=workers, progress=progress)
     evaluations = {threshold: play(each) for threshold, each in policies.items()}
     return Sweep(evaluations, policy.threshold if policy.threshold in evaluations else thresholds[0])
+
+
+def _num_workers(workers: int | None, most: int, where: str) -> int:
+    if workers is not None and workers < 0:
+        raise ConfigError(f"{workers} workers", where=where, expected="0 or more, or None for one on each core")
+    return min(num_cores() if workers is None else workers, most)
 
 
 def _evaluation(seeds: Sequence[int], ends: Mapping[int, EpisodeEnd]) -> Evaluation:

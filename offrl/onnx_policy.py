@@ -175,10 +175,10 @@ class OnnxPolicy:
                 mend="take the checkpoint, or export it with a threshold to act with",
             )
         self.threshold = threshold
-        if threshold == own:
-            self._applied = APPLY_THRESHOLD
-        else:  # logits are scaled by log 0.3 / log own, so thresholds, which are compared with exp, are raised to it
-            self._applied = threshold ** (math.log(APPLY_THRESHOLD) / math.log(own)) if threshold > 0 else 0.0
+        # The file's logits are scaled for `APPLY_THRESHOLD`; another threshold needs them as they were.
+        self._applied, self._scale = APPLY_THRESHOLD, 1.0
+        if threshold != own:
+            self._applied, self._scale = threshold, math.log(APPLY_THRESHOLD) / math.log(own)
         self._rng = np.random.default_rng(self.seed)
 
     def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
@@ -196,7 +196,7 @@ class OnnxPolicy:
             SpecMismatchError: observations of another shape or dtype than the task's.
         """
         outputs = self._file.run(observation)
-        return Choices(outputs["q"], likely_actions(outputs["logits"], self._applied))
+        return Choices(outputs["q"], likely_actions(outputs["logits"] / self._scale, self._applied))
 
     def with_threshold(self, threshold: float) -> OnnxPolicy:
         """A policy of the same file with this threshold; its random actions begin anew.

@@ -32,6 +32,9 @@ def require_evaluation_seeds(seeds: Sequence[int], where: str, *, choosing: bool
     """
     # As plain integers: `in` would search a range for one of numpy's number by number.
     plain = [int(seed) for seed in seeds]
+    negative = next((seed for seed in plain if seed < 0), None)
+    if negative is not None:
+        raise ConfigError(f"seed {negative}", where=where, expected="0 or more")
     data, tuning, score = (next((seed for seed in plain if seed in each), None) for each in _RANGES)
     if data is not None:
         raise ConfigError(

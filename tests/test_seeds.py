@@ -10,12 +10,6 @@ def test_the_ranges_are_disjoint():
     assert SCORE_SEEDS.stop <= DATA_SEEDS.start
 
 
-def test_data_is_collected_on_its_own_seeds():
-    from offrl.collect import DATA_SEED_BASE
-
-    assert DATA_SEEDS.start == DATA_SEED_BASE
-
-
 @pytest.mark.parametrize(
     "seeds", [[0, 999_999], TUNING_SEEDS[:3], SCORE_SEEDS[-3:], [5, SCORE_SEEDS[0]], [np.int64(3_000_000)], []]
 )
@@ -29,6 +23,7 @@ def test_seeds_to_evaluate_on(seeds):
         ([1, DATA_SEEDS[0]], False, "here: seed 1000000000, on which data is collected; expected seeds outside"),
         ([np.int64(DATA_SEEDS[-1])], False, "here: seed 1999999999, on which data"),
         ([TUNING_SEEDS[-1], SCORE_SEEDS[0]], False, "here: seed 1999999, which .* beside seed 2000000, which"),
+        ([3, -1], False, "here: seed -1; expected 0 or more"),
         ([SCORE_SEEDS[-1]], True, "here: seed 2999999, which is kept for scores, where .* TUNING_SEEDS"),
     ],
 )

@@ -17,6 +17,7 @@ from offrl.errors import OfflineRLError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 _ON_INTERRUPT = "offrl.on_interrupt"

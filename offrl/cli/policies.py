@@ -12,7 +12,16 @@ import click
 from click import argument, option
 
 from offrl.cli.actors import DRIVER, Actor, is_file, load_actor, load_driver, load_trained
-from offrl.cli.console import PATH, device_option, environment_option, hud_option, output_options, show, workers_option
+from offrl.cli.console import (
+    FILE,
+    PATH,
+    device_option,
+    environment_option,
+    hud_option,
+    output_options,
+    show,
+    workers_option,
+)
 from offrl.cli.names import CAR_RACING, network_options
 from offrl.cli.request import Request, open_data
 from offrl.errors import ConfigError, OfflineRLError
@@ -39,7 +48,7 @@ _GRADER_EPISODES = 50
 @option("--threshold", help="Likelihood threshold, or several, such as 0.0,0.1,0.3; default: the policy's own.")
 @option("--epsilon", type=float, help="Probability of a random action; default: 0.")
 @option("--grader", is_flag=True, help="Play CarRacing by the course grader's rule.")
-@option("--out", type=PATH, help="Write the result to this JSON file as well.")
+@option("--out", type=FILE, help="Write the result to this JSON file as well.")
 @network_options
 @device_option
 @workers_option(0)

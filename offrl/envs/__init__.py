@@ -140,5 +140,5 @@ def _register() -> None:
     )
 
 
-if car_racing.FAST_ENV_ID not in gymnasium.registry:
+if car_racing.ENV_ID in gymnasium.registry and car_racing.FAST_ENV_ID not in gymnasium.registry:
     _register()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import multiprocessing
 import os
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -96,7 +97,27 @@ def make(
         env = StallStop(env)
     if no_progress_steps is not None:
         env = NoProgressStop(env, no_progress_steps)
-    return DescribedTask(GrayStack(env, hidden_rows=HUD_ROWS if hud == "hidden" else None), spec(hud))
+    return DescribedTask(GrayStack(_SaysLap(env), hidden_rows=HUD_ROWS if hud == "hidden" else None), spec(hud))
+
+
+@functools.cache  # once is enough, wherever it is made
+def _say_slow(version: str) -> None:
+    warnings.warn(
+        f"Gymnasium {version} draws CarRacing itself, several times slower: the fast drawing is verified for "
+        f"{', '.join(VERIFIED_VERSIONS)}",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+class _SaysLap(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Gymnasium says `lap_finished` where the task ends; an episode that is cut has not finished its lap either."""
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if truncated:
+            info.setdefault("lap_finished", False)
+        return observation, reward, terminated, truncated, info
 
 
 def _base(fast: bool, render_mode: str | None, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
@@ -104,12 +125,7 @@ def _base(fast: bool, render_mode: str | None, options: dict[str, Any]) -> gymna
     if fast and gymnasium.__version__ in VERIFIED_VERSIONS:
         env_spec.entry_point = FAST_ENTRY_POINT
     elif fast and multiprocessing.parent_process() is None:  # worker processes need not say it again
-        warnings.warn(
-            f"Gymnasium {gymnasium.__version__} draws CarRacing itself, several times slower: the fast drawing is "
-            f"verified for {', '.join(VERIFIED_VERSIONS)}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+        _say_slow(gymnasium.__version__)
     try:
         return gymnasium.make(env_spec, disable_env_checker=True, render_mode=render_mode, **options)
     except (DependencyNotInstalled, ModuleNotFoundError) as error:

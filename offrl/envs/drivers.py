@@ -66,12 +66,16 @@ class EpsilonGreedy:
         self.behaviour.begin(env, rng)
 
     def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
-        """The action; probability 1 - epsilon + epsilon / A of the inner behaviour's action, epsilon / A of others."""
-        greedy, _ = self.behaviour(observation)
+        """The action; probability 1 - epsilon + epsilon / A of the inner behaviour's action, epsilon / A of others.
+
+        NaN where the inner behaviour is not certain of its action.
+        """
+        greedy, certainty = self.behaviour(observation)
         action = greedy
         if self._rng.random() < self.epsilon:
             action = int(self._rng.integers(self._num_actions))
-        return action, (1 - self.epsilon) * (action == greedy) + self.epsilon / self._num_actions
+        probability = (1 - self.epsilon) * (action == greedy) + self.epsilon / self._num_actions
+        return action, probability if certainty == 1 else math.nan
 
 
 @dataclass
@@ -244,18 +248,21 @@ _ACTION_OF = {tuple(vector): index for index, vector in enumerate(ACTION_TABLE.t
 class CarRacingMixture:
     """Drivers from careful to bold and from steady to erratic, one per episode: a dataset to learn from offline.
 
-    The grip is uniform in 90 to 150 in 80 % of the episodes and 30 to 90 in the rest; the noise is drawn from
-    `NOISE`: a good third of the episodes are clean, the others show how to find back to the road, again and again.
+    A good third of the episodes are clean; the others show how to find back to the road, again and again.
+
+    Attributes:
+        grips: (share of the episodes, lowest and highest `DriverSettings.grip`), uniform in between.
+        noise: (share of the episodes, epsilon of `Bursts`).
     """
 
-    NOISE: ClassVar = ((0.0, 0.38), (0.15, 0.06), (0.3, 0.22), (0.6, 0.22), (1.0, 0.12))
-    """(epsilon of `Bursts`, share of the episodes)."""
+    grips: tuple[tuple[float, float, float], ...] = ((0.8, 90.0, 150.0), (0.2, 30.0, 90.0))
+    noise: tuple[tuple[float, float], ...] = ((0.38, 0.0), (0.06, 0.15), (0.22, 0.3), (0.22, 0.6), (0.12, 1.0))
 
     def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
         """Draws the driver of this episode."""
-        grip = rng.uniform(90, 150) if rng.random() < 0.8 else rng.uniform(30, 90)
-        epsilons, shares = zip(*self.NOISE, strict=True)
-        epsilon = float(rng.choice(epsilons, p=shares))
+        _, lowest, highest = self.grips[rng.choice(len(self.grips), p=[share for share, *_ in self.grips])]
+        grip = rng.uniform(lowest, highest)
+        _, epsilon = self.noise[rng.choice(len(self.noise), p=[share for share, _ in self.noise])]
         self._behaviour = Bursts(TrackDriver(DriverSettings(grip=grip)), epsilon)
         self._behaviour.begin(env, rng)
 

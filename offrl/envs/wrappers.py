@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from offrl.errors import UnknownEnvironmentError
+from offrl.errors import ConfigError, UnknownEnvironmentError
 from offrl.seeds import episode_rng
 from offrl.spec import TaskSpec
 
@@ -268,6 +268,8 @@ class NoProgressStop(_StopRule[Observation, Action]):
 
     def __init__(self, env: gymnasium.Env[Observation, Action], steps: int = 150) -> None:
         super().__init__(env)
+        if steps < 1:
+            raise ConfigError(f"{steps}", where="NoProgressStop.steps", expected="1 or more")
         self._limit = steps
         self._steps = 0
 

@@ -77,8 +77,10 @@ def test_no_display_is_needed_and_a_chosen_driver_is_kept(monkeypatch):
 
 def test_an_unverified_gymnasium_draws_itself_and_says_so(monkeypatch):
     monkeypatch.setattr(gymnasium, "__version__", "9.9.9")
-    with pytest.warns(RuntimeWarning, match=r"Gymnasium 9\.9\.9 draws CarRacing itself"):
-        env = car_racing.make()
+    with pytest.warns(RuntimeWarning, match=r"Gymnasium 9\.9\.9 draws CarRacing itself") as said:
+        envs = [car_racing.make(hud=hud) for hud in ("visible", "hidden")]
+    assert len(said) == 1
+    env = envs[0]
     assert type(env.unwrapped).__name__ == "CarRacing"
     assert type(car_racing.make(fast=False).unwrapped).__name__ == "CarRacing"
 
@@ -102,6 +104,15 @@ def test_without_box2d_the_error_gives_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "Box2D", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'offrl\[carracing\]'"):
         car_racing.make()
+
+
+def test_an_episode_that_is_cut_says_that_its_lap_is_not_finished():
+    env = car_racing.make(no_progress_steps=2)
+    env.reset(seed=0)
+    steps = [env.step(0) for _ in range(10)]
+    stopped = next(i for i, step in enumerate(steps) if step[3])
+    assert steps[stopped][4]["lap_finished"] is False
+    assert "lap_finished" not in steps[stopped - 1][4]
 
 
 def test_bad_options_are_refused():
