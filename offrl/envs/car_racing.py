@@ -78,7 +78,7 @@ def make(
         hud: "hidden" turns the rows of the information bar to gray 128.
         stall_stop: truncate when the mean of the last 100 rewards is at most -1.
         no_progress_steps: truncate after so many steps without a positive reward; None never does.
-        fast: render several times faster than Gymnasium, the same bytes, where that is known to hold.
+        fast: render more than twice as fast as Gymnasium, the same bytes, where that is known to hold.
         render_mode: Gymnasium's; "human" opens a window.
         options: CarRacing's own, such as `domain_randomize`.
 
@@ -103,7 +103,7 @@ def make(
 @functools.cache  # once is enough, wherever it is made
 def _say_slow(version: str) -> None:
     warnings.warn(
-        f"Gymnasium {version} draws CarRacing itself, several times slower: the fast drawing is verified for "
+        f"Gymnasium {version} draws CarRacing itself, more than twice as slow: the fast drawing is verified for "
         f"{', '.join(VERIFIED_VERSIONS)}",
         RuntimeWarning,
         stacklevel=4,
