@@ -162,7 +162,7 @@ HOPELESS = DriverSettings(
 )
 """So slow that it gains no more than the time costs: a mean return just below 0."""
 EXPERT = DriverSettings(look=9.0, steering_gain=5.0, steering_damping=0.9, grip=200.0)
-"""The best settings found: a mean of 924.7 over `SCORE_SEEDS[:100]`, every lap finished (benchmarks/results/expert.json)."""
+"""The best settings found: 924.7 over `SCORE_SEEDS[:100]`, every lap finished (benchmarks/results/expert.json)."""
 
 
 @dataclass
