@@ -125,10 +125,9 @@ def benchmarks() -> str:
 
 
 def _benchmark(name: str) -> str:
-    path = RESULTS / name / "evaluation.json"
-    if not path.is_file():
-        return f"No result is kept in this checkout. Make it: `python -m benchmarks {name}`."
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = _kept(f"{name}/evaluation.json")
+    if result is None:
+        return _missing(name)
     policies = result.get("policies") or {"BCQ": result["BCQ"]}
     dataset = result.get("dataset") or {"mean": result["dataset_mean"]["mean"], **_interval(result["dataset_mean"])}
     rows = [_score_row("the dataset", dataset), *(_score_row(policy, score) for policy, score in policies.items())]
@@ -153,10 +152,9 @@ def _benchmark(name: str) -> str:
 
 def speed(name: str) -> str:
     """A kept measurement of speed: both ways, their ratio, how it was made."""
-    path = RESULTS / "speed" / f"{name}.json"
-    if not path.is_file():
-        return f"No result is kept in this checkout. Make it: `python -m benchmarks {name}`."
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _kept(f"speed/{name}.json")
+    if found is None:
+        return _missing(name)
     rows = [(label, f"{rate:,.0f}") for label, rate in found["rows"].items()]
     return "\n\n".join(
         [
@@ -169,10 +167,9 @@ def speed(name: str) -> str:
 
 def identity() -> str:
     """What the byte-for-byte comparison of CarRacing's frames found, for each version of Gymnasium."""
-    path = RESULTS / "identity.json"
-    if not path.is_file():
-        return "No result is kept in this checkout. Make it: `python -m benchmarks identity`."
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _kept("identity.json")
+    if found is None:
+        return _missing("identity")
     rows = [
         (f"{result['gymnasium']}", name, str(way["tracks"]), str(result["steps"]), str(len(way["different"])))
         for result in found["versions"]
@@ -190,11 +187,10 @@ def dataset_cards() -> str:
     for name, recipe in RECIPES.items():
         folder = name.replace("/", "-")
         parts.append(f"### {name}\n\n{recipe.description.capitalize()}.")
-        path = RESULTS / "datasets" / folder / "card.json"
-        if not path.is_file():
-            parts.append(f"No card is kept in this checkout. Make it: `python -m benchmarks datasets {name}`.")
+        card = _kept(f"datasets/{folder}/card.json")
+        if card is None:
+            parts.append(_missing(f"datasets {name}"))
             continue
-        card = json.loads(path.read_text(encoding="utf-8"))
         parts.append(
             f"Mean return **{card['mean']['mean']:.0f}** (95 % interval {card['mean']['low']:.0f} to "
             f"{card['mean']['high']:.0f}), median {card['median']:.0f}, {card['share_over_900']:.0%} of the episodes "
@@ -211,8 +207,7 @@ def recipes() -> str:
 
     rows = []
     for name, recipe in RECIPES.items():
-        path = RESULTS / "datasets" / name.replace("/", "-") / "card.json"
-        card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        card = _kept(f"datasets/{name.replace('/', '-')}/card.json")
         figures = (f"{card['mean']['mean']:.0f}", f"{card['share_over_900']:.0%}") if card else ("", "")
         rows.append((f"`{name}`", recipe.description, *figures))
     return _table(("name", "what plays", "mean return", "episodes over 900"), rows)
@@ -220,15 +215,24 @@ def recipes() -> str:
 
 def memory() -> str:
     """What many resets of CarRacing leave in memory."""
-    path = RESULTS / "memory.json"
-    if not path.is_file():
-        return "No result is kept in this checkout. Make it: `python -m benchmarks memory`."
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _kept("memory.json")
+    if found is None:
+        return _missing("memory")
     rows = [
         (f"`{name}`", f"{row['before_mib']:.1f}", f"{row['grown_mib']:+.2f}") for name, row in found["rows"].items()
     ]
     head = ("", "resident MiB before", f"MiB grown by {found['resets']} resets")
     return f"{_table(head, rows)}\n\n`{found['command']}`. {_machine(found['machine'])}."
+
+
+def _kept(name: str) -> dict[str, Any] | None:
+    """A result that a benchmark wrote, or None where this checkout has none."""
+    path = RESULTS / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _missing(command: str) -> str:
+    return f"No result is kept in this checkout. Make it: `python -m benchmarks {command}`."
 
 
 def _interval(mean: Mapping[str, float]) -> dict[str, list[float]]:
