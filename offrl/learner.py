@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from offrl.algorithms.algorithm import Algorithm
 from offrl.batch import Batch
 from offrl.errors import ConfigError, RunError
+from offrl.spec import TaskSpec
 
 _UNSUITABLE_OPTIMIZERS = {"LBFGS": "it needs the loss as a function", "SparseAdam": "it needs sparse gradients"}
 # Older versions cache a weight's bf16 copy under no_grad, and a later forward then loses the gradient (pytorch#112583).
@@ -118,6 +119,7 @@ class Learner:
         self._average = {name: p.detach().clone() for name, p in self._trained.items() if self.config.average_decay > 0}
         self._metric_sums: dict[str, Tensor] = {}
         self._metric_count = 0
+        self._bf16_is_exact = _normalises_exactly(algorithm.spec, torch.bfloat16)
 
     def update(self, batch: Batch) -> None:
         """One gradient step on a raw batch, [B, ...] as replay hands it over; nothing waits for the device."""
@@ -126,7 +128,7 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
         self._optimizer.zero_grad(set_to_none=True)
-        metrics = self._gradients(self.algorithm, self._prepare(batch), self.precision)
+        metrics = self._gradients(self.algorithm, batch, self.precision)
         self._optimizer.step()
         self.step += 1
         if self.step % self.config.target_period == 0:
@@ -187,13 +189,13 @@ class Learner:
         if self.precision != "auto":
             return
         seconds = dict.fromkeys(("fp32", "bf16"), math.inf)
-        prepared = self._prepare(batch)
+        batch = batch.to(self.device)
         trial = copy.deepcopy(self.algorithm)  # layers with running statistics must not see the batch eight times
         if self.device.type in ("cpu", "cuda"):
             for _ in range(6):  # the first passes pay for warm-up, others may be disturbed; the best one counts
                 for precision in ("fp32", "bf16"):
                     start = time.perf_counter()
-                    self._gradients(trial, prepared, precision)
+                    self._gradients(trial, batch, precision)
                     if self.device.type == "cuda":
                         torch.cuda.synchronize(self.device)
                     seconds[precision] = min(seconds[precision], time.perf_counter() - start)
@@ -247,20 +249,22 @@ class Learner:
         self.step = values["step"]
         self.precision = values["precision"]
 
-    def _prepare(self, batch: Batch) -> Batch:
+    def _prepare(self, batch: Batch, precision: str) -> Batch:
         batch = batch.to(self.device)
+        dtype = torch.bfloat16 if precision == "bf16" and self._bf16_is_exact else torch.float32
         return replace(
             batch,
-            observation=self._normalise(batch.observation),
-            next_observation=self._normalise(batch.next_observation),
+            observation=self._normalise(batch.observation, dtype),
+            next_observation=self._normalise(batch.next_observation, dtype),
         )
 
-    def _normalise(self, observation: Tensor) -> Tensor:
-        if observation.dim() == 4:  # before it becomes four times as many bytes
+    def _normalise(self, observation: Tensor, dtype: torch.dtype) -> Tensor:
+        if observation.dim() == 4:  # before one byte becomes two or four
             observation = observation.contiguous(memory_format=torch.channels_last)
-        return self.algorithm.spec.normalise(observation)
+        return self.algorithm.spec.normalise(observation.to(dtype))
 
-    def _gradients(self, algorithm: Algorithm, prepared: Batch, precision: str) -> Mapping[str, Tensor]:
+    def _gradients(self, algorithm: Algorithm, batch: Batch, precision: str) -> Mapping[str, Tensor]:
+        prepared = self._prepare(batch, precision)
         with torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=_AUTOCAST_CACHE
         ):
@@ -281,6 +285,12 @@ class Learner:
                 f"{self.config.optimizer} refuses {settings} ({error})", where="LearnerConfig.optimizer_settings"
             ) from error
         return optimizer
+
+
+def _normalises_exactly(spec: TaskSpec, dtype: torch.dtype) -> bool:
+    """Whether pixels lose nothing by being normalised in `dtype`: gray / 128 - 1 fits into the 8 bits of bf16."""
+    grays = torch.arange(256, dtype=torch.uint8)
+    return spec.is_pixels and torch.equal(spec.normalise(grays.to(dtype)).float(), spec.normalise(grays))
 
 
 def _state_pairs(online: nn.Module, target: nn.Module) -> list[tuple[Tensor, Tensor]]:

@@ -89,8 +89,9 @@ class TaskSpec:
         return self.observation_shape[0] if self.is_pixels else 1
 
     def normalise(self, observation: Tensor) -> Tensor:
-        """What networks see: float32 `observation * scale + offset`. [N, ...] -> [N, ...]."""
-        return observation.float().mul(self.scale).add_(self.offset)  # a third full-size tensor would cost time
+        """What networks see: `observation * scale + offset`. [N, ...] -> [N, ...] float32, or floating as it was."""
+        values = observation if observation.is_floating_point() else observation.float()
+        return values.mul(self.scale).add_(self.offset)  # a third full-size tensor would cost time
 
     def require_same(self, other: TaskSpec, where: str | Path, mend: str) -> None:
         """Checks that `other`, found at `where`, is this very task.

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -141,6 +142,18 @@ def test_pixels_arrive_normalised_and_channels_last():
     seen = learner.algorithm.seen[-1]
     torch.testing.assert_close(seen, raw.float() / 128 - 1, rtol=0, atol=0)
     assert seen.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1 / 128, torch.bfloat16), (1 / 255, torch.float32)])
+def test_bf16_takes_pixels_as_bf16_only_where_no_gray_is_rounded(scale, dtype):
+    spec = dataclasses.replace(TaskSpec.pixels((1, 16, 16), ("left", "right")), scale=scale)
+    learner = Learner(Slope(spec), LearnerConfig(precision="bf16"), total_updates=1)
+    raw = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    zeros = torch.zeros(1)
+    learner.update(Batch(raw, zeros.long(), zeros, zeros, raw))
+    seen = learner.algorithm.seen[-1]
+    assert seen.dtype == dtype
+    torch.testing.assert_close(seen.float(), raw.float() * scale - 1, rtol=0, atol=0)
 
 
 def test_auto_settles_on_a_precision_without_touching_the_weights():
