@@ -44,7 +44,7 @@ class Size:
 
 SIZES = {
     "fast": Size(transitions=2_000, updates=60, episodes=2, log_period=10),
-    "demo": Size(transitions=60_000, updates=5_000, episodes=20),
+    "demo": Size(transitions=60_000, updates=4_000, episodes=20),
     "full": Size(transitions=300_000, updates=25_000, episodes=100),
 }
 NUM_ENVS = 20
