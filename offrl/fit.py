@@ -121,6 +121,8 @@ def fit(
         for online, target in algorithm.targets():
             target.load_state_dict(online.state_dict())
     trainer = Learner(algorithm, learner, total_updates=total, device=resolve_device(device))
+    place = getattr(replay, "to", None)  # a replay need not know of devices
+    replay = replay if place is None else place(trainer.device)
     directory = None if run is None else Path(run)
     if directory is not None:
         settings = _describe(trainer, replay, config, init)
@@ -205,7 +207,8 @@ def _prefetched(
 
     def load(step: int) -> Batch:
         batch = replay.gather(replay.indices(step, config.batch_size))
-        return batch.pin_memory() if device.type == "cuda" else batch
+        # What is on the device already needs no pinning.
+        return batch.pin_memory() if device.type == "cuda" and not batch.action.is_cuda else batch
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="offrl-gather") as pool:
         pending: deque[Future[Batch]] = deque()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import Algorithm
+from offrl.augment import Augmentation
 from offrl.batch import Batch
 from offrl.errors import ConfigError, RunError
 from offrl.spec import TaskSpec
@@ -43,6 +44,9 @@ class LearnerConfig:
         average_decay: of the averaged weights that evaluation and export use, in [0, 1); 0 uses the plain weights.
             After t updates it is at most t / (t + 10), so that the first weights are soon forgotten.
         precision: of the networks; "auto" takes bf16 where a short measurement shows it faster.
+        augment_shift: pictures move at random by up to so many pixels, in x and y apart (`offrl.augment`).
+        augment_brightness: pictures become brighter or darker at random by up to so many of the 256 gray levels.
+        augment_seed: of the augmentation.
 
     Raises:
         ConfigError: a setting outside what is allowed.
@@ -56,6 +60,9 @@ class LearnerConfig:
     target_period: int = 1
     average_decay: float = 0.0
     precision: Precision = "auto"
+    augment_shift: int = 0
+    augment_brightness: int = 0
+    augment_seed: int = 0
 
     def __post_init__(self) -> None:
         def require(valid: bool, name: str, expected: str) -> None:
@@ -74,6 +81,8 @@ class LearnerConfig:
         require(self.target_period >= 1, "target_period", "1 or more")
         require(0 <= self.average_decay < 1, "average_decay", "0 <= average_decay < 1")
         require(self.precision in get_args(Precision), "precision", f"one of {get_args(Precision)}")
+        for name in ("augment_shift", "augment_brightness", "augment_seed"):
+            require(getattr(self, name) >= 0, name, "0 or more")
 
 
 class Learner:
@@ -119,6 +128,10 @@ class Learner:
         self._average = {name: p.detach().clone() for name, p in self._trained.items() if self.config.average_decay > 0}
         self._metric_sums: dict[str, Tensor] = {}
         self._metric_count = 0
+        config = self.config
+        self._augmentation = Augmentation(config.augment_shift, config.augment_brightness, config.augment_seed)
+        if self._augmentation and not algorithm.spec.is_pixels:
+            raise ConfigError("vectors", where="LearnerConfig.augment_shift, augment_brightness", expected="pixels")
         self._bf16_is_exact = _normalises_exactly(algorithm.spec, torch.bfloat16)
 
     def update(self, batch: Batch) -> None:
@@ -251,12 +264,11 @@ class Learner:
 
     def _prepare(self, batch: Batch, precision: str) -> Batch:
         batch = batch.to(self.device)
+        now, after = batch.observation, batch.next_observation
+        if self._augmentation:
+            now, after = self._augmentation(now, after, self.step)
         dtype = torch.bfloat16 if precision == "bf16" and self._bf16_is_exact else torch.float32
-        return replace(
-            batch,
-            observation=self._normalise(batch.observation, dtype),
-            next_observation=self._normalise(batch.next_observation, dtype),
-        )
+        return replace(batch, observation=self._normalise(now, dtype), next_observation=self._normalise(after, dtype))
 
     def _normalise(self, observation: Tensor, dtype: torch.dtype) -> Tensor:
         if observation.dim() == 4:  # before one byte becomes two or four

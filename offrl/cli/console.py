@@ -98,6 +98,7 @@ task_options = options(
         show_default=True,
         help="What true in the dones of stacked shards says.",
     ),
+    click.option("--skip-bad-shards", is_flag=True, help="Set damaged shards aside and name them; default: stop."),
 )
 
 

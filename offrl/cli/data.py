@@ -107,7 +107,13 @@ def _require_nothing_else(dataset: str, given: Mapping[str, str | None]) -> None
 @task_options
 @output_options
 def inspect(
-    directory: Path, environment: str | None, hud: str | None, dones: Dones, as_json: bool, quiet: bool
+    directory: Path,
+    environment: str | None,
+    hud: str | None,
+    dones: Dones,
+    skip_bad_shards: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Example: offrl inspect data/carracing
 
@@ -117,5 +123,6 @@ def inspect(
     from offrl.replay.inspect import inspect_dataset
 
     spec = named_task(environment, hud)
-    summary = inspect_dataset(ingest(directory, spec=spec, dones=dones, tier="mmap", progress=not quiet))
+    reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": not quiet}
+    summary = inspect_dataset(ingest(directory, spec=spec, tier="mmap", **reading))
     show(summary.to_dict(), as_json, text=summary.to_text())

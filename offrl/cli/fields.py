@@ -9,7 +9,19 @@ from typing import Any, get_type_hints
 from offrl.cli.docstrings import read_section
 from offrl.cli.names import algorithm_class, config_class
 
-REPLAY_FIELDS = ("n_step", "discount", "reward_scale", "seed", "tier")
+REPLAY_FIELDS = (
+    "n_step",
+    "discount",
+    "reward_clip",
+    "reward_scale",
+    "actions",
+    "sampling",
+    "held_out",
+    "split_seed",
+    "part",
+    "seed",
+    "tier",
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +69,7 @@ def config_fields(config: type[Any]) -> dict[str, Field]:
 
 def _replay_fields() -> dict[str, Field]:
     from offrl.replay.replay import Replay, open_replay
-    from offrl.replay.store import FrameStore
 
     hints, arguments = get_type_hints(open_replay), signature(open_replay).parameters
-    meanings = {**read_section(FrameStore.open.__doc__, "Args"), **read_section(Replay.__doc__, "Args")}
+    meanings = read_section(Replay.__doc__, "Args")
     return {name: Field(hints[name], arguments[name].default, meanings[name]) for name in REPLAY_FIELDS}

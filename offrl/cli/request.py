@@ -35,6 +35,7 @@ class Request:
         task: what the user says the data is of, or what a run was made for.
         task_given: whether the user said it.
         dones: see `offrl.replay.ingest`.
+        skip_bad_shards: see `offrl.replay.ingest`.
         device: as given.
         threads: of torch.
     """
@@ -47,6 +48,7 @@ class Request:
     task: TaskSpec | None = None
     task_given: bool = False
     dones: Any = "terminated"
+    skip_bad_shards: bool = False
     device: str = "auto"
     threads: int | None = None
 
@@ -167,6 +169,8 @@ def training_command(request: Request, init: str | None) -> str:
         words += ["--init", init]
     if request.dones != "terminated":
         words += ["--dones", request.dones]
+    if request.skip_bad_shards:
+        words += ["--skip-bad-shards"]
     # The defaults of a class that a file names are not known: that class is not loaded.
     known = setting_groups(request.algorithm if request.algorithm in ALGORITHMS else "bcq")
     if request.algorithm not in ALGORITHMS:
@@ -229,7 +233,14 @@ def open_data(request: Request, *, progress: bool) -> Replay:
             "the run does not say where its data is", where="train", expected="DIRECTORY", mend="name it as well"
         )
     task = request.task if request.task_given else None
-    return open_replay(request.data, spec=task, dones=request.dones, progress=progress, **request.settings["replay"])
+    return open_replay(
+        request.data,
+        spec=task,
+        dones=request.dones,
+        skip_bad_shards=request.skip_bad_shards,
+        progress=progress,
+        **request.settings["replay"],
+    )
 
 
 def find_checkpoint(path: Path) -> Path:

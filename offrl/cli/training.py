@@ -54,6 +54,7 @@ def train(
     environment: str | None,
     hud: str | None,
     dones: str,
+    skip_bad_shards: bool,
     device: str | None,
     threads: int | None,
     as_json: bool,
@@ -63,8 +64,8 @@ def train(
 
     Trains discrete BCQ, or another --algorithm, on the shards in DIRECTORY, in either layout. --set takes the fields
     of the algorithm's config, of LearnerConfig (learning_rate, schedule, ...), of FitConfig (batch_size, ...) and of
-    the replay (n_step, discount, reward_scale, seed, tier); an unknown one lists them all. Ctrl-C stops the run with
-    a checkpoint to resume from.
+    the replay (n_step, discount, reward_scale, sampling, held_out, seed, tier, ...); an unknown one lists them all.
+    Ctrl-C stops the run with a checkpoint to resume from.
     """
     import torch
 
@@ -78,7 +79,15 @@ def train(
     if resume is not None:
         other_dones = None if dones == "terminated" else dones
         _refuse_settings(
-            {"--run": run, "--init": init, "--env": environment, "--hud": hud, "--dones": other_dones}, settings
+            {
+                "--run": run,
+                "--init": init,
+                "--env": environment,
+                "--hud": hud,
+                "--dones": other_dones,
+                "--skip-bad-shards": skip_bad_shards or None,
+            },
+            settings,
         )
         request = read_request(resume, algorithm, encoder)
         if directory is not None:  # the data was moved; fit checks that it is the same
@@ -97,6 +106,7 @@ def train(
             task=task,
             task_given=task is not None,
             dones=dones,
+            skip_bad_shards=skip_bad_shards,
         )
     if threads or request.threads:
         torch.set_num_threads(threads or request.threads or 1)

@@ -8,23 +8,31 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, get_args
 
 from tqdm import tqdm
 
 from offrl.errors import ConfigError, DatasetError
+from offrl.files import write_json
 from offrl.replay.layouts import Dones, Layout, ShardRows, detect_layout, read_frames, read_stacked
 from offrl.replay.npz import NpzReader, open_npz
 from offrl.replay.shards import MANIFEST_NAME, Manifest, file_sha256
 from offrl.replay.store import STORE_NAME, STORE_VERSION, FrameStore, IngestReport, Tier
 from offrl.replay.writer import StoreWriter
 from offrl.spec import TaskSpec, default_action_names
+from offrl.workers import num_cores
 
 _ROUNDING_TOLERANCE = 0.05  # gray levels; gray / 128 - 1 is exact even in float16
+_MOST_READERS = 8  # each holds a shard in memory
+_SAVE_BYTES = 64 * 2**20  # of frames between two records of how far an ingest has come
+_PROGRESS_NAME = "progress.json"
 
 
 def ingest(
@@ -32,6 +40,7 @@ def ingest(
     *,
     spec: TaskSpec | None = None,
     dones: Dones = "terminated",
+    skip_bad_shards: bool = False,
     cache: Path | str | None = None,
     tier: Tier = "auto",
     progress: bool = True,
@@ -39,20 +48,23 @@ def ingest(
     """Turns a directory of shards, in either layout, into a FrameStore, or opens the one made before.
 
     The store lies in `<directory>/.store/<key>/`, or, where that cannot be written, in `<cache>/<key>/`. It appears
-    whole or not at all. A shard's end ends a segment.
+    whole or not at all; after an interruption the next call goes on where the last one stood. A shard's end ends a
+    segment.
 
     Args:
         directory: the shards (`*.npz`), and for the frames layout `manifest.json`.
         spec: the task; needed where no manifest says it, except for the stacked layout, whose spec is otherwise read
             off the data (the highest action there is the last one, and the actions are nameless).
         dones: stacked layout only: whether true in `dones` says that the episode "terminated" or "not_done".
+        skip_bad_shards: set damaged shards aside, and say so in the store's report, instead of stopping at the first.
         cache: where to put the store; default: beside the data, else $OFFRL_CACHE, else ~/.cache/offrl.
         tier: see `FrameStore.open`.
         progress: show a bar on stderr where that is a terminal.
 
     Raises:
         ConfigError: an unknown value of `dones` or `tier`.
-        DatasetError: a missing, damaged or inconsistent dataset; nothing is left behind.
+        DatasetError: a missing, damaged or inconsistent dataset (with `skip_bad_shards`: no good shard); nothing is
+            left behind.
         SpecMismatchError: `spec` differs from the manifest's.
     """
     if dones not in get_args(Dones):
@@ -63,15 +75,15 @@ def ingest(
     key = _key(dataset, dones)
     roots = [Path(cache)] if cache is not None else [dataset.directory / ".store", _cache_home()]
     for root in roots:
-        if (root / key / STORE_NAME).is_file():
+        if _is_made(root / key, skip_bad_shards):
             return FrameStore.open(root / key, tier)
     root = next((root for root in roots if _is_writable(root)), roots[-1])
     try:
         with _locked(root):
             # Another process may have built it while this one waited.
-            fresh = not (root / key / STORE_NAME).is_file()
+            fresh = not _is_made(root / key, skip_bad_shards)
             if fresh:
-                _build(dataset, dones, root / key, progress)
+                _build(dataset, dones, skip_bad_shards, root / key, progress)
     except OSError as error:
         raise DatasetError(
             f"the frame store cannot be written ({error})",
@@ -135,6 +147,13 @@ def _key(dataset: _Dataset, dones: Dones) -> str:
     return hashlib.sha256(json.dumps([STORE_VERSION, files, spec, dones]).encode()).hexdigest()[:16]
 
 
+def _is_made(store: Path, skip_bad_shards: bool) -> bool:
+    """Whether the store is there; one that lacks bad shards only counts for who asks for that."""
+    if not (store / STORE_NAME).is_file():
+        return False
+    return skip_bad_shards or not FrameStore.open(store, "mmap").report.skipped
+
+
 def _cache_home() -> Path:
     return Path(os.environ.get("OFFRL_CACHE") or Path.home() / ".cache" / "offrl")
 
@@ -172,58 +191,159 @@ def _is_still(path: Path, file: IO[str]) -> bool:
         return False
 
 
-def _build(dataset: _Dataset, dones: Dones, store: Path, progress: bool) -> None:
-    """Writes the store beside its place and renames it; the caller holds the lock."""
+def _build(dataset: _Dataset, dones: Dones, skip_bad_shards: bool, store: Path, progress: bool) -> None:
+    """Writes the store beside its place and renames it; the caller holds the lock.
+
+    An error leaves nothing behind. An interruption, a kill or a power cut leave what is done, to go on from.
+    """
     partial = store.with_name(f"{store.name}.partial")
-    for leftover in (partial, store):  # of a killed process, or damaged
-        shutil.rmtree(leftover, ignore_errors=True)
     try:
-        with StoreWriter(partial) as writer:
-            _copy_shards(dataset, dones, writer, progress)
+        tally, writer = _begun(partial, skip_bad_shards)
+        with writer:
+            _copy_shards(dataset, dones, skip_bad_shards, tally, writer, progress)
+        (partial / _PROGRESS_NAME).unlink(missing_ok=True)
+        shutil.rmtree(store, ignore_errors=True)  # damaged, or without shards that were set aside
         partial.rename(store)
-    except BaseException:
+    except Exception:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
-def _copy_shards(dataset: _Dataset, dones: Dones, writer: StoreWriter, progress: bool) -> None:
-    spec, layout = dataset.spec, None
-    shape = None if spec is None else spec.observation_shape
+@dataclass
+class _Tally:
+    """What the shards so far have told."""
+
+    num_read: int = 0
+    layout: Layout | None = None
+    shape: tuple[int, ...] | None = None
+    highest_action: int = 0
+    num_terminated: int = 0
+    num_reversed: int = 0
+    rounding_error: float = 0.0
+    hashes: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, shard: _Shard) -> None:
+        rows = shard.rows
+        self.layout, self.shape = shard.layout, rows.observation_shape
+        self.highest_action = max(self.highest_action, int(rows.actions.max(initial=0)))
+        self.num_terminated += int(rows.terminated.sum())
+        self.num_reversed += rows.newest_first
+        self.rounding_error = max(self.rounding_error, rows.largest_rounding_error)
+        self.hashes.append(shard.sha256)
+
+
+def _begun(partial: Path, skip_bad_shards: bool) -> tuple[_Tally, StoreWriter]:
+    """A store to write, from where one that was interrupted stands."""
+    try:
+        state = json.loads((partial / _PROGRESS_NAME).read_bytes())
+        shape = state["tally"]["shape"]
+        tally = _Tally(**{**state["tally"], "shape": None if shape is None else tuple(shape)})
+        if skip_bad_shards or not tally.skipped:
+            return tally, StoreWriter(partial, state["writer"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        pass  # none, or not to be trusted
+    shutil.rmtree(partial, ignore_errors=True)
+    return _Tally(), StoreWriter(partial)
+
+
+def _copy_shards(
+    dataset: _Dataset, dones: Dones, skip_bad_shards: bool, tally: _Tally, writer: StoreWriter, progress: bool
+) -> None:
+    spec = dataset.spec
     num_actions = None if spec is None else spec.num_actions
-    highest_action, num_terminated, num_reversed, rounding_error = 0, 0, 0, 0.0
-    hashes = []
-    for index, path in enumerate(tqdm(dataset.paths, "ingest", unit="shard", disable=None if progress else True)):
-        hashes.append(_verified_sha256(dataset, index))
-        with open_npz(path) as shard:
-            found = detect_layout(shard)
-            if layout not in (None, found):
-                raise shard.fault(
-                    f"is in the {found} layout", expected=f"{layout}, like the shards before it", mend="move it away"
-                )
-            layout = found
-            rows = _read_shard(shard, layout, spec, shape, num_actions, dones)
-        shape = rows.observation_shape
-        writer.append(rows, num_actions)
-        highest_action = max(highest_action, int(rows.actions.max(initial=0)))
-        num_terminated += int(rows.terminated.sum())
-        num_reversed += rows.newest_first
-        rounding_error = max(rounding_error, rows.largest_rounding_error)
-    if layout is None or shape is None or not writer.num_transitions:
+    if spec is not None:
+        tally.shape = spec.observation_shape
+    unsaved = 0
+    bar = tqdm(
+        total=len(dataset.paths),
+        initial=tally.num_read,
+        desc="ingest",
+        unit="shard",
+        disable=None if progress else True,
+    )
+    with bar, closing(_read_in_order(dataset, dones, tally)) as shards:
+        for shard in shards:
+            path = dataset.paths[tally.num_read]
+            tally.num_read += 1
+            bar.update()
+            if isinstance(shard, DatasetError):
+                if not skip_bad_shards:
+                    raise shard
+                tally.skipped.append((path.name, str(shard)))
+                continue
+            writer.append(shard.rows, num_actions)
+            tally.add(shard)
+            unsaved += shard.rows.observations.nbytes
+            if unsaved >= _SAVE_BYTES:
+                state = {"tally": asdict(tally), "writer": writer.state()}
+                write_json(writer.path / _PROGRESS_NAME, state)
+                unsaved = 0
+    if tally.layout is None or tally.shape is None or not writer.num_transitions:
         raise DatasetError(
             "the shards hold no transitions", where=dataset.directory, expected="1 or more", mend="collect data first"
         )
     if spec is None:
-        spec = _inferred_spec(shape, highest_action + 1)
+        spec = _inferred_spec(tally.shape, tally.highest_action + 1)
     report = IngestReport(
-        layout=layout,
-        num_shards=len(dataset.paths),
+        layout=tally.layout,
+        num_shards=len(dataset.paths) - len(tally.skipped),
         num_transitions=writer.num_transitions,
         num_segments=writer.num_segments,
         num_frames=writer.num_frames,
-        largest_rounding_error=rounding_error,
-        warnings=tuple(_warnings(layout, num_terminated / writer.num_transitions, num_reversed, rounding_error)),
+        largest_rounding_error=tally.rounding_error,
+        warnings=tuple(_warnings(tally, writer.num_transitions)),
+        skipped=tuple(tally.skipped),
     )
-    writer.finish(spec, report, hashlib.sha256(json.dumps([layout, dones, hashes]).encode()).hexdigest())
+    writer.finish(spec, report, hashlib.sha256(json.dumps([tally.layout, dones, tally.hashes]).encode()).hexdigest())
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One shard, read and checked."""
+
+    sha256: str
+    layout: Layout
+    rows: ShardRows
+
+
+def _read_in_order(dataset: _Dataset, dones: Dones, tally: _Tally) -> Generator[_Shard | DatasetError, None, None]:
+    """The shards from `tally.num_read` on, or what is wrong with them; several are read at once.
+
+    Threads are enough: hashing, inflating and comparing leave Python's lock to others.
+    """
+    upcoming = iter(range(tally.num_read, len(dataset.paths)))
+    readers = min(num_cores(), _MOST_READERS)
+    with ThreadPoolExecutor(readers, thread_name_prefix="offrl-ingest") as pool:
+        pending: deque[Future[_Shard]] = deque()
+        try:
+            while True:
+                # The first good shard says what the others have to be like, so it is read alone.
+                ahead = 1 if tally.layout is None else readers + 1
+                for index in islice(upcoming, ahead - len(pending)):
+                    pending.append(pool.submit(_read, dataset, index, dones, tally.layout, tally.shape))
+                if not pending:
+                    return
+                try:
+                    yield pending.popleft().result()
+                except DatasetError as error:
+                    yield error
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _read(dataset: _Dataset, index: int, dones: Dones, layout: Layout | None, shape: tuple[int, ...] | None) -> _Shard:
+    spec = dataset.spec
+    sha256 = _verified_sha256(dataset, index)
+    with open_npz(dataset.paths[index]) as shard:
+        found = detect_layout(shard)
+        if layout not in (None, found):
+            raise shard.fault(
+                f"is in the {found} layout", expected=f"{layout}, like the shards before it", mend="move it away"
+            )
+        rows = _read_shard(shard, found, spec, shape, None if spec is None else spec.num_actions, dones)
+    return _Shard(sha256, found, rows)
 
 
 def _read_shard(
@@ -272,15 +392,19 @@ def _inferred_spec(shape: tuple[int, ...], num_actions: int) -> TaskSpec:
     return TaskSpec.pixels((stack, height, width), names)
 
 
-def _warnings(layout: Layout, terminated_share: float, num_reversed: int, rounding_error: float) -> Iterator[str]:
-    if layout == "stacked" and terminated_share > 0.5:
+def _warnings(tally: _Tally, num_transitions: int) -> Iterator[str]:
+    terminated_share = tally.num_terminated / num_transitions
+    if tally.skipped:
+        yield f"{len(tally.skipped)} damaged shard(s) set aside: {'; '.join(reason for _, reason in tally.skipped)}"
+    if tally.layout == "stacked" and terminated_share > 0.5:
         yield (
             f"dones is true in {terminated_share:.0%} of the rows; if this logger writes 'not done' there, "
             'pass dones="not_done"'
         )
-    if num_reversed:
-        yield f"the stacks of {num_reversed} shard(s) look newest first; offrl reads them oldest first"
-    if rounding_error > _ROUNDING_TOLERANCE:
+    if tally.num_reversed:
+        yield f"the stacks of {tally.num_reversed} shard(s) look newest first; offrl reads them oldest first"
+    if tally.rounding_error > _ROUNDING_TOLERANCE:
         yield (
-            f"float pixels are up to {rounding_error:.2g} gray levels off the uint8 kept: they are not gray / 128 - 1"
+            f"float pixels are up to {tally.rounding_error:.2g} gray levels off the uint8 kept: they are not "
+            "gray / 128 - 1"
         )

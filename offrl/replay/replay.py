@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,12 +15,17 @@ from torch import Tensor
 
 from offrl.batch import Batch
 from offrl.errors import ConfigError
+from offrl.replay.device import DeviceFrames, fits_on
 from offrl.replay.indexing import n_step_returns
 from offrl.replay.ingest import ingest
 from offrl.replay.layouts import Dones
 from offrl.replay.sampler import Sampler
-from offrl.replay.store import FrameStore, Tier
+from offrl.replay.sampling import Candidates, Sampling, Uniform, parse_sampling
+from offrl.replay.store import FrameStore
 from offrl.spec import TaskSpec
+
+Part = Literal["train", "held_out"]
+ReplayTier = Literal["auto", "device", "ram", "mmap"]
 
 
 class Replay:
@@ -28,15 +35,27 @@ class Replay:
         store: the data.
         n_step: steps summed into one reward, at least 1; fewer at a segment's end.
         discount: per step, in [0, 1].
-        reward_scale: rewards are multiplied by it; finite and not 0.
+        reward_clip: each step's reward is cut to -reward_clip .. reward_clip; None leaves it.
+        reward_scale: rewards are then multiplied by it; finite and not 0.
+        actions: only transitions that took one of these are drawn, and all others count as illegal; None takes all.
+        sampling: how often each transition is drawn: "uniform", "top-returns:0.1" (of the best tenth of the
+            episodes), "softmax-returns:0.1" (a temperature), "balanced-actions", or an object, see
+            `offrl.replay.sampling`.
+        held_out: share of the episodes to keep from training, 0 or more, under 1.
+        split_seed: chooses which; apart from `seed`, so that runs with other seeds keep the same episodes.
+        part: "train", or "held_out" for a replay over the episodes that the training part lacks.
         seed: of the sampler, 0 .. 2**64 - 1.
+        tier: where the frames are: on the "device" that trains, in "ram", or "mmap", on disk, from where the system
+            reads what is asked for; "auto" takes the first of these that has twice as much memory free, the device
+            only where it is a GPU. The batches are the same bytes from each.
 
     Attributes:
         spec: the task that the data is of.
         fingerprint: a hash of the data, for a run's records.
+        weights: float64 [n], how often each is drawn in proportion to the others; None where all are equal.
 
     Raises:
-        ConfigError: a setting outside what is allowed.
+        ConfigError: a setting outside what is allowed, or settings that leave nothing to draw.
     """
 
     def __init__(
@@ -45,34 +64,90 @@ class Replay:
         *,
         n_step: int = 1,
         discount: float = 0.99,
+        reward_clip: float | None = None,
         reward_scale: float = 1.0,
+        actions: Sequence[int] | None = None,
+        sampling: Sampling | str = "uniform",
+        held_out: float = 0.0,
+        split_seed: int = 0,
+        part: Part = "train",
         seed: int = 0,
+        tier: ReplayTier = "auto",
     ) -> None:
-        if n_step < 1:
-            raise ConfigError(f"{n_step}", where="Replay.n_step", expected="1 or more")
-        if not 0 <= discount <= 1:
-            raise ConfigError(f"{discount}", where="Replay.discount", expected="a number in [0, 1]")
-        if not math.isfinite(reward_scale) or reward_scale == 0:
-            raise ConfigError(f"{reward_scale}", where="Replay.reward_scale", expected="a finite number other than 0")
+        _require(n_step >= 1, "n_step", n_step, "1 or more")
+        _require(0 <= discount <= 1, "discount", discount, "a number in [0, 1]")
+        _require(reward_clip is None or reward_clip > 0, "reward_clip", reward_clip, "a number over 0, or None")
+        scalable = math.isfinite(reward_scale) and reward_scale != 0
+        _require(scalable, "reward_scale", reward_scale, "a finite number other than 0")
+        _require(0 <= held_out < 1, "held_out", held_out, "a share in [0, 1)")
+        _require(tier in get_args(ReplayTier), "tier", repr(tier), f"one of {', '.join(get_args(ReplayTier))}")
+        _require(part in get_args(Part), "part", repr(part), "'train' or 'held_out'")
+        num_actions = store.spec.num_actions
+        known = actions is None or (len(actions) > 0 and all(0 <= action < num_actions for action in actions))
+        _require(known, "actions", actions, f"one or more of 0..{num_actions - 1}")
         self.spec: TaskSpec = store.spec
         self.store = store
+        self.fingerprint = store.fingerprint
         self.n_step = n_step
         self.discount = discount
+        self.reward_clip = reward_clip
         self.reward_scale = reward_scale
+        self.actions = None if actions is None else tuple(sorted(set(actions)))
+        self.sampling = parse_sampling(sampling) if isinstance(sampling, str) else sampling
+        self.held_out = held_out
+        self.split_seed = split_seed
+        self.part: Part = part
         self.seed = seed
-        self.fingerprint = store.fingerprint
-        self._sampler = Sampler(len(store), seed)
+        self._subset = self._choose_rows()
+        # A dataset that is still being played opens a replay for every update: nothing here may cost its whole length.
+        self.weights = None if isinstance(self.sampling, Uniform) else self.sampling.weights(self._candidates())
+        self._sampler = Sampler(len(self), seed, self.weights)
+        rewards = store.rewards
+        self._rewards = rewards if reward_clip is None else np.clip(rewards, -reward_clip, reward_clip)
+        self._tier = tier
+        self._device_frames: DeviceFrames | None = None
+
+    def _choose_rows(self) -> NDArray[np.int64] | None:
+        """The store's rows that can be drawn, or None for all."""
+        if self.held_out == 0 and self.part == "held_out":
+            raise ConfigError("no episodes are held out", where="Replay.part", expected="held_out over 0 beside it")
+        if self.held_out == 0 and self.actions is None:
+            return None
+        chosen = np.ones(len(self.store), np.bool_)
+        if self.held_out > 0:
+            episode = self.store.episode_of_rows()
+            num_episodes = int(episode[-1]) + 1
+            count = max(1, round(self.held_out * num_episodes))
+            _require(count < num_episodes, "held_out", self.held_out, f"some of the {num_episodes} episodes left")
+            out = np.random.default_rng(self.split_seed).permutation(num_episodes)[:count]
+            chosen = np.isin(episode, out, invert=self.part == "train")
+        if self.actions is not None:
+            chosen &= np.isin(self.store.actions, self.actions)
+            _require(bool(chosen.any()), "actions", self.actions, "actions that the data has")
+        return np.flatnonzero(chosen)
+
+    def _candidates(self) -> Candidates:
+        """What the sampling strategy sees: the transitions, and their episodes numbered from 0."""
+        rows = slice(None) if self._subset is None else self._subset
+        episodes, episode = np.unique(self.store.episode_of_rows()[rows], return_inverse=True)
+        return Candidates(self.store.actions[rows], episode, self.store.episode_returns()[episodes])
 
     def __len__(self) -> int:
-        """Transitions."""
-        return len(self.store)
+        """Transitions that can be drawn."""
+        return len(self.store) if self._subset is None else len(self._subset)
 
     def settings(self) -> dict[str, Any]:
         """What a run's config records, JSON-ready."""
         return {
             "n_step": self.n_step,
             "discount": self.discount,
+            "reward_clip": self.reward_clip,
             "reward_scale": self.reward_scale,
+            "actions": None if self.actions is None else list(self.actions),
+            "sampling": str(self.sampling),
+            "held_out": self.held_out,
+            "split_seed": self.split_seed,
+            "part": self.part,
             "seed": self.seed,
         }
 
@@ -81,37 +156,69 @@ class Replay:
         return self._sampler.indices(step, batch_size)
 
     def gather(self, indices: ArrayLike) -> Batch:
-        """The transitions at `indices` [B], on the host.
+        """The transitions at `indices` [B], on the host, or on the device that `to` has put the frames on.
 
         Raises:
             IndexError: an index outside 0 .. len - 1.
         """
-        rows = np.asarray(indices, np.int64)
-        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
-            raise IndexError(f"indices {rows.min()} to {rows.max()} reach outside 0..{len(self) - 1}")
-        store = self.store
-        returns = n_step_returns(rows, store.rewards, store.terminated, store.segment_end, self.n_step, self.discount)
+        chosen = np.asarray(indices, np.int64)
+        if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self):
+            raise IndexError(f"indices {chosen.min()} to {chosen.max()} reach outside 0..{len(self) - 1}")
+        store, rows = self.store, chosen if self._subset is None else self._subset[chosen]
+        returns = n_step_returns(rows, self._rewards, store.terminated, store.segment_end, self.n_step, self.discount)
         action_mask, next_action_mask = self._action_masks(rows, returns.last_row)
-        return Batch(
-            observation=torch.from_numpy(store.observations(rows)),
+        batch = Batch(
+            observation=self._stacks(store.last[rows], store.first[rows]),
             action=torch.from_numpy(store.actions[rows]),
             reward=torch.from_numpy(returns.reward) * self.reward_scale,
             discount=torch.from_numpy(returns.discount),
-            next_observation=torch.from_numpy(store.next_observations(returns.last_row)),
+            next_observation=self._stacks(store.next_last[returns.last_row], store.next_first[returns.last_row]),
             action_mask=action_mask,
             next_action_mask=next_action_mask,
         )
+        return batch if self._device_frames is None else batch.to(self._device_frames.device)
+
+    def to(self, device: torch.device) -> Replay:
+        """The same replay for training on `device`, with its frames there if the tier says so.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+        if self._tier != "device" and not (self._tier == "auto" and fits_on(device, self.store)):
+            return self
+        placed = copy.copy(self)
+        placed._device_frames = DeviceFrames(self.store, device)
+        return placed
+
+    def _stacks(self, last: NDArray[np.int64], first: NDArray[np.int64]) -> Tensor:
+        if self._device_frames is not None:
+            return self._device_frames.stacks(last, first)
+        return torch.from_numpy(self.store.stacks(last, first))
 
     def _action_masks(
         self, rows: NDArray[np.int64], last_rows: NDArray[np.int64]
     ) -> tuple[Tensor | None, Tensor | None]:
+        legal, next_legal = self._logged_action_masks(rows, last_rows)
+        if self.actions is not None:
+            subset = np.isin(np.arange(self.spec.num_actions), self.actions)
+            legal = np.tile(subset, (len(rows), 1)) if legal is None else legal & subset
+            next_legal = np.tile(subset, (len(rows), 1)) if next_legal is None else next_legal & subset
+        return (None, None) if legal is None else (torch.from_numpy(legal), torch.from_numpy(next_legal))
+
+    def _logged_action_masks(
+        self, rows: NDArray[np.int64], last_rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
         legal = self.store.action_mask
         if legal is None:
             return None, None
         # Logs hold no legal actions for the observation that an episode ends with: there, all count as legal.
         is_end = last_rows == self.store.segment_end[last_rows]
-        next_legal = legal[np.where(is_end, last_rows, last_rows + 1)] | is_end[:, None]
-        return torch.from_numpy(legal[rows]), torch.from_numpy(next_legal)
+        return legal[rows], legal[np.where(is_end, last_rows, last_rows + 1)] | is_end[:, None]
+
+
+def _require(holds: bool, name: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"{value}", where=f"Replay.{name}", expected=expected)
 
 
 def open_replay(
@@ -120,21 +227,49 @@ def open_replay(
     spec: TaskSpec | None = None,
     n_step: int = 1,
     discount: float = 0.99,
+    reward_clip: float | None = None,
     reward_scale: float = 1.0,
+    actions: Sequence[int] | None = None,
+    sampling: Sampling | str = "uniform",
+    held_out: float = 0.0,
+    split_seed: int = 0,
+    part: Part = "train",
     seed: int = 0,
-    tier: Tier = "auto",
+    tier: ReplayTier = "auto",
     dones: Dones = "terminated",
+    skip_bad_shards: bool = False,
     cache: Path | str | None = None,
     progress: bool = True,
 ) -> Replay:
     """A Replay over a directory of shards in either layout, ingested first where that was not done before.
 
-    See `ingest` for `spec`, `dones`, `cache`, `tier` and `progress`, and `Replay` for the others.
+    See `ingest` for `spec`, `dones`, `skip_bad_shards`, `cache` and `progress`, and `Replay` for the others.
 
     Raises:
         ConfigError: a setting outside what is allowed.
         DatasetError: a missing, damaged or inconsistent dataset.
         SpecMismatchError: `spec` differs from the dataset's.
     """
-    store = ingest(directory, spec=spec, dones=dones, cache=cache, tier=tier, progress=progress)
-    return Replay(store, n_step=n_step, discount=discount, reward_scale=reward_scale, seed=seed)
+    store = ingest(
+        directory,
+        spec=spec,
+        dones=dones,
+        skip_bad_shards=skip_bad_shards,
+        cache=cache,
+        tier="mmap" if tier == "device" else tier,
+        progress=progress,
+    )
+    return Replay(
+        store,
+        n_step=n_step,
+        discount=discount,
+        reward_clip=reward_clip,
+        reward_scale=reward_scale,
+        actions=actions,
+        sampling=sampling,
+        held_out=held_out,
+        split_seed=split_seed,
+        part=part,
+        seed=seed,
+        tier=tier,
+    )

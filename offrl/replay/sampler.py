@@ -9,7 +9,7 @@ from offrl.errors import ConfigError
 
 
 class Sampler:
-    """Draws transitions uniformly with replacement, as a pure function of (seed, step).
+    """Draws transitions with replacement, as a pure function of (seed, step).
 
     With no other state, a resumed run draws what the run would have drawn, and every rank can draw the global batch.
     The counter-based generator is Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
@@ -17,18 +17,21 @@ class Sampler:
     Args:
         size: transitions to draw from, at least 1.
         seed: 0 .. 2**64 - 1.
+        weights: [size], how often each is drawn in proportion to the others; not negative, not all 0. None draws all
+            equally often.
 
     Raises:
         ConfigError: a setting outside what is allowed.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, weights: NDArray[np.float64] | None = None) -> None:
         if size < 1:
             raise ConfigError(f"{size}", where="Sampler.size", expected="1 or more")
         if not 0 <= seed < 2**64:
             raise ConfigError(f"{seed}", where="Sampler.seed", expected="0 .. 2**64 - 1")
         self.size = size
         self.seed = seed
+        self._cumulative = None if weights is None else _cumulative(weights, size)
 
     def indices(self, step: int, batch_size: int) -> NDArray[np.int64]:
         """The transitions of update `step` (0 or more), int64 [batch_size].
@@ -41,4 +44,21 @@ class Sampler:
         if batch_size < 1:
             raise ConfigError(f"{batch_size}", where="Sampler.indices batch_size", expected="1 or more")
         key = np.array([self.seed, step], np.uint64)
-        return np.random.Generator(np.random.Philox(key=key)).integers(self.size, size=batch_size, dtype=np.int64)
+        generator = np.random.Generator(np.random.Philox(key=key))
+        if self._cumulative is None:
+            return generator.integers(self.size, size=batch_size, dtype=np.int64)
+        drawn = generator.random(batch_size) * self._cumulative[-1]
+        # To the right: what weighs nothing is passed over.
+        found: NDArray[np.int64] = np.searchsorted(self._cumulative, drawn, side="right").astype(np.int64)
+        return found
+
+
+def _cumulative(weights: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    total = np.cumsum(weights, dtype=np.float64)
+    if weights.shape != (size,) or not np.isfinite(weights).all() or weights.min() < 0 or not 0 < total[-1] < np.inf:
+        raise ConfigError(
+            f"weights {weights.dtype} {list(weights.shape)}",
+            where="Sampler.weights",
+            expected=f"[{size}] finite numbers, none negative, not all 0",
+        )
+    return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -48,6 +49,7 @@ class IngestReport:
         num_frames: kept; a frame that several stacks share is kept once.
         largest_rounding_error: of float pixels against the uint8 kept, in gray levels.
         warnings: what looks wrong with the data, one line each.
+        skipped: shards that were set aside because they are damaged, and why.
     """
 
     layout: Layout
@@ -57,6 +59,17 @@ class IngestReport:
     num_frames: int
     largest_rounding_error: float = 0.0
     warnings: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> IngestReport:
+        """The inverse of `dataclasses.asdict`, also after JSON.
+
+        Raises:
+            TypeError, KeyError: not such a dictionary.
+        """
+        skipped = tuple((name, reason) for name, reason in values.get("skipped", ()))
+        return cls(**{**values, "warnings": tuple(values["warnings"]), "skipped": skipped})
 
 
 class FrameStore:
@@ -126,7 +139,7 @@ class FrameStore:
             raise ConfigError(f"{tier!r}", where="tier", expected=f"one of {', '.join(get_args(Tier))}")
         try:
             about = json.loads((path / STORE_NAME).read_bytes())
-            report = IngestReport(**{**about["report"], "warnings": tuple(about["report"]["warnings"])})
+            report = IngestReport.from_dict(about["report"])
             spec = TaskSpec.from_dict(about["spec"], where=path / STORE_NAME)
             fingerprint = str(about["fingerprint"])
             frames_size = (path / "frames.npy").stat().st_size
@@ -159,15 +172,31 @@ class FrameStore:
         """N, in transitions."""
         return len(self.actions)
 
+    def episode_ends(self) -> NDArray[np.int64]:
+        """The last row of each of the E episodes (segments, where the log does not hold episodes whole). [E]."""
+        return np.unique(self.segment_end)
+
+    def episode_of_rows(self) -> NDArray[np.int64]:
+        """Which of the E episodes each transition is of. [N]."""
+        return np.searchsorted(self.episode_ends(), self.segment_end)
+
+    def episode_returns(self) -> NDArray[np.float64]:
+        """The undiscounted return of each episode. [E]."""
+        ends = self.episode_ends()
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        returns: NDArray[np.float64] = np.add.reduceat(self.rewards, starts, dtype=np.float64)
+        return returns
+
     def observations(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """The observations of transitions `rows` [B]: uint8 [B, S, H, W], or float32 [B, D]."""
-        return self._stacks(self.last[rows], self.first[rows])
+        return self.stacks(self.last[rows], self.first[rows])
 
     def next_observations(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """What transitions `rows` [B] led to, one step on: uint8 [B, S, H, W], or float32 [B, D]."""
-        return self._stacks(self.next_last[rows], self.next_first[rows])
+        return self.stacks(self.next_last[rows], self.next_first[rows])
 
-    def _stacks(self, last: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[Any]:
+    def stacks(self, last: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[Any]:
+        """The observations whose windows these are, uint8 [B, S, H, W] or float32 [B, D]; see `stack_windows`."""
         windows = stack_windows(last, first, self.spec.stack).ravel()
         out = np.empty((len(windows), *self.frames.shape[1:]), self.frames.dtype)
         # mode="clip" lets take write straight into `out`; the windows are inside the frames by construction.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -20,14 +23,37 @@ _HEADER_SIZE = 128  # room for the longest shape; numpy wants a multiple of 64
 
 
 class GrowingArray:
-    """A `.npy` file that grows by rows; its header is written last, so a cut one does not load."""
+    """A `.npy` file that grows by rows; its header is written last, so a cut one does not load.
 
-    def __init__(self, path: Path, dtype: DTypeLike, row_shape: tuple[int, ...]) -> None:
-        self.num_rows = 0
+    Args:
+        path: of the file.
+        dtype: of the rows.
+        row_shape: of one row.
+        num_rows: that an existing file keeps; what follows them is cut off.
+    """
+
+    def __init__(self, path: Path, dtype: DTypeLike, row_shape: tuple[int, ...], num_rows: int | None = None) -> None:
+        self.num_rows = num_rows or 0
         self._dtype = np.dtype(dtype)
         self._row_shape = row_shape
-        self._file = path.open("wb")
-        self._file.write(bytes(_HEADER_SIZE))
+        self._path = path
+        if num_rows is not None:
+            size = _HEADER_SIZE + num_rows * math.prod(row_shape) * self._dtype.itemsize
+            if path.stat().st_size < size:
+                raise EOFError(f"{path.name} is shorter than {size} bytes")
+            os.truncate(path, size)
+        self._file = path.open("wb" if num_rows is None else "ab")
+        if num_rows is None:
+            self._file.write(bytes(_HEADER_SIZE))
+
+    def describe(self) -> tuple[str, tuple[int, ...], int]:
+        """What the constructor needs to go on: dtype, row shape and rows."""
+        return self._dtype.str, self._row_shape, self.num_rows
+
+    def sync(self) -> None:
+        """Returns when the rows are on the disk, so that not even a power cut takes them."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def append(self, rows: NDArray[Any]) -> None:
         """Adds rows [M, ...]."""
@@ -44,9 +70,9 @@ class GrowingArray:
         magic = np.lib.format.magic(1, 0)
         text_size = _HEADER_SIZE - len(magic) - 2
         text = repr(about).encode().ljust(text_size - 1) + b"\n"
-        self._file.seek(0)
-        self._file.write(magic + struct.pack("<H", text_size) + text)
         self._file.close()
+        with self._path.open("r+b") as file:
+            file.write(magic + struct.pack("<H", text_size) + text)
 
     def close(self) -> None:
         """Closes the file as it is."""
@@ -54,15 +80,43 @@ class GrowingArray:
 
 
 class StoreWriter:
-    """Collects shards into the arrays of a store; a context manager that leaves nothing loadable on an error."""
+    """Collects shards into the arrays of a store; a context manager that leaves nothing loadable on an error.
 
-    def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True)
+    Args:
+        path: of the store.
+        state: what `state()` told of an unfinished store in `path`, to go on from there; None begins a new one.
+
+    Raises:
+        OSError, EOFError, KeyError, ValueError: the store in `path` is not in that state.
+    """
+
+    def __init__(self, path: Path, state: Mapping[str, Any] | None = None) -> None:
+        path.mkdir(parents=True, exist_ok=state is not None)
         self.path = path
         self.num_transitions = 0
         self.num_segments = 0
         self._arrays: dict[str, GrowingArray] = {}
         self._seen: set[str] = set()
+        if state is not None:
+            self.num_transitions, self.num_segments = state["num_transitions"], state["num_segments"]
+            self._seen = set(state["seen"])
+            try:
+                for name, (dtype, row_shape, num_rows) in state["arrays"].items():
+                    self._arrays[name] = GrowingArray(path / f"{name}.npy", dtype, tuple(row_shape), num_rows)
+            except BaseException:
+                self.close()
+                raise
+
+    def state(self) -> dict[str, Any]:
+        """Where the store stands, ready for JSON; returns when that much is on the disk."""
+        for array in self._arrays.values():
+            array.sync()
+        return {
+            "num_transitions": self.num_transitions,
+            "num_segments": self.num_segments,
+            "seen": sorted(self._seen),
+            "arrays": {name: array.describe() for name, array in self._arrays.items()},
+        }
 
     @property
     def num_frames(self) -> int:
@@ -118,5 +172,9 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the arrays as they are."""
         for array in self._arrays.values():
             array.close()

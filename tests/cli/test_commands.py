@@ -130,7 +130,8 @@ def test_train_writes_the_settings_it_was_given(data, tmp_path):
     assert (config["fit"]["updates"], config["fit"]["batch_size"]) == (4, 16)
     assert config["learner"]["learning_rate"] == 0.01
     assert config["learner"]["optimizer_settings"] == {"weight_decay": 0.5}
-    assert config["replay"] == {"n_step": 3, "discount": 0.99, "reward_scale": 1.0, "seed": 5}
+    chosen = {name: config["replay"][name] for name in ("n_step", "discount", "reward_scale", "sampling", "seed")}
+    assert chosen == {"n_step": 3, "discount": 0.99, "reward_scale": 1.0, "sampling": "uniform", "seed": 5}
     assert config["notes"]["data"] == str(data)
     assert config["notes"]["environment"] == "CartPole-v1"
     last = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))[-1]

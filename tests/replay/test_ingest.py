@@ -53,30 +53,113 @@ class Interrupted(BaseException):
     pass
 
 
-def test_an_interrupted_ingest_leaves_nothing_and_the_next_one_succeeds(tmp_path, monkeypatch):
-    save_frames(tmp_path, SHARDS, make_spec())
-    before = tree(tmp_path)
+FIVE = tuple([make_episode(seed, 1 + seed)] for seed in range(5))
+
+
+def interrupt(directory, monkeypatch, num_shards, **options):
+    """An ingest that stops as by ctrl-C: so many shards are recorded as done, and one more is half done."""
     append = ingest_module.StoreWriter.append
+    kept = []
 
     def append_then_stop(writer, *args):
         append(writer, *args)
-        raise Interrupted
+        kept.append(None)
+        if len(kept) > num_shards:
+            raise Interrupted
 
-    monkeypatch.setattr(ingest_module.StoreWriter, "append", append_then_stop)
-    with pytest.raises(Interrupted):
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_module, "_SAVE_BYTES", 1)
+        patch.setattr(ingest_module.StoreWriter, "append", append_then_stop)
+        with pytest.raises(Interrupted):
+            ingest(directory, **options)
+
+
+def shards_read(monkeypatch, directory, **options):
+    """The shards that an ingest opens, and its store."""
+    names, open_npz = [], ingest_module.open_npz
+
+    def noted(path):
+        names.append(path.name)
+        return open_npz(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_module, "open_npz", noted)
+        store = ingest(directory, **options)
+    return sorted(names), store
+
+
+def same_files(one, other):
+    return [path.read_bytes() for path in sorted(one.iterdir())] == [
+        path.read_bytes() for path in sorted(other.iterdir())
+    ]
+
+
+@pytest.mark.parametrize("save", [save_frames, save_stacked])
+def test_an_interrupted_ingest_goes_on_and_its_store_is_the_same(tmp_path, monkeypatch, save):
+    for name in ("whole", "cut"):
+        save(tmp_path / name, FIVE, make_spec() if save is save_frames else 2)
+    interrupt(tmp_path / "cut", monkeypatch, 3)
+    assert not list((tmp_path / "cut").rglob("store.json"))
+    names, store = shards_read(monkeypatch, tmp_path / "cut")
+    assert names == ["shard-003.npz", "shard-004.npz"]  # the fourth was kept, but not yet recorded
+    assert same_files(store.path, ingest(tmp_path / "whole").path)
+    assert [path.name for path in store.path.parent.iterdir() if path.is_dir()] == [store.path.name]
+
+
+@pytest.mark.parametrize("damage", ["array", "record"])
+def test_what_an_interruption_left_damaged_is_built_anew(tmp_path, monkeypatch, damage):
+    save_frames(tmp_path, FIVE, make_spec())
+    interrupt(tmp_path, monkeypatch, 3)
+    (partial,) = (tmp_path / ".store").glob("*.partial")
+    (partial / "frames.npy" if damage == "array" else partial / "progress.json").write_bytes(b"{")
+    names, store = shards_read(monkeypatch, tmp_path)
+    assert len(names) == 5
+    assert len(store) == 15
+
+
+def test_bad_shards_are_set_aside_counted_and_named(tmp_path):
+    save_stacked(tmp_path, FIVE, 2)
+    (tmp_path / "shard-000.npz").write_bytes(b"PK\x03\x04 cut short")
+    content = (tmp_path / "shard-003.npz").read_bytes()
+    (tmp_path / "shard-003.npz").write_bytes(content[:-30])
+    with pytest.warns(
+        UserWarning, match=r"2 damaged shard\(s\) set aside: .*shard-000\.npz: cannot be opened.*shard-003"
+    ):
+        store = ingest(tmp_path, skip_bad_shards=True)
+    assert len(store) == 2 + 3 + 5
+    assert store.report.num_shards == 3
+    assert [name for name, _ in store.report.skipped] == ["shard-000.npz", "shard-003.npz"]
+    assert ingest(tmp_path, skip_bad_shards=True).path == store.path  # not built again
+
+
+def test_a_store_that_lacks_shards_is_only_for_who_asks_for_it(tmp_path):
+    save_frames(tmp_path, FIVE, make_spec())
+    content = (tmp_path / "shard-002.npz").read_bytes()
+    (tmp_path / "shard-002.npz").write_bytes(content[:-1])
+    with pytest.warns(UserWarning, match="set aside"):
+        lacking = ingest(tmp_path, skip_bad_shards=True)
+    assert len(lacking) == 12
+    with pytest.raises(DatasetError, match=r"shard-002\.npz: sha256"):
         ingest(tmp_path)
-    monkeypatch.undo()
-    assert tree(tmp_path) == before
-    assert len(ingest(tmp_path)) == 6
+    (tmp_path / "shard-002.npz").write_bytes(content)
+    assert len(ingest(tmp_path)) == 15
 
 
-def test_what_a_killed_ingest_left_is_built_anew(tmp_path):
-    save_frames(tmp_path, SHARDS, make_spec())
-    path = ingest(tmp_path).path
-    partial = path.rename(f"{path}.partial")  # as a kill would leave it, just before the rename
-    (partial / "store.json").unlink()
-    assert len(ingest(tmp_path)) == 6
-    assert not partial.exists()
+def test_nothing_but_bad_shards_is_an_error(tmp_path):
+    save_stacked(tmp_path, FIVE, 2)
+    for path in tmp_path.glob("*.npz"):
+        path.write_bytes(b"PK")
+    with pytest.raises(DatasetError, match="the shards hold no transitions"):
+        ingest(tmp_path, skip_bad_shards=True)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_what_was_set_aside_before_an_interruption_is_looked_at_again(tmp_path, monkeypatch):
+    save_stacked(tmp_path, FIVE, 2)
+    (tmp_path / "shard-000.npz").write_bytes(b"PK")
+    interrupt(tmp_path, monkeypatch, 2, skip_bad_shards=True)
+    with pytest.raises(DatasetError, match=r"shard-000\.npz: cannot be opened"):
+        ingest(tmp_path)
 
 
 def test_a_bad_last_shard_leaves_nothing(tmp_path):

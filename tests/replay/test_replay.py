@@ -184,7 +184,13 @@ def test_settings_and_fingerprint_are_for_the_runs_records(tmp_path):
     assert json.loads(json.dumps(replay.settings())) == {
         "n_step": 2,
         "discount": 0.9,
+        "reward_clip": None,
         "reward_scale": 0.1,
+        "actions": None,
+        "sampling": "uniform",
+        "held_out": 0.0,
+        "split_seed": 0,
+        "part": "train",
         "seed": 4,
     }  # not the tier, which changes no batch
     assert len(replay.fingerprint) == 64
@@ -196,3 +202,131 @@ def test_a_spec_that_differs_from_the_manifests_is_refused(tmp_path):
         SpecMismatchError, match=r"manifest\.json: observation_shape is \(2, 2, 3\); expected \(4, 2, 3\)"
     ):
         open_replay(tmp_path, spec=TaskSpec.pixels((4, 2, 3), NAMES))
+
+
+@settings(max_examples=30, deadline=None)
+@given(datasets(), st.integers(1, 3))
+def test_frames_on_a_device_give_the_same_batches(dataset, n_step):
+    pixels, stack, shards = dataset
+    with tempfile.TemporaryDirectory() as folder:
+        save_frames(Path(folder), shards, make_spec(stack, pixels=pixels))
+        host = open_replay(folder, n_step=n_step, tier="ram")
+        device = open_replay(folder, n_step=n_step, tier="device").to(torch.device("cpu"))
+        assert device._device_frames is not None
+        indices = host.indices(3, 16)
+        assert_same_bytes(host.gather(indices), device.gather(indices))
+
+
+def test_only_the_device_tier_is_placed_on_a_cpu(tmp_path):
+    save_frames(tmp_path, [[make_episode(0)]], make_spec())
+    for tier in ("auto", "ram", "mmap"):
+        replay = open_replay(tmp_path, tier=tier)
+        assert replay.to(torch.device("cpu")) is replay
+
+
+def test_rewards_are_cut_step_by_step_and_then_scaled(tmp_path):
+    frames = np.zeros((4, 2, 3), np.uint8)
+    episode = Episode(frames, np.array([0, 1, 2]), np.array([5.0, -0.5, -3.0], np.float32), True, False)
+    save_frames(tmp_path, [[episode]], make_spec())
+    replay = open_replay(tmp_path, n_step=2, discount=0.5, reward_clip=1.0, reward_scale=10.0)
+    # 1 - 0.5 * 0.5, -0.5 - 0.5 * 1 and -1, times 10
+    assert replay.gather([0, 1, 2]).reward.tolist() == [7.5, -10.0, -10.0]
+    assert replay.store.rewards.tolist() == [5.0, -0.5, -3.0]
+
+
+def test_a_subset_of_actions_is_drawn_alone_and_the_others_are_illegal(tmp_path):
+    logged = np.array([[True, True, False], [True, True, True], [True, False, True]])
+    episode = Episode(
+        np.arange(4, dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(3, 2),
+        np.array([1, 0, 2]),
+        np.ones(3, np.float32),
+        terminated=True,
+        truncated=False,
+        action_mask=logged,
+    )
+    save_frames(tmp_path / "masked", [[episode]], make_spec())
+    replay = open_replay(tmp_path / "masked", actions=[2, 1])
+    batch = replay.gather(np.arange(len(replay)))
+    assert batch.action.tolist() == [1, 2]
+    assert batch.observation[:, -1, 0, 0].tolist() == [0, 2]
+    assert batch.action_mask.tolist() == [[False, True, False], [False, False, True]]
+    # After the first step all three are logged as legal; after the last nothing is known, so the subset is.
+    assert batch.next_action_mask.tolist() == [[False, True, True], [False, True, True]]
+
+    plain = Episode(episode.observations, episode.actions, episode.rewards, terminated=True, truncated=False)
+    save_frames(tmp_path / "plain", [[plain]], make_spec())
+    batch = open_replay(tmp_path / "plain", actions=[0]).gather([0])
+    assert batch.action_mask.tolist() == batch.next_action_mask.tolist() == [[True, False, False]]
+
+
+def episodes_of_gray(lengths):
+    """Episode i shows gray level i only."""
+    return [
+        Episode(
+            np.full((length + 1, 2, 3), gray, np.uint8),
+            np.zeros(length, np.int64),
+            np.full(length, float(gray), np.float32),
+            terminated=True,
+            truncated=False,
+        )
+        for gray, length in enumerate(lengths)
+    ]
+
+
+def grays_of(replay):
+    return replay.gather(np.arange(len(replay))).observation[:, -1, 0, 0].tolist()
+
+
+def test_a_split_keeps_episodes_whole_and_apart_whatever_the_sampler_draws(tmp_path):
+    lengths = [1, 4, 2, 3, 5]
+    save_frames(tmp_path, [episodes_of_gray(lengths)], make_spec())
+    train = open_replay(tmp_path, held_out=0.4, split_seed=1, seed=0)
+    held_out = open_replay(tmp_path, held_out=0.4, split_seed=1, seed=9, part="held_out")
+    assert len(set(grays_of(train))) == 3
+    assert len(set(grays_of(held_out))) == 2
+    assert sorted(grays_of(train) + grays_of(held_out)) == sorted(np.repeat(range(5), lengths))
+    assert set(held_out.gather(held_out.indices(0, 64)).observation[:, -1, 0, 0].tolist()) == set(grays_of(held_out))
+    others = {tuple(sorted(set(grays_of(open_replay(tmp_path, held_out=0.4, split_seed=s))))) for s in range(6)}
+    assert len(others) > 1
+
+
+def test_sampling_sees_the_training_episodes_alone(tmp_path):
+    save_frames(tmp_path, [episodes_of_gray([2, 2, 2, 2])], make_spec())
+    replay = open_replay(tmp_path, held_out=0.25, sampling="top-returns:0.3")
+    best = max(grays_of(replay))
+    drawn = replay.gather(replay.indices(0, 32)).observation[:, -1, 0, 0]
+    assert set(drawn.tolist()) == {best}
+
+
+def test_a_run_records_how_data_was_chosen(tmp_path):
+    save_frames(tmp_path, [episodes_of_gray([2, 2, 2])], make_spec())
+    replay = open_replay(
+        tmp_path, held_out=0.3, split_seed=4, actions=(1, 0), sampling="softmax-returns", reward_clip=2.0
+    )
+    recorded = json.loads(json.dumps(replay.settings()))
+    assert (recorded["held_out"], recorded["split_seed"]) == (0.3, 4)
+    assert (recorded["part"], recorded["actions"], recorded["reward_clip"]) == ("train", [0, 1], 2.0)
+    assert recorded["sampling"] == "softmax-returns:0.1"
+    again = open_replay(tmp_path, **recorded)
+    assert again.indices(5, 16).tolist() == replay.indices(5, 16).tolist()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"reward_clip": 0.0}, r"Replay\.reward_clip: 0\.0"),
+        ({"actions": ()}, r"Replay\.actions: \(\); expected one or more of 0\.\.2"),
+        ({"actions": (3,)}, r"Replay\.actions"),
+        ({"actions": (2,)}, r"Replay\.actions: \(2,\); expected actions that the data has"),
+        ({"held_out": 1.0}, r"Replay\.held_out"),
+        ({"held_out": 0.9}, r"Replay\.held_out: 0\.9; expected some of the 2 episodes left"),
+        ({"part": "held_out"}, r"Replay\.part: no episodes are held out"),
+        ({"part": "test"}, r"Replay\.part: 'test'"),
+        ({"sampling": "best"}, "sampling: 'best'"),
+        ({"tier": "gpu"}, "tier: 'gpu'"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(tmp_path, wrong, message):
+    save_frames(tmp_path, [episodes_of_gray([2, 2])], make_spec())
+    with pytest.raises(ConfigError, match=message):
+        open_replay(tmp_path, **wrong)

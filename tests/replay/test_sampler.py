@@ -42,3 +42,26 @@ def test_settings_are_checked(size, seed):
 def test_arguments_are_checked(step, batch_size):
     with pytest.raises(ConfigError, match=r"Sampler\.indices"):
         Sampler(5, 0).indices(step, batch_size)
+
+
+def test_transitions_are_drawn_in_proportion_to_their_weights():
+    indices = Sampler(5, seed=0, weights=np.array([0.0, 2.0, 1.0, 1.0, 0.0])).indices(0, 40_000)
+    counts = np.bincount(indices, minlength=5)
+    assert counts[0] == counts[4] == 0
+    # Four standard deviations: sqrt(40,000 * 1/2 * 1/2) = 100, sqrt(40,000 * 1/4 * 3/4) = 87.
+    assert abs(counts[1] - 20_000) < 400
+    assert (abs(counts[2:4] - 10_000) < 350).all()
+
+
+def test_weighted_indices_depend_on_seed_and_step_alone():
+    weights = np.arange(1.0, 11.0)
+    one, other = Sampler(10, seed=7, weights=weights), Sampler(10, seed=7, weights=3 * weights)
+    assert one.indices(4, 16).tolist() == other.indices(4, 16).tolist()
+    assert one.indices(4, 16).dtype == np.int64
+    assert one.indices(4, 16).tolist() != one.indices(5, 16).tolist()
+
+
+@pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0, 0.0], [1.0, -1.0, 1.0], [1.0, np.nan, 1.0], [np.inf, 1.0, 1.0]])
+def test_weights_are_checked(weights):
+    with pytest.raises(ConfigError, match=r"Sampler\.weights.*not all 0"):
+        Sampler(3, 0, np.array(weights))

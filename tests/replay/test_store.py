@@ -80,6 +80,7 @@ def test_the_report_is_kept(path):
         "num_frames": 7,
         "largest_rounding_error": 0.0,
         "warnings": [],
+        "skipped": [],
     }
 
 

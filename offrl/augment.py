@@ -1,0 +1,52 @@
+"""Pixel augmentation on the device: pictures are changed in ways that a policy should not care about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random shifts (DrQ, arXiv:2004.13649) and brightness, one draw for all frames of a stack.
+
+    What is drawn for a row depends on (seed, step, row) alone: not on the size of the batch, nor on the device.
+
+    Attributes:
+        shift: pictures move by up to so many pixels, in x and y apart; the pixels at the border are repeated.
+        brightness: up to so many gray levels are added or taken away, within 0 .. 255.
+        seed: 0 .. 2**64 - 1.
+    """
+
+    shift: int = 0
+    brightness: int = 0
+    seed: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether it changes anything."""
+        return self.shift > 0 or self.brightness > 0
+
+    def __call__(self, observation: Tensor, next_observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Both augmented, each by draws of its own. Twice uint8 [B, C, H, W] -> the same, in channels_last order."""
+        generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, step], np.uint64)))
+        most = np.array([self.shift, self.shift, self.brightness])
+        # [B, 2, 3], row after row: a smaller batch draws the beginning of a larger one's.
+        drawn = np.floor(generator.random((len(observation), 2, 3)) * (2 * most + 1)).astype(np.int64) - most
+        draws = torch.from_numpy(drawn).to(observation.device, non_blocking=True)
+        return self._change(observation, draws[:, 0]), self._change(next_observation, draws[:, 1])
+
+    def _change(self, pictures: Tensor, draws: Tensor) -> Tensor:
+        """`draws` [B, 3]: pixels along x and y, gray levels."""
+        if self.shift > 0:
+            count, _, height, width = pictures.shape
+            rows = torch.arange(count, device=pictures.device)
+            x = (torch.arange(width, device=pictures.device) + draws[:, 0:1]).clamp_(0, width - 1)
+            y = (torch.arange(height, device=pictures.device) + draws[:, 1:2]).clamp_(0, height - 1)
+            pictures = pictures[rows[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+        if self.brightness > 0:
+            brighter = pictures.to(torch.int16).add_(draws[:, 2].to(torch.int16)[:, None, None, None])
+            pictures = brighter.clamp_(0, 255).to(torch.uint8)
+        return pictures
