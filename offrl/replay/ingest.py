@@ -19,6 +19,7 @@ from tqdm import tqdm
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay.layouts import Dones, Layout, ShardRows, detect_layout, read_frames, read_stacked
 from offrl.replay.npz import NpzReader, open_npz
+from offrl.replay.remote import local_copy
 from offrl.replay.shards import MANIFEST_NAME, Manifest, file_sha256
 from offrl.replay.store import STORE_NAME, STORE_VERSION, FrameStore, IngestReport, Tier
 from offrl.replay.writer import StoreWriter
@@ -42,7 +43,8 @@ def ingest(
     whole or not at all. A shard's end ends a segment.
 
     Args:
-        directory: the shards (`*.npz`), and for the frames layout `manifest.json`.
+        directory: the shards (`*.npz`), and for the frames layout `manifest.json`; or its address elsewhere, such as
+            s3://bucket/folder, see `offrl.replay.remote`.
         spec: the task; needed where no manifest says it, except for the stacked layout, whose spec is otherwise read
             off the data (the highest action there is the last one, and the actions are nameless).
         dones: stacked layout only: whether true in `dones` says that the episode "terminated" or "not_done".
@@ -59,6 +61,7 @@ def ingest(
         raise ConfigError(f"{dones!r}", where="dones", expected=f"one of {', '.join(get_args(Dones))}")
     if tier not in get_args(Tier):  # before the work, not after it
         raise ConfigError(f"{tier!r}", where="tier", expected=f"one of {', '.join(get_args(Tier))}")
+    directory = local_copy(directory, cache=cache, progress=progress)
     dataset = _find_dataset(Path(directory), spec)
     key = _key(dataset, dones)
     roots = [Path(cache)] if cache is not None else [dataset.directory / ".store", _cache_home()]
