@@ -1,9 +1,10 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there; where what can be made again is kept; sizes in words."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,3 +37,20 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Writes a JSON file in one step."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def cache_home() -> Path:
+    """Where what can be made or fetched again is kept: $OFFRL_CACHE, else ~/.cache/offrl."""
+    return Path(os.environ.get("OFFRL_CACHE") or Path.home() / ".cache" / "offrl")
+
+
+def parse_size(text: str) -> int:
+    """Bytes, from 500M or 1.5G; units are decimal.
+
+    Raises:
+        ValueError: not such a text.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text, re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"{text!r} is not a size such as 500M or 1.5G")
+    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))

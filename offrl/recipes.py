@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from offrl import envs
-from offrl.collect import OnlineConfig, collect, collect_online
+from offrl.collect import collect
 from offrl.envs.car_racing import ENV_ID
 from offrl.envs.drivers import (
     EXPERT,
@@ -22,6 +22,7 @@ from offrl.envs.drivers import (
     TrackDriver,
     VariedDrivers,
 )
+from offrl.online import OnlineConfig, collect_online
 from offrl.replay.shards import Manifest
 
 

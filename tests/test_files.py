@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from offrl.files import replacing, write_json
+from offrl.files import cache_home, parse_size, replacing, write_json
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -26,3 +26,22 @@ def test_write_json_makes_the_folder_and_replaces(tmp_path):
     write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 2}
     assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("OFFRL_CACHE", str(tmp_path))
+    assert cache_home() == tmp_path
+    monkeypatch.delenv("OFFRL_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_home() == tmp_path / ".cache" / "offrl"
+
+
+@pytest.mark.parametrize(("text", "size"), [("700", 700), ("2KB", 2000), ("1.5m", 1_500_000), ("10G", 10 * 10**9)])
+def test_sizes_have_decimal_units(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "10X", "-1G", "1e9"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match=f"'{text}' is not a size such as 500M or 1.5G"):
+        parse_size(text)

@@ -17,6 +17,18 @@ from offrl.errors import OfflineRLError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+
+
+class _Data(click.Path):
+    """A dataset's directory, a Path; or the address of one elsewhere (s3://bucket/folder), which stays a text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from offrl.replay.remote import is_remote
+
+        return value if is_remote(value) else super().convert(value, param, ctx)
+
+
+DATA = _Data(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130

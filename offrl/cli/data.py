@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
-from offrl.cli.console import PATH, hud_option, output_options, say_on_interrupt, show, task_options, workers_option
+from offrl.cli.console import (
+    DATA,
+    PATH,
+    hud_option,
+    output_options,
+    say_on_interrupt,
+    show,
+    task_options,
+    workers_option,
+)
 from offrl.cli.names import CAR_RACING, environment_factory, named_behaviour, named_recipe, named_task
 from offrl.errors import ConfigError
 
@@ -103,11 +112,11 @@ def _require_nothing_else(dataset: str, given: Mapping[str, str | None]) -> None
 
 
 @click.command(short_help="Show what is in a dataset.")
-@argument("directory", type=PATH)
+@argument("directory", metavar="DIRECTORY|URL", type=DATA)
 @task_options
 @output_options
 def inspect(
-    directory: Path,
+    directory: Path | str,
     environment: str | None,
     hud: str | None,
     dones: Dones,
@@ -117,7 +126,8 @@ def inspect(
 ) -> None:
     """Example: offrl inspect data/carracing
 
-    Counts, returns, the use of every action and a health check of the shards in DIRECTORY, in either layout.
+    Counts, returns, the use of every action and a health check of the shards in DIRECTORY, in either layout; or at a
+    URL such as s3://bucket/folder, which are fetched into the cache.
     """
     from offrl.replay.ingest import ingest
     from offrl.replay.inspect import inspect_dataset

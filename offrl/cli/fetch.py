@@ -5,21 +5,21 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import click
 from click import argument, option
 
 from offrl.cli.console import PATH, output_options, say_on_interrupt, show
+from offrl.files import parse_size
 
 
 def size(text: str) -> int:
     """Bytes, from 500M or 1.5G."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text, re.IGNORECASE)
-    if found is None:
-        raise click.BadParameter(f"{text!r} is not a size such as 500M or 1.5G.")
-    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
 
 
 @click.command(short_help="Bring a dataset from an address or a path into a directory.")

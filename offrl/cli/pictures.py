@@ -12,9 +12,18 @@ import click
 from click import argument, option
 
 from offrl.cli.actors import load_actor
-from offrl.cli.console import PATH, device_option, environment_option, hud_option, json_option, output_options, show
+from offrl.cli.console import (
+    DATA,
+    PATH,
+    device_option,
+    environment_option,
+    hud_option,
+    json_option,
+    output_options,
+    show,
+)
 from offrl.cli.names import network_options
-from offrl.cli.request import open_data, recorded_request, training_command
+from offrl.cli.request import is_data_there, open_data, recorded_request, training_command
 from offrl.errors import ConfigError, OfflineRLError, SpecMismatchError
 
 if TYPE_CHECKING:
@@ -146,9 +155,9 @@ def record(
 @click.command(short_help="Write a page about a run, to read or to send.")
 @argument("run", type=PATH)
 @option("--out", type=PATH, help="The HTML file; default: RUN/report.html.")
-@option("--data", type=PATH, help="The dataset's directory, where the run does not say it, or it was moved.")
+@option("--data", type=DATA, help="The dataset's directory or URL, where the run does not say it, or it was moved.")
 @output_options
-def report(run: Path, out: Path | None, data: Path | None, as_json: bool, quiet: bool) -> None:
+def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, quiet: bool) -> None:
     """Example: offrl report runs/bcq-001
 
     Writes one HTML file that needs nothing beside itself: scores (of RUN/evaluation.json, which evaluate --out
@@ -168,25 +177,29 @@ def report(run: Path, out: Path | None, data: Path | None, as_json: bool, quiet:
     show({"file": str(path), "megabytes": path.stat().st_size / 2**20, "with_dataset": dataset is not None}, as_json)
 
 
-def _dataset(runs: Sequence[Path], data: Path | None, quiet: bool) -> FrameStore | None:
+def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> FrameStore | None:
     """What the runs were trained on, where that is still there and still the same."""
     from dataclasses import replace
 
+    from offrl.replay.remote import local_copy, redacted
     from offrl.replay.shards import MANIFEST_NAME
     from offrl.runs import read_run_config
 
     request = recorded_request(runs[0])
     if data is not None:
-        is_untold = request.data is None and not (data / MANIFEST_NAME).exists()
+        directory = local_copy(data, progress=not quiet)
+        is_untold = request.data is None and not (directory / MANIFEST_NAME).exists()
         request = replace(request, data=str(data), task_given=request.task_given or is_untold)
-    elif request.data is None or not Path(request.data).is_dir():
+    elif not is_data_there(request):
         return None
     try:
         replay = open_data(request, progress=not quiet)
         recorded = read_run_config(runs[0]).get("dataset")
         if replay.fingerprint != recorded:
             raise SpecMismatchError(
-                f"is {replay.fingerprint}", where=request.data, expected=f"{recorded}, which the run was trained on"
+                f"is {replay.fingerprint}",
+                where=redacted(request.data or ""),
+                expected=f"{recorded}, which the run was trained on",
             )
         return replay.store
     except OfflineRLError as error:

@@ -23,7 +23,7 @@ from offrl.cli.console import (
     workers_option,
 )
 from offrl.cli.names import CAR_RACING, network_options
-from offrl.cli.request import Request, open_data
+from offrl.cli.request import Request, is_data_there, open_data
 from offrl.errors import ConfigError, OfflineRLError
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _real_observations(request: Request, quiet: bool) -> NDArray[Any] | None:
     """Some of the run's own data, where that is still there."""
     from offrl.replay.inspect import sample_stacks
 
-    if request.data is None or not Path(request.data).is_dir():
+    if not is_data_there(request):
         return None
     try:
         return sample_stacks(open_data(request, progress=not quiet).store, _REAL_OBSERVATIONS, seed=0)[0]

@@ -30,7 +30,7 @@ class Request:
         algorithm: one of `ALGORITHMS`, or package.module:Class.
         encoder: one of `ENCODERS`, or package.module:Class; None leaves it to the algorithm.
         settings: for each of algorithm, learner, fit and replay; what is not there has its default.
-        data: the shards' directory; None where a run made in Python does not say it.
+        data: the shards' directory, or its address elsewhere; None where a run made in Python does not say it.
         environment: the id of the one that the data is of, where it is known.
         task: what the user says the data is of, or what a run was made for.
         task_given: whether the user said it.
@@ -53,8 +53,11 @@ class Request:
     threads: int | None = None
 
     def notes(self) -> dict[str, Any]:
-        """What config.json holds nowhere else."""
-        return {name: value for name, value in vars(self).items() if name in _NOTED}
+        """What config.json holds nowhere else; an address without credentials and query."""
+        from offrl.replay.remote import redacted
+
+        noted = {name: value for name, value in vars(self).items() if name in _NOTED}
+        return {**noted, "data": None if self.data is None else redacted(self.data)}
 
     def gymnasium_id(self, where: str | Path) -> str | None:
         """The environment, for making it.
@@ -90,10 +93,12 @@ def parse_training(algorithm: str, assignments: Sequence[str]) -> dict[str, dict
     return settings
 
 
-def recorded_environment(directory: Path) -> str | None:
-    """The environment's id in a dataset's manifest, if it has one."""
+def recorded_environment(directory: Path | str, *, progress: bool) -> str | None:
+    """The environment's id in the manifest of a dataset, here or elsewhere, if it has one."""
+    from offrl.replay.remote import local_copy
     from offrl.replay.shards import MANIFEST_NAME, Manifest
 
+    directory = local_copy(directory, progress=progress)
     if not (directory / MANIFEST_NAME).is_file():
         return None
     found = Manifest.load(directory).environment.get("id")
@@ -281,3 +286,18 @@ def require_same_task(checkpoint: Path, spec: TaskSpec) -> None:
     run = run_of(checkpoint)
     found = TaskSpec.from_dict(read_run_config(run).get("spec", {}), where=run / "config.json")
     spec.require_same(found, where=run, mend="take the first weights from a run on the same task")
+
+
+def data_location(directory: Path | str) -> str:
+    """What a request says of where its data is: an absolute path, or the address as it is."""
+    return directory if isinstance(directory, str) else str(directory.resolve())
+
+
+def is_data_there(request: Request) -> bool:
+    """Whether the run says where its data is, and that is a directory or an address that was fetched before.
+
+    No other address: that a file names one is no reason to load from it.
+    """
+    from offrl.replay.remote import is_fetched
+
+    return request.data is not None and (is_fetched(request.data) or Path(request.data).is_dir())

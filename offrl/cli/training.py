@@ -13,11 +13,12 @@ from pathlib import Path
 import click
 from click import argument, option
 
-from offrl.cli.console import PATH, device_option, output_options, say_on_interrupt, show, task_options
+from offrl.cli.console import DATA, PATH, device_option, output_options, say_on_interrupt, show, task_options
 from offrl.cli.names import named_task, network_options
 from offrl.cli.request import (
     Request,
     build_algorithm,
+    data_location,
     find_checkpoint,
     open_data,
     parse_training,
@@ -29,7 +30,7 @@ from offrl.errors import ConfigError
 
 
 @click.command(short_help="Train a policy on a dataset.")
-@argument("directory", type=PATH, required=False)
+@argument("directory", metavar="[DIRECTORY|URL]", type=DATA, required=False)
 @network_options
 @option("--updates", type=click.IntRange(1), help="Gradient steps; give these or --epochs.")
 @option("--epochs", type=float, help="Passes over the data, such as 10 or 0.5.")
@@ -42,7 +43,7 @@ from offrl.errors import ConfigError
 @option("--threads", type=click.IntRange(1), help="Of torch; default: its own choice.")
 @output_options
 def train(
-    directory: Path | None,
+    directory: Path | str | None,
     algorithm: str | None,
     encoder: str | None,
     updates: int | None,
@@ -62,10 +63,11 @@ def train(
 ) -> None:
     """Example: offrl train data/carracing --updates 7000 --set n_step=10
 
-    Trains discrete BCQ, or another --algorithm, on the shards in DIRECTORY, in either layout. --set takes the fields
-    of the algorithm's config, of LearnerConfig (learning_rate, schedule, ...), of FitConfig (batch_size, ...) and of
-    the replay (n_step, discount, reward_scale, sampling, held_out, seed, tier, ...); an unknown one lists them all.
-    Ctrl-C stops the run with a checkpoint to resume from.
+    Trains discrete BCQ, or another --algorithm, on the shards in DIRECTORY, in either layout, or at a URL such as
+    s3://bucket/folder, which are fetched into the cache. --set takes the fields of the algorithm's config, of
+    LearnerConfig (learning_rate, schedule, ...), of FitConfig (batch_size, ...) and of the replay (n_step, discount,
+    reward_scale, sampling, held_out, seed, tier, ...); an unknown one lists them all. Ctrl-C stops the run with a
+    checkpoint to resume from.
     """
     import torch
 
@@ -91,7 +93,7 @@ def train(
         )
         request = read_request(resume, algorithm, encoder)
         if directory is not None:  # the data was moved; fit checks that it is the same
-            request = replace(request, data=str(directory.resolve()))
+            request = replace(request, data=data_location(directory))
     elif directory is None:
         raise ConfigError("no DIRECTORY", where="train", expected="a dataset", mend="name the directory of its shards")
     else:
@@ -101,8 +103,8 @@ def train(
             algorithm=algorithm,
             encoder=encoder,
             settings=parse_training(algorithm, settings),
-            data=str(directory.resolve()),
-            environment=environment or recorded_environment(directory),
+            data=data_location(directory),
+            environment=environment or recorded_environment(directory, progress=not quiet),
             task=task,
             task_given=task is not None,
             dones=dones,

@@ -20,9 +20,10 @@ from typing import IO, get_args
 from tqdm import tqdm
 
 from offrl.errors import ConfigError, DatasetError
-from offrl.files import write_json
+from offrl.files import cache_home, write_json
 from offrl.replay.layouts import Dones, Layout, ShardRows, detect_layout, read_frames, read_stacked
 from offrl.replay.npz import NpzReader, open_npz
+from offrl.replay.remote import local_copy
 from offrl.replay.shards import MANIFEST_NAME, Manifest, file_sha256
 from offrl.replay.store import STORE_NAME, STORE_VERSION, FrameStore, IngestReport, Tier
 from offrl.replay.writer import StoreWriter
@@ -52,7 +53,8 @@ def ingest(
     segment.
 
     Args:
-        directory: the shards (`*.npz`), and for the frames layout `manifest.json`.
+        directory: the shards (`*.npz`), and for the frames layout `manifest.json`; or its address elsewhere, such as
+            s3://bucket/folder, see `offrl.replay.remote`.
         spec: the task; needed where no manifest says it, except for the stacked layout, whose spec is otherwise read
             off the data (the highest action there is the last one, and the actions are nameless).
         dones: stacked layout only: whether true in `dones` says that the episode "terminated" or "not_done".
@@ -71,9 +73,10 @@ def ingest(
         raise ConfigError(f"{dones!r}", where="dones", expected=f"one of {', '.join(get_args(Dones))}")
     if tier not in get_args(Tier):  # before the work, not after it
         raise ConfigError(f"{tier!r}", where="tier", expected=f"one of {', '.join(get_args(Tier))}")
+    directory = local_copy(directory, cache=cache, progress=progress)
     dataset = _find_dataset(Path(directory), spec)
     key = _key(dataset, dones)
-    roots = [Path(cache)] if cache is not None else [dataset.directory / ".store", _cache_home()]
+    roots = [Path(cache)] if cache is not None else [dataset.directory / ".store", cache_home()]
     for root in roots:
         if _is_made(root / key, skip_bad_shards):
             return FrameStore.open(root / key, tier)
@@ -152,10 +155,6 @@ def _is_made(store: Path, skip_bad_shards: bool) -> bool:
     if not (store / STORE_NAME).is_file():
         return False
     return skip_bad_shards or not FrameStore.open(store, "mmap").report.skipped
-
-
-def _cache_home() -> Path:
-    return Path(os.environ.get("OFFRL_CACHE") or Path.home() / ".cache" / "offrl")
 
 
 def _is_writable(root: Path) -> bool:

@@ -243,6 +243,9 @@ def open_replay(
 ) -> Replay:
     """A Replay over a directory of shards in either layout, ingested first where that was not done before.
 
+    The directory may lie elsewhere: an address such as s3://bucket/folder is fetched into the cache first, see
+    `offrl.replay.remote`.
+
     See `ingest` for `spec`, `dones`, `skip_bad_shards`, `cache` and `progress`, and `Replay` for the others.
 
     Raises:

@@ -211,27 +211,43 @@ class Manifest:
         """
         path = directory / MANIFEST_NAME
         try:
-            data = json.loads(path.read_bytes())
+            data = path.read_bytes()
         except FileNotFoundError:
             raise DatasetError(
                 "no such file", where=path, expected="the manifest of a frames dataset", mend="collect the data again"
             ) from None
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
             raise DatasetError(
-                f"cannot be read ({error})", where=path, expected="JSON", mend="collect the data again"
+                f"cannot be read ({error})", where=path, expected="a manifest", mend="collect the data again"
+            ) from error
+        return cls.parse(data, where=path)
+
+    @classmethod
+    def parse(cls, content: bytes, where: Path | str) -> Manifest:
+        """A manifest from the content of its file.
+
+        Raises:
+            DatasetError: it is damaged, or of another format or version; `where` names the file.
+            SpecMismatchError: its task spec cannot be read.
+        """
+        try:
+            data = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(
+                f"cannot be read ({error})", where=where, expected="JSON", mend="collect the data again"
             ) from error
         if not isinstance(data, dict) or data.get("format") != FORMAT_NAME:
-            raise DatasetError("is no manifest of offrl's", where=path, expected=f'"format": "{FORMAT_NAME}"')
+            raise DatasetError("is no manifest of offrl's", where=where, expected=f'"format": "{FORMAT_NAME}"')
         if data.get("format_version") != FORMAT_VERSION:
             raise DatasetError(
                 f"format_version is {data.get('format_version')!r}",
-                where=path,
+                where=where,
                 expected=str(FORMAT_VERSION),
                 mend="read it with the version of offrl that wrote it, or collect the data again",
             )
         try:
             return cls(
-                spec=TaskSpec.from_dict(data["spec"], where=path),
+                spec=TaskSpec.from_dict(data["spec"], where=where),
                 shards=tuple(_record(shard) for shard in data["shards"]),
                 environment=dict(data["environment"]),
                 generator=dict(data["generator"]),
@@ -240,7 +256,7 @@ class Manifest:
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
                 f"a field is missing or malformed ({type(error).__name__}: {error})",
-                where=path,
+                where=where,
                 expected="spec, shards, environment, generator, complete",
                 mend="collect the data again",
             ) from error

@@ -1,9 +1,12 @@
 import json
 import shlex
+import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
-from run_offrl import offrl
+from fsspec.implementations.memory import MemoryFileSystem
+from run_offrl import offrl, offrl_json
 
 from offrl.cli.request import recorded_request, training_command
 from offrl.errors import RunError
@@ -40,3 +43,52 @@ def test_a_config_without_its_parts_is_damaged(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(RunError, match=r"config\.json: damaged"):
         recorded_request(tmp_path)
+
+
+@pytest.fixture
+def elsewhere(data, tmp_path, monkeypatch):
+    """The address of a copy of the data, with a password in it."""
+    monkeypatch.setenv("OFFRL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+    for path in data.iterdir():
+        if path.is_file():
+            for url in ("memory://me:password@bucket/data", "memory://bucket/data"):
+                fsspec.filesystem("memory").pipe_file(f"{url}/{path.name}", path.read_bytes())
+    return "memory://me:password@bucket/data"
+
+
+def test_data_elsewhere_is_looked_at_trained_on_and_exported(elsewhere, data, tmp_path):
+    assert offrl_json("inspect", elsewhere, "--quiet") == offrl_json("inspect", data, "--quiet")
+    run = tmp_path / "run"
+    offrl("train", elsewhere, "--updates", 4, "--run", run, "--set", "precision=fp32", "--quiet")
+    for path in run.rglob("*"):
+        assert path.is_dir() or b"password" not in path.read_bytes(), path
+    request = recorded_request(run)
+    assert (request.data, request.environment) == ("memory://bucket/data", "CartPole-v1")
+    assert shlex.split(training_command(request, init=None))[2] == "memory://bucket/data"
+    exported = offrl_json("export", run, tmp_path / "policy.onnx", "--contract", "float", "--quiet")
+    assert exported["files"][0]["num_real_observations"] > 0
+    assert offrl_json("report", run, "--quiet")["with_dataset"]
+    assert offrl_json("report", run, "--data", elsewhere, "--quiet")["with_dataset"]
+
+
+def test_a_run_on_data_elsewhere_is_resumed_from_there(elsewhere, tmp_path):
+    run = tmp_path / "run"
+    offrl("train", elsewhere, "--updates", 4, "--run", run, "--set", "precision=fp32", "--quiet")
+    shutil.rmtree(tmp_path / "cache")
+    assert offrl_json("train", "--resume", run, "--quiet")["updates"] == 4
+    assert offrl_json("train", elsewhere, "--resume", run, "--quiet")["updates"] == 4
+
+
+def test_an_address_that_only_a_file_names_is_not_fetched_from(elsewhere, tmp_path):
+    run = tmp_path / "run"
+    offrl("train", elsewhere, "--updates", 1, "--run", run, "--set", "precision=fp32", "--quiet")
+    shutil.rmtree(tmp_path / "cache")
+    assert not offrl_json("report", run, "--quiet")["with_dataset"]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_address_without_data_is_one_line(elsewhere):
+    assert "memory://bucket/none: no such file or directory" in offrl("inspect", "memory://bucket/none", code=2).stderr
+    assert "is not installed" in offrl("train", "s3://bucket/data", "--updates", 1, code=2).stderr
