@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
-from offrl.cli.console import PATH, hud_option, output_options, say_on_interrupt, show, task_options, workers_option
+from offrl.cli.console import (
+    FILE,
+    PATH,
+    hud_option,
+    output_options,
+    say_on_interrupt,
+    show,
+    task_options,
+    workers_option,
+)
 from offrl.cli.names import CAR_RACING, environment_factory, named_behaviour, named_recipe, named_task
 from offrl.errors import ConfigError
 
@@ -104,10 +113,12 @@ def _require_nothing_else(dataset: str, given: Mapping[str, str | None]) -> None
 
 @click.command(short_help="Show what is in a dataset.")
 @argument("directory", type=PATH)
+@option("--html", type=FILE, help="Write it as a page too, with pictures: one HTML file.")
 @task_options
 @output_options
 def inspect(
     directory: Path,
+    html: Path | None,
     environment: str | None,
     hud: str | None,
     dones: Dones,
@@ -115,14 +126,23 @@ def inspect(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Example: offrl inspect data/carracing
+    """Example: offrl inspect data/carracing --html carracing.html
 
-    Counts, returns, the use of every action and a health check of the shards in DIRECTORY, in either layout.
+    Counts, returns, the use of every action and a health check of the shards in DIRECTORY, in either layout. The page
+    also shows lengths, rewards and what the frames look like, and says of each doubt what it means; it needs nothing
+    beside itself.
     """
     from offrl.replay.ingest import ingest
     from offrl.replay.inspect import inspect_dataset
 
     spec = named_task(environment, hud)
     reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": not quiet}
-    summary = inspect_dataset(ingest(directory, spec=spec, tier="mmap", **reading))
-    show(summary.to_dict(), as_json, text=summary.to_text())
+    store = ingest(directory, spec=spec, tier="mmap", **reading)
+    summary = inspect_dataset(store)
+    text = summary.to_text()
+    if html is not None:
+        from offrl.report import write_dataset_page
+
+        write_dataset_page(store, html, title=directory.resolve().name, summary=summary)
+        text += f"\n\npage         {html}"
+    show(summary.to_dict(), as_json, text=text)
