@@ -13,6 +13,7 @@ from click import argument, option
 
 from offrl.cli.console import (
     DATA,
+    FILE,
     PATH,
     hud_option,
     output_options,
@@ -113,10 +114,12 @@ def _require_nothing_else(dataset: str, given: Mapping[str, str | None]) -> None
 
 @click.command(short_help="Show what is in a dataset.")
 @argument("directory", metavar="DIRECTORY|URL", type=DATA)
+@option("--html", type=FILE, help="Write it as a page too, with pictures: one HTML file.")
 @task_options
 @output_options
 def inspect(
     directory: Path | str,
+    html: Path | None,
     environment: str | None,
     hud: str | None,
     dones: Dones,
@@ -124,15 +127,23 @@ def inspect(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Example: offrl inspect data/carracing
+    """Example: offrl inspect data/carracing --html carracing.html
 
     Counts, returns, the use of every action and a health check of the shards in DIRECTORY, in either layout; or at a
-    URL such as s3://bucket/folder, which are fetched into the cache.
+    URL such as s3://bucket/folder, which are fetched into the cache. The page also shows lengths, rewards and what
+    the frames look like, and says of each doubt what it means; it needs nothing beside itself.
     """
     from offrl.replay.ingest import ingest
     from offrl.replay.inspect import inspect_dataset
 
     spec = named_task(environment, hud)
     reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": not quiet}
-    summary = inspect_dataset(ingest(directory, spec=spec, tier="mmap", **reading))
-    show(summary.to_dict(), as_json, text=summary.to_text())
+    store = ingest(directory, spec=spec, tier="mmap", **reading)
+    summary = inspect_dataset(store)
+    text = summary.to_text()
+    if html is not None:
+        from offrl.report import write_dataset_page
+
+        write_dataset_page(store, html, title=directory.resolve().name, summary=summary)
+        text += f"\n\npage         {html}"
+    show(summary.to_dict(), as_json, text=text)

@@ -8,6 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+class EpisodeBounds(NamedTuple):
+    """First and last row of each episode (segment), both [E], ascending."""
+
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+
+def episode_bounds(segment_end: NDArray[np.int64]) -> EpisodeBounds:
+    """The bounds of all segments, from the last row [N] of each row's segment."""
+    last = np.unique(segment_end)
+    return EpisodeBounds(np.concatenate([[0], last[:-1] + 1]), last)
+
+
 def stack_windows(last: NDArray[np.int64], first: NDArray[np.int64], stack: int) -> NDArray[np.int64]:
     """The frames of each stack, oldest first; where a window reaches before `first`, that frame is repeated.
 

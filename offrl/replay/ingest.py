@@ -23,6 +23,7 @@ from offrl.errors import ConfigError, DatasetError
 from offrl.files import cache_home, write_json
 from offrl.replay.layouts import Dones, Layout, ShardRows, detect_layout, read_frames, read_stacked
 from offrl.replay.npz import NpzReader, open_npz
+from offrl.replay.problem import Problem
 from offrl.replay.remote import local_copy
 from offrl.replay.shards import MANIFEST_NAME, Manifest, file_sha256
 from offrl.replay.store import STORE_NAME, STORE_VERSION, FrameStore, IngestReport, Tier
@@ -391,19 +392,30 @@ def _inferred_spec(shape: tuple[int, ...], num_actions: int) -> TaskSpec:
     return TaskSpec.pixels((stack, height, width), names)
 
 
-def _warnings(tally: _Tally, num_transitions: int) -> Iterator[str]:
+def _warnings(tally: _Tally, num_transitions: int) -> Iterator[Problem]:
     terminated_share = tally.num_terminated / num_transitions
     if tally.skipped:
-        yield f"{len(tally.skipped)} damaged shard(s) set aside: {'; '.join(reason for _, reason in tally.skipped)}"
+        yield Problem(
+            f"{len(tally.skipped)} damaged shard(s) set aside: {'; '.join(reason for _, reason in tally.skipped)}",
+            "Their episodes are missing from the dataset, and from all figures about it.",
+            "restore or re-create them",
+        )
     if tally.layout == "stacked" and terminated_share > 0.5:
-        yield (
-            f"dones is true in {terminated_share:.0%} of the rows; if this logger writes 'not done' there, "
-            'pass dones="not_done"'
+        yield Problem(
+            f"dones is true in {terminated_share:.0%} of the rows, as if nearly every step ended its episode",
+            "Nothing that follows such a step counts: only the reward at once would be learned.",
+            "if this logger writes 'not done' there, pass dones=\"not_done\" (and leave that out where it does not)",
         )
     if tally.num_reversed:
-        yield f"the stacks of {tally.num_reversed} shard(s) look newest first; offrl reads them oldest first"
+        yield Problem(
+            f"the stacks of {tally.num_reversed} shard(s) look newest first; offrl reads them oldest first",
+            "A policy would see time run backwards when it acts, and rows are not linked.",
+            "reverse them: states[:, ::-1], and next_states likewise",
+        )
     if tally.rounding_error > _ROUNDING_TOLERANCE:
-        yield (
+        yield Problem(
             f"float pixels are up to {tally.rounding_error:.2g} gray levels off the uint8 kept: they are not "
-            "gray / 128 - 1"
+            "gray / 128 - 1",
+            "They were normalised in another way than offrl does it: a policy will see other pictures when it acts.",
+            "save the frames as uint8 0..255",
         )

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.replay.health import find_problems
+from offrl.replay.indexing import episode_bounds
+from offrl.replay.problem import Problem
 from offrl.replay.store import FrameStore
 from offrl.statistics import Interval, bootstrap_mean
 
@@ -32,7 +34,7 @@ class DatasetSummary:
         num_truncated: episodes that were cut.
         mean_return: over episodes, with its 95 % bootstrap interval.
         largest_rounding_error: of float pixels against the uint8 kept, in gray levels.
-        warnings: what looks wrong, one line each.
+        problems: what looks wrong.
     """
 
     num_transitions: int
@@ -46,7 +48,12 @@ class DatasetSummary:
     num_truncated: int
     mean_return: Interval
     largest_rounding_error: float
-    warnings: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The problems, one line each."""
+        return tuple(map(str, self.problems))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, JSON-ready."""
@@ -55,34 +62,39 @@ class DatasetSummary:
             values[name] = values[name].tolist()
         values["action_counts"] = dict(zip(self.action_names, self.action_counts.tolist(), strict=True))
         values["mean_return"] = self.mean_return._asdict()
-        for name in ("action_names", "warnings"):
-            values[name] = list(values[name])
+        values["action_names"] = list(self.action_names)
+        del values["problems"]
+        values["warnings"] = list(self.warnings)
         return values
 
     def to_text(self) -> str:
         """A table for people: counts, a histogram of the returns, the use of each action, and the warnings."""
+        sections = (self._counts(), self._returns(), self._actions(), [f"warning: {line}" for line in self.warnings])
+        return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+    def _counts(self) -> list[str]:
         quartiles = np.percentile(self.returns, (0, 25, 50, 75, 100))
-        lines = [
+        return [
             f"transitions  {self.num_transitions:,} over {self.num_frames:,} frames",
             f"episodes     {self.num_episodes:,}: {self.num_terminated:,} terminated, {self.num_truncated:,} truncated",
             f"lengths      mean {self.lengths.mean():.1f}, {self.lengths.min()} to {self.lengths.max()} steps",
             f"returns      mean {self.mean_return}, with its 95 % interval",
             "             lowest {:.1f}, quartiles {:.1f} | {:.1f} | {:.1f}, highest {:.1f}".format(*quartiles),
-            "",
-            "return, up to     episodes",
         ]
-        counts, edges = np.histogram(self.returns, bins=_NUM_BINS if quartiles[0] < quartiles[-1] else 1)
-        lines += [_bar(f"{edge:>13.1f}", int(n), counts.max()) for n, edge in zip(counts, edges[1:], strict=True)]
-        lines += ["", f"{'action':<28}transitions"]
+
+    def _returns(self) -> list[str]:
+        counts, edges = np.histogram(self.returns, bins=_NUM_BINS if np.ptp(self.returns) > 0 else 1)
+        bars = [_bar(f"{edge:>13.1f}", int(n), counts.max()) for n, edge in zip(counts, edges[1:], strict=True)]
+        return ["return, up to     episodes", *bars]
+
+    def _actions(self) -> list[str]:
         share = 100 / self.num_transitions
         most = self.action_counts.max()
-        lines += [
+        bars = [
             _bar(f"{index:>3} {name:<22.22}{n * share:5.1f} %", int(n), most)
             for index, (name, n) in enumerate(zip(self.action_names, self.action_counts, strict=True))
         ]
-        if self.warnings:
-            lines += ["", *(f"warning: {line}" for line in self.warnings)]
-        return "\n".join(lines)
+        return [f"{'action':<28}transitions", *bars]
 
 
 def _bar(label: str, count: int, most: int) -> str:
@@ -91,23 +103,22 @@ def _bar(label: str, count: int, most: int) -> str:
 
 def inspect_dataset(store: FrameStore) -> DatasetSummary:
     """Counts, returns, action coverage and a health check of a dataset."""
-    ends = np.unique(store.segment_end)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    returns = np.add.reduceat(store.rewards, starts, dtype=np.float64)
+    first, last = episode_bounds(store.segment_end)
+    returns = np.add.reduceat(store.rewards, first, dtype=np.float64)
     action_counts = np.bincount(store.actions, minlength=store.spec.num_actions)
     return DatasetSummary(
         num_transitions=len(store),
-        num_episodes=len(ends),
+        num_episodes=len(last),
         num_frames=len(store.frames),
         returns=returns,
-        lengths=ends - starts + 1,
+        lengths=last - first + 1,
         action_names=store.spec.action_names,
         action_counts=action_counts,
         num_terminated=int(np.count_nonzero(store.terminated)),
         num_truncated=int(np.count_nonzero(store.truncated & ~store.terminated)),
         mean_return=bootstrap_mean(returns),
         largest_rounding_error=store.report.largest_rounding_error,
-        warnings=(*store.report.warnings, *find_problems(store)),
+        problems=(*store.report.warnings, *find_problems(store)),
     )
 
 

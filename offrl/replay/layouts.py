@@ -15,6 +15,8 @@ from offrl.spec import TaskSpec
 Layout = Literal["frames", "stacked"]
 Dones = Literal["terminated", "not_done"]
 
+_SURELY_OFF = 0.25  # gray levels
+_MOST_CHANNELS = 16
 _CHUNK = 256  # rows handled at once where a temporary array would be several times the shard's size
 _MEND = "re-create the shard"
 
@@ -260,9 +262,13 @@ def _stacked_observations(
 ) -> tuple[NDArray[Any], float]:
     """Stacks uint8 [N, S, H, W], or vectors as float32 [N, 1, D]; and the largest rounding error, in gray levels."""
     found = shard.read(name)
-    if found.ndim not in (2, 4) or (shape is not None and found.shape[1:] != shape):
+    if shape is None:
+        is_fit = found.ndim == 2 or (found.ndim == 4 and not _is_channels_last(found.shape[1:]))
+    else:
+        is_fit = found.shape[1:] == shape
+    if not is_fit:
         expected = "[N, S, H, W] or [N, D]" if shape is None else f"[{num_rows}, {', '.join(map(str, shape))}]"
-        raise unfit(shard, name, found, expected)
+        raise unfit(shard, name, found, expected, _mend_of_shape(found.shape[1:], shape))
     require_rows(shard, name, found, num_rows)
     if min(found.shape[1:]) < 1:
         raise unfit(shard, name, found, "no empty axis")
@@ -276,14 +282,35 @@ def _stacked_observations(
     if found.dtype == np.uint8:
         return found, 0.0
     if found.dtype.kind != "f":
-        raise unfit(shard, name, found, "uint8 0..255, or float in [-1, 1] (gray / 128 - 1)")
+        expected = "uint8 0..255, or float in [-1, 1] (gray / 128 - 1)"
+        raise unfit(shard, name, found, expected, f"if it holds gray 0..255: save {name}.astype(np.uint8)")
     return _gray_levels(shard, name, found)
+
+
+def _is_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether pixels [S, H, W] of this shape are really [H, W, C]: no stack is so high and no picture so narrow."""
+    stack, height, width = shape
+    return width <= _MOST_CHANNELS < min(stack, height)
+
+
+def _mend_of_shape(found: tuple[int, ...], expected: tuple[int, ...] | None) -> str:
+    """What to do about observations of a wrong shape, which loggers write for known reasons."""
+    if len(found) == 2:
+        return "single frames need the axis of a stack: the last S of an episode on axis 1 (for S = 1 states[:, None])"
+    if len(found) == 4:
+        return "colour has no place in a stack: save gray frames [N, S, H, W]"
+    if len(found) == 3 and (_is_channels_last(found) or (found[2], *found[:2]) == expected):
+        return "the channels are last: save states.transpose(0, 3, 1, 2), and gray frames where they are colours"
+    if expected is not None:
+        return "a dataset has one shape: re-create the shard, or move it to a dataset of its own"
+    return _MEND
 
 
 def _gray_levels(shard: NpzReader, name: str, found: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
     """The nearest uint8 to float pixels in [-1, 1], and how far off the worst of them is, in gray levels."""
     pixels = np.empty(found.shape, np.uint8)
     largest_error = 0.0
+    is_unit_scaled = True
     for start in range(0, len(found), _CHUNK):
         chunk = found[start : start + _CHUNK]
         if not ((chunk >= -1) & (chunk <= 1)).all():  # so that NaN fails too
@@ -292,11 +319,24 @@ def _gray_levels(shard: NpzReader, name: str, found: NDArray[Any]) -> tuple[NDAr
                 expected="float pixels in [-1, 1] (gray / 128 - 1)",
                 mend="save the frames as uint8 0..255, or as gray / 128 - 1",
             )
+        # Costs nothing where pixels are as they should be: the first chunk has some below 0.
+        is_unit_scaled = is_unit_scaled and bool(chunk.min() >= 0) and _is_whole(chunk.astype(np.float32) * 255)
         gray = (chunk.astype(np.float32, copy=False) + 1) * 128
         nearest = np.clip(np.rint(gray), 0, 255)
         largest_error = max(largest_error, float(np.abs(gray - nearest).max()))
         pixels[start : start + _CHUNK] = nearest
+    if is_unit_scaled and largest_error > _SURELY_OFF:
+        raise shard.fault(
+            f"{name} has only multiples of 1/255 from 0 to 1",
+            expected="float pixels in [-1, 1] (gray / 128 - 1)",
+            mend=f"save the frames as uint8: np.rint({name} * 255).astype(np.uint8)",
+        )
     return pixels, largest_error
+
+
+def _is_whole(values: NDArray[np.float32]) -> bool:
+    """Whether all are whole numbers, as nearly as float16 holds them."""
+    return bool((np.abs(values - np.rint(values)) < 0.1).all())
 
 
 def _equal_rows(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from offrl.errors import DatasetError
 from offrl.replay.npz import NpzReader
 
+_MEND = "re-create the shard"
+_NO_NUMBERS = "number the discrete actions (a table of continuous ones has one for each row), and save the numbers"
+
 
 def read_actions(shard: NpzReader, num_actions: int | None) -> NDArray[np.int64]:
     """The member `actions`, integers of any width, [N] or [N, 1].
@@ -17,19 +20,39 @@ def read_actions(shard: NpzReader, num_actions: int | None) -> NDArray[np.int64]
     Raises:
         DatasetError: it is missing, damaged, not of integers, or outside 0..num_actions - 1.
     """
-    found = _column(shard, "actions")
+    found = shard.read("actions")
+    if found.ndim == 2 and found.shape[1] > 1:
+        raise unfit(shard, "actions", found, "integers [N]", _mend_of_rows(found))
+    found = _column(shard, "actions", found)
     if found.dtype.kind not in "iu":
-        raise unfit(shard, "actions", found, "integers")
+        raise unfit(shard, "actions", found, "integers", _mend_of_numbers(found))
     lowest, highest = int(found.min(initial=0)), int(found.max(initial=0))
     limit = 2**15 if num_actions is None else num_actions  # beyond that it is no action table but something else
     if lowest < 0 or highest >= limit:
         wrong = lowest if lowest < 0 else highest
+        from_one = highest == num_actions and found.min() == 1
         raise shard.fault(
             f"actions has {wrong} at row {int(np.flatnonzero(found == wrong)[0])}",
             expected=f"integers 0..{limit - 1}",
-            mend="re-create the shard, or pass a spec with all the actions",
+            mend="they look counted from 1: save actions - 1"
+            if from_one
+            else "re-create the shard, or pass a spec with all the actions",
         )
     return found.astype(np.int64)
+
+
+def _mend_of_rows(found: NDArray[Any]) -> str:
+    """What to do about actions [N, K]."""
+    if found.dtype.kind in "biuf" and ((found == 0) | (found == 1)).all() and (found.sum(axis=1) == 1).all():
+        return "they are one-hot: save actions.argmax(axis=1)"
+    return _NO_NUMBERS
+
+
+def _mend_of_numbers(found: NDArray[Any]) -> str:
+    """What to do about actions [N] of another type than integers."""
+    if found.dtype.kind in "bf" and np.isin(found, np.arange(2**15)).all():
+        return "they are whole numbers: save actions.astype(np.int64)"
+    return _NO_NUMBERS
 
 
 def read_rewards(shard: NpzReader, num_rows: int) -> NDArray[np.float32]:
@@ -38,7 +61,7 @@ def read_rewards(shard: NpzReader, num_rows: int) -> NDArray[np.float32]:
     Raises:
         DatasetError: it is missing, damaged, has other than `num_rows` rows, or a value that is not finite.
     """
-    found = _column(shard, "rewards")
+    found = _column(shard, "rewards", shard.read("rewards"))
     require_rows(shard, "rewards", found, num_rows)
     if found.dtype.kind not in "fiu":
         raise unfit(shard, "rewards", found, "real numbers")
@@ -54,21 +77,18 @@ def read_flags(shard: NpzReader, name: str, num_rows: int) -> NDArray[np.bool_]:
     Raises:
         DatasetError: it is missing, damaged, has other than `num_rows` rows, or holds other values.
     """
-    found = _column(shard, name)
+    found = _column(shard, name, shard.read(name))
     require_rows(shard, name, found, num_rows)
     if found.dtype.kind not in "biuf":
         raise unfit(shard, name, found, "booleans")
     wrong = np.flatnonzero((found != 0) & (found != 1))
     if wrong.size:
-        raise shard.fault(
-            f"{name} has {found[wrong[0]]} at row {wrong[0]}", expected="0 or 1", mend="re-create the shard"
-        )
+        raise shard.fault(f"{name} has {found[wrong[0]]} at row {wrong[0]}", expected="0 or 1", mend=_MEND)
     return found.astype(np.bool_)
 
 
-def _column(shard: NpzReader, name: str) -> NDArray[Any]:
+def _column(shard: NpzReader, name: str, found: NDArray[Any]) -> NDArray[Any]:
     """A member of shape [N] or [N, 1], as [N]."""
-    found = shard.read(name)
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
     if found.ndim != 1:
@@ -98,6 +118,6 @@ def require_finite(shard: NpzReader, name: str, values: NDArray[Any]) -> None:
         )
 
 
-def unfit(shard: NpzReader, name: str, found: NDArray[Any], expected: str) -> DatasetError:
+def unfit(shard: NpzReader, name: str, found: NDArray[Any], expected: str, mend: str = _MEND) -> DatasetError:
     """The error for a member whose type or shape is wrong."""
-    return shard.fault(f"{name} is {found.dtype} {list(found.shape)}", expected=expected, mend="re-create the shard")
+    return shard.fault(f"{name} is {found.dtype} {list(found.shape)}", expected=expected, mend=mend)

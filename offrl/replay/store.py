@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay.indexing import stack_windows
 from offrl.replay.layouts import Layout
+from offrl.replay.problem import Problem
 from offrl.spec import TaskSpec
 
 Tier = Literal["auto", "ram", "mmap"]
 
 STORE_NAME = "store.json"
-STORE_VERSION = 1
+STORE_VERSION = 2
 
 # name -> dtype; `frames` besides, whose type is the observations'
 ROW_ARRAYS = {
@@ -48,7 +49,7 @@ class IngestReport:
         num_segments: runs of transitions that follow each other (episodes, where the log holds them whole).
         num_frames: kept; a frame that several stacks share is kept once.
         largest_rounding_error: of float pixels against the uint8 kept, in gray levels.
-        warnings: what looks wrong with the data, one line each.
+        warnings: what looks wrong with the data.
         skipped: shards that were set aside because they are damaged, and why.
     """
 
@@ -58,7 +59,7 @@ class IngestReport:
     num_segments: int
     num_frames: int
     largest_rounding_error: float = 0.0
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -69,7 +70,8 @@ class IngestReport:
             TypeError, KeyError: not such a dictionary.
         """
         skipped = tuple((name, reason) for name, reason in values.get("skipped", ()))
-        return cls(**{**values, "warnings": tuple(values["warnings"]), "skipped": skipped})
+        problems = tuple(Problem(**problem) for problem in values["warnings"])
+        return cls(**{**values, "warnings": problems, "skipped": skipped})
 
 
 class FrameStore:

@@ -60,7 +60,7 @@ def line_chart(lines: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str, sty
     seen = np.concatenate([*smoothed.values(), np.quantile(logged, [0.01, 0.99]) if logged.size else logged])
     x_axis = _axis(steps, _LEFT, _WIDTH - _RIGHT, margin=0)
     y_axis = _axis(seen, _HEIGHT - _BOTTOM, _TOP)
-    parts = [_y_grid(y_axis), _x_labels(x_axis, _HEIGHT, "gradient steps")]
+    parts = [_y_grid(y_axis, y_axis.ticks), _x_labels(x_axis, _HEIGHT, "gradient steps")]
     for label, ((x, y), style) in drawn.items():
         for values, kind in ((y, "raw"), (smoothed[label], "line")):
             inside = np.clip(values, y_axis.low, y_axis.high)
@@ -103,16 +103,27 @@ def dot_chart(
     return _svg(parts, height, title)
 
 
-def histogram(values: ArrayLike, title: str, x_label: str) -> Markup:
-    """How values [N] are spread, N over 0, and their mean."""
+def histogram(values: ArrayLike, title: str, x_label: str, *, log_counts: bool = False) -> Markup:
+    """How values [N] are spread, N over 0, and their mean.
+
+    Args:
+        values: [N], all finite.
+        title: what is drawn, for screen readers.
+        x_label: what the values are.
+        log_counts: draw the counts by their logarithm, so that a rare value can be seen beside a common one.
+    """
     numbers = np.asarray(values, dtype=np.float64)
     bins = min(30, max(5, math.ceil(2 * numbers.size ** (1 / 3))))
     x_axis = _axis(numbers, _LEFT, _WIDTH - _RIGHT, margin=0)
     counts, edges = np.histogram(numbers, bins=bins, range=(x_axis.low, x_axis.high))
-    y_axis = _Axis(0.0, float(counts.max()) * 1.06, _HEIGHT - _BOTTOM, _TOP, least_step=1)
-    parts = [_y_grid(y_axis), _x_labels(x_axis, _HEIGHT, x_label)]
-    for count, left, right in zip(counts, x_axis(edges[:-1]), x_axis(edges[1:]), strict=True):
-        top = float(y_axis(count))
+    # The ground of a logarithm lies half an order of magnitude below 1, so that a count of 1 has a height.
+    ground = -0.5 if log_counts else 0.0
+    heights = np.where(counts > 0, np.log10(np.maximum(counts, 1)), ground) if log_counts else counts
+    y_axis = _Axis(ground, float(heights.max()) * 1.06, _HEIGHT - _BOTTOM, _TOP, least_step=1)
+    labels = [10.0**tick for tick in y_axis.ticks] if log_counts else y_axis.ticks
+    parts = [_y_grid(y_axis, labels), _x_labels(x_axis, _HEIGHT, x_label)]
+    for height, left, right in zip(heights, x_axis(edges[:-1]), x_axis(edges[1:]), strict=True):
+        top = float(y_axis(height))
         size = {"width": max(right - left - 1, 1), "height": y_axis.start - top}
         parts.append(element("rect", x=left + 0.5, y=top, class_="bar", **size))
     mean = float(x_axis(numbers.mean()))
@@ -142,11 +153,12 @@ def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
     return "M" + " ".join(f"{x[i]:.1f},{y[i]:.1f}" for i in shown)
 
 
-def _y_grid(axis: _Axis) -> Markup:
+def _y_grid(axis: _Axis, labels: Sequence[float]) -> Markup:
+    """A line at each tick, and what it is called."""
     parts = []
-    for tick, y in zip(axis.ticks, axis(axis.ticks), strict=True):
+    for label, y in zip(labels, axis(axis.ticks), strict=True):
         parts.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
-        parts.append(_text(_LEFT - 6, y + 4, _number(tick), "tick", anchor="end"))
+        parts.append(_text(_LEFT - 6, y + 4, _number(label), "tick", anchor="end"))
     return join(parts)
 
 

@@ -1,20 +1,24 @@
-"""The report's card of a dataset."""
+"""Cards of a dataset, for the page of a run and for the dataset's own."""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offrl.replay.indexing import episode_bounds
 from offrl.replay.inspect import DatasetSummary, sample_stacks
 from offrl.replay.store import FrameStore
 from offrl.report.charts import histogram
-from offrl.report.markup import NOTHING, Markup, data_uri, element, note, row, section
+from offrl.report.markup import NOTHING, Markup, data_uri, element, join, note, row, section
 from offrl.report.record import Record
 
 _NUM_SAMPLES = 4
+_NUM_STEPS = 8  # of an episode's beginning, and of its end
+_MOST_FEATURES = 8  # of a vector
 
 
 def dataset_section(record: Record, summary: DatasetSummary | None, store: FrameStore | None) -> Markup:
@@ -27,6 +31,13 @@ def dataset_section(record: Record, summary: DatasetSummary | None, store: Frame
         if not sheets:
             return NOTHING
         return section("Dataset", element("div", *sheets, class_="grid-two sheet"))
+    warnings = [note(line, "note warning") for line in summary.warnings]
+    cards = (counts_card(summary, *warnings), returns_card(summary), actions_card(summary), samples_card(store))
+    return section("Dataset", element("div", *cards, class_="grid-two"))
+
+
+def counts_card(summary: DatasetSummary, *notes: Markup) -> Markup:
+    """How much there is, in figures; and notes below."""
     rows = {
         "transitions": f"{summary.num_transitions:,}",
         "frames": f"{summary.num_frames:,}",
@@ -38,43 +49,112 @@ def dataset_section(record: Record, summary: DatasetSummary | None, store: Frame
         "median return": f"{np.median(summary.returns):,.1f}",
         "best return": f"{summary.returns.max():,.1f}",
     }
-    table = element("table", element("tbody", *(row(name, [value]) for name, value in rows.items())))
-    warnings = [note(line, "note warning") for line in summary.warnings]
-    returns = histogram(summary.returns, "How many episodes had which return", "return of an episode")
-    key = "The dashed line is the mean."
-    return section(
-        "Dataset",
-        element(
-            "div",
-            element("div", element("h3", "What is in it"), table, *warnings, class_="card"),
-            element("div", element("h3", "Episodes by return"), returns, note(key), class_="card"),
-            element("div", element("h3", "Share of each action"), _actions(summary), class_="card"),
-            _samples(store),
-            class_="grid-two",
-        ),
+    return _card("What is in it", _table(rows), *notes)
+
+
+def returns_card(summary: DatasetSummary) -> Markup:
+    """The episodes by return."""
+    chart = histogram(summary.returns, "How many episodes had which return", "return of an episode")
+    return _card("Episodes by return", chart, note("The dashed line is the mean."))
+
+
+def lengths_card(summary: DatasetSummary) -> Markup:
+    """The episodes by length."""
+    chart = histogram(summary.lengths, "How many episodes had which length", "steps of an episode")
+    return _card("Episodes by length", chart, note("The dashed line is the mean."))
+
+
+def rewards_card(store: FrameStore) -> Markup:
+    """The steps by reward."""
+    rewards = np.asarray(store.rewards, dtype=np.float64)
+    chart = histogram(rewards, "How many steps had which reward", "reward of a step", log_counts=True)
+    zero, above = float(np.mean(rewards == 0)), float(np.mean(rewards > 0))
+    words = (
+        f"{rewards.min():.4g} to {rewards.max():.4g}, mean {rewards.mean():.3g}: {100 * above:.1f} % over 0, "
+        f"{100 * (1 - zero - above):.1f} % under 0. The counts stand on a logarithmic scale."
     )
+    return _card("Steps by reward", chart, note(words))
 
 
-def _actions(summary: DatasetSummary) -> Markup:
+def actions_card(summary: DatasetSummary) -> Markup:
+    """How often each action was taken, by name."""
     most = max(int(summary.action_counts.max()), 1)
     cells = []
     for name, count in zip(summary.action_names, summary.action_counts, strict=True):
         filled = element("div", class_="filled", style=f"width:{100 * count / most:.1f}%")
         share = f"{100 * count / summary.num_transitions:.1f} %" if count else "never"
         cells += [element("div", name), element("div", filled, class_="track"), element("div", share, class_="share")]
-    return element("div", *cells, class_="actions")
+    return _card("Share of each action", element("div", *cells, class_="actions"))
 
 
-def _samples(store: FrameStore) -> Markup:
+def samples_card(store: FrameStore) -> Markup:
+    """Some stacks with what was done."""
     if not store.spec.is_pixels:
         return NOTHING
     figures = []
     for stack, action in zip(*sample_stacks(store, _NUM_SAMPLES, seed=0), strict=True):
         words = store.spec.action_names[action]
-        image = element("img", src=data_uri(_gray_png(np.hstack(stack)), "image/png"), alt=f"frames before: {words}")
-        figures.append(element("figure", image, element("figcaption", words), class_="stack"))
-    title = element("h3", "What a policy sees, oldest frame left, and what was done")
-    return element("div", title, element("div", *figures, class_="grid-two"), class_="card")
+        figures.append(_picture(np.hstack(stack), f"frames before: {words}", element("figcaption", words)))
+    title = "What a policy sees, oldest frame left, and what was done"
+    return _card(title, element("div", *figures, class_="grid-two"))
+
+
+def episode_card(summary: DatasetSummary, store: FrameStore) -> Markup:
+    """The beginning and the end of the episode of median return, step by step, and what it led to."""
+    median = int(np.argsort(summary.returns, kind="stable")[len(summary.returns) // 2])
+    bounds = episode_bounds(store.segment_end)
+    first, last = int(bounds.first[median]), int(bounds.last[median])
+    num_steps = last - first + 1
+    begun, ending = range(first, min(first + _NUM_STEPS, last + 1)), range(max(last + 1 - _NUM_STEPS, first), last + 1)
+    parts = (begun, ending) if num_steps > 2 * _NUM_STEPS else (range(first, last + 1),)
+    end = "terminated" if store.terminated[last] else "cut"
+    show = _frames if store.spec.is_pixels else _vectors
+    about = f"Episode {median:,}: {num_steps:,} steps, return {summary.returns[median]:,.1f}, {end} at the end."
+    shown = show(store, [[*part] for part in parts], first, f"then: {end}")
+    return _card("An episode, its beginning and its end", shown, note(about))
+
+
+def _frames(store: FrameStore, parts: Sequence[Sequence[int]], first: int, end: str) -> Markup:
+    strips = []
+    for rows in parts:
+        figures = []
+        for at in rows:
+            words = f"{at - first}: {store.spec.action_names[store.actions[at]]}"
+            caption = element("figcaption", words, element("br"), f"reward {store.rewards[at]:+.3g}")
+            figures.append(_picture(store.frames[store.last[at]], f"step {at - first}", caption))
+        strips.append(figures)
+    last = store.frames[store.next_last[parts[-1][-1]]]
+    strips[-1].append(_picture(last, end, element("figcaption", end)))
+    return join(element("div", *figures, class_="strip") for figures in strips)
+
+
+def _vectors(store: FrameStore, parts: Sequence[Sequence[int]], first: int, end: str) -> Markup:
+    rows = [at for part in parts for at in part]
+    shown = min(store.frames.shape[1], _MOST_FEATURES)
+    features = [f"feature {index}" for index in range(shown)]
+    heads = [element("th", name, class_="number") for name in (*features, "action", "reward")]
+    body = []
+    for at in rows:
+        values = [f"{value:.3g}" for value in store.frames[store.last[at], :shown]]
+        did = store.spec.action_names[store.actions[at]]
+        body.append(row(str(at - first), [*values, did, f"{store.rewards[at]:+.3g}"]))
+    led_to = [f"{value:.3g}" for value in store.frames[store.next_last[rows[-1]], :shown]]
+    body.append(row(end, [*led_to, "", ""]))
+    table = element("table", element("thead", element("tr", element("th", "step"), *heads)), element("tbody", *body))
+    return element("div", table, class_="scroll")
+
+
+def _card(title: str, *children: str) -> Markup:
+    return element("div", element("h3", title), *children, class_="card")
+
+
+def _table(rows: dict[str, str]) -> Markup:
+    return element("table", element("tbody", *(row(name, [value]) for name, value in rows.items())))
+
+
+def _picture(image: NDArray[np.uint8], words: str, caption: Markup) -> Markup:
+    picture = element("img", src=data_uri(_gray_png(image), "image/png"), alt=words)
+    return element("figure", picture, caption, class_="stack")
 
 
 def _gray_png(image: NDArray[np.uint8]) -> bytes:

@@ -45,6 +45,12 @@ def row(name: str, cells: Sequence[str], class_: str | None = None) -> Markup:
     return element("tr", element("th", name), *(element("td", cell, class_="number") for cell in cells), class_=class_)
 
 
+def fact(name: str, value: str, detail: str) -> Markup:
+    """A card of one figure."""
+    pieces = {"name": name, "value": value, "detail": detail}
+    return element("div", *(element("div", text, class_=kind) for kind, text in pieces.items()), class_="card fact")
+
+
 def note(text: str, class_: str = "note") -> Markup:
     """A remark in small print."""
     return element("p", text, class_=class_)

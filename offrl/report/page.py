@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from offrl._version import __version__
 from offrl.evaluate import Evaluation
-from offrl.files import replacing
 from offrl.replay.inspect import DatasetSummary, inspect_dataset
 from offrl.replay.store import FrameStore
 from offrl.report.charts import dot_chart, line_chart
 from offrl.report.dataset import dataset_section
-from offrl.report.markup import NOTHING, Markup, data_uri, element, note, row, section
+from offrl.report.document import write_document
+from offrl.report.markup import NOTHING, Markup, data_uri, element, fact, note, row, section
 from offrl.report.record import Record, TrainedRun, read_record
 from offrl.statistics import Interval
 
@@ -55,43 +53,23 @@ def write_report(
     record = read_record(Path(directory))
     path = Path(directory, "report.html") if path is None else Path(path)
     summary = None if dataset is None else inspect_dataset(dataset)
-    page = _page(record, summary, dataset, commands)
-    with replacing(path) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return path
-
-
-def _page(record: Record, summary: DatasetSummary | None, store: FrameStore | None, commands: Sequence[str]) -> str:
     title = record.directory.resolve().name
     labels = dict.fromkeys([*record.evaluations, *(run.label for run in record.runs)])
     styles = {label: number % _NUM_COLORS for number, label in enumerate(labels)}
     reference = record.dataset_mean if summary is None else summary.mean_return
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        # No network, no scripts, whatever the data says.
-        element(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:",
-        ),
-        element("title", f"{title}: report"),
-        element("style", Markup(files("offrl.report").joinpath("style.css").read_text(encoding="utf-8"))),
-    )
-    body = element(
-        "main",
+    write_document(
+        path,
+        f"{title}: report",
         _header(record, title),
         _facts(record, summary, reference),
         _scores(record, reference, styles),
         _curves(record.runs, styles),
         _videos(record),
-        dataset_section(record, summary, store),
+        dataset_section(record, summary, dataset),
         _settings(record.runs),
         _reproduction(record.runs, commands),
-        element("footer", f"Written by offrl {__version__}. This file holds all that it shows."),
     )
-    return f"<!doctype html>\n{element('html', head, element('body', body), lang='en')}\n"
+    return path
 
 
 def _header(record: Record, title: str) -> Markup:
@@ -111,30 +89,25 @@ def _facts(record: Record, summary: DatasetSummary | None, reference: Interval |
         mean, low, high = evaluation.mean
         num_episodes = len(evaluation.seeds)
         interval = f"95 % interval {low:,.1f} to {high:,.1f}, {num_episodes} episodes"
-        cards.append(_fact(f"Mean score, {record.best}", f"{mean:,.1f}", interval))
+        cards.append(fact(f"Mean score, {record.best}", f"{mean:,.1f}", interval))
         if evaluation.finished:
             finished = sum(evaluation.finished)
             share = f"{100 * finished / num_episodes:.0f} %"
-            cards.append(_fact("Finished laps", f"{finished} of {num_episodes}", share))
+            cards.append(fact("Finished laps", f"{finished} of {num_episodes}", share))
         if reference is not None:
             above = f"{mean - reference.mean:+,.1f}"
-            cards.append(_fact("Against its data", above, f"the data's mean is {reference.mean:,.1f}"))
+            cards.append(fact("Against its data", above, f"the data's mean is {reference.mean:,.1f}"))
     updates = sorted({run.updates for run in record.runs})
     count = f"{updates[0]:,}" if len(updates) == 1 else f"{updates[0]:,} to {updates[-1]:,}"
     times = [f"{run.label} {_duration(run.seconds)}" for run in record.runs if run.seconds]
-    cards.append(_fact("Updates", count, ", ".join(times)))
+    cards.append(fact("Updates", count, ", ".join(times)))
     if summary is not None:
-        cards.append(_fact("Transitions", f"{summary.num_transitions:,}", f"in {summary.num_episodes:,} episodes"))
+        cards.append(fact("Transitions", f"{summary.num_transitions:,}", f"in {summary.num_episodes:,} episodes"))
     return element("div", *cards, class_="grid-cards")
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:,.1f} min"
-
-
-def _fact(name: str, value: str, detail: str) -> Markup:
-    pieces = {"name": name, "value": value, "detail": detail}
-    return element("div", *(element("div", text, class_=kind) for kind, text in pieces.items()), class_="card fact")
 
 
 def _scores(record: Record, reference: Interval | None, styles: Mapping[str, int]) -> Markup:

@@ -108,6 +108,30 @@ def test_inspect_shows_the_same_in_words_and_in_json(data):
     assert f"{summary['num_transitions']:,} over {summary['num_frames']:,} frames" in offrl("inspect", data).stdout
 
 
+def test_inspect_writes_a_page_beside_what_it_prints(data, tmp_path):
+    page = tmp_path / "new" / "page.html"
+    printed = offrl("inspect", data).stdout
+    assert offrl("inspect", data, "--html", page).stdout == f"{printed}\npage         {page}\n"
+    before = page.read_bytes()
+    assert before.startswith(b"<!doctype html>")
+    assert offrl_json("inspect", data, "--html", page) == offrl_json("inspect", data)
+    assert page.read_bytes() == before
+    assert [path.name for path in page.parent.iterdir()] == ["page.html"]
+
+
+def test_inspect_refuses_a_directory_as_page_before_the_work(tmp_path):
+    refused = offrl("inspect", tmp_path / "absent", "--html", tmp_path, code=2).stderr
+    assert refused.splitlines()[-1] == f"Error: Invalid value for '--html': File '{tmp_path}' is a directory."
+
+
+def test_inspect_prints_each_problem_in_a_line(tmp_path):
+    rows = np.zeros((2, 3), np.float32)
+    flags = {"actions": [0, 1], "rewards": [0.0, 1.0], "dones": [False, True]}
+    np.savez(tmp_path / "a.npz", states=rows, next_states=rows, **flags)
+    shown = offrl("inspect", tmp_path).stdout
+    assert shown.splitlines()[-1].startswith("warning: 100% of the observations repeat the one before; log a copy")
+
+
 def test_inspect_names_the_actions_of_stacked_shards_when_told_the_task(tmp_path):
     rows = np.zeros((2, 4, 96, 96), np.uint8)
     np.savez(

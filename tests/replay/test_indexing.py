@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from offrl.replay.indexing import n_step_returns, stack_windows
+from offrl.replay.indexing import episode_bounds, n_step_returns, stack_windows
+
+
+def test_bounds_of_episodes_by_hand():
+    first, last = episode_bounds(np.array([1, 1, 2, 5, 5, 5]))
+    assert (first.tolist(), last.tolist()) == ([0, 2, 3], [1, 2, 5])
 
 
 def test_windows_are_oldest_first_and_repeat_the_first_frame():

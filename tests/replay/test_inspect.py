@@ -32,7 +32,8 @@ def test_statistics_by_hand(store):
     assert (summary.num_terminated, summary.num_truncated) == (2, 1)
     mean, low, high = summary.mean_return
     assert -1 <= low < mean == 5 < high <= 10
-    assert summary.warnings == ("1 of 3 actions never occur: right",)
+    (line,) = summary.warnings
+    assert line.startswith("1 of 3 actions never occur: right; train BCQ")
 
 
 def test_text_shows_the_actions_by_name_and_the_warnings(store):
@@ -40,7 +41,8 @@ def test_text_shows_the_actions_by_name_and_the_warnings(store):
     assert "episodes     3: 2 terminated, 1 truncated" in lines
     assert "  0 left                   50.0 %         3 ##############################" in lines
     assert "  1 right                   0.0 %         0" in lines
-    assert lines[-1] == "warning: 1 of 3 actions never occur: right"
+    assert lines[-2] == ""
+    assert lines[-1].startswith("warning: 1 of 3 actions never occur: right; train BCQ")
     histogram = lines[lines.index("return, up to     episodes") + 1 :][:10]
     assert [int(line.split()[1]) for line in histogram] == [1, 0, 0, 0, 0, 0, 1, 0, 0, 1]  # of -1, 6 and 10
 
@@ -49,14 +51,17 @@ def test_dictionary_is_ready_for_json(store):
     summary = json.loads(json.dumps(inspect_dataset(store).to_dict()))
     assert summary["action_counts"] == {"left": 3, "right": 0, "jump": 3}
     assert summary["returns"] == [6, 10, -1]
+    assert summary["warnings"] == list(inspect_dataset(store).warnings)
+    assert "problems" not in summary
 
 
 def test_equal_rewards_and_one_episode_are_shown_too(tmp_path):
     save_frames(tmp_path, [[episode([0, 0, 0], [0, 1, 2], terminated=False)]], make_spec())
     summary = inspect_dataset(ingest(tmp_path))
-    assert summary.warnings == ("every reward is 0",)
+    (problem,) = summary.problems
+    assert problem.what == "every reward is 0"
     assert summary.mean_return == (0, 0, 0)
-    assert "warning: every reward is 0" in summary.to_text()
+    assert f"warning: every reward is 0; {problem.mend}" in summary.to_text().splitlines()
 
 
 def test_a_shuffled_log_is_noticed(tmp_path):

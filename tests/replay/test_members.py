@@ -30,10 +30,14 @@ def test_actions_may_be_integers_of_any_width_and_a_column(shard_of, dtype, shap
         (np.array([0, 3, 1]), r"actions has 3 at row 1; expected integers 0\.\.2"),
         (np.array([0, 1, -1], np.int8), r"actions has -1 at row 2"),
         (np.array([2**64 - 1], np.uint64), r"actions has 18446744073709551615 at row 0"),
-        (np.array([0.0, 1.0]), r"actions is float64 \[2\]; expected integers"),
-        (np.array([True, False]), r"actions is bool \[2\]"),
-        (np.eye(3, dtype=np.int64), r"actions is int64 \[3, 3\]; expected \[N\]"),
-        (np.array(["left"]), r"actions is <U4 \[1\]"),
+        (np.array([0.0, 1.0]), r"actions is float64 \[2\]; expected integers; they are whole numbers: save"),
+        (np.array([0.5, 1.0]), r"actions is float64 \[2\]; expected integers; number the discrete actions"),
+        (np.array([True, False]), r"actions is bool \[2\]; expected integers; they are whole numbers"),
+        (np.eye(3, dtype=np.int64), r"actions is int64 \[3, 3\]; expected integers \[N\]; they are one-hot: save"),
+        (np.ones((3, 3)), r"actions is float64 \[3, 3\]; expected integers \[N\]; number the discrete actions"),
+        (np.zeros((3, 3, 1)), r"actions is float64 \[3, 3, 1\]; expected \[N\]; re-create the shard"),
+        (np.array([1, 3, 2]), r"actions has 3 at row 1; expected integers 0\.\.2; they look counted from 1: save"),
+        (np.array(["left"]), r"actions is <U4 \[1\]; expected integers; number the discrete actions"),
     ],
 )
 def test_other_actions_are_refused(shard_of, actions, message):

@@ -86,3 +86,11 @@ def test_bars_stand_for_all_values():
 
 def test_colours_are_left_to_the_page():
     assert not re.search("#[0-9a-f]{3}|rgb|style=", dot_chart({"a": [1.0]}, "scores", {"a": 0}))
+
+
+def test_logarithmic_counts_show_one_beside_a_thousand():
+    root = parsed(histogram([0.0] * 1000 + [5.0], "rewards", "reward", log_counts=True))
+    heights = sorted(float(bar.get("height")) for bar in of_class(root, "bar"))
+    assert heights[:-2] == [0] * (len(heights) - 2)
+    assert heights[-1] / heights[-2] == pytest.approx((3 + 0.5) / 0.5, abs=0.01)  # orders of magnitude from the ground
+    assert words(root, "tick")[:4] == ["1", "10", "100", "1,000"]
