@@ -34,6 +34,7 @@ def convert(
     environment: str | None,
     hud: str | None,
     dones: Dones,
+    skip_bad_shards: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -56,6 +57,7 @@ def convert(
         to,
         spec=spec,
         dones=dones,
+        skip_bad_shards=skip_bad_shards,
         environment=about,
         compress=compress,
         progress=not quiet,

@@ -76,6 +76,7 @@ def convert(
     *,
     spec: TaskSpec | None = None,
     dones: Dones = "terminated",
+    skip_bad_shards: bool = False,
     environment: Mapping[str, Any] | None = None,
     compress: bool = True,
     shard_bytes: int = _SHARD_BYTES,
@@ -93,6 +94,7 @@ def convert(
         to: the format of the target.
         spec: the task, where the source does not say it.
         dones: stacked shards only: whether true in `dones` says that the episode "terminated" or "not_done".
+        skip_bad_shards: set damaged shards aside instead of stopping at the first.
         environment: what the manifest says about the environment, JSON-ready, where the source says nothing.
         compress: deflate what is written (gzip in d3rlpy's file); a dataset of Minari's never is.
         shard_bytes: of the observations in one shard, before compression, unless one episode has more.
@@ -121,7 +123,8 @@ def convert(
     elif source_path.is_file():
         found, opened = "d3rlpy", read_d3rlpy(source_path, spec)
     else:
-        store = ingest(source_path, spec=spec, dones=dones, tier="mmap", progress=progress)
+        reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": progress}
+        store = ingest(source_path, spec=spec, tier="mmap", **reading)
         found, opened = store.report.layout, nullcontext(_log(source_path, store, to))
     if store is None and to != "frames":
         raise ConfigError(f"from {found} to {to}", where="convert", expected="frames", mend="convert to frames first")

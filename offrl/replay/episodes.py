@@ -56,7 +56,7 @@ class Written(NamedTuple):
 
 def segments(store: FrameStore) -> list[range]:
     """The rows of each segment, in order."""
-    ends = np.unique(store.segment_end) + 1
+    ends = store.episode_ends() + 1
     starts = np.concatenate([[0], ends[:-1]])
     return [range(start, end) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
@@ -66,7 +66,7 @@ def broken_ends(store: FrameStore) -> NDArray[np.int64]:
 
     Stacked rows may lead anywhere, and then they end their segment.
     """
-    ends = np.unique(store.segment_end)
+    ends = store.episode_ends()
     broken: NDArray[np.int64] = ends[store.next_last[ends] != store.last[ends] + 1]
     return broken
 

@@ -216,3 +216,12 @@ def test_the_result_in_words_and_in_json(stacked, tmp_path):
     assert text.splitlines()[1].split() == ["stacked", "frames"]
     assert text.splitlines()[3].split() == ["frames", "40", "15"]
     assert json.loads(json.dumps(found.to_dict()))["frames_after"] == 15
+
+
+def test_damaged_shards_can_be_set_aside(stacked, tmp_path):
+    (stacked / "shard-001.npz").write_bytes(b"cut short")
+    with pytest.raises(DatasetError, match=r"shard-001\.npz: cannot be opened"):
+        convert(stacked, tmp_path / "new", "frames")
+    with pytest.warns(UserWarning, match=r"shard-001\.npz"):
+        convert(stacked, tmp_path / "new", "frames", skip_bad_shards=True)
+    assert_same_episodes(episodes(ingest(tmp_path / "new")), EPISODES)
