@@ -17,6 +17,7 @@ from offrl.replay.episodes import EpisodeLog, Written, broken_ends, episodes
 from offrl.replay.ingest import ingest
 from offrl.replay.layouts import Dones
 from offrl.replay.minari_files import PREFIX, dataset_id, is_minari, minari_path, read_minari, write_minari
+from offrl.replay.remote import is_remote, local_copy, redacted
 from offrl.replay.shards import MANIFEST_NAME, Episode, Manifest, ShardRecord, write_shard
 from offrl.replay.stacked import stacked_shards, write_stacked_shard
 from offrl.replay.store import FrameStore
@@ -88,8 +89,8 @@ def convert(
     each frame that stacks share is stored once; stacked shards that become stacked ones hold the same rows.
 
     Args:
-        source: a directory of shards, a directory of Minari's (or `minari:ID`, of a local dataset), or a file that
-            d3rlpy's `ReplayBuffer.dump` wrote.
+        source: a directory of shards or its address elsewhere, a directory of Minari's (or `minari:ID`, of a local
+            dataset), or a file that d3rlpy's `ReplayBuffer.dump` wrote.
         target: a new directory (for d3rlpy a new file; for Minari also `minari:ID`).
         to: the format of the target.
         spec: the task, where the source does not say it.
@@ -110,11 +111,14 @@ def convert(
         raise ConfigError(f"{to!r}", where="to", expected=f"one of {', '.join(get_args(Format))}")
     if shard_bytes < 1:
         raise ConfigError(f"{shard_bytes}", where="shard_bytes", expected="1 or more")
-    source_path, target_path = minari_path(source), minari_path(target)
+    if is_remote(target):
+        raise ConfigError("is an address", where=redacted(target), expected="a path on this machine")
+    target_path = minari_path(target)
     if target_path.exists() or target_path.is_symlink():
         raise DatasetError(
             "exists already", where=target_path, expected="a new path", mend="name another, or remove it"
         )
+    source_path = local_copy(source, progress=progress) if is_remote(source) else minari_path(source)
     store = None
     found: Format
     opened: AbstractContextManager[EpisodeLog]
@@ -130,7 +134,7 @@ def convert(
         raise ConfigError(f"from {found} to {to}", where="convert", expected="frames", mend="convert to frames first")
     try:
         with opened as log:
-            origin = {"converted_from": {"format": found, "path": str(source)}}
+            origin = {"converted_from": {"format": found, "path": redacted(source)}}
             log = replace(
                 log,
                 episodes=_with_bar(log, progress),

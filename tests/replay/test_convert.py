@@ -225,3 +225,10 @@ def test_damaged_shards_can_be_set_aside(stacked, tmp_path):
     with pytest.warns(UserWarning, match=r"shard-001\.npz"):
         convert(stacked, tmp_path / "new", "frames", skip_bad_shards=True)
     assert_same_episodes(episodes(ingest(tmp_path / "new")), EPISODES)
+
+
+def test_shards_may_lie_elsewhere_but_the_target_is_here(stacked, tmp_path):
+    convert(stacked.as_uri(), tmp_path / "new", "frames")
+    assert_same_episodes(episodes(ingest(tmp_path / "new")), EPISODES)
+    with pytest.raises(ConfigError, match="memory://bucket/new: is an address; expected a path on this machine"):
+        convert(stacked, "memory://key:secret@bucket/new", "frames")
