@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from offrl.files import cache_home, parse_size, replacing, write_json
+from offrl.files import cache_home, new_directory, parse_size, replacing, write_json
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -26,6 +26,21 @@ def test_write_json_makes_the_folder_and_replaces(tmp_path):
     write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 2}
     assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_a_new_directory_is_whole_or_not_there(tmp_path):
+    def fill(stop):
+        with new_directory(tmp_path / "sub" / "new") as partial:
+            (partial / "a").write_text("1")
+            if stop:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(stop=True)
+    assert list((tmp_path / "sub").iterdir()) == []
+    fill(stop=False)
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["new"]
+    assert (tmp_path / "sub" / "new" / "a").read_text() == "1"
 
 
 def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ import click
 from offrl._version import __version__
 from offrl.cli.about import algorithms, version
 from offrl.cli.console import Group
+from offrl.cli.convert import convert
 from offrl.cli.data import collect, inspect
 from offrl.cli.fetch import fetch
 from offrl.cli.pictures import plot, record, report
@@ -47,5 +48,5 @@ def main(debug: bool) -> None:
     """
 
 
-for _command in (collect, fetch, inspect, algorithms, train, evaluate, plot, record, report, export, version):
+for _command in (collect, fetch, convert, inspect, algorithms, train, evaluate, plot, record, report, export, version):
     main.add_command(_command)

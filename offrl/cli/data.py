@@ -142,8 +142,10 @@ def inspect(
     summary = inspect_dataset(store)
     text = summary.to_text()
     if html is not None:
+        from offrl.replay.remote import redacted
         from offrl.report import write_dataset_page
 
-        write_dataset_page(store, html, title=directory.resolve().name, summary=summary)
+        title = directory.resolve().name if isinstance(directory, Path) else redacted(directory)
+        write_dataset_page(store, html, title=title, summary=summary)
         text += f"\n\npage         {html}"
     show(summary.to_dict(), as_json, text=text)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
-from offrl.replay.npz import NpzReader
 
 _MEND = "re-create the shard"
 _NO_NUMBERS = "number the discrete actions (a table of continuous ones has one for each row), and save the numbers"
 
 
-def read_actions(shard: NpzReader, num_actions: int | None) -> NDArray[np.int64]:
+class Members(Protocol):
+    """Arrays by name, of a shard or of an episode in another format; `NpzReader` is one."""
+
+    def read(self, name: str) -> NDArray[Any]:
+        """One member; DatasetError where it is missing or damaged."""
+        ...
+
+    def fault(self, what: str, *, expected: str, mend: str) -> DatasetError:
+        """An error that says where these members are."""
+        ...
+
+
+def read_actions(shard: Members, num_actions: int | None) -> NDArray[np.int64]:
     """The member `actions`, integers of any width, [N] or [N, 1].
 
     Raises:
@@ -55,7 +66,7 @@ def _mend_of_numbers(found: NDArray[Any]) -> str:
     return _NO_NUMBERS
 
 
-def read_rewards(shard: NpzReader, num_rows: int) -> NDArray[np.float32]:
+def read_rewards(shard: Members, num_rows: int) -> NDArray[np.float32]:
     """The member `rewards`, real numbers [N] or [N, 1].
 
     Raises:
@@ -71,7 +82,7 @@ def read_rewards(shard: NpzReader, num_rows: int) -> NDArray[np.float32]:
     return rewards
 
 
-def read_flags(shard: NpzReader, name: str, num_rows: int) -> NDArray[np.bool_]:
+def read_flags(shard: Members, name: str, num_rows: int) -> NDArray[np.bool_]:
     """A member of booleans, or of zeros and ones of any type, [N] or [N, 1].
 
     Raises:
@@ -87,7 +98,7 @@ def read_flags(shard: NpzReader, name: str, num_rows: int) -> NDArray[np.bool_]:
     return found.astype(np.bool_)
 
 
-def _column(shard: NpzReader, name: str, found: NDArray[Any]) -> NDArray[Any]:
+def _column(shard: Members, name: str, found: NDArray[Any]) -> NDArray[Any]:
     """A member of shape [N] or [N, 1], as [N]."""
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
@@ -96,7 +107,7 @@ def _column(shard: NpzReader, name: str, found: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def require_rows(shard: NpzReader, name: str, found: NDArray[Any], num_rows: int) -> None:
+def require_rows(shard: Members, name: str, found: NDArray[Any], num_rows: int) -> None:
     """Raises DatasetError unless the member has as many rows as `actions`."""
     if len(found) != num_rows:
         raise shard.fault(
@@ -106,7 +117,7 @@ def require_rows(shard: NpzReader, name: str, found: NDArray[Any], num_rows: int
         )
 
 
-def require_finite(shard: NpzReader, name: str, values: NDArray[Any]) -> None:
+def require_finite(shard: Members, name: str, values: NDArray[Any]) -> None:
     """Raises DatasetError where a member, [N] or [N, D], holds NaN or infinities."""
     bad = ~np.isfinite(values)
     if bad.any():
@@ -118,6 +129,6 @@ def require_finite(shard: NpzReader, name: str, values: NDArray[Any]) -> None:
         )
 
 
-def unfit(shard: NpzReader, name: str, found: NDArray[Any], expected: str, mend: str = _MEND) -> DatasetError:
+def unfit(shard: Members, name: str, found: NDArray[Any], expected: str, mend: str = _MEND) -> DatasetError:
     """The error for a member whose type or shape is wrong."""
     return shard.fault(f"{name} is {found.dtype} {list(found.shape)}", expected=expected, mend=mend)

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
 from offrl.files import replacing, write_json
+from offrl.replay.layouts import Layout
 from offrl.spec import TaskSpec
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_NAME = "offrl-frames"
+_FORMATS: dict[str, Layout] = {"offrl-frames": "frames", "offrl-stacked": "stacked"}
 FORMAT_VERSION = 1
 
 
@@ -84,7 +85,7 @@ class ShardRecord:
         sha256: of the file's bytes, in hexadecimal.
         num_transitions: steps in it.
         num_episodes: episodes (or segments) in it.
-        num_frames: rows of `frames` (or `observations`) in it.
+        num_frames: rows of `frames` (or `observations`) in it; stacked: frames in `states` and `next_states`.
     """
 
     name: str
@@ -94,8 +95,8 @@ class ShardRecord:
     num_frames: int
 
 
-def write_shard(path: Path, episodes: Sequence[Episode]) -> ShardRecord:
-    """Writes episodes as one compressed shard; equal episodes give equal bytes.
+def write_shard(path: Path, episodes: Sequence[Episode], *, compress: bool = True) -> ShardRecord:
+    """Writes episodes as one shard of the frames layout; equal episodes give equal bytes.
 
     The file appears whole or not at all: it is written beside its place and renamed.
 
@@ -113,7 +114,8 @@ def write_shard(path: Path, episodes: Sequence[Episode]) -> ShardRecord:
                 expected=f"{row.dtype} {row.shape[1:]}, like episode 0",
             )
     arrays = _shard_arrays(episodes)
-    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", method) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
@@ -165,7 +167,7 @@ def _shard_arrays(episodes: Sequence[Episode]) -> dict[str, NDArray[Any]]:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a directory of frames shards holds and how it was made (`manifest.json`).
+    """What a directory of shards holds and how it was made (`manifest.json`).
 
     Attributes:
         spec: the task that the data is of.
@@ -174,6 +176,7 @@ class Manifest:
         generator: name, settings and seed of what made the data, JSON-ready.
         complete: False while a collection is under way or was interrupted.
         format_version: of the layout.
+        layout: of the shards.
     """
 
     spec: TaskSpec
@@ -182,6 +185,7 @@ class Manifest:
     generator: Mapping[str, Any]
     complete: bool = True
     format_version: int = FORMAT_VERSION
+    layout: Layout = "frames"
 
     @property
     def num_transitions(self) -> int:
@@ -191,7 +195,7 @@ class Manifest:
     def save(self, directory: Path) -> None:
         """Writes `manifest.json` into `directory`, whole or not at all."""
         data = {
-            "format": FORMAT_NAME,
+            "format": f"offrl-{self.layout}",
             "format_version": self.format_version,
             "complete": self.complete,
             "spec": self.spec.to_dict(),
@@ -236,8 +240,9 @@ class Manifest:
             raise DatasetError(
                 f"cannot be read ({error})", where=where, expected="JSON", mend="collect the data again"
             ) from error
-        if not isinstance(data, dict) or data.get("format") != FORMAT_NAME:
-            raise DatasetError("is no manifest of offrl's", where=where, expected=f'"format": "{FORMAT_NAME}"')
+        if not isinstance(data, dict) or str(data.get("format")) not in _FORMATS:
+            expected = " or ".join(f'"format": "{name}"' for name in _FORMATS)
+            raise DatasetError("is no manifest of offrl's", where=where, expected=expected)
         if data.get("format_version") != FORMAT_VERSION:
             raise DatasetError(
                 f"format_version is {data.get('format_version')!r}",
@@ -252,6 +257,7 @@ class Manifest:
                 environment=dict(data["environment"]),
                 generator=dict(data["generator"]),
                 complete=bool(data["complete"]),
+                layout=_FORMATS[data["format"]],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(

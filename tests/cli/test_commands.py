@@ -78,7 +78,7 @@ def test_help_begins_with_an_example_and_loads_neither_torch_nor_gymnasium():
         "print(sorted(main.commands), {'torch', 'gymnasium', 'onnx', 'numpy'} & sys.modules.keys())"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    commands = "algorithms collect evaluate export fetch inspect plot record report train version"
+    commands = "algorithms collect convert evaluate export fetch inspect plot record report train version"
     assert shown == f"{commands.split()} set()\n"
 
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,3 +143,22 @@ def test_a_missing_manifest_is_named(tmp_path):
 def test_workers_write_shards_without_importing_torch():
     code = f"import sys, {shards.__name__}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_shards_can_be_stored_without_deflating(tmp_path):
+    dull = episode(observations=np.zeros((3, 64, 64), np.uint8))
+    sizes = []
+    for compress in (True, False):
+        write_shard(tmp_path / "a.npz", [dull], compress=compress)
+        with np.load(tmp_path / "a.npz", allow_pickle=False) as members:
+            assert members["frames"].tolist() == dull.observations.tolist()
+        sizes.append((tmp_path / "a.npz").stat().st_size)
+    assert sizes[0] < 3 * 64 * 64 < sizes[1]
+
+
+def test_a_manifest_says_the_layout_of_its_shards(tmp_path):
+    assert manifest().layout == "frames"
+    stacked = replace(manifest(), layout="stacked")
+    stacked.save(tmp_path)
+    assert json.loads((tmp_path / "manifest.json").read_text())["format"] == "offrl-stacked"
+    assert Manifest.load(tmp_path) == stacked

@@ -1,0 +1,80 @@
+import json
+
+import numpy as np
+import pytest
+from run_offrl import offrl, offrl_json
+
+
+@pytest.fixture
+def course_shards(tmp_path):
+    """Two rows of a course's logger; the episode goes on after them."""
+    frames = np.arange(6, dtype=np.uint8)[:, None, None] * np.ones((1, 96, 96), np.uint8)
+    stacks = np.stack([frames[i : i + 4] for i in range(3)]).astype(np.float32) / 128 - 1
+    (tmp_path / "log").mkdir()
+    np.savez(
+        tmp_path / "log" / "a.npz",
+        states=stacks[:-1],
+        actions=np.array([[3], [24]]),
+        next_states=stacks[1:],
+        rewards=np.ones((2, 1)),
+        dones=np.ones((2, 1)),
+    )
+    return tmp_path / "log"
+
+
+def test_convert_shows_the_sizes_before_and_after(course_shards, tmp_path):
+    options = ("--to", "frames", "--env", "CarRacing-v3", "--dones", "not_done", "--quiet")
+    found = offrl_json("convert", course_shards, tmp_path / "frames", *options)
+    assert (found["source_format"], found["target_format"]) == ("stacked", "frames")
+    assert (found["num_transitions"], found["num_episodes"]) == (2, 1)
+    assert (found["frames_before"], found["frames_after"]) == (16, 6)
+    assert found["bytes_after"] < found["bytes_before"] / 100
+    manifest = json.loads((tmp_path / "frames" / "manifest.json").read_text())
+    assert manifest["environment"] == {"id": "CarRacing-v3", "hud": "visible"}
+    assert len(manifest["spec"]["action_names"]) == 25
+    inspected = offrl_json("inspect", tmp_path / "frames")
+    assert (inspected["num_transitions"], inspected["num_terminated"]) == (2, 0)
+
+
+def test_the_same_in_words(data, tmp_path):
+    options = ("--to", "stacked", "--quiet")
+    shown = offrl("convert", data, tmp_path / "rows", *options, "--no-compress").stdout.splitlines()
+    assert shown[0].startswith("transitions  ")
+    assert shown[1].split() == ["frames", "stacked"]
+    assert [line.split()[0] for line in shown[2:4]] == ["bytes", "frames"]
+    stored = int(shown[2].split()[2].replace(",", ""))
+    assert offrl_json("convert", data, tmp_path / "small", *options)["bytes_after"] < stored
+
+
+def test_an_id_of_minaris(data, tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari", reason="needs the extra minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "root"))
+    offrl("convert", data, "minari:cartpole/mixed-v0", "--to", "minari", "--quiet")
+    assert minari.load_dataset("cartpole/mixed-v0").total_steps >= 300
+    offrl("convert", "minari:cartpole/mixed-v0", tmp_path / "back", "--to", "frames", "--quiet")
+    before, after = (offrl_json("inspect", path) for path in (data, tmp_path / "back"))
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere", "new", "--to", "frames"), "nowhere: no such directory"),
+        (("minari:no/such-v0", "new", "--to", "frames"), "no dataset that Minari can read"),
+        (("text.h5", "new", "--to", "frames"), "text.h5: cannot be opened"),
+        (("text.h5", "new", "--to", "minari"), "convert: from d3rlpy to minari"),
+        (("{data}", "{data}", "--to", "frames"), "exists already"),
+        (("{data}", "new", "--to", "minari"), "'new' is no id of a dataset of Minari's"),
+        (("{data}", "new", "--to", "frames", "--hud", "hidden"), "--hud: hidden; expected --env"),
+    ],
+)
+def test_bad_input_is_one_line(data, tmp_path, monkeypatch, arguments, message):
+    pytest.importorskip("minari", reason="needs the extra minari")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "root"))
+    (tmp_path / "text.h5").write_text("not HDF5")
+    refused = offrl("convert", *(argument.format(data=data) for argument in arguments), "--quiet", code=2).stderr
+    assert refused.startswith("error: ")
+    assert message in refused
+    assert refused.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["text.h5"]
