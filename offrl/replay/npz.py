@@ -18,7 +18,7 @@ from offrl.errors import DatasetError
 
 _MEND = "the file is damaged or was cut short: re-create it or copy it again"
 
-# A member of a zip: a header of 30 bytes, the last four of them the lengths of name and extra field; these two; the data;
+# A member of a zip: a header of 30 bytes, the last four of them the lengths of name and extra field; these; the data;
 # and sizes and checksum, if the writer could not go back to put them into the header (APPNOTE.TXT 4.3.7 and 4.3.9).
 _HEADER_SIZE, _LENGTHS_AT = 30, 26
 _HAS_DESCRIPTOR = 0x08
