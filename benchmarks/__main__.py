@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from benchmarks.cartpole import cartpole
+from benchmarks.corruption import corruption
 from benchmarks.datasets import datasets
 from benchmarks.demo import demo, full
 from benchmarks.identity import identity
@@ -18,7 +19,19 @@ def main() -> None:
     """Groups the benchmarks."""
 
 
-for command in (demo, full, cartpole, environment, evaluation, collection, datasets, identity, memory, readme):
+for command in (
+    demo,
+    full,
+    cartpole,
+    environment,
+    evaluation,
+    collection,
+    datasets,
+    identity,
+    memory,
+    corruption,
+    readme,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

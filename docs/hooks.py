@@ -225,6 +225,17 @@ def memory() -> str:
     return f"{_table(head, rows)}\n\n`{found['command']}`. {_machine(found['machine'])}."
 
 
+def corruption() -> str:
+    """What became of datasets that were damaged."""
+    found = _kept("corruption.json")
+    if found is None:
+        return _missing("corruption")
+    outcomes = ("refused", "equal", "needs a manifest", "failed")
+    rows = [(damage, *(f"{row.get(name, 0):,}" for name in outcomes)) for damage, row in found["rows"].items()]
+    peak = f"{found['largest_peak_bytes'] / 2**20:.1f} MiB at most while reading"
+    return f"{_table(('', *outcomes), rows)}\n\n`{found['command']}`. {peak}. {_machine(found['machine'])}."
+
+
 def _kept(name: str) -> dict[str, Any] | None:
     """A result that a benchmark wrote, or None where this checkout has none."""
     path = RESULTS / name
@@ -279,6 +290,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "actions": actions,
     "benchmarks": benchmarks,
     "commands": commands,
+    "corruption": corruption,
     "dataset-cards": dataset_cards,
     "identity": identity,
     "memory": memory,

@@ -20,6 +20,19 @@ _MOST_CHANNELS = 16
 _CHUNK = 256  # rows handled at once where a temporary array would be several times the shard's size
 _MEND = "re-create the shard"
 
+_FRAMES_MEMBERS = frozenset(
+    (
+        "actions",
+        "rewards",
+        "terminated",
+        "truncated",
+        "episode_lengths",
+        "leading",
+        "behaviour_probability",
+        "action_mask",
+    )
+)
+
 
 @dataclass(frozen=True)
 class ShardRows:
@@ -88,6 +101,7 @@ def read_frames(shard: NpzReader, spec: TaskSpec) -> ShardRows:
     Raises:
         DatasetError: a member is missing, damaged, or not what the layout says.
     """
+    _require_known(shard, spec)
     actions = read_actions(shard, spec.num_actions)
     num_rows = len(actions)
     rewards = read_rewards(shard, num_rows)
@@ -129,6 +143,21 @@ def read_frames(shard: NpzReader, spec: TaskSpec) -> ShardRows:
     )
 
 
+def _require_known(shard: NpzReader, spec: TaskSpec) -> None:
+    """Refuses other members: one may be an optional one under a misspelt name, which would be missed in silence."""
+    known = _FRAMES_MEMBERS | {_observations_name(spec)}
+    if unknown := shard.names - known:
+        raise shard.fault(
+            f"holds {sorted(unknown)}, unknown to the frames layout",
+            expected=f"only {', '.join(sorted(known))}",
+            mend="correct the name, or leave that member out",
+        )
+
+
+def _observations_name(spec: TaskSpec) -> str:
+    return "frames" if spec.is_pixels else "observations"
+
+
 def _episode_bounds(shard: NpzReader, num_rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Steps and leading frames of each episode, [E] and [E]."""
     lengths = shard.read("episode_lengths")
@@ -150,7 +179,7 @@ def _episode_bounds(shard: NpzReader, num_rows: int) -> tuple[NDArray[np.int64],
 
 
 def _episode_observations(shard: NpzReader, spec: TaskSpec, num_frames: int) -> NDArray[Any]:
-    name, dtype = ("frames", np.uint8) if spec.is_pixels else ("observations", np.float32)
+    name, dtype = _observations_name(spec), np.uint8 if spec.is_pixels else np.float32
     observations = shard.read(name)
     shape = spec.observation_shape[1:] if spec.is_pixels else spec.observation_shape
     if observations.dtype != dtype or observations.shape[1:] != shape:

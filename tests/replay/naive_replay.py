@@ -89,7 +89,7 @@ def save_stacked(directory: Path, shards, stack):
         np.savez(directory / f"shard-{i:03}.npz", **stacked_members(rows_of(episodes, stack)))
 
 
-def make_episode(seed, steps=3, *, pixels=True, terminated=True, leading=0, high=256, **fields):
+def make_episode(seed, steps=3, *, pixels=True, terminated=True, truncated=None, leading=0, high=256, **fields):
     generator = np.random.default_rng(seed)
     if pixels:
         observations = generator.integers(high, size=(leading + steps + 1, 2, 3), dtype=np.uint8)
@@ -100,7 +100,7 @@ def make_episode(seed, steps=3, *, pixels=True, terminated=True, leading=0, high
         actions=generator.integers(len(NAMES), size=steps),
         rewards=generator.normal(size=steps).astype(np.float32),
         terminated=terminated,
-        truncated=not terminated,
+        truncated=not terminated if truncated is None else truncated,
         leading=leading,
         **fields,
     )
@@ -118,9 +118,10 @@ def datasets(draw):
     episodes = st.builds(
         make_episode,
         st.integers(0, 2**32 - 1),
-        st.integers(1, 6),
+        st.integers(1, 8),
         pixels=st.just(pixels),
         terminated=st.booleans(),
+        truncated=st.booleans(),  # with terminated or without; an episode that just stops counts as truncated
         leading=st.integers(0, stack - 1),
         high=st.sampled_from([2, 256]),  # with two gray levels, frames of different times are often equal
     )

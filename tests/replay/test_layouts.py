@@ -69,6 +69,11 @@ def test_an_episode_that_just_stops_counts_as_truncated(frames_shard):
     ("changes", "message"),
     [
         ({"rewards": None}, "has no member 'rewards'"),
+        ({"behavior_probability": np.ones(5)}, r"holds \['behavior_probability'\], unknown to the frames layout"),
+        (
+            {"observations": np.ones((7, 4))},
+            r"holds \['observations'\], unknown .*; expected only action_mask, actions,",
+        ),
         ({"frames": np.zeros((7, 2, 4), np.uint8)}, r"frames is uint8 \[7, 2, 4\]; expected uint8 \[7, 2, 3\]"),
         ({"frames": np.zeros((7, 2, 3), np.float32)}, r"frames is float32 \[7, 2, 3\]; expected uint8"),
         ({"frames": np.zeros((6, 2, 3), np.uint8)}, "frames has 6 rows; expected 7: leading"),
@@ -91,6 +96,11 @@ def test_an_episode_that_just_stops_counts_as_truncated(frames_shard):
 def test_bad_frames_shards_are_refused(frames_shard, changes, message):
     with frames_shard(**changes) as shard, pytest.raises(DatasetError, match=r"log\.npz: " + message):
         read_frames(shard, make_spec())
+
+
+def test_what_else_a_logger_keeps_in_a_stacked_shard_is_left_alone(stacked_shard):
+    with stacked_shard(infos=np.zeros(3)) as shard:
+        assert len(read_stacked(shard, None, None, "terminated")) == 5
 
 
 def test_bad_vectors_are_refused(frames_shard):

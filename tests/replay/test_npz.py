@@ -1,3 +1,4 @@
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -87,3 +88,91 @@ def test_damaged_files_are_either_read_or_refused(path, data):
         return
     for name in found.keys() & MEMBERS.keys():
         assert found[name].nbytes <= len(content) * 1100  # deflate's best: nothing is made up
+
+
+def test_a_damaged_header_is_not_interpreted_before_its_checksum(path):
+    np.savez(path, **MEMBERS)
+    path.write_bytes(path.read_bytes().replace(b"'<f4'", b"'|O8'"))
+    with pytest.raises(DatasetError, match=r"member 'a' cannot be read .*CRC"):
+        read_all(path)
+
+
+def test_a_file_written_without_going_back_is_read(tmp_path):
+    """Sizes and checksums then stand after the data."""
+    with (tmp_path / "file.npz").open("wb") as file:
+        np.savez_compressed(OneWay(file), **MEMBERS)
+    assert read_all(tmp_path / "file.npz").keys() == MEMBERS.keys()
+
+
+class OneWay:
+    def __init__(self, file):
+        self.write, self.flush = file.write, file.flush
+
+    def read(self):  # numpy takes it for a file because of this
+        raise AssertionError
+
+
+@pytest.mark.parametrize("garbage", [b"noise", bytes(60_000)])
+def test_what_follows_the_directory_has_no_meaning(path, garbage):
+    path.write_bytes(path.read_bytes() + garbage)
+    assert read_all(path).keys() == MEMBERS.keys()
+
+
+def test_bytes_that_belong_to_no_member_are_refused(path):
+    content = path.read_bytes()
+    path.write_bytes(b"#" + content)
+    with pytest.raises(DatasetError, match="BadZipFile: 1 bytes before the first member"):
+        read_all(path)
+    path.write_bytes(content + content)  # zipfile would read the second one, and never mention the first
+    with pytest.raises(DatasetError, match=f"BadZipFile: {len(content)} bytes before the first member"):
+        read_all(path)
+
+
+def test_a_directory_entry_that_swallows_the_next_one_is_found(path):
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + 32] ^= 46 + len("b.npy")  # the length of its comment
+    path.write_bytes(content)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["a.npy"]
+    with pytest.raises(DatasetError, match=r"BadZipFile: \d+ bytes between 'a\.npy' and what follows it"):
+        read_all(path)
+
+
+def test_a_name_that_is_damaged_in_one_place_is_found_though_nobody_asks_for_it(path):
+    content = path.read_bytes()
+    for at in (content.index(b"b.npy"), content.rindex(b"b.npy")):
+        path.write_bytes(content[:at] + b"c" + content[at + 1 :])
+        with pytest.raises(DatasetError, match="BadZipFile: File name in directory .* differ"), open_npz(path):
+            pass
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("second", ["a.npy", "a"])
+def test_two_members_of_one_name_are_refused(path, second):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", b"one")
+        archive.writestr(second, b"other")
+    with pytest.raises(DatasetError, match="BadZipFile: two members of one name"), open_npz(path):
+        pass
+
+
+def test_packing_that_zipfile_cannot_bound_is_refused(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.npy", bytes(200))
+    with pytest.raises(DatasetError, match=r"'a\.npy' is packed neither plainly nor with deflate"), open_npz(path):
+        pass
+
+
+def test_a_directory_that_promises_more_than_there_is_allocates_nothing(path):
+    np.savez(path, **MEMBERS)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\1\2") + 20
+    content[at : at + 8] = (2**31 - 1).to_bytes(4, "little") * 2  # packed and unpacked size
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DatasetError, match=r"BadZipFile: -\d+ bytes between 'a\.npy'"), open_npz(path):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()

@@ -1,4 +1,5 @@
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -24,19 +25,39 @@ from offrl.replay import ReplaySource, open_replay
 from offrl.replay.shards import Episode
 from offrl.spec import TaskSpec
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*dones is true:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*dones is true:UserWarning",
+    "ignore:.*look newest first:UserWarning",
+    "ignore:.*gray levels off:UserWarning",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_waits_for_the_disk():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("offrl.files.sync", lambda path: None)
+        yield
+
+
+NUM_CASES = int(os.environ.get("OFFRL_PROPERTY_CASES", "1000"))  # of all properties here together
+
+
+def share(part):
+    """Settings for a property that gets this part of the cases."""
+    return settings(max_examples=max(1, round(part * NUM_CASES)), deadline=None)
 
 
 def assert_equals_naive(replay, rows):
+    """Compares all of a dataset's transitions, in one batch."""
     assert len(replay) == len(rows)
     batch = replay.gather(np.arange(len(rows)))
-    for index, row in enumerate(rows):
-        reward, discount, next_observation = n_step_of(rows, index, replay.n_step, replay.discount)
-        np.testing.assert_array_equal(batch.observation[index].numpy(), row.observation)
-        np.testing.assert_array_equal(batch.next_observation[index].numpy(), next_observation)
-        assert batch.action[index] == row.action
-        np.testing.assert_allclose(batch.reward[index], reward * replay.reward_scale, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(batch.discount[index], discount, rtol=1e-6)
+    returns = [n_step_of(rows, index, replay.n_step, replay.discount) for index in range(len(rows))]
+    rewards, discounts, next_observations = zip(*returns, strict=True)
+    np.testing.assert_array_equal(batch.observation.numpy(), np.stack([row.observation for row in rows]), strict=True)
+    np.testing.assert_array_equal(batch.next_observation.numpy(), np.stack(next_observations), strict=True)
+    assert batch.action.tolist() == [row.action for row in rows]
+    np.testing.assert_allclose(batch.reward, np.array(rewards) * replay.reward_scale, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(batch.discount, discounts, rtol=1e-6)
 
 
 def assert_same_bytes(one, other):
@@ -48,7 +69,7 @@ def assert_same_bytes(one, other):
             assert torch.equal(tensor, getattr(other, name))
 
 
-@settings(max_examples=60, deadline=None)
+@share(0.35)
 @given(datasets(), st.integers(1, 5), st.sampled_from([0.0, 0.5, 0.97, 1.0]))
 def test_frames_layout_gives_the_episodes_transitions_in_every_tier(dataset, n_step, discount):
     pixels, stack, shards = dataset
@@ -78,7 +99,7 @@ def link_as_documented(rows):
     return rows
 
 
-@settings(max_examples=60, deadline=None)
+@share(0.35)
 @given(datasets(), st.integers(1, 5), st.sampled_from([0.0, 0.5, 0.97, 1.0]))
 def test_stacked_layout_gives_its_rows_in_every_tier(dataset, n_step, discount):
     pixels, stack, shards = dataset
@@ -94,7 +115,7 @@ def test_stacked_layout_gives_its_rows_in_every_tier(dataset, n_step, discount):
         assert_same_bytes(replays[0].gather(indices), replays[1].gather(indices))
 
 
-@settings(max_examples=30, deadline=None)
+@share(0.15)
 @given(datasets(), st.randoms(use_true_random=False))
 def test_shuffled_stacked_rows_are_kept_exactly(dataset, random):
     pixels, stack, shards = dataset
@@ -104,6 +125,58 @@ def test_shuffled_stacked_rows_are_kept_exactly(dataset, random):
         np.savez(Path(folder) / "log.npz", **stacked_members(rows))
         replay = open_replay(folder, spec=make_spec(stack, pixels=pixels), n_step=3)
         assert_equals_naive(replay, link_as_documented(rows))
+
+
+@st.composite
+def stacks(draw):
+    """Members of a stacked shard whose rows follow each other, or not, by chance."""
+    num_rows, stack = draw(st.integers(1, 12)), draw(st.integers(1, 4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    # With one level of gray every row follows the one before it, with 256 none does.
+    frames = rng.integers(draw(st.sampled_from([1, 2, 256])), size=(2, num_rows, stack, 2, 1), dtype=np.uint8)
+    zeros = np.zeros(num_rows, np.int64)
+    return {
+        "states": frames[0],
+        "next_states": frames[1],
+        "actions": zeros,
+        "rewards": zeros,
+        "dones": rng.random(num_rows) < 0.2,
+    }
+
+
+def round_trip(members):
+    """The float64 observations and next observations of all rows, in gray levels, and the rounding error reported."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "log.npz", **members)
+        replay = open_replay(folder)
+        batch = replay.gather(np.arange(len(replay)))
+    assert batch.observation.dtype == batch.next_observation.dtype == torch.uint8
+    return batch.observation.double(), batch.next_observation.double(), replay.store.report.largest_rounding_error
+
+
+@share(0.05)
+@given(stacks())
+def test_stacks_of_uint8_come_back_exactly(members):
+    observation, next_observation, error = round_trip(members)
+    assert observation.tolist() == members["states"].tolist()
+    assert next_observation.tolist() == members["next_states"].tolist()
+    assert error == 0
+
+
+@share(0.1)
+@given(stacks(), st.integers(0, 2**32 - 1), st.sampled_from([np.float16, np.float32, np.float64]))
+def test_stacks_of_floats_come_back_within_half_a_gray_level(members, seed, dtype):
+    rng = np.random.default_rng(seed)
+    for name in ("states", "next_states"):
+        gray = np.clip(members[name] + rng.uniform(-0.5, 0.5, size=members[name].shape), 0, 255)
+        members[name] = (gray / 128 - 1).astype(dtype)
+    observation, next_observation, error = round_trip(members)
+    differences = [
+        np.abs((members["states"].astype(np.float64) + 1) * 128 - observation.numpy()).max(),
+        np.abs((members["next_states"].astype(np.float64) + 1) * 128 - next_observation.numpy()).max(),
+    ]
+    assert max(differences) <= 0.5 + 1e-4  # the last bit of a float32
+    assert error == pytest.approx(max(differences), abs=1e-4)
 
 
 def test_both_layouts_of_one_log_give_the_same_batches(tmp_path):
