@@ -115,11 +115,13 @@ def _require_nothing_else(dataset: str, given: Mapping[str, str | None]) -> None
 @click.command(short_help="Show what is in a dataset.")
 @argument("directory", metavar="DIRECTORY|URL", type=DATA)
 @option("--html", type=FILE, help="Write it as a page too, with pictures: one HTML file.")
+@option("--sampling", default="uniform", help="Show too what this draws, such as top-returns:0.1.")
 @task_options
 @output_options
 def inspect(
     directory: Path | str,
     html: Path | None,
+    sampling: str,
     environment: str | None,
     hud: str | None,
     dones: Dones,
@@ -139,7 +141,7 @@ def inspect(
     spec = named_task(environment, hud)
     reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": not quiet}
     store = ingest(directory, spec=spec, tier="mmap", **reading)
-    summary = inspect_dataset(store)
+    summary = inspect_dataset(store, sampling)
     text = summary.to_text()
     if html is not None:
         from offrl.replay.remote import redacted

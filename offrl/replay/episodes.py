@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
+from offrl.replay.indexing import episode_bounds
 from offrl.replay.shards import Episode
 from offrl.replay.store import FrameStore
 from offrl.spec import TaskSpec
@@ -56,9 +57,8 @@ class Written(NamedTuple):
 
 def segments(store: FrameStore) -> list[range]:
     """The rows of each segment, in order."""
-    ends = store.episode_ends() + 1
-    starts = np.concatenate([[0], ends[:-1]])
-    return [range(start, end) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    first, last = episode_bounds(store.segment_end)
+    return [range(start, end + 1) for start, end in zip(first.tolist(), last.tolist(), strict=True)]
 
 
 def broken_ends(store: FrameStore) -> NDArray[np.int64]:
@@ -66,7 +66,7 @@ def broken_ends(store: FrameStore) -> NDArray[np.int64]:
 
     Stacked rows may lead anywhere, and then they end their segment.
     """
-    ends = store.episode_ends()
+    _, ends = episode_bounds(store.segment_end)
     broken: NDArray[np.int64] = ends[store.next_last[ends] != store.last[ends] + 1]
     return broken
 

@@ -11,11 +11,31 @@ from numpy.typing import NDArray
 from offrl.replay.health import find_problems
 from offrl.replay.indexing import episode_bounds
 from offrl.replay.problem import Problem
+from offrl.replay.sampling import Sampling, candidates_of, parse_sampling
 from offrl.replay.store import FrameStore
 from offrl.statistics import Interval, bootstrap_mean
 
 _NUM_BINS = 10
 _BAR_WIDTH = 30
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a sampling strategy makes of a dataset.
+
+    Attributes:
+        sampling: the strategy, in words.
+        share: of the transitions that are ever drawn, in 0..1.
+        effective: so many transitions, drawn equally often, would vary as much: (sum w)**2 / sum w**2.
+        mean_return: of the episodes of the transitions drawn.
+        action_shares: float64 [A], how often each action is drawn.
+    """
+
+    sampling: str
+    share: float
+    effective: float
+    mean_return: float
+    action_shares: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,7 @@ class DatasetSummary:
         mean_return: over episodes, with its 95 % bootstrap interval.
         largest_rounding_error: of float pixels against the uint8 kept, in gray levels.
         problems: what looks wrong.
+        drawn: under another sampling strategy than the uniform one; else None.
     """
 
     num_transitions: int
@@ -49,6 +70,7 @@ class DatasetSummary:
     mean_return: Interval
     largest_rounding_error: float
     problems: tuple[Problem, ...]
+    drawn: Drawn | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -65,11 +87,15 @@ class DatasetSummary:
         values["action_names"] = list(self.action_names)
         del values["problems"]
         values["warnings"] = list(self.warnings)
+        if self.drawn is not None:
+            shares = dict(zip(self.action_names, self.drawn.action_shares.tolist(), strict=True))
+            values["drawn"] = {**vars(self.drawn), "action_shares": shares}
         return values
 
     def to_text(self) -> str:
         """A table for people: counts, a histogram of the returns, the use of each action, and the warnings."""
-        sections = (self._counts(), self._returns(), self._actions(), [f"warning: {line}" for line in self.warnings])
+        warnings = [f"warning: {line}" for line in self.warnings]
+        sections = (self._counts(), self._returns(), self._actions(), self._drawn(), warnings)
         return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
     def _counts(self) -> list[str]:
@@ -96,15 +122,32 @@ class DatasetSummary:
         ]
         return [f"{'action':<28}transitions", *bars]
 
+    def _drawn(self) -> list[str]:
+        if self.drawn is None:
+            return []
+        logged = self.action_counts / self.num_transitions
+        shares = zip(self.action_names, logged, self.drawn.action_shares, strict=True)
+        return [
+            f"{self.drawn.sampling} draws from {self.drawn.share:.1%} of the transitions, as varied as "
+            f"{self.drawn.effective:,.0f} drawn equally often",
+            f"mean return of their episodes {self.drawn.mean_return:.1f}",
+            f"{'action':<29}in the data     drawn",
+            *(f"{i:>3} {name:<22.22}{have:>13.1%} {drawn:>9.1%}" for i, (name, have, drawn) in enumerate(shares)),
+        ]
+
 
 def _bar(label: str, count: int, most: int) -> str:
     return f"{label} {count:>9,} {'#' * round(_BAR_WIDTH * count / max(most, 1))}".rstrip()
 
 
-def inspect_dataset(store: FrameStore) -> DatasetSummary:
-    """Counts, returns, action coverage and a health check of a dataset."""
+def inspect_dataset(store: FrameStore, sampling: Sampling | str = "uniform") -> DatasetSummary:
+    """Counts, returns, action coverage and a health check of a dataset; and what a sampling strategy draws from it.
+
+    Raises:
+        ConfigError: an unknown strategy.
+    """
     first, last = episode_bounds(store.segment_end)
-    returns = np.add.reduceat(store.rewards, first, dtype=np.float64)
+    returns = store.episode_returns()
     action_counts = np.bincount(store.actions, minlength=store.spec.num_actions)
     return DatasetSummary(
         num_transitions=len(store),
@@ -119,6 +162,23 @@ def inspect_dataset(store: FrameStore) -> DatasetSummary:
         mean_return=bootstrap_mean(returns),
         largest_rounding_error=store.report.largest_rounding_error,
         problems=(*store.report.warnings, *find_problems(store)),
+        drawn=_drawn(store, parse_sampling(sampling) if isinstance(sampling, str) else sampling),
+    )
+
+
+def _drawn(store: FrameStore, sampling: Sampling) -> Drawn | None:
+    candidates = candidates_of(store)
+    weights = sampling.weights(candidates)
+    if weights is None:
+        return None
+    probability = weights / weights.sum()
+    shares = np.bincount(candidates.action, weights=probability, minlength=store.spec.num_actions)
+    return Drawn(
+        sampling=str(sampling),
+        share=float(np.mean(weights > 0)),
+        effective=float(1 / np.square(probability).sum()),
+        mean_return=float(probability @ candidates.episode_return[candidates.episode]),
+        action_shares=shares.astype(np.float64),
     )
 
 

@@ -20,7 +20,7 @@ from offrl.replay.indexing import n_step_returns
 from offrl.replay.ingest import ingest
 from offrl.replay.layouts import Dones
 from offrl.replay.sampler import Sampler
-from offrl.replay.sampling import Candidates, Sampling, Uniform, parse_sampling
+from offrl.replay.sampling import Sampling, Uniform, candidates_of, parse_sampling
 from offrl.replay.store import FrameStore
 from offrl.spec import TaskSpec
 
@@ -100,7 +100,8 @@ class Replay:
         self.seed = seed
         self._subset = self._choose_rows()
         # A dataset that is still being played opens a replay for every update: nothing here may cost its whole length.
-        self.weights = None if isinstance(self.sampling, Uniform) else self.sampling.weights(self._candidates())
+        is_uniform = isinstance(self.sampling, Uniform)
+        self.weights = None if is_uniform else self.sampling.weights(candidates_of(store, self._subset))
         self._sampler = Sampler(len(self), seed, self.weights)
         rewards = store.rewards
         self._rewards = rewards if reward_clip is None else np.clip(rewards, -reward_clip, reward_clip)
@@ -125,12 +126,6 @@ class Replay:
             chosen &= np.isin(self.store.actions, self.actions)
             _require(bool(chosen.any()), "actions", self.actions, "actions that the data has")
         return np.flatnonzero(chosen)
-
-    def _candidates(self) -> Candidates:
-        """What the sampling strategy sees: the transitions, and their episodes numbered from 0."""
-        rows = slice(None) if self._subset is None else self._subset
-        episodes, episode = np.unique(self.store.episode_of_rows()[rows], return_inverse=True)
-        return Candidates(self.store.actions[rows], episode, self.store.episode_returns()[episodes])
 
     def __len__(self) -> int:
         """Transitions that can be drawn."""

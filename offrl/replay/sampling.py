@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import ConfigError
+from offrl.replay.store import FrameStore
 
 
 class Candidates(NamedTuple):
@@ -24,6 +25,13 @@ class Candidates(NamedTuple):
     action: NDArray[np.int64]
     episode: NDArray[np.int64]
     episode_return: NDArray[np.float64]
+
+
+def candidates_of(store: FrameStore, rows: NDArray[np.int64] | None = None) -> Candidates:
+    """What a strategy sees of a store's transitions `rows` [n], None for all: episodes are numbered from 0."""
+    chosen = slice(None) if rows is None else rows
+    episodes, episode = np.unique(store.episode_of_rows()[chosen], return_inverse=True)
+    return Candidates(store.actions[chosen], episode, store.episode_returns()[episodes])
 
 
 class Sampling(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import ConfigError, DatasetError
-from offrl.replay.indexing import stack_windows
+from offrl.replay.indexing import episode_bounds, stack_windows
 from offrl.replay.layouts import Layout
 from offrl.replay.problem import Problem
 from offrl.spec import TaskSpec
@@ -174,19 +174,15 @@ class FrameStore:
         """N, in transitions."""
         return len(self.actions)
 
-    def episode_ends(self) -> NDArray[np.int64]:
-        """The last row of each of the E episodes (segments, where the log does not hold episodes whole). [E]."""
-        return np.unique(self.segment_end)
-
     def episode_of_rows(self) -> NDArray[np.int64]:
-        """Which of the E episodes each transition is of. [N]."""
-        return np.searchsorted(self.episode_ends(), self.segment_end)
+        """Which of the E episodes (segments, where the log does not hold them whole) each transition is of. [N]."""
+        _, last = episode_bounds(self.segment_end)
+        return np.searchsorted(last, self.segment_end)
 
     def episode_returns(self) -> NDArray[np.float64]:
         """The undiscounted return of each episode. [E]."""
-        ends = self.episode_ends()
-        starts = np.concatenate([[0], ends[:-1] + 1])
-        returns: NDArray[np.float64] = np.add.reduceat(self.rewards, starts, dtype=np.float64)
+        first, _ = episode_bounds(self.segment_end)
+        returns: NDArray[np.float64] = np.add.reduceat(self.rewards, first, dtype=np.float64)
         return returns
 
     def observations(self, rows: NDArray[np.int64]) -> NDArray[Any]:

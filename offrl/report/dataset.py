@@ -78,13 +78,31 @@ def rewards_card(store: FrameStore) -> Markup:
 
 def actions_card(summary: DatasetSummary) -> Markup:
     """How often each action was taken, by name."""
-    most = max(int(summary.action_counts.max()), 1)
+    shares = summary.action_counts / summary.num_transitions
+    return _card("Share of each action", _share_bars(summary.action_names, shares.tolist()))
+
+
+def drawn_card(summary: DatasetSummary) -> Markup:
+    """What a sampling strategy draws, where one was asked for."""
+    drawn = summary.drawn
+    if drawn is None:
+        return NOTHING
+    about = (
+        f"From {drawn.share:.1%} of the transitions, as varied as {drawn.effective:,.0f} drawn equally often; mean "
+        f"return of their episodes {drawn.mean_return:,.1f}."
+    )
+    bars = _share_bars(summary.action_names, drawn.action_shares.tolist())
+    return _card(f"Share of each action, drawn by {drawn.sampling}", bars, note(about))
+
+
+def _share_bars(names: Sequence[str], shares: Sequence[float]) -> Markup:
+    most = max(shares) or 1
     cells = []
-    for name, count in zip(summary.action_names, summary.action_counts, strict=True):
-        filled = element("div", class_="filled", style=f"width:{100 * count / most:.1f}%")
-        share = f"{100 * count / summary.num_transitions:.1f} %" if count else "never"
-        cells += [element("div", name), element("div", filled, class_="track"), element("div", share, class_="share")]
-    return _card("Share of each action", element("div", *cells, class_="actions"))
+    for name, share in zip(names, shares, strict=True):
+        filled = element("div", class_="filled", style=f"width:{100 * share / most:.1f}%")
+        text = f"{100 * share:.1f} %" if share else "never"
+        cells += [element("div", name), element("div", filled, class_="track"), element("div", text, class_="share")]
+    return element("div", *cells, class_="actions")
 
 
 def samples_card(store: FrameStore) -> Markup:

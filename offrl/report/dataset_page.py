@@ -10,6 +10,7 @@ from offrl.replay.store import FrameStore
 from offrl.report.dataset import (
     actions_card,
     counts_card,
+    drawn_card,
     episode_card,
     lengths_card,
     returns_card,
@@ -55,7 +56,9 @@ def write_dataset_page(
             _grid(counts_card(summary), returns_card(summary), lengths_card(summary), rewards_card(store)),
         ),
         section(
-            "Actions and observations", _grid(actions_card(summary), samples_card(store)), episode_card(summary, store)
+            "Actions and observations",
+            _grid(actions_card(summary), drawn_card(summary), samples_card(store)),
+            episode_card(summary, store),
         ),
     )
     return path

@@ -86,3 +86,30 @@ def test_sample_stacks_belong_to_their_actions(tmp_path):
     assert len({o.tobytes() for o in observations}) > 1
     again, _ = sample_stacks(store, 8, seed=1)
     assert again.tolist() == observations.tolist()
+
+
+def test_what_a_strategy_draws_by_hand(store):
+    # The best of three episodes has one transition, of action 0 and return 10.
+    best = inspect_dataset(store, "top-returns:0.3").drawn
+    assert (best.sampling, best.share, best.effective, best.mean_return) == ("top-returns:0.3", 1 / 6, 1.0, 10.0)
+    assert best.action_shares.tolist() == [1, 0, 0]
+    # Two thirds: episodes of 1 and 3 transitions with returns 10 and 6.
+    two = inspect_dataset(store, "top-returns:0.6").drawn
+    assert (two.share, two.effective, two.mean_return) == (4 / 6, 4.0, pytest.approx(28 / 4))
+    assert two.action_shares.tolist() == [3 / 4, 0, 1 / 4]
+    assert inspect_dataset(store).drawn is None
+
+
+def test_what_a_strategy_draws_is_shown_beside_the_data(store):
+    summary = inspect_dataset(store, "top-returns:0.6")
+    lines = summary.to_text().splitlines()
+    start = lines.index("top-returns:0.6 draws from 66.7% of the transitions, as varied as 4 drawn equally often")
+    assert lines[start + 1 : start + 6] == [
+        "mean return of their episodes 7.0",
+        "action                       in the data     drawn",
+        "  0 left                          50.0%     75.0%",
+        "  1 right                          0.0%      0.0%",
+        "  2 jump                          50.0%     25.0%",
+    ]
+    drawn = json.loads(json.dumps(summary.to_dict()))["drawn"]
+    assert drawn["action_shares"] == {"left": 0.75, "right": 0, "jump": 0.25}
