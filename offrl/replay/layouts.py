@@ -16,6 +16,7 @@ Layout = Literal["frames", "stacked"]
 Dones = Literal["terminated", "not_done"]
 
 _SURELY_OFF = 0.25  # gray levels
+_TOO_MANY_TO_BE_CHANCE = 64  # pixels that are all multiples of 1/255; one in ten is, roughly
 _MOST_CHANNELS = 16
 _CHUNK = 256  # rows handled at once where a temporary array would be several times the shard's size
 _MEND = "re-create the shard"
@@ -339,7 +340,7 @@ def _gray_levels(shard: NpzReader, name: str, found: NDArray[Any]) -> tuple[NDAr
     """The nearest uint8 to float pixels in [-1, 1], and how far off the worst of them is, in gray levels."""
     pixels = np.empty(found.shape, np.uint8)
     largest_error = 0.0
-    is_unit_scaled = True
+    is_unit_scaled = found.size >= _TOO_MANY_TO_BE_CHANCE
     for start in range(0, len(found), _CHUNK):
         chunk = found[start : start + _CHUNK]
         if not ((chunk >= -1) & (chunk <= 1)).all():  # so that NaN fails too
