@@ -6,6 +6,7 @@ import click
 
 from benchmarks.cartpole import cartpole
 from benchmarks.corruption import corruption
+from benchmarks.data import data
 from benchmarks.datasets import datasets
 from benchmarks.demo import demo, full
 from benchmarks.growth import growth
@@ -36,6 +37,7 @@ for command in (
     profile,
     inference,
     quick,
+    data,
     datasets,
     identity,
     memory,

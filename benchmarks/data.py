@@ -1,114 +1,52 @@
-"""How fast batches come from data that is larger than memory need be, and what they cost."""
+"""How fast batches come from data of which only a part need be in memory, and what that costs."""
 
 from __future__ import annotations
 
 import csv
 import multiprocessing
-import resource
-import shutil
+import sys
 import tempfile
-import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 import offrl
-from offrl.batch import Batch
-from offrl.envs import car_racing
+from benchmarks.batches import forget_pages, memory_kib, read_mib
+from benchmarks.stores import ROOT, car_racing_store, noise_store
+from benchmarks.train import measure, peer_commands
 from offrl.files import write_json
-from offrl.replay.indexing import n_step_returns, stack_windows
-from offrl.replay.layouts import ShardRows
-from offrl.replay.replay import Replay
-from offrl.replay.store import FrameStore, IngestReport, Tier
-from offrl.replay.writer import StoreWriter
+from offrl.replay.replay import Replay, ReplayTier
+from offrl.replay.store import FrameStore
 from offrl.runs import describe_machine
+from offrl.workers import num_cores
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "data.json"
 BATCH_SIZE = 128
-EPISODE_STEPS = 1000
+BATCHES_OF = {"d3rlpy": "d3rlpy's buffer", "notebook loop": "notebook's DataLoader"}
+WAYS = {
+    "offrl": "`Replay.gather`",
+    "stack of fancy indices": "plain numpy: a fancy index for each of a stack's frames, and `np.stack`",
+    "one fancy index": "plain numpy: `frames[windows]`, one index array for all frames of the batch",
+}
 
 
-def noise_store(directory: Path, transitions: int) -> Path:
-    """A store of episodes of 1000 steps whose 96 x 96 frames are noise, so that nothing can compress or repeat them."""
-    path = directory / f"noise-{transitions}"
-    if (path / "store.json").is_file():
-        return path
-    shutil.rmtree(path, ignore_errors=True)
-    rng = np.random.default_rng(0)
-    steps = np.arange(EPISODE_STEPS)
-    with StoreWriter(path) as writer:
-        for _ in tqdm(range(transitions // EPISODE_STEPS), "noise", unit="episode", leave=False):
-            frames = rng.integers(2**64, size=((EPISODE_STEPS + 1) * 96 * 96 // 8), dtype=np.uint64)
-            is_end = steps == EPISODE_STEPS - 1
-            rows = ShardRows(
-                observations=frames.view(np.uint8).reshape(-1, 96, 96),
-                actions=rng.integers(25, size=EPISODE_STEPS),
-                rewards=rng.normal(size=EPISODE_STEPS).astype(np.float32),
-                terminated=is_end,
-                truncated=np.zeros_like(is_end),
-                last=steps,
-                first=np.zeros_like(steps),
-                next_last=steps + 1,
-                next_first=np.zeros_like(steps),
-                segment_end=np.full_like(steps, EPISODE_STEPS - 1),
-                observation_shape=(4, 96, 96),
-            )
-            writer.append(rows, 25)
-        counts = (writer.num_transitions, writer.num_segments, writer.num_frames)
-        writer.finish(car_racing.spec(), IngestReport("frames", 1, *counts), fingerprint="noise")
-    return path
+def batch_commands(store: Path, tier: ReplayTier) -> dict[str, list[str]]:
+    """What starts each of our ways of gathering."""
+    commands = zip(WAYS, ("ours", "stack", "index"), strict=True)
+    options = ["--store", str(store), "--tier", tier, "--batch-size", str(BATCH_SIZE)]
+    return {name: [sys.executable, "-m", "benchmarks.batches", way, *options] for name, way in commands}
 
 
-def fancy_index_gather(store: FrameStore, rows: NDArray[np.int64], n_step: int) -> Batch:
-    """The same batch by plain numpy: an index array of windows into the frames."""
-    returns = n_step_returns(rows, store.rewards, store.terminated, store.segment_end, n_step, 0.97)
-    last = returns.last_row
-    stack = store.spec.stack
-    return Batch(
-        observation=torch.from_numpy(store.frames[stack_windows(store.last[rows], store.first[rows], stack)]),
-        action=torch.from_numpy(store.actions[rows]),
-        reward=torch.from_numpy(returns.reward),
-        discount=torch.from_numpy(returns.discount),
-        next_observation=torch.from_numpy(
-            store.frames[stack_windows(store.next_last[last], store.next_first[last], stack)]
-        ),
-    )
-
-
-def gathering(path: Path, tier: Tier, batches: int) -> dict[str, float]:
-    """Batches/s of our gather and of plain numpy's, alternating, one thread; and that they are equal."""
-    store = FrameStore.open(path, tier)
-    replay = Replay(store, n_step=10, discount=0.97)
-    seconds = np.zeros(2)
-    for step in range(batches):
-        rows = replay.indices(step, BATCH_SIZE)
-        for way in (0, 1) if step % 2 else (1, 0):  # the first of the two pays for pages that are not in memory yet
-            start = time.perf_counter()
-            batch = replay.gather(rows) if way == 0 else fancy_index_gather(store, rows, 10)
-            seconds[way] += time.perf_counter() - start
-        if step == 0 and not torch.equal(batch.observation, replay.gather(rows).observation):
-            raise SystemExit("the two ways differ")
-    return {"ours": batches / seconds[0], "numpy": batches / seconds[1]}
-
-
-def memory_kib() -> dict[str, int]:
-    """Resident memory of this process by kind (Linux): RssFile is mapped file pages."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if "Rss" in name}
-
-
-def training(path: Path, tier: Tier, updates: int) -> dict[str, float]:
+def training(path: Path, tier: ReplayTier, updates: int) -> dict[str, float]:
     """BCQ trained from a store: how long it waits for data, and its memory. In a process of its own."""
-    torch.set_num_threads(len(__import__("os").sched_getaffinity(0)))
+    torch.set_num_threads(num_cores())
     replay = Replay(FrameStore.open(path, tier), n_step=10, discount=0.97)
+    forget_pages(path)
     algorithm = offrl.DiscreteBCQ(replay.spec)
-    start_bytes = read_bytes()
+    before = read_mib()
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         settings = offrl.FitConfig(updates=updates, batch_size=BATCH_SIZE, log_period=updates // 2)
@@ -121,8 +59,7 @@ def training(path: Path, tier: Tier, updates: int) -> dict[str, float]:
         "data_wait": float(last["data_wait"]),
         "anonymous_mib": peak.kib["RssAnon"] / 1024,
         "mapped_file_mib": peak.kib["RssFile"] / 1024,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "read_mib": (read_bytes() - start_bytes) / 2**20,
+        "read_mib": read_mib() - before,
     }
 
 
@@ -140,50 +77,72 @@ class _PeakMemory:
         """Nothing is open."""
 
 
-def read_bytes() -> int:
-    """Bytes that this process has had read from disk (Linux)."""
-    lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("read_bytes")))
-
-
-def apart(function: Any, *arguments: Any) -> Any:
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function returns in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
+def show_batches(ways: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints batches/s of each way, and how many times as fast the first one is."""
+    for name, way in ways.items():
+        ratio = way["ratio"]
+        print(
+            f"  {name:<26} {way['updates_per_second']:8.1f} batches/s, offrl is {ratio['median']:.2f} times as fast "
+            f"({ratio['low']:.2f} to {ratio['high']:.2f})"
+        )
+
+
 @click.command()
+@click.option("--peers", is_flag=True, help="d3rlpy's buffer and the usual notebook's DataLoader too.")
 @click.option("--transitions", default=1_000_000, show_default=True, help="Of the large store; 9.2 kB each on disk.")
 @click.option("--small", default=100_000, show_default=True, help="Of the store that fits into memory.")
-@click.option("--batches", default=400, show_default=True, help="Gathered in each way.")
+@click.option("--batches", default=60, show_default=True, help="Of one slice.")
+@click.option("--rounds", default=9, show_default=True, help="Slices of each way; one more is for warming up.")
 @click.option("--updates", default=200, show_default=True, help="Of training.")
 @click.option("--directory", default=ROOT / "data", type=click.Path(path_type=Path), help="Where the stores are made.")
-def data(transitions: int, small: int, batches: int, updates: int, directory: Path) -> None:
-    """Batches/s and memory from a large and a small store of noise, beside plain numpy's fancy index."""
+def data(peers: bool, transitions: int, small: int, batches: int, rounds: int, updates: int, directory: Path) -> None:
+    """Batches/s beside plain numpy, and what training from a large store waits, reads and holds in memory."""
+    directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    small_store, large_store = noise_store(directory, small), noise_store(directory, transitions)
-    gather, train = {}, {}
-    for label, path, tier in (
-        (f"{small:,} transitions, RAM", small_store, "ram"),
-        (f"{small:,} transitions, memory map", small_store, "mmap"),
-        (f"{transitions:,} transitions, memory map", large_store, "mmap"),
-    ):
-        gather[label] = apart(gathering, path, tier, batches)
-        ours, numpy = gather[label]["ours"], gather[label]["numpy"]
-        print(f"{label:<40} {ours:8.1f} batches/s, numpy {numpy:8.1f}: {ours / numpy:.2f} times")
-        train[label] = apart(training, path, tier, updates)
+    stores = {size: noise_store(directory, size) for size in (small, transitions)}
+    cases: tuple[tuple[str, int, ReplayTier], ...] = (
+        (f"{small:,} transitions in RAM", small, "ram"),
+        (f"{small:,} transitions, memory map", small, "mmap"),
+        (f"{transitions:,} transitions, memory map", transitions, "mmap"),
+    )
+    gathering, trained = {}, {}
+    for label, size, tier in cases:
+        print(label)
+        gathering[label] = measure(batch_commands(stores[size], tier), batches, rounds, directory / "peers")
+        show_batches(gathering[label])
+        trained[label] = row = apart(training, stores[size], tier, updates)
         print(
-            f"{'':<40} training: {train[label]['updates_per_second']:.1f} updates/s, waits "
-            f"{train[label]['data_wait']:.1%}, {train[label]['anonymous_mib']:,.0f} MiB without mapped file pages"
+            f"  training: {row['updates_per_second']:.1f} updates/s, waits {row['data_wait']:.1%}, reads "
+            f"{row['read_mib']:,.0f} MiB, holds {row['anonymous_mib']:,.0f} MiB without mapped file pages"
         )
+    if peers:
+        real = car_racing_store(directory, 20_000)
+        others = {
+            name: command for name, command in peer_commands(real, BATCH_SIZE, "cpu").items() if name in BATCHES_OF
+        }
+        commands = {
+            "offrl": batch_commands(real, "mmap")["offrl"],
+            **{BATCHES_OF[name]: [*command, "--batches"] for name, command in others.items()},
+        }
+        label = "carracing/mixed, 20,000 transitions"
+        print(label)
+        gathering[label] = measure(commands, batches // 4, rounds, directory / "peers")
+        show_batches(gathering[label])
+    given = f"{' --peers' if peers else ''} --transitions {transitions} --small {small} --batches {batches}"
     write_json(
         RESULTS,
         {
-            "command": f"python -m benchmarks data --transitions {transitions} --small {small} --batches {batches} "
-            f"--updates {updates}",
+            "command": f"python -m benchmarks data{given} --rounds {rounds} --updates {updates}",
             "batch_size": BATCH_SIZE,
-            "gather": gather,
-            "train": train,
+            "ways": WAYS,
+            "gathering": gathering,
+            "training": trained,
             "machine": describe_machine(),
         },
     )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from benchmarks import charts
-from benchmarks.data import noise_store
+from benchmarks.stores import noise_store
 from benchmarks.train import ROOT, measure, our_command
 from offrl.files import write_json
 from offrl.runs import describe_machine

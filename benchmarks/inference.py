@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import offrl
 from benchmarks import charts
-from benchmarks.train import ROOT, car_racing_store
+from benchmarks.stores import ROOT, car_racing_store
 from offrl.files import write_json
 from offrl.onnx_policy import OnnxPolicy
 from offrl.policy import Policy

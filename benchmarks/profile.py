@@ -17,8 +17,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 import offrl
 from benchmarks import charts
-from benchmarks.data import apart, noise_store
-from benchmarks.train import ROOT
+from benchmarks.data import apart
+from benchmarks.stores import ROOT, noise_store
 from offrl.encoders import EncoderFactory
 from offrl.files import write_json
 from offrl.learner import Learner, Precision

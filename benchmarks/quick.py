@@ -6,27 +6,23 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 import gymnasium
 
-from benchmarks.data import BATCH_SIZE, fancy_index_gather, noise_store
+from benchmarks.data import batch_commands
 from benchmarks.speed import drive, random_actions
+from benchmarks.stores import noise_store
 from benchmarks.train import measure, our_command, spread
 from offrl.files import write_json
-from offrl.replay.replay import Replay
-from offrl.replay.store import FrameStore
 from offrl.runs import describe_machine
 
 RECORD = Path(__file__).parent / "results" / "quick.json"
 TOLERANCE = 0.2
 TRANSITIONS = 3000
-HERE_ONLY = "training, precision auto"
-"""Whether bf16 is fast is the processor's affair, so this is compared with a record from the same one only."""
-
 Ratios = dict[str, dict[str, float]]
 
 
@@ -36,7 +32,7 @@ def training(store: Path, updates: int = 5, rounds: int = 6) -> Ratios:
     commands = {
         "plain": our_command("plain", **common),
         "training, float32": our_command("offrl", **common, precision="fp32"),
-        HERE_ONLY: our_command("offrl", **common),
+        "training, precision auto": our_command("offrl", **common),
     }
     found = measure(commands, updates, rounds, store.parent)
     # measure's ratio is plain's rate over the way's own: turned round.
@@ -47,25 +43,10 @@ def training(store: Path, updates: int = 5, rounds: int = 6) -> Ratios:
     }
 
 
-def gathering(store: Path, batches: int = 10, rounds: int = 12) -> Ratios:
-    """Our gather beside plain numpy's fancy index."""
-    frames = FrameStore.open(store, "mmap")
-    replay = Replay(frames, n_step=10, discount=0.97)
-    ways: tuple[Callable[[Any], object], ...] = (
-        replay.gather,
-        lambda rows: fancy_index_gather(frames, rows, 10),
-    )
-    ratios = []
-    for number in range(rounds + 1):
-        seconds = [0.0, 0.0]
-        for step in range(batches):
-            rows = replay.indices(number * batches + step, BATCH_SIZE)
-            for way in (0, 1) if step % 2 else (1, 0):
-                start = time.perf_counter()
-                ways[way](rows)
-                seconds[way] += time.perf_counter() - start
-        ratios.append(seconds[1] / seconds[0])
-    return {"gather": spread(ratios[1:])}  # the first round pays for pages that are not in memory yet
+def gathering(store: Path, batches: int = 20, rounds: int = 12) -> Ratios:
+    """Our gather beside plain numpy, a fancy index for each of a stack's frames."""
+    found = measure(batch_commands(store, "mmap"), batches, rounds, store.parent)
+    return {"gather": found["stack of fancy indices"]["ratio"]}
 
 
 def environment(store: Path, steps: int = 60, rounds: int = 8) -> Ratios:
@@ -95,10 +76,15 @@ def fallen(found: Ratios, recorded: Ratios) -> dict[str, str]:
     }
 
 
-def comparable(record: dict[str, Any], processor: str) -> Ratios:
-    """The recorded ratios that hold on this processor."""
-    same = record["machine"]["processor"] == processor
-    return {name: ratio for name, ratio in record["ratios"].items() if same or name != HERE_ONLY}
+def comparable(record: Mapping[str, Ratios], processor: str) -> Ratios:
+    """The ratios on record for this processor; on one without a record each one's lowest."""
+    if processor in record:
+        return record[processor]
+    lowest: Ratios = {}
+    for ratios in record.values():
+        for name, ratio in ratios.items():
+            lowest[name] = min(ratio, lowest.get(name, ratio), key=lambda found: found["median"])
+    return lowest
 
 
 @click.command()
@@ -106,11 +92,10 @@ def comparable(record: dict[str, Any], processor: str) -> Ratios:
 def quick(record: bool) -> None:
     """Ratios of ours to the plain way; exits with 1 where one fell by more than 20 % against the record."""
     machine = describe_machine()
-    recorded: Ratios = {}
-    if not record:
-        if not RECORD.is_file():
-            sys.exit("nothing is on record: python -m benchmarks quick --record")
-        recorded = comparable(json.loads(RECORD.read_text(encoding="utf-8")), machine["processor"])
+    kept: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"processors": {}}
+    if not record and not kept["processors"]:
+        sys.exit("nothing is on record: python -m benchmarks quick --record")
+    recorded = {} if record else comparable(kept["processors"], machine["processor"])
     ratios: Ratios = {}
     complaints: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +112,9 @@ def quick(record: bool) -> None:
         before = f", {recorded[name]['median']:.2f} on record" if name in recorded else ""
         print(f"{name:<26} {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}){before}")
     if record:
-        command = "python -m benchmarks quick --record"
-        write_json(RECORD, {"command": command, "ratios": ratios, "machine": machine})
+        processors = {**kept["processors"], machine["processor"]: ratios}
+        write_json(
+            RECORD, {"command": "python -m benchmarks quick --record", "processors": processors, "machine": machine}
+        )
     if complaints:
         sys.exit("; ".join(complaints) + " (measured twice)")

@@ -14,7 +14,7 @@ import torch
 
 import offrl
 from benchmarks.baseline import PlainBCQ
-from benchmarks.data import memory_kib
+from benchmarks.batches import memory_kib
 from benchmarks.peers.protocol import Channel, serve
 from offrl.batch import Batch
 from offrl.encoders import EncoderFactory

@@ -181,11 +181,11 @@ def train() -> str:
 def _train(found: Mapping[str, Any]) -> str:
     rows = []
     for name, way in found["ways"].items():
-        ratio = way["ratio"]
-        times = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
         versions = ", ".join(f"{package} {version}" for package, version in way.get("versions", {}).items())
         notes = way["notes"] + (f" ({versions})" if versions else "")
-        rows.append((name, f"{way['updates_per_second']:,.1f}", times, f"{way['parameters'] / 1e6:.2f} M", notes))
+        rows.append(
+            (name, f"{way['updates_per_second']:,.1f}", _times(way["ratio"]), f"{way['parameters'] / 1e6:.2f} M", notes)
+        )
     first = next(iter(found["ways"]))
     rounds = len(found["ways"][first]["rates"])
     head = ("", "updates/s", f"{first} is ... times as fast", "weights", "what it is")
@@ -274,10 +274,50 @@ def quick() -> str:
     if found is None:
         return _missing("quick --record")
     rows = [
-        (name, f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}")
-        for name, ratio in found["ratios"].items()
+        (processor, name, f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}")
+        for processor, ratios in found["processors"].items()
+        for name, ratio in ratios.items()
     ]
-    return f"{_table(('', 'times the plain way', 'within a round'), rows)}\n\n{_machine(found['machine'])}."
+    head = ("processor", "", "times the plain way", "within a round")
+    return f"{_table(head, rows)}\n\nThe last one was measured on: {_machine(found['machine'])}."
+
+
+def data() -> str:
+    """Batches a second beside plain numpy and others, and what training from each store waits, reads and holds."""
+    found = _kept("data.json")
+    if found is None:
+        return _missing("data --peers")
+    gathered = [
+        (label, name, f"{way['updates_per_second']:,.0f}", _times(way["ratio"]))
+        for label, ways in found["gathering"].items()
+        for name, way in ways.items()
+    ]
+    trained = [
+        (
+            label,
+            f"{row['updates_per_second']:.1f}",
+            f"{row['data_wait']:.1%}",
+            f"{row['read_mib']:,.0f}",
+            f"{row['anonymous_mib']:,.0f}",
+            f"{row['mapped_file_mib']:,.0f}",
+        )
+        for label, row in found["training"].items()
+    ]
+    ways = "\n".join(f"- {name}: {meaning}" for name, meaning in found["ways"].items())
+    return "\n\n".join(
+        [
+            _table(("data", "way", "batches/s", "offrl is ... times as fast"), gathered),
+            ways,
+            "Training BCQ from each, its files not in memory at first:",
+            _table(("data", "updates/s", "waits for data", "MiB read from disk", "MiB held", "MiB mapped"), trained),
+            "*Held* is resident memory without mapped file pages, which the system takes back when it needs them. "
+            f"Batches of {found['batch_size']}. `{found['command']}`. {_machine(found['machine'])}.",
+        ]
+    )
+
+
+def _times(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
 
 
 def _charts(name: str, text: str) -> str:
@@ -411,6 +451,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "benchmarks": benchmarks,
     "commands": commands,
     "corruption": corruption,
+    "data": data,
     "dataset-cards": dataset_cards,
     "growth": growth,
     "identity": identity,

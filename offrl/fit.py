@@ -224,28 +224,40 @@ def _plan(start: int, stop: int, periods: Sequence[int], most: int) -> Iterator[
 def _prefetched(
     replay: ReplaySource, plan: Iterator[range], batch_size: int, device: torch.device
 ) -> Iterator[Iterator[tuple[Batch, int]]]:
-    """The batch of each group of updates, gathered by a thread while the learner works, and how many they are."""
+    """The batch of each group of updates, and how many they are.
+
+    For a GPU a thread gathers them ahead. Where the learner itself has all cores busy, that would stop it for longer
+    than the copy takes: there the thread only sees to it that what is on disk is in memory by then.
+    """
     gather = getattr(replay, "locate", replay.gather)
 
-    def load(steps: range) -> tuple[Batch, int]:
+    def load(steps: range) -> Batch:
         batch = gather(np.concatenate([replay.indices(step, batch_size) for step in steps]))
         # What is on the device already needs no pinning.
-        return batch.pin_memory() if device.type == "cuda" and not batch.action.is_cuda else batch, len(steps)
+        return batch.pin_memory() if device.type == "cuda" and not batch.action.is_cuda else batch
 
+    def read(steps: range) -> None:
+        for step in steps:
+            replay.prefetch(replay.indices(step, batch_size))  # type: ignore[attr-defined]
+
+    ahead = read if device.type == "cpu" and hasattr(replay, "prefetch") else load
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="offrl-gather") as pool:
-        pending: deque[Future[tuple[Batch, int]]] = deque()
+        pending: deque[tuple[range, Future[Batch | None]]] = deque()
 
         def batches() -> Iterator[tuple[Batch, int]]:
             while True:
-                pending.extend(pool.submit(load, steps) for steps in islice(plan, _BATCHES_AHEAD + 1 - len(pending)))
+                for steps in islice(plan, _BATCHES_AHEAD + 1 - len(pending)):
+                    pending.append((steps, pool.submit(ahead, steps)))
                 if not pending:
                     return
-                yield pending.popleft().result()
+                steps, future = pending.popleft()
+                batch = future.result()
+                yield (load(steps) if batch is None else batch), len(steps)
 
         try:
             yield batches()
         finally:
-            for future in pending:
+            for _, future in pending:
                 future.cancel()
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import inspect
 import math
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import Algorithm
+from offrl.allocator import keep_freed_memory
 from offrl.augment import Augmentation
 from offrl.batch import Batch
 from offrl.cuda_graph import UpdateGraph
@@ -27,7 +26,6 @@ from offrl.spec import TaskSpec
 _UNSUITABLE_OPTIMIZERS = {"LBFGS": "it needs the loss as a function", "SparseAdam": "it needs sparse gradients"}
 # Older versions cache a weight's bf16 copy under no_grad, and a later forward then loses the gradient (pytorch#112583).
 _AUTOCAST_CACHE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
@@ -152,7 +150,7 @@ class Learner:
         self.precision: Precision = config.precision
         self.compile: Compile = config.compile
         if self.device.type == "cpu":
-            _keep_freed_memory()
+            keep_freed_memory()
         self.algorithm = algorithm
         algorithm.to(self.device)
         # channels_last is how convolutions run fastest; it changes strides and no value.
@@ -486,15 +484,3 @@ def _lerp(pairs: list[tuple[Tensor, Tensor]], weight: float | Tensor) -> None:
         steps = torch._foreach_sub(sources, destinations)
         torch._foreach_mul_(steps, weight)
         torch._foreach_add_(destinations, steps)
-
-
-def _keep_freed_memory() -> None:
-    """Lets glibc keep the large blocks that are freed, for the whole process; elsewhere it does nothing.
-
-    Every update allocates the same tensors again. By default each large one is a fresh mapping, whose pages the
-    kernel has to clear: a quarter of an update with NatureEncoder, half of one with CompactEncoder.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the largest that glibc accepts
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--num-actions", type=int, default=25)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="its compile_graph: CUDA graphs; CUDA only")
+    parser.add_argument("--batches", action="store_true", help="only draw them, update nothing")
     options = parser.parse_args()
     buffer = ReplayBuffer(
         InfiniteBuffer(),
@@ -70,6 +71,9 @@ def main() -> None:
 
     def run(updates: int) -> None:
         for _ in range(updates):
+            if options.batches:
+                buffer.sample_transition_batch(options.batch_size)
+                continue
             algorithm.update(buffer.sample_transition_batch(options.batch_size))  # reads the losses: it waits by itself
 
     groups = algorithm.impl.q_function_optim.param_groups

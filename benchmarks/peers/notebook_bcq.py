@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--num-actions", type=int, default=25)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--transitions", type=int, default=10_000, help="written as npz files, 0.3 MB each in memory")
+    parser.add_argument("--batches", action="store_true", help="only draw them, update nothing")
     options = parser.parse_args()
     files = options.folder / f"notebook-{options.transitions}"
     if not (files / "complete").exists():
@@ -92,7 +93,9 @@ def main() -> None:
 
     def run(updates: int) -> None:
         for _ in range(updates):
-            agent.update(*next(batches))
+            batch = next(batches)
+            if not options.batches:
+                agent.update(*batch)
 
     about = {
         "parameters": sum(parameter.numel() for parameter in agent.network.parameters()),

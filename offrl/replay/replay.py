@@ -182,6 +182,14 @@ class Replay:
             frames=self._frames,
         )
 
+    def prefetch(self, indices: ArrayLike) -> None:
+        """Reads from disk what `gather` will ask for, where it is not in memory."""
+        if self.store.tier == "mmap" and self._frames is None:
+            chosen = np.asarray(indices, np.int64)
+            rows = chosen if self._subset is None else self._subset[chosen]
+            last_rows = np.minimum(rows + (self.n_step - 1), self.store.segment_end[rows])
+            self.store.touch(rows, last_rows)
+
     def to(self, device: torch.device) -> Replay:
         """The same replay for training on `device`, with its frames there if the tier says so.
 

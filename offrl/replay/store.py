@@ -201,6 +201,26 @@ class FrameStore:
         np.take(self.frames, windows, axis=0, out=out, mode="clip")
         return out.reshape(len(last), *self.spec.observation_shape)
 
+    def touch(self, rows: NDArray[np.int64], last_rows: NDArray[np.int64]) -> None:
+        """Looks at a byte of each memory page of some stacks: the system then reads from disk what is not in memory.
+
+        Args:
+            rows: [B], the transitions whose observations are meant.
+            last_rows: [B], those whose next observations are.
+        """
+        stack = self.spec.stack
+        windows = [
+            stack_windows(self.last[rows], self.first[rows], stack),
+            stack_windows(self.next_last[last_rows], self.next_first[last_rows], stack),
+        ]
+        size = self.frames[:1].nbytes
+        pages = np.append(np.arange(0, size, _PAGE), size - 1)
+        content = self.frames.reshape(-1).view(np.uint8)
+        content.take((np.concatenate(windows).reshape(-1, 1) * size + pages).ravel(), mode="clip")
+
+
+_PAGE = 4096  # bytes; where pages are larger, some are touched twice
+
 
 def _load(path: Path, tier: Literal["ram", "mmap"]) -> NDArray[Any]:
     array: NDArray[Any] = np.load(path, mmap_mode="r" if tier == "mmap" else None, allow_pickle=False)

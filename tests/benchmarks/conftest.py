@@ -20,7 +20,7 @@ def store(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT))
         sys.modules.pop("benchmarks", None)
-        from benchmarks.data import noise_store
+        from benchmarks.stores import noise_store
 
         return noise_store(tmp_path_factory.mktemp("stores"), 1000)
 

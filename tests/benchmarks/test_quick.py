@@ -42,15 +42,16 @@ def test_without_a_record_it_says_how_to_make_one(quick, monkeypatch):
     assert result.output.strip() == "nothing is on record: python -m benchmarks quick --record"
 
 
-def test_what_is_the_processors_affair_is_compared_on_the_same_processor_only(quick):
-    record = {"machine": {"processor": "Zen"}, "ratios": {quick.HERE_ONLY: ratio(3.0), "gather": ratio(5.0)}}
-    assert quick.comparable(record, "Zen").keys() == {quick.HERE_ONLY, "gather"}
-    assert quick.comparable(record, "Other").keys() == {"gather"}
+def test_a_processor_is_compared_with_its_own_record_or_with_the_lowest(quick):
+    record = {"Zen": {"gather": ratio(3.0), "CarRacing": ratio(4.0)}, "Xeon": {"gather": ratio(5.0)}}
+    assert quick.comparable(record, "Xeon") == record["Xeon"]
+    assert quick.comparable(record, "Other") == {"gather": ratio(3.0), "CarRacing": ratio(4.0)}
 
 
 def test_the_record_is_drawn(quick, monkeypatch, hooks):
     run(quick, monkeypatch, 5.0, arguments=["--record"])
-    assert json.loads(quick.RECORD.read_text())["ratios"] == {"gather": ratio(5.0)}
+    (ratios,) = json.loads(quick.RECORD.read_text())["processors"].values()
+    assert ratios == {"gather": ratio(5.0)}
     assert "| gather | 5.00 | 4.00 to 6.00 |" in hooks.quick()
 
 

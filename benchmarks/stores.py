@@ -1,0 +1,58 @@
+"""Data to measure with: real CarRacing, and noise of any size."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from offrl.envs import car_racing
+from offrl.recipes import RECIPES
+from offrl.replay.ingest import ingest
+from offrl.replay.layouts import ShardRows
+from offrl.replay.store import IngestReport
+from offrl.replay.writer import StoreWriter
+
+ROOT = Path(__file__).parent.parent
+EPISODE_STEPS = 1000
+
+
+def car_racing_store(directory: Path, transitions: int) -> Path:
+    """A store of carracing/mixed, which is collected where it is missing."""
+    shards = directory / f"carracing-mixed-{transitions}"
+    if not (shards / "manifest.json").is_file():
+        RECIPES["carracing/mixed"].collect(shards, transitions=transitions)
+    return ingest(shards, tier="mmap").path
+
+
+def noise_store(directory: Path, transitions: int) -> Path:
+    """A store of episodes of 1000 steps whose 96 x 96 frames are noise, so that nothing can compress or repeat them."""
+    path = directory / f"noise-{transitions}"
+    if (path / "store.json").is_file():
+        return path
+    shutil.rmtree(path, ignore_errors=True)
+    rng = np.random.default_rng(0)
+    steps = np.arange(EPISODE_STEPS)
+    with StoreWriter(path) as writer:
+        for _ in tqdm(range(transitions // EPISODE_STEPS), "noise", unit="episode", leave=False):
+            frames = rng.integers(2**64, size=((EPISODE_STEPS + 1) * 96 * 96 // 8), dtype=np.uint64)
+            is_end = steps == EPISODE_STEPS - 1
+            rows = ShardRows(
+                observations=frames.view(np.uint8).reshape(-1, 96, 96),
+                actions=rng.integers(25, size=EPISODE_STEPS),
+                rewards=rng.normal(size=EPISODE_STEPS).astype(np.float32),
+                terminated=is_end,
+                truncated=np.zeros_like(is_end),
+                last=steps,
+                first=np.zeros_like(steps),
+                next_last=steps + 1,
+                next_first=np.zeros_like(steps),
+                segment_end=np.full_like(steps, EPISODE_STEPS - 1),
+                observation_shape=(4, 96, 96),
+            )
+            writer.append(rows, 25)
+        counts = (writer.num_transitions, writer.num_segments, writer.num_frames)
+        writer.finish(car_racing.spec(), IngestReport("frames", 1, *counts), fingerprint="noise")
+    return path
