@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import click
 
 from benchmarks.cartpole import cartpole
@@ -20,9 +23,18 @@ from benchmarks.speed import collection, environment, evaluation
 from benchmarks.train import train
 
 
-@click.group(help="Makes the figures under benchmarks/results/.")
-def main() -> None:
-    """Groups the benchmarks."""
+@click.group(invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Makes the figures under benchmarks/results/; without a command all of them, which takes many hours."""
+    if context.invoked_subcommand is None:
+        for name in main.commands:
+            options = _OPTIONS.get(name, [])
+            print(f"\n== {' '.join([name, *options])}", flush=True)
+            subprocess.run([sys.executable, "-m", "benchmarks", name, *options], check=True)
+
+
+_OPTIONS = {"train": ["--peers"], "quick": ["--record"]}
 
 
 for command in (

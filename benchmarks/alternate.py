@@ -26,6 +26,7 @@ class Way:
     Args:
         command: starts it.
         log: where its stderr goes.
+        threads: of its computing; None takes the machine's cores.
 
     Attributes:
         about: what it said of itself: the number of parameters, versions.
@@ -34,9 +35,9 @@ class Way:
         WayError: it ended before it was ready.
     """
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, threads: int | None = None) -> None:
         self._log = log
-        threads = str(num_cores())
+        given = str(num_cores() if threads is None else threads)
         with log.open("w", encoding="utf-8") as errors:
             self._process = subprocess.Popen(
                 command,
@@ -44,12 +45,12 @@ class Way:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+                env={**os.environ, "OMP_NUM_THREADS": given, "MKL_NUM_THREADS": given},
                 cwd=ROOT,
                 process_group=0,  # so that loader workers are stopped too; if we die, the system wakes and ends it
             )
         self.about = self._answer()
-        self._signal(signal.SIGSTOP)
+        self._stop()
 
     def run(self, updates: int) -> dict[str, Any]:
         """Runs a slice: its `seconds`, and what else the process answers.
@@ -63,7 +64,7 @@ class Way:
             self._process.stdin.write(f"run {updates}\n")
             self._process.stdin.flush()
         answer = self._answer()
-        self._signal(signal.SIGSTOP)
+        self._stop()
         return answer
 
     def close(self) -> None:
@@ -80,6 +81,10 @@ class Way:
         self.close()
         lines = self._log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"]
         raise WayError(f"{lines[-1]} ({self._log})")
+
+    def _stop(self) -> None:
+        self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):  # it has ended; the next answer says so

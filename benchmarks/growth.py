@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from benchmarks import charts
-from benchmarks.stores import noise_store
-from benchmarks.train import ROOT, measure, our_command
+from benchmarks.stores import ROOT, noise_store
+from benchmarks.train import LONG, measure, our_command
 from offrl.files import write_json
 from offrl.runs import describe_machine
 from offrl.workers import num_cores
@@ -48,13 +48,14 @@ def draw(axes: dict[str, tuple[str, dict[str, dict[str, float]]]], path: Path) -
 @click.option("--sizes", default="10000,100000,1000000", show_default=True, help="Transitions; 9.2 kB each on disk.")
 @click.option("--updates", default=50, show_default=True, help="Of one slice.")
 @click.option("--rounds", default=5, show_default=True)
+@click.option("--run-length", default=LONG, show_default=True, help="Updates of ours; few are not worth compiling.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--directory", default=ROOT / "data", type=click.Path(path_type=Path), help="Where the stores are made.")
-def growth(sizes: str, updates: int, rounds: int, device: str, directory: Path) -> None:
+def growth(sizes: str, updates: int, rounds: int, run_length: int, device: str, directory: Path) -> None:
     """Time and memory of an update against the data's size, the batch's size and the number of actions."""
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    common = {"updates": updates, "device": device}
+    common = {"updates": updates, "run_length": run_length, "device": device}
     commands: dict[str, dict[str, list[str]]] = {
         "transitions": {
             size: our_command("offrl", store=noise_store(directory, int(size)), **common) for size in sizes.split(",")
@@ -76,7 +77,8 @@ def growth(sizes: str, updates: int, rounds: int, device: str, directory: Path) 
         },
         RESULTS / "growth.png",
     )
-    changed = f" --device {device}" if device != "cpu" else ""
+    changed = f" --run-length {run_length}" if run_length != LONG else ""
+    changed += f" --device {device}" if device != "cpu" else ""
     write_json(
         RESULTS / "results.json",
         {

@@ -98,10 +98,11 @@ def seconds_of_parts(row: str, store: Path, batch_size: int, updates: int, devic
     encoder, precision = ROWS[row]
     replay = Replay(FrameStore.open(store, "mmap"), n_step=10, discount=0.97, tier="mmap")
     algorithm = offrl.DiscreteBCQ(replay.spec, encoder=encoder)
-    learner = Learner(algorithm, offrl.LearnerConfig(precision=precision), total_updates=updates, device=device)
-    clock = Clock(learner.device)
+    config = offrl.LearnerConfig(precision=precision, compile="off", updates_per_graph=0)
+    clock = Clock(torch.device(device))
     found = []
     with clocked(clock, algorithm):
+        learner = Learner(algorithm, config, total_updates=updates, device=device)  # takes the loss as it is now
         for step in range(updates):
             clock.seconds = {}
             start = clock.now()

@@ -20,16 +20,19 @@ from offrl.runs import describe_machine
 from offrl.workers import num_cores
 
 RESULTS = ROOT / "benchmarks" / "results" / "train"
+LONG = 10**9  # a run that ends when it is told to
 OURS = {
     "offrl": "offrl",
     "offrl, one batch again and again": "ceiling",
     "offrl, CompactEncoder": "compact",
     "plain PyTorch": "plain",
 }
+ON_CUDA = {"offrl, eager": "eager"}
 NOTES = {
     "offrl": "`offrl.fit`, frames memory-mapped, 10-step returns",
     "offrl, one batch again and again": "the Learner without a data path: the ceiling",
     "offrl, CompactEncoder": "`offrl.fit` with the smaller network",
+    "offrl, eager": "`offrl.fit`, neither compiled nor as CUDA graphs",
     "plain PyTorch": "`benchmarks/baseline.py`: eager, float32, our batches",
     "d3rlpy": "data in memory, frames stacked by its own picker; its shared 512 units, 1-step returns",
     "d3rlpy, compile_graph": "the same with its CUDA graphs",
@@ -61,14 +64,30 @@ def peer_commands(store: Path, batch_size: int, device: str) -> dict[str, list[s
     return commands
 
 
-def measure(commands: dict[str, list[str]], updates: int, rounds: int, logs: Path) -> dict[str, dict[str, Any]]:
-    """For each way its rates and their ratios to the first way's; one that cannot start is left out with a word."""
+def measure(
+    commands: dict[str, list[str]],
+    updates: int,
+    rounds: int,
+    logs: Path,
+    threads: int | None = None,
+    clock: str = "seconds",
+) -> dict[str, dict[str, Any]]:
+    """For each way its rates and their ratios to the first way's; a peer that cannot start is left out with a word.
+
+    Args:
+        commands: what starts each way.
+        updates: of a slice.
+        rounds: slices of each way.
+        logs: where the processes' stderr goes.
+        threads: of each process; None takes the machine's cores.
+        clock: "seconds" on the wall or "cpu_seconds" of the process.
+    """
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         ways: dict[str, Way] = {}
         for name, command in commands.items():
             try:
-                ways[name] = Way(command, logs / f"{name.replace(' ', '-').replace(',', '')}.log")
+                ways[name] = Way(command, logs / f"{name.replace(' ', '-').replace(',', '')}.log", threads)
             except WayError as error:
                 if not name.startswith(tuple(PEERS)):
                     raise
@@ -77,7 +96,7 @@ def measure(commands: dict[str, list[str]], updates: int, rounds: int, logs: Pat
             stack.callback(ways[name].close)
         answers = alternate(ways, updates, rounds)
         about = {name: way.about for name, way in ways.items()}
-    rates = {name: [updates / answer["seconds"] for answer in found] for name, found in answers.items()}
+    rates = {name: [updates / answer[clock] for answer in found] for name, found in answers.items()}
     first = next(iter(rates))
     return {
         name: {
@@ -86,7 +105,7 @@ def measure(commands: dict[str, list[str]], updates: int, rounds: int, logs: Pat
             "ratio": spread(np.divide(rates[first], rates[name])),
             "notes": NOTES.get(name, ""),
             **about[name],
-            **{key: value for key, value in answers[name][-1].items() if key != "seconds"},
+            **{key: value for key, value in answers[name][-1].items() if not key.endswith("seconds")},
         }
         for name in rates
     }
@@ -116,25 +135,44 @@ def show(ways: dict[str, dict[str, Any]]) -> None:
 @click.option("--rounds", default=7, show_default=True, help="Slices of each way; one more is for warming up.")
 @click.option("--batch-size", default=128, show_default=True)
 @click.option("--transitions", default=20_000, show_default=True, help="Of carracing/mixed, collected once.")
+@click.option("--run-length", default=LONG, show_default=True, help="Updates of ours; few are not worth compiling.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--directory", default=ROOT / "data", type=click.Path(path_type=Path), help="Where the data is made.")
 def train(
-    peers: bool, updates: int, rounds: int, batch_size: int, transitions: int, device: str, directory: Path
+    peers: bool,
+    updates: int,
+    rounds: int,
+    batch_size: int,
+    transitions: int,
+    run_length: int,
+    device: str,
+    directory: Path,
 ) -> None:
     """Updates/s end to end, in turns with a plain loop, our own ceiling and, with --peers, other libraries."""
     store = car_racing_store(directory.resolve(), transitions)
-    common = {"store": store, "batch_size": batch_size, "updates": updates, "device": device}
-    commands = {name: our_command(way, **common) for name, way in OURS.items()}
+    common = {
+        "store": store,
+        "batch_size": batch_size,
+        "updates": updates,
+        "run_length": run_length,
+        "device": device,
+    }
+    ours = OURS if device == "cpu" else {**OURS, **ON_CUDA}
+    commands = {name: our_command(way, **common) for name, way in ours.items()}
     if peers:
         commands |= peer_commands(store, batch_size, device)
     found = measure(commands, updates, rounds, directory / "peers")
     show(found)
     name = "results" if device == "cpu" else device.partition(":")[0]
     rates = {way: row["updates_per_second"] for way, row in found.items()}
-    ours = [way for way in rates if way.startswith("offrl")]
-    charts.bars(rates, "updates a second", RESULTS / f"{name}.png", ours)
+    charts.bars(rates, "updates a second", RESULTS / f"{name}.png", [way for way in rates if way.startswith("offrl")])
     given = f"{' --peers' if peers else ''} --updates {updates} --rounds {rounds}"
-    changed = {"--batch-size": (batch_size, 128), "--transitions": (transitions, 20_000), "--device": (device, "cpu")}
+    changed = {
+        "--batch-size": (batch_size, 128),
+        "--transitions": (transitions, 20_000),
+        "--run-length": (run_length, LONG),
+        "--device": (device, "cpu"),
+    }
     given += "".join(f" {option} {value}" for option, (value, default) in changed.items() if value != default)
     write_json(
         RESULTS / f"{name}.json",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +15,13 @@ import torch
 import offrl
 from benchmarks.baseline import PlainBCQ
 from benchmarks.batches import memory_kib
-from benchmarks.peers.protocol import Channel, serve
+from benchmarks.peers.protocol import Channel, Watch, serve
 from offrl.batch import Batch
 from offrl.encoders import EncoderFactory
 from offrl.learner import Learner, Precision
 from offrl.replay.replay import Replay
 from offrl.replay.store import FrameStore
 from offrl.spec import TaskSpec
-
-ENDLESS = 10**9  # updates of a run that ends when it is told to
 
 
 @dataclass(frozen=True)
@@ -58,39 +56,40 @@ class Options:
 class Gate:
     """A logger that holds `offrl.fit` between two slices, which are as long as its log period."""
 
-    def __init__(self, channel: Channel, updates: int) -> None:
+    def __init__(self, channel: Channel, updates: int, device: str) -> None:
         self._channel = channel
         self._updates = updates
+        self._device = device
 
     def open(self) -> None:
         """Waits for the next slice to be asked for."""
         asked = self._channel.next_slice()
         assert asked == self._updates, "fit logs every --updates"
-        self._start = time.perf_counter()
+        self._watch = Watch()
 
     def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         """Answers with the slice's seconds and the share of them that fit waited for data."""
-        seconds = time.perf_counter() - self._start
+        taken = self._watch.read()
         waited = timings["data_wait"] * self._updates / timings["updates_per_second"]  # its clock ran while we held it
-        self._channel.say({"seconds": seconds, "data_wait": waited / seconds, **memory("cpu")})
+        self._channel.say({**taken, "data_wait": waited / taken["seconds"], **memory(self._device)})
         self.open()
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def end_to_end(channel: Channel, options: Options, encoder: EncoderFactory) -> None:
-    """`offrl.fit` on data from disk, as users run it."""
+def end_to_end(channel: Channel, options: Options, encoder: EncoderFactory, **learner: Any) -> None:
+    """`offrl.fit` on data from disk, as users run it; `learner` are further settings of the Learner."""
     replay = options.replay()
     algorithm = offrl.DiscreteBCQ(replay.spec, encoder=encoder)
-    gate = Gate(channel, options.updates)
+    gate = Gate(channel, options.updates, options.device)
     channel.say({"parameters": num_parameters(algorithm)})
     gate.open()
     offrl.fit(
         algorithm,
         replay,
         offrl.FitConfig(updates=options.run_length, batch_size=options.batch_size, log_period=options.updates),
-        learner=offrl.LearnerConfig(precision=options.precision),
+        learner=offrl.LearnerConfig(precision=options.precision, **learner),
         loggers=[gate],
         device=options.device,
     )
@@ -102,13 +101,14 @@ def ceiling(channel: Channel, options: Options) -> None:
     config = offrl.LearnerConfig(precision=options.precision)
     algorithm = offrl.DiscreteBCQ(spec, encoder=offrl.NatureEncoder)
     learner = Learner(algorithm, config, total_updates=options.run_length, device=options.device)
-    batch = synthetic_batch(spec, options.batch_size).to(learner.device)
+    together = math.gcd(options.updates, max(learner.updates_per_graph, 1))  # as `offrl.fit` groups them
+    batch = synthetic_batch(spec, options.batch_size * together).to(learner.device)
 
     def run(count: int) -> dict[str, Any]:
-        for _ in range(count):
-            learner.update(batch)
+        for _ in range(0, count, together):
+            learner.update(batch, together)
         learner.read_metrics()
-        return {"precision": learner.precision, **memory(options.device)}
+        return {"precision": learner.precision, "compile": learner.compile, **memory(options.device)}
 
     serve(channel, {"parameters": num_parameters(algorithm)}, run)
 
@@ -156,6 +156,7 @@ def memory(device: str) -> dict[str, float]:
 
 WAYS: dict[str, Callable[[Channel, Options], None]] = {
     "offrl": partial(end_to_end, encoder=offrl.NatureEncoder),
+    "eager": partial(end_to_end, encoder=offrl.NatureEncoder, compile="off", updates_per_graph=0),
     "ceiling": ceiling,
     "compact": partial(end_to_end, encoder=offrl.CompactEncoder),
     "plain": plain,
@@ -167,7 +168,7 @@ WAYS: dict[str, Callable[[Channel, Options], None]] = {
 @click.option("--store", type=click.Path(path_type=Path))
 @click.option("--batch-size", default=128)
 @click.option("--updates", default=60)
-@click.option("--run-length", default=ENDLESS)
+@click.option("--run-length", default=10**9)
 @click.option("--actions", default=25)
 @click.option("--precision", default="auto")
 @click.option("--device", default="cpu")

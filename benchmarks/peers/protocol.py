@@ -29,6 +29,17 @@ class Channel:
         return int(words[1])
 
 
+class Watch:
+    """Seconds since it was made, on the wall and of this process's processors."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """Both, as an answer holds them."""
+        return {"seconds": time.perf_counter() - self._wall, "cpu_seconds": time.process_time() - self._cpu}
+
+
 def serve(channel: Channel, about: dict[str, Any], run: Callable[[int], dict[str, Any] | None]) -> None:
     """Says `about`, then runs a slice of N updates for each `run N` and answers with its seconds and what it returned.
 
@@ -37,6 +48,6 @@ def serve(channel: Channel, about: dict[str, Any], run: Callable[[int], dict[str
     channel.say(about)
     while True:
         updates = channel.next_slice()
-        start = time.perf_counter()
+        watch = Watch()
         found = run(updates)
-        channel.say({"seconds": time.perf_counter() - start, **(found or {})})
+        channel.say({**watch.read(), **(found or {})})

@@ -17,10 +17,21 @@ def test_the_command_writes_what_the_page_shows(store, hooks, tmp_path, monkeypa
     monkeypatch.setattr(train, "RESULTS", tmp_path / "train")
     monkeypatch.setattr(train, "OURS", {"offrl": "offrl", "plain PyTorch": "plain"})
     monkeypatch.setattr(train, "car_racing_store", lambda directory, transitions: store)
-    arguments = ["--updates", "2", "--rounds", "2", "--batch-size", "4", "--directory", str(tmp_path)]
+    arguments = [
+        "--updates",
+        "2",
+        "--rounds",
+        "2",
+        "--batch-size",
+        "4",
+        "--run-length",
+        "500",
+        "--directory",
+        str(tmp_path),
+    ]
     assert CliRunner().invoke(train.train, arguments, catch_exceptions=False).exit_code == 0
     found = json.loads((tmp_path / "train" / "results.json").read_text())
-    assert found["command"] == "python -m benchmarks train --updates 2 --rounds 2 --batch-size 4"
+    assert found["command"] == "python -m benchmarks train --updates 2 --rounds 2 --batch-size 4 --run-length 500"
     ours, plain = found["ways"]["offrl"], found["ways"]["plain PyTorch"]
     assert ours["parameters"] == plain["parameters"] == 4_298_962  # 25 actions
     assert ours["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
