@@ -79,7 +79,7 @@ def evaluate(
     where a setting is chosen. A class of your own that the run was trained with is named again, with --algorithm or
     --encoder: none is loaded because a file says so.
     """
-    from offrl.files import write_json
+    from offrl.files import require_writable, write_json
     from offrl.seeds import SCORE_SEEDS, TUNING_SEEDS
 
     thresholds = [] if threshold is None else _parse_thresholds(threshold)
@@ -91,6 +91,8 @@ def evaluate(
     elif grader:
         rule = {"--env": environment, "--hud": hud, "--threshold": threshold, "--epsilon": epsilon, "--device": device}
         refuse_beside("--grader", rule, where="evaluate", expected="the grader's own rule")
+    if out is not None:
+        require_writable(out)
     if seed_start is None:
         seed_start = (TUNING_SEEDS if len(thresholds) > 1 else SCORE_SEEDS).start
     seeds = range(seed_start, seed_start + (episodes or (_GRADER_EPISODES if grader else _EPISODES)))

@@ -1,6 +1,7 @@
 """`offrl evaluate` with thresholds, drivers and the grader's rule."""
 
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -172,3 +173,10 @@ def test_the_graders_rule_is_played_on_the_seeds_for_scores(tmp_path, monkeypatc
     assert (found["threshold"], found["epsilon"], found["mean_length"]) == (0.3, 0.001, 2)
     assert found["environment"] == {"id": "CarRacing-v3", "rule": "grader"}
     assert Path(found["policy"]) == path
+
+
+def test_a_result_that_cannot_be_kept_is_refused_before_anything_is_played(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys.modules["offrl.evaluate"], "evaluate_behaviour", None)
+    out = tmp_path / "file" / "x.json"
+    refused("evaluate", "driver:random", *CART_POLE, "--out", out, says=[f"{tmp_path / 'file'}"])
