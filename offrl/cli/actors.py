@@ -107,7 +107,8 @@ def load_actor(
         pictures: whether the environment is asked for pictures of itself.
 
     Raises:
-        ConfigError: no environment is known, a setting outside what is allowed, or one that a file has no use for.
+        ConfigError: a driver, no environment is known, a setting outside what is allowed, or one that a file has no use
+            for.
         RunError, ExportError: no policy there, or a damaged one.
         SpecMismatchError: the environment is not the task that the policy was trained for.
     """
@@ -115,6 +116,8 @@ def load_actor(
     from offrl.onnx_policy import OnnxPolicy
     from offrl.policy import TorchPolicy
 
+    if str(path).startswith(DRIVER):
+        raise ConfigError("a driver", where=path, expected="a trained policy", mend="offrl evaluate plays drivers")
     policy: OnnxPolicy | TorchPolicy
     if is_file(path):
         require_no_network(path, algorithm, encoder, device)

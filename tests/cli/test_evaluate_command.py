@@ -180,3 +180,7 @@ def test_a_result_that_cannot_be_kept_is_refused_before_anything_is_played(tmp_p
     monkeypatch.setattr(sys.modules["offrl.evaluate"], "evaluate_behaviour", None)
     out = tmp_path / "file" / "x.json"
     refused("evaluate", "driver:random", *CART_POLE, "--out", out, says=[f"{tmp_path / 'file'}"])
+
+
+def test_only_evaluate_plays_drivers(tmp_path):
+    refused("record", "driver:expert", tmp_path / "x.mp4", says=["driver:expert: a driver; expected a trained policy"])
