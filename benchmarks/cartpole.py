@@ -12,7 +12,7 @@ import click
 import offrl
 from offrl import envs
 from offrl.collect import collect
-from offrl.envs.drivers import CartPoleMixture
+from offrl.envs.cart_pole import CartPoleMixture
 from offrl.evaluate import SCORE_SEEDS
 from offrl.files import write_json
 from offrl.replay.inspect import inspect_dataset

@@ -21,8 +21,11 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 from offrl.envs.car_racing import ACTION_TABLE
 from offrl.envs.drivers import TrackDriver
 from offrl.envs.fast_car_racing import FastCarRacing
+from offrl.versions import installed_versions
 
 NextAction = Callable[[], Any]
+DRAWN_WITH = ("box2d", "pygame-ce", "pygame", "numpy")
+"""What the frames depend on beside Gymnasium."""
 
 
 def driven(env: CarRacing, seed: int) -> NextAction:
@@ -75,7 +78,8 @@ def main(tracks: int, steps: int) -> None:
             },
         }
         print(f"{name}: {count} tracks, {len(found[name]['different'])} of them with a difference", file=sys.stderr)
-    print(json.dumps({"gymnasium": gymnasium.__version__, "steps": steps, "ways": found}))
+    packages = installed_versions(DRAWN_WITH)
+    print(json.dumps({"gymnasium": gymnasium.__version__, "packages": packages, "steps": steps, "ways": found}))
     sys.exit(any(way["different"] for way in found.values()))
 
 

@@ -331,12 +331,18 @@ def identity() -> str:
     if found is None:
         return _missing("identity")
     rows = [
-        (f"{result['gymnasium']}", name, str(way["tracks"]), str(result["steps"]), str(len(way["different"])))
+        (_drawn_with(result), name, str(way["tracks"]), str(result["steps"]), str(len(way["different"])))
         for result in found["versions"]
         for name, way in result["ways"].items()
     ]
     head = ("Gymnasium", "actions", "tracks", "steps on each", "tracks with any difference")
     return f"{_table(head, rows)}\n\n`{found['command']}`. {_machine(found['machine'])}."
+
+
+def _drawn_with(result: Mapping[str, Any]) -> str:
+    """The version of Gymnasium, and of what it draws with where the result says so."""
+    packages = ", ".join(f"{name} {version}" for name, version in result.get("packages", {}).items())
+    return f"{result['gymnasium']} ({packages})" if packages else str(result["gymnasium"])
 
 
 def dataset_cards() -> str:

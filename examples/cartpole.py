@@ -11,7 +11,7 @@ from pathlib import Path
 import offrl
 from offrl import envs
 from offrl.collect import collect
-from offrl.envs.drivers import CartPoleMixture
+from offrl.envs.cart_pole import CartPoleMixture
 from offrl.evaluate import SCORE_SEEDS, Evaluation
 from offrl.export import verify_onnx
 from offrl.replay.inspect import inspect_dataset, sample_stacks

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from offrl import envs
-from offrl.envs.drivers import Behaviour
+from offrl.envs.behaviours import Behaviour
 from offrl.errors import ConfigError, DatasetError
 from offrl.play import plan_dataset, play_episode, progress_bar
 from offrl.recorder import Recorder

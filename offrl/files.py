@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,17 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Writes a JSON file in one step."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def require_writable(path: Path) -> None:
+    """Checks that a file can be written there, before the work whose result it is to hold.
+
+    Raises:
+        OSError: it cannot.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def cache_home() -> Path:

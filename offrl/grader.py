@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm
-from offrl.envs import Env, car_racing
-from offrl.envs.wrappers import ExactGrayStack, RandomActions
+from offrl.envs import car_racing
 from offrl.errors import ExportError
-from offrl.evaluate import Evaluation, evaluate
+from offrl.evaluate import evaluate
 from offrl.export import export_onnx
 from offrl.losses import masked_argmax
 from offrl.onnx_policy import OnnxFile
+from offrl.scores import Evaluation
 from offrl.seeds import SCORE_SEEDS
 from offrl.spec import TaskSpec
 
@@ -65,6 +66,8 @@ def grade(
             player = GraderPolicy(export_onnx(policy, Path(directory) / f"{policy.name}.onnx", contract="float"))
     else:
         player = GraderPolicy(policy)
+    # Of a module without torch: what plays imports the environment, and nothing else.
+    make_env = partial(car_racing.make_exact, EPSILON)
     return evaluate(player, make_env, seeds, num_envs=_NUM_ENVS, workers=workers, progress=progress)
 
 
@@ -109,13 +112,3 @@ def grader_actions(q: Tensor, logits: Tensor) -> Tensor:
     """The best q among the actions whose probability is over 0.3 of the largest. [N, A], [N, A] -> int64 [N]."""
     probability = logits.softmax(dim=1)
     return masked_argmax(q, probability / probability.max(dim=1, keepdim=True).values > THRESHOLD)
-
-
-def make_env() -> Env:
-    """CarRacing as the grader plays it.
-
-    Raises:
-        MissingDependencyError: Box2D or pygame is not installed.
-    """
-    # The stop rule of `car_racing.make` changes no score: it fires with the -100 that ends an episode anyway.
-    return RandomActions(ExactGrayStack(car_racing.make()), EPSILON)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl import envs
-from offrl.envs.drivers import EpsilonGreedy
+from offrl.envs.behaviours import EpsilonGreedy
 from offrl.errors import ConfigError, DatasetError
 from offrl.play import PACKAGES, plan_dataset, play_episode, progress_bar
 from offrl.replay.recording import Recording
@@ -35,8 +35,8 @@ class OnlineConfig:
         first_epsilon: how likely each action is a random one, in the first episode; in [0, 1].
         last_epsilon: the same once exploration is over; in [0, 1].
         exploration: share of the transitions over which epsilon falls linearly from the first to the last, in (0, 1].
-        first_update: transitions before the first update.
-        steps_per_update: transitions for each update from then on.
+        first_update: transitions that are played before learning begins.
+        steps_per_update: one update for so many transitions from then on; made after each episode, all that are due.
         batch_size: transitions in an update.
         n_step: see `offrl.replay.replay.Replay`, as for the next two.
         discount: per step.

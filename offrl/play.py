@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from offrl import envs
-from offrl.envs.drivers import Behaviour
+from offrl.envs.behaviours import Behaviour
 from offrl.errors import DatasetError, OfflineRLError
 from offrl.replay.recording import EpisodeLog
 from offrl.replay.shards import Episode, Manifest
@@ -17,8 +17,6 @@ from offrl.seeds import DATA_SEEDS
 from offrl.spec import TaskSpec
 from offrl.versions import installed_versions
 
-DATA_SEED_BASE = DATA_SEEDS.start
-"""Data is collected on environment seeds from here on, evaluation uses seeds below: no track is in both."""
 PACKAGES = ("offrl", "gymnasium", "numpy", "box2d", "pygame-ce", "pygame")
 """What the bytes of a dataset depend on."""
 
@@ -67,7 +65,7 @@ def play_episode(env: envs.Env, behaviour: Behaviour, spec: TaskSpec, seed: int,
 
 def _play(env: envs.Env, behaviour: Behaviour, spec: TaskSpec, seed: int, number: int) -> Episode:
     env_sequence, behaviour_sequence = np.random.SeedSequence([seed, number]).spawn(2)
-    env_seed = DATA_SEED_BASE + int(env_sequence.generate_state(1)[0]) % DATA_SEED_BASE
+    env_seed = DATA_SEEDS[int(env_sequence.generate_state(1)[0]) % len(DATA_SEEDS)]
     observation, _ = env.reset(seed=env_seed)
     behaviour.begin(env, np.random.default_rng(behaviour_sequence))
     log = EpisodeLog(observation, spec)

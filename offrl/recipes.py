@@ -11,17 +11,10 @@ from typing import Any
 
 from offrl import envs
 from offrl.collect import collect
+from offrl.envs.behaviours import Behaviour, EpsilonGreedy, RandomBehaviour
 from offrl.envs.car_racing import ENV_ID
-from offrl.envs.drivers import (
-    EXPERT,
-    Behaviour,
-    CarRacingMixture,
-    DriverSettings,
-    EpsilonGreedy,
-    RandomBehaviour,
-    TrackDriver,
-    VariedDrivers,
-)
+from offrl.envs.drivers import EXPERT, CarRacingMixture, DriverSettings, TrackDriver, VariedDrivers
+from offrl.errors import ConfigError
 from offrl.online import OnlineConfig, collect_online
 from offrl.replay.shards import Manifest
 
@@ -54,11 +47,12 @@ class Recipe:
             directory: where the shards and `manifest.json` go.
             transitions: how many steps at least.
             seed: of the whole dataset.
-            workers: processes; None takes one for each core. A double DQN plays in this one, on a GPU if there is one.
+            workers: processes; None takes one for each core. A double DQN plays in one, this one, on a GPU if there is
+                one.
             progress: show a progress bar, where stderr is a terminal.
 
         Raises:
-            ConfigError: a setting outside what is allowed.
+            ConfigError: a setting outside what is allowed, such as several workers for the double DQN.
             DatasetError: `directory` holds another dataset, or an episode failed.
         """
         make_env = partial(envs.make, self.environment, **self.options)
@@ -70,6 +64,13 @@ class Recipe:
         }
         if self.behaviour is not None:
             return collect(make_env, self.behaviour, directory, workers=workers, **common)
+        if workers not in (None, 1):
+            raise ConfigError(
+                f"{workers} workers",
+                where=self.name,
+                expected="1: a double DQN plays and learns in one process",
+                mend="leave it out",
+            )
         return _collect_replay(make_env, directory, seed, common)
 
 

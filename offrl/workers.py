@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, Protocol
 
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, OfflineRLError
 
 
 def num_cores() -> int:
@@ -45,3 +48,101 @@ def deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+class Served(Protocol):
+    """What lives in a worker of a `WorkerPool`."""
+
+    def close(self) -> None:
+        """Called as the worker ends."""
+        ...
+
+
+class WorkerPool:
+    """Processes that each make something of their own, keep it, and answer calls of its methods.
+
+    Args:
+        makers: one for each process; picklable.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], Served]]) -> None:
+        # Never fork: torch and pygame hold threads and locks that a forked child inherits broken.
+        context = multiprocessing.get_context("spawn")
+        self._connections: list[Connection] = []
+        self._processes = []
+        for make in makers:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, make), daemon=True)
+            with deaf_to_interrupts():
+                process.start()
+            theirs.close()
+            self._connections.append(ours)
+            self._processes.append(process)
+
+    def ask(self, worker: int, method: str, argument: Any) -> None:
+        """Has a worker call a method; each call has one answer.
+
+        Raises:
+            OfflineRLError: the worker is gone.
+        """
+        with _speaking_of_workers():
+            self._connections[worker].send((method, argument))
+
+    def answer(self, worker: int) -> Any:
+        """What the worker's method returned; waits for it.
+
+        Raises:
+            OfflineRLError: the method raised, or the worker is gone.
+        """
+        with _speaking_of_workers():
+            answer = self._connections[worker].recv()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def ready(self, workers: Collection[int]) -> list[int]:
+        """Those of the workers that have an answer; waits until one has."""
+        found = multiprocessing.connection.wait([self._connections[worker] for worker in workers])
+        return [worker for worker in workers if self._connections[worker] in found]
+
+    def close(self) -> None:
+        """Ends the processes, which close what they made."""
+        for connection in self._connections:
+            connection.close()
+        for process in self._processes:
+            process.join(timeout=5)
+            if process.is_alive():
+                process.terminate()
+
+
+@contextmanager
+def _speaking_of_workers() -> Iterator[None]:
+    """Says in words that the other side of a connection is gone."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise OfflineRLError(
+            "a worker process ended",
+            where="evaluate",
+            mend="run it with workers=0 to see why; a script needs its `if __name__ == '__main__':` line",
+        ) from error
+
+
+def _serve(connection: Connection, make: Callable[[], Served]) -> None:
+    """A worker's life: answers calls until the other side closes."""
+    served: Served | None = None
+    try:
+        while True:
+            method, argument = connection.recv()
+            try:
+                served = served or make()
+                connection.send(getattr(served, method)(argument))
+            except OfflineRLError as error:
+                connection.send(error)
+            except Exception as error:
+                connection.send(OfflineRLError(f"{type(error).__name__}: {error}", where="environment in a worker"))
+    except (EOFError, OSError):
+        pass
+    finally:
+        if served is not None:
+            served.close()

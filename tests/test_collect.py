@@ -11,7 +11,9 @@ from frames_data import read_members
 from offrl import collect as module
 from offrl import envs, recorder
 from offrl.collect import collect
-from offrl.envs.drivers import CartPoleMixture, EpsilonGreedy, RandomBehaviour, TrackDriver
+from offrl.envs.behaviours import EpsilonGreedy, RandomBehaviour
+from offrl.envs.cart_pole import CartPoleMixture
+from offrl.envs.drivers import TrackDriver
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay.shards import Manifest
 

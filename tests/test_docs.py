@@ -219,6 +219,30 @@ def test_a_benchmark_is_drawn_from_its_file(hooks: ModuleType, tmp_path: Path, m
         assert part in drawn
 
 
+def test_the_comparison_of_frames_says_what_was_drawn_with(
+    hooks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "RESULTS", tmp_path)
+    ways = {"driven": {"tracks": 20, "different": {"3": [7, 8]}}}
+    result = {
+        "command": "python x",
+        "versions": [  # a result of before the packages were recorded, and one with them
+            {"gymnasium": "1.2.3", "steps": 300, "ways": ways},
+            {"gymnasium": "1.4.0", "packages": {"box2d": "2.3.10", "pygame-ce": "2.5.7"}, "steps": 300, "ways": ways},
+        ],
+        "machine": {"python": "3.11", "gpu": None, "cores": 2, "processor": "Z", "versions": {"torch": "2.13.0"}},
+    }
+    (tmp_path / "identity.json").write_text(json.dumps(result), encoding="utf-8")
+    assert hooks.identity().splitlines() == [
+        "| Gymnasium | actions | tracks | steps on each | tracks with any difference |",
+        "| --- | --- | --- | --- | --- |",
+        "| 1.2.3 | driven | 20 | 300 | 1 |",
+        "| 1.4.0 (box2d 2.3.10, pygame-ce 2.5.7) | driven | 20 | 300 | 1 |",
+        "",
+        "`python x`. 2 cores (Z); Python 3.11, torch 2.13.0.",
+    ]
+
+
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     """Links, anchors and references to the code included: the build is strict."""
     pytest.importorskip("mkdocstrings", reason="needs the extra docs")

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from offrl.envs.drivers import RandomBehaviour
+from offrl.envs.behaviours import RandomBehaviour
 from offrl.envs.wrappers import RandomActions
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.evaluate import (
     SCORE_SEEDS,
     TUNING_SEEDS,
-    Evaluation,
     evaluate,
     evaluate_behaviour,
     sweep_thresholds,
@@ -97,62 +96,10 @@ def test_gymnasium_environments_work_as_they_are():
     assert all(8 <= score <= 12 for score in result.scores)  # a pole pushed one way falls within about ten steps
 
 
-LAPS = Evaluation(
-    seeds=(7, 8, 9),
-    scores=(10.0, 40.0, 10.0),
-    lengths=(1, 2, 3),
-    finished=(False, True, False),
-    versions={"torch": "2"},
-)
-
-
-def test_summary_by_hand():
-    summary = LAPS.to_dict()
-    assert (summary["mean"], summary["median"], summary["mean_length"]) == (20, 10, 2)
-    assert (summary["finished"], summary["finished_share"]) == (1, 1 / 3)
-    assert summary["standard_deviation"] == pytest.approx(200**0.5)
-    assert summary["versions"] == {"torch": "2"}
-    assert summary["per_episode"][1] == {"seed": 8, "score": 40, "length": 2, "finished": True}
-    assert (LAPS.best, LAPS.worst) == (8, 7)
-    assert 10 <= LAPS.mean.low <= 20 <= LAPS.mean.high <= 40
-    # Of 0, 10, ..., 100 exactly one in ten lies below 10.
-    assert Evaluation(tuple(range(11)), tuple(range(100, -1, -10)), (1,) * 11).percentile_10 == 10
-
-
-def test_the_table_by_hand():
-    assert LAPS.to_text().splitlines() == [
-        "seed  score  steps       lap",
-        "   7   10.0      1         -",
-        "   8   40.0      2  finished",
-        "   9   10.0      3         -",
-        "",
-        "episodes            3, seeds 7 to 9",
-        "mean score          20.0, 95 % interval 10.0 to 40.0",
-        "standard deviation  14.1",
-        "median score        10.0",
-        "10th percentile     10.0",
-        "mean length         2.0 steps",
-        "finished laps       1 of 3 (33%)",
-        "versions            torch 2",
-    ]
-    bare = replace(LAPS, finished=(), versions={})
-    assert "lap" not in bare.to_text()
-    assert "finished_share" not in bare.to_dict()
-    assert bare.finished_share is None
-
-
 def test_an_evaluation_says_what_it_was_played_with():
     versions = evaluate(parity, Countdown, [1], workers=0).versions
     assert versions["numpy"] == np.__version__
     assert {"offrl", "gymnasium", "torch"} <= versions.keys()
-
-
-def test_paired_difference_by_hand():
-    ours = Evaluation((1, 2), (10.0, 100.0), (1, 1))
-    theirs = Evaluation((1, 2), (5.0, 95.0), (1, 1))
-    assert ours.minus(theirs) == (5, 5, 5)  # paired: the tracks' own difference cancels
-    with pytest.raises(ConfigError, match="the evaluations' seeds differ"):
-        ours.minus(Evaluation((1, 3), (5.0, 95.0), (1, 1)))
 
 
 def test_no_seeds_are_refused():

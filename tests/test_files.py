@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from offrl.files import cache_home, new_directory, parse_size, replacing, write_json
+from offrl.files import cache_home, new_directory, parse_size, replacing, require_writable, write_json
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -26,6 +26,14 @@ def test_write_json_makes_the_folder_and_replaces(tmp_path):
     write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 2}
     assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before_the_work(tmp_path):
+    require_writable(tmp_path / "new" / "file.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        require_writable(tmp_path / "file" / "inside.json")
 
 
 def test_a_new_directory_is_whole_or_not_there(tmp_path):

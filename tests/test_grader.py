@@ -1,3 +1,6 @@
+import pickle
+import subprocess
+import sys
 from functools import partial
 
 import gymnasium
@@ -127,6 +130,15 @@ def test_a_grade_is_that_of_a_naive_loop(tmp_path, monkeypatch):
     assert graded.scores == tuple(naive_score(session, seed, 40, 0.2) for seed in seeds)
     assert graded.lengths == (40, 40)
     assert grader.grade(algorithm, seeds, workers=0) == graded
+
+
+def test_what_plays_for_the_grader_loads_no_torch(tmp_path, monkeypatch):
+    """A worker process that did would take seconds longer to start, and 200 MB more."""
+    sent = []
+    monkeypatch.setattr(grader, "evaluate", lambda policy, make_env, *rest, **settings: sent.append(make_env))
+    grader.grade(export_onnx(peaked_bcq(), tmp_path / "m.onnx", contract="float"))
+    code = f"import pickle, sys; pickle.loads({pickle.dumps(sent[0])!r}); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

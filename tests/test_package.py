@@ -32,8 +32,11 @@ WITHOUT_TORCH = [
     "offrl.replay.remote",
     "offrl.replay.shards",
     "offrl.envs",
+    "offrl.envs.behaviours",
+    "offrl.envs.cart_pole",
     "offrl.envs.drivers",
     "offrl.evaluate",
+    "offrl.rollouts",
     "offrl.seeds",
     "offrl.versions",
 ]

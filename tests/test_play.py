@@ -4,10 +4,11 @@ import pytest
 from gymnasium import spaces
 
 from offrl import envs
-from offrl.envs.drivers import RandomBehaviour
+from offrl.envs.behaviours import RandomBehaviour
 from offrl.envs.wrappers import DiscreteActions
 from offrl.errors import DatasetError
-from offrl.play import DATA_SEED_BASE, plan_dataset, play_episode
+from offrl.play import plan_dataset, play_episode
+from offrl.seeds import DATA_SEEDS
 from offrl.spec import TaskSpec
 
 
@@ -66,7 +67,8 @@ def test_data_seeds_are_out_of_reach_of_evaluation_and_differ_between_episodes()
         play_episode(env, RandomBehaviour(), TaskSpec.pixels((2, 1, 1), ("a", "b")), seed=0, number=number)
         seeds.add(env.seed)
     assert len(seeds) == 20
-    assert min(seeds) >= DATA_SEED_BASE
+    assert all(seed in DATA_SEEDS for seed in seeds)
+    assert max(seeds) - min(seeds) > len(DATA_SEEDS) / 2  # they are drawn from all of the range
 
 
 class Pedals(gymnasium.Env):

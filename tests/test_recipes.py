@@ -3,7 +3,7 @@ import pytest
 
 from offrl import envs, recipes
 from offrl.collect import collect
-from offrl.envs.drivers import CartPoleMixture
+from offrl.envs.cart_pole import CartPoleMixture
 from offrl.recipes import RECIPES, Recipe
 from offrl.replay.shards import Manifest
 from offrl.workers import require_sendable

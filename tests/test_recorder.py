@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from offrl import envs, open_replay
 from offrl.collect import Recorder, collect
-from offrl.envs.drivers import RandomBehaviour
+from offrl.envs.behaviours import RandomBehaviour
 from offrl.envs.wrappers import DescribedTask, GrayStack
 from offrl.errors import ConfigError, DatasetError, UnknownEnvironmentError
 from offrl.replay.shards import Manifest

@@ -11,7 +11,17 @@ def test_the_ranges_are_disjoint():
 
 
 @pytest.mark.parametrize(
-    "seeds", [[0, 999_999], TUNING_SEEDS[:3], SCORE_SEEDS[-3:], [5, SCORE_SEEDS[0]], [np.int64(3_000_000)], []]
+    "seeds",
+    [
+        [0, 999_999],
+        TUNING_SEEDS[:3],
+        SCORE_SEEDS[-3:],
+        [5, SCORE_SEEDS[0]],
+        [np.int64(3_000_000)],
+        [DATA_SEEDS.start - 1],
+        [DATA_SEEDS.stop],
+        [],
+    ],
 )
 def test_seeds_to_evaluate_on(seeds):
     require_evaluation_seeds(seeds, "here")

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from offrl import envs
-from offrl.envs.drivers import CartPoleDriver
+from offrl.envs.cart_pole import CartPoleDriver
 from offrl.errors import ConfigError
 from offrl.video import Moment, record_episode
 

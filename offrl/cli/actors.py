@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from offrl.cli.console import refuse_beside
 from offrl.cli.names import CAR_RACING, environment_factory
 from offrl.cli.request import Request, build_algorithm, find_checkpoint, read_request, run_of
 from offrl.errors import ConfigError
@@ -14,7 +15,7 @@ from offrl.errors import ConfigError
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
     from offrl.envs import Env
-    from offrl.envs.drivers import Behaviour
+    from offrl.envs.behaviours import Behaviour
     from offrl.onnx_policy import OnnxPolicy
     from offrl.policy import TorchPolicy
 
@@ -70,6 +71,16 @@ def is_file(path: Path) -> bool:
     return path.is_file() or path.suffix == ".onnx"
 
 
+def require_no_network(path: Path, algorithm: str | None, encoder: str | None, device: str | None) -> None:
+    """Checks that nobody says how to build the network that a file holds, or where to run it.
+
+    Raises:
+        ConfigError: somebody does.
+    """
+    given = {"--algorithm": algorithm, "--encoder": encoder, "--device": device}
+    refuse_beside("an ONNX file", given, where=path, expected="a run or a checkpoint")
+
+
 def load_actor(
     path: Path,
     *,
@@ -96,7 +107,8 @@ def load_actor(
         pictures: whether the environment is asked for pictures of itself.
 
     Raises:
-        ConfigError: no environment is known, or a setting outside what is allowed.
+        ConfigError: a driver, no environment is known, a setting outside what is allowed, or one that a file has no use
+            for.
         RunError, ExportError: no policy there, or a damaged one.
         SpecMismatchError: the environment is not the task that the policy was trained for.
     """
@@ -104,8 +116,11 @@ def load_actor(
     from offrl.onnx_policy import OnnxPolicy
     from offrl.policy import TorchPolicy
 
+    if str(path).startswith(DRIVER):
+        raise ConfigError("a driver", where=path, expected="a trained policy", mend="offrl evaluate plays drivers")
     policy: OnnxPolicy | TorchPolicy
     if is_file(path):
+        require_no_network(path, algorithm, encoder, device)
         policy = OnnxPolicy(path, threshold=threshold, epsilon=epsilon)
     else:
         trained = load_trained(path, algorithm, encoder, device)
@@ -137,7 +152,8 @@ def load_driver(name: str, *, environment: str | None, hud: str | None, epsilon:
     Raises:
         ConfigError: no such driver, one that cannot drive there, or a setting outside what is allowed.
     """
-    from offrl.envs.drivers import EXPERT, DriverSettings, EpsilonGreedy, RandomBehaviour, TrackDriver
+    from offrl.envs.behaviours import EpsilonGreedy, RandomBehaviour
+    from offrl.envs.drivers import EXPERT, DriverSettings, TrackDriver
 
     word = name.removeprefix(DRIVER)
     environment = environment or CAR_RACING

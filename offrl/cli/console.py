@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from offrl.errors import OfflineRLError
+from offrl.errors import ConfigError, OfflineRLError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -82,6 +82,23 @@ def show(result: Mapping[str, Any], as_json: bool, text: str | None = None) -> N
         width = max(map(len, result))
         for name, value in result.items():
             click.echo(f"{name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
+
+
+def refuse_beside(what: str, given: Mapping[str, Any], *, where: str | Path, expected: str) -> None:
+    """Says which options have no say beside `what`, rather than leave them unread.
+
+    Args:
+        what: was asked for.
+        given: the value of each such option by its name; None where it was not given.
+        where: of the error.
+        expected: in their place.
+
+    Raises:
+        ConfigError: one of them was given.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{name} beside {what}", where=where, expected=expected, mend=f"leave out {name}")
 
 
 def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:

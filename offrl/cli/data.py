@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from offrl.cli.console import (
     PATH,
     hud_option,
     output_options,
+    refuse_beside,
     say_on_interrupt,
     show,
     task_options,
@@ -81,7 +81,8 @@ def collect(
     }
     recipe = named_recipe(environment)
     if recipe is not None:
-        _require_nothing_else(recipe.name, {"--behaviour": behaviour, "--hud": hud})
+        given = {"--behaviour": behaviour, "--hud": hud}
+        refuse_beside(recipe.name, given, where="collect", expected="a dataset as it is")
         directory = directory or Path("data") / recipe.name.replace("/", "-")
         goes_on = recipe.behaviour is not None
         say_on_interrupt(f"interrupted; {'the same command goes on from here' if goes_on else 'it cannot go on'}")
@@ -102,14 +103,6 @@ def collect(
         "shards": len(manifest.shards),
     }
     show(result, as_json)
-
-
-def _require_nothing_else(dataset: str, given: Mapping[str, str | None]) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise ConfigError(
-                f"{name} beside {dataset}", where="collect", expected="a dataset as it is", mend=f"leave out {name}"
-            )
 
 
 @click.command(short_help="Show what is in a dataset.")

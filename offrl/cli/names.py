@@ -20,7 +20,7 @@ from offrl.errors import ConfigError
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
     from offrl.envs import Env
-    from offrl.envs.drivers import Behaviour
+    from offrl.envs.behaviours import Behaviour
     from offrl.recipes import Recipe
     from offrl.spec import TaskSpec
 
@@ -34,7 +34,7 @@ ENCODERS = {
     "compact": "offrl.encoders:CompactEncoder",
     "mlp": "offrl.encoders:MLPEncoder",
 }
-BEHAVIOURS = {"random": "offrl.envs.drivers:RandomBehaviour"}
+BEHAVIOURS = {"random": "offrl.envs.behaviours:RandomBehaviour"}
 CAR_RACING = "CarRacing-v3"
 
 network_options = options(
@@ -126,16 +126,24 @@ def named_recipe(name: str) -> Recipe | None:
 
 
 def named_behaviour(name: str | None, environment: str) -> Behaviour:
-    """The behaviour of that name; None and "mixture" are what offrl has for this environment.
+    """The behaviour of that name; "mixture" is what offrl has for this environment, None that or random actions.
 
     Raises:
-        ConfigError: no such name, or a class that needs arguments.
+        ConfigError: no such name, no such mixture, or a class that needs arguments.
     """
     from offrl.cli.actors import DRIVER, load_driver  # which itself needs this module
+    from offrl.envs.behaviours import RandomBehaviour
     from offrl.envs.drivers import default_behaviour
 
     if name is None or name == "mixture":
-        return default_behaviour(environment)
+        found = default_behaviour(environment)
+        if name is not None and isinstance(found, RandomBehaviour):
+            raise ConfigError(
+                f"no mixture for {environment}",
+                where="--behaviour",
+                expected="random or package.module:Class; mixtures are for CarRacing and CartPole",
+            )
+        return found
     if name.startswith(DRIVER):
         return load_driver(name, environment=environment, hud=None).behaviour
     kind = load_class(name, BEHAVIOURS, "behaviour")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 from click import argument, option
 
-from offrl.cli.actors import DRIVER, Actor, is_file, load_actor, load_driver, load_trained
+from offrl.cli.actors import DRIVER, Actor, is_file, load_actor, load_driver, load_trained, require_no_network
 from offrl.cli.console import (
     FILE,
     PATH,
@@ -19,6 +19,7 @@ from offrl.cli.console import (
     environment_option,
     hud_option,
     output_options,
+    refuse_beside,
     show,
     workers_option,
 )
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from offrl.algorithms.algorithm import Algorithm
-    from offrl.evaluate import Evaluation, Sweep
     from offrl.onnx_policy import Contract
+    from offrl.scores import Evaluation, Sweep
 
 _FILE_NAMES = {"float": "model.onnx", "uint8": "model-uint8.onnx"}
 _REAL_OBSERVATIONS = 1000
@@ -78,13 +79,20 @@ def evaluate(
     where a setting is chosen. A class of your own that the run was trained with is named again, with --algorithm or
     --encoder: none is loaded because a file says so.
     """
-    from offrl.files import write_json
+    from offrl.files import require_writable, write_json
     from offrl.seeds import SCORE_SEEDS, TUNING_SEEDS
 
     thresholds = [] if threshold is None else _parse_thresholds(threshold)
     is_driver = str(policy).startswith(DRIVER)
-    given = {"--env": environment, "--hud": hud, "--threshold": threshold, "--epsilon": epsilon}
-    _require_compatible([name for name, value in given.items() if value is not None], grader, is_driver)
+    if is_driver:
+        trained: dict[str, Any] = {"--grader": grader or None, "--threshold": threshold, "--device": device}
+        trained |= {"--algorithm": algorithm, "--encoder": encoder}
+        refuse_beside("a driver", trained, where="evaluate", expected="a trained policy")
+    elif grader:
+        rule = {"--env": environment, "--hud": hud, "--threshold": threshold, "--epsilon": epsilon, "--device": device}
+        refuse_beside("--grader", rule, where="evaluate", expected="the grader's own rule")
+    if out is not None:
+        require_writable(out)
     if seed_start is None:
         seed_start = (TUNING_SEEDS if len(thresholds) > 1 else SCORE_SEEDS).start
     seeds = range(seed_start, seed_start + (episodes or (_GRADER_EPISODES if grader else _EPISODES)))
@@ -151,7 +159,9 @@ def _grade(policy: Path, algorithm: str | None, encoder: str | None, seeds: rang
     from offrl import grader
 
     graded: Path | Algorithm = policy
-    if not is_file(policy):
+    if is_file(policy):
+        require_no_network(policy, algorithm, encoder, None)
+    else:
         policy, _, graded = load_trained(policy, algorithm, encoder, "cpu")
     about = {
         "policy": str(policy),
@@ -170,20 +180,6 @@ def _parse_thresholds(text: str) -> list[float]:
         raise ConfigError(
             f"{text!r}", where="--threshold", expected="numbers in [0, 1), such as 0.3 or 0.0,0.1,0.3"
         ) from error
-
-
-def _require_compatible(given: list[str], grader: bool, is_driver: bool) -> None:
-    """Checks that the options that were given mean something together."""
-    if grader and (given or is_driver):
-        others = ", ".join([*given, *(["a driver"] if is_driver else [])])
-        raise ConfigError(
-            f"--grader beside {others}",
-            where="evaluate",
-            expected="a trained policy by the grader's own rule",
-            mend="leave out one or the other",
-        )
-    if is_driver and "--threshold" in given:
-        raise ConfigError("--threshold beside a driver", where="evaluate", expected="a trained policy")
 
 
 def _in_words(environment: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Gymnasium's CarRacing, drawn more than twice as fast: the same frames, byte for byte.
+"""Gymnasium's CarRacing, drawn several times faster: the same frames, byte for byte.
 
 What is saved: polygons are transformed all at once and skipped where they cannot touch the picture; the background
 is a fill; the rows under the information bar are not drawn; surfaces and rendered scores are kept and shared. The

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from offrl.compare import find_runs
 from offrl.errors import RunError
-from offrl.evaluate import Evaluation
 from offrl.metrics import read_metrics
 from offrl.runs import read_run_config
+from offrl.scores import Evaluation
 from offrl.statistics import Interval
 
 Columns = Mapping[str, NDArray[np.float64]]

@@ -3,7 +3,9 @@ from run_offrl import offrl, offrl_json
 
 from offrl.cli import main
 from offrl.cli.names import named_behaviour
-from offrl.envs.drivers import EXPERT, CartPoleMixture, DriverSettings, TrackDriver
+from offrl.envs.behaviours import RandomBehaviour
+from offrl.envs.cart_pole import CartPoleMixture
+from offrl.envs.drivers import EXPERT, DriverSettings, TrackDriver
 from offrl.recipes import RECIPES, Recipe
 from offrl.replay.shards import Manifest
 
@@ -41,6 +43,15 @@ def test_a_standard_dataset_is_taken_as_it_is(tiny, more):
     refused = offrl("collect", "cartpole/tiny", "--transitions", 9, *more, code=2).stderr
     assert (
         refused == f"error: collect: {more[0]} beside cartpole/tiny; expected a dataset as it is; leave out {more[0]}\n"
+    )
+    assert list(tiny.iterdir()) == []
+
+
+def test_a_learner_plays_in_one_process(tiny):
+    common = ("collect", "carracing/replay", "--transitions", 9, "--workers")
+    refused = offrl(*common, 2, code=2).stderr
+    assert refused == (
+        "error: carracing/replay: 2 workers; expected 1: a double DQN plays and learns in one process; leave it out\n"
     )
     assert list(tiny.iterdir()) == []
 
@@ -86,3 +97,12 @@ def test_drivers_are_named_by_their_skill():
 def test_a_driver_without_a_road_is_refused(tmp_path):
     common = ("collect", "CartPole-v1", tmp_path, "--transitions", 9, "--behaviour", "driver:0.7")
     assert "driver:0.7: a driver in CartPole-v1; expected CarRacing-v3" in offrl(*common, code=2).stderr
+
+
+def test_a_mixture_that_there_is_not_is_refused(tmp_path):
+    common = ("collect", "Acrobot-v1", tmp_path / "data", "--transitions", 9, "--behaviour", "mixture")
+    refused = offrl(*common, code=2).stderr
+    assert refused.startswith("error: --behaviour: no mixture for Acrobot-v1; expected random or package.module:Class")
+    assert list(tmp_path.iterdir()) == []
+    assert named_behaviour("mixture", "CartPole-v1") == CartPoleMixture()
+    assert named_behaviour(None, "Acrobot-v1") == RandomBehaviour()

@@ -1,6 +1,7 @@
 """`offrl evaluate` with thresholds, drivers and the grader's rule."""
 
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from run_offrl import offrl, offrl_json
 from offrl import BC, export_onnx
 from offrl.encoders import CompactEncoder
 from offrl.envs import car_racing, make
-from offrl.envs.drivers import EpsilonGreedy, RandomBehaviour
+from offrl.envs.behaviours import EpsilonGreedy, RandomBehaviour
 from offrl.evaluate import SCORE_SEEDS, TUNING_SEEDS, evaluate_behaviour
 from offrl.report.record import read_record
 
@@ -84,9 +85,11 @@ def test_one_evaluation_is_shown_episode_by_episode_with_its_summary(trained):
         (("--threshold", ""), ["--threshold: ''"]),
         (("--epsilon", 2), ["TorchPolicy.epsilon: 2.0"]),
         (("--grader",), ["bcq: observation_shape is (4,)", "expected (4, 96, 96)", "the grader plays CarRacing"]),
-        (("--grader", "--threshold", 0.3, "--env", "CarRacing-v3"), ["--grader beside --env, --threshold; expected"]),
-        (("--grader", "--epsilon", 0), ["--grader beside --epsilon"]),
-        (("--grader", "--hud", "visible"), ["--grader beside --hud"]),
+        (("--grader", "--threshold", 0.3), ["--threshold beside --grader; expected the grader's own rule"]),
+        (("--grader", "--env", "CarRacing-v3"), ["--env beside --grader"]),
+        (("--grader", "--epsilon", 0), ["--epsilon beside --grader"]),
+        (("--grader", "--hud", "visible"), ["--hud beside --grader"]),
+        (("--grader", "--device", "cpu"), ["--device beside --grader", "leave out --device"]),
     ],
 )
 def test_what_evaluate_refuses(trained, args, says):
@@ -124,13 +127,33 @@ def test_drivers_of_carracing_have_a_skill():
         (("driver:nan",), ["no driver 'nan'"]),
         (("driver:0.5", *CART_POLE), ["a driver in CartPole-v1", "expected CarRacing-v3", "driver:random"]),
         (("driver:random", "--threshold", 0.3), ["--threshold beside a driver", "expected a trained policy"]),
-        (("driver:expert", "--grader"), ["--grader beside a driver"]),
+        (("driver:expert", "--grader"), ["--grader beside a driver", "expected a trained policy"]),
+        (("driver:expert", "--device", "cpu"), ["--device beside a driver"]),
+        (("driver:expert", "--algorithm", "bcq"), ["--algorithm beside a driver"]),
+        (("driver:expert", "--encoder", "nature"), ["--encoder beside a driver"]),
         (("driver:random", *CART_POLE, "--epsilon", 2), ["EpsilonGreedy.epsilon: 2.0"]),
         (("driver:random", *CART_POLE, "--seed-start", 10**9), ["seed 1000000000, on which data is collected"]),
     ],
 )
 def test_drivers_that_are_refused(args, says):
     refused("evaluate", *args, "--workers", 0, says=says)
+
+
+@pytest.mark.parametrize("option", ["--device", "--algorithm", "--encoder"])
+@pytest.mark.parametrize(
+    "command", [("evaluate",), ("record", "out.mp4"), ("plot", "--episode", "1", "--out", "x.png")]
+)
+def test_a_file_has_its_network_and_runs_where_it_runs(files, tmp_path, monkeypatch, command, option):
+    monkeypatch.chdir(tmp_path)
+    name, *rest = command
+    refused(
+        name, files[0], *rest, *CART_POLE, option, "cpu", says=[f"model.onnx: {option} beside an ONNX file; expected"]
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_grader_takes_a_file_as_it_is(files):
+    refused("evaluate", files[0], "--grader", "--algorithm", "bcq", says=["--algorithm beside an ONNX file"])
 
 
 def test_the_graders_rule_takes_files_of_the_float_contract_for_its_own_task_only(tmp_path, files):
@@ -150,3 +173,14 @@ def test_the_graders_rule_is_played_on_the_seeds_for_scores(tmp_path, monkeypatc
     assert (found["threshold"], found["epsilon"], found["mean_length"]) == (0.3, 0.001, 2)
     assert found["environment"] == {"id": "CarRacing-v3", "rule": "grader"}
     assert Path(found["policy"]) == path
+
+
+def test_a_result_that_cannot_be_kept_is_refused_before_anything_is_played(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys.modules["offrl.evaluate"], "evaluate_behaviour", None)
+    out = tmp_path / "file" / "x.json"
+    refused("evaluate", "driver:random", *CART_POLE, "--out", out, says=[f"{tmp_path / 'file'}"])
+
+
+def test_only_evaluate_plays_drivers(tmp_path):
+    refused("record", "driver:expert", tmp_path / "x.mp4", says=["driver:expert: a driver; expected a trained policy"])

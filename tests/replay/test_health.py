@@ -8,7 +8,8 @@ from naive_replay import make_spec, save_frames
 
 from offrl.collect import collect
 from offrl.envs import make
-from offrl.envs.drivers import CartPoleDriver, CartPoleMixture, RandomBehaviour
+from offrl.envs.behaviours import RandomBehaviour
+from offrl.envs.cart_pole import CartPoleDriver, CartPoleMixture
 from offrl.errors import DatasetError
 from offrl.replay.health import find_problems
 from offrl.replay.ingest import ingest

@@ -9,7 +9,7 @@ import pytest
 
 from offrl.collect import collect
 from offrl.envs import car_racing, make
-from offrl.envs.drivers import RandomBehaviour
+from offrl.envs.behaviours import RandomBehaviour
 from offrl.replay.ingest import ingest
 from offrl.report import write_report
 from offrl.report.dataset import _gray_png

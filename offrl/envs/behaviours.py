@@ -1,0 +1,130 @@
+"""What a behaviour is, random actions, and noise for other behaviours."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.errors import ConfigError
+
+
+class Behaviour(Protocol):
+    """What `collect` asks for actions. Picklable; all its randomness comes from the generator of the episode."""
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """A new episode of `env` has been reset; this episode's parameters are drawn from `rng`."""
+        ...
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """The action, and how likely this behaviour was to choose it (NaN where unknown)."""
+        ...
+
+
+@dataclass
+class RandomBehaviour:
+    """Uniformly random actions."""
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """Takes the number of actions from `env`."""
+        self._num_actions = num_actions(env)
+        self._rng = rng
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """A random action; probability 1 / A."""
+        return int(self._rng.integers(self._num_actions)), 1 / self._num_actions
+
+
+@dataclass
+class EpsilonGreedy:
+    """A deterministic behaviour, which a uniformly random action replaces with probability `epsilon`.
+
+    Attributes:
+        behaviour: deterministic, given its episode.
+        epsilon: in [0, 1].
+
+    Raises:
+        ConfigError: another epsilon.
+    """
+
+    behaviour: Behaviour
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon <= 1:
+            raise ConfigError(f"{self.epsilon}", where="EpsilonGreedy.epsilon", expected="a number in [0, 1]")
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """Begins the inner behaviour's episode."""
+        self._num_actions = num_actions(env)
+        self._rng = rng
+        self.behaviour.begin(env, rng)
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """The action; probability 1 - epsilon + epsilon / A of the inner behaviour's action, epsilon / A of others.
+
+        NaN where the inner behaviour is not certain of its action.
+        """
+        greedy, certainty = self.behaviour(observation)
+        action = greedy
+        if self._rng.random() < self.epsilon:
+            action = int(self._rng.integers(self._num_actions))
+        probability = (1 - self.epsilon) * (action == greedy) + self.epsilon / self._num_actions
+        return action, probability if certainty == 1 else math.nan
+
+
+@dataclass
+class Bursts:
+    """A behaviour with noise: now and then one random action, held for 1 to 7 steps.
+
+    What a burst chooses has no simple probability: all of the episode's actions have NaN, unless epsilon is 0.
+
+    Attributes:
+        behaviour: what plays between the bursts.
+        epsilon: bursts start with probability epsilon / 4 at each step without one; 0.3 makes about a quarter of all
+            actions random, 1 more than half.
+
+    Raises:
+        ConfigError: an epsilon outside 0 .. 1.
+    """
+
+    behaviour: Behaviour
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon <= 1:
+            raise ConfigError(f"{self.epsilon}", where="Bursts.epsilon", expected="a number in [0, 1]")
+
+    def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
+        """Begins the inner behaviour's episode."""
+        self._num_actions = num_actions(env)
+        self._rng = rng
+        self._action, self._steps_left = 0, 0
+        self.behaviour.begin(env, rng)
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        """The inner behaviour's action, or a burst's."""
+        action, probability = self.behaviour(observation)
+        if self._steps_left == 0 and self._rng.random() < self.epsilon / 4:
+            self._action = int(self._rng.integers(self._num_actions))
+            self._steps_left = int(self._rng.integers(1, 8))
+        if self._steps_left > 0:
+            self._steps_left -= 1
+            action = self._action
+        return action, probability if self.epsilon == 0 else math.nan
+
+
+def num_actions(env: gymnasium.Env[Any, Any]) -> int:
+    """A, for an environment with Discrete actions.
+
+    Raises:
+        ConfigError: other actions.
+    """
+    space = env.action_space
+    if not isinstance(space, gymnasium.spaces.Discrete):
+        raise ConfigError(f"{space}", where="action space", expected="Discrete")
+    return int(space.n)
