@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,12 +17,13 @@ from offrl.errors import ConfigError, DatasetError
 from offrl.replay.indexing import episode_bounds, stack_windows
 from offrl.replay.layouts import Layout
 from offrl.replay.problem import Problem
+from offrl.replay.shards import file_sha256
 from offrl.spec import TaskSpec
 
 Tier = Literal["auto", "ram", "mmap"]
 
 STORE_NAME = "store.json"
-STORE_VERSION = 2
+STORE_VERSION = 3
 
 # name -> dtype; `frames` besides, whose type is the observations'
 ROW_ARRAYS = {
@@ -141,6 +143,8 @@ class FrameStore:
             raise ConfigError(f"{tier!r}", where="tier", expected=f"one of {', '.join(get_args(Tier))}")
         try:
             about = json.loads((path / STORE_NAME).read_bytes())
+            if about.pop("sha256", None) != store_sha256(path, about):
+                raise ValueError("its files were changed since they were written")
             report = IngestReport.from_dict(about["report"])
             spec = TaskSpec.from_dict(about["spec"], where=path / STORE_NAME)
             fingerprint = str(about["fingerprint"])
@@ -159,15 +163,16 @@ class FrameStore:
                 expected=f"{STORE_NAME} and its arrays",
                 mend="delete this directory and open the dataset again to rebuild it",
             ) from error
-        for name, array in arrays.items():
-            expected = report.num_frames if name == "frames" else report.num_transitions
-            if len(array) != expected:
-                raise DatasetError(
-                    f"{len(array)} rows",
-                    where=path / f"{name}.npy",
-                    expected=f"{expected}",
-                    mend="delete this directory and open the dataset again to rebuild it",
-                )
+        frames = arrays["frames"]
+        row_shape = spec.observation_shape[1:] if spec.is_pixels else spec.observation_shape
+        expected = (report.num_frames, *row_shape)
+        if (frames.shape, frames.dtype) != (expected, np.dtype(spec.observation_dtype)):
+            raise DatasetError(
+                f"{frames.dtype} {list(frames.shape)}",
+                where=path / "frames.npy",
+                expected=f"{spec.observation_dtype} {list(expected)}",
+                mend="delete this directory and open the dataset again to rebuild it",
+            )
         return cls(path, spec, report, fingerprint, tier, arrays)
 
     def __len__(self) -> int:
@@ -200,6 +205,18 @@ class FrameStore:
         # mode="clip" lets take write straight into `out`; the windows are inside the frames by construction.
         np.take(self.frames, windows, axis=0, out=out, mode="clip")
         return out.reshape(len(last), *self.spec.observation_shape)
+
+
+def store_sha256(path: Path, about: Mapping[str, Any]) -> str:
+    """Of all of a store but its frames: the arrays of its rows, and what `store.json` says besides this.
+
+    Frames are too many to be read whenever a store is opened; their number, shape and type are in `about`.
+    """
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in (*ROW_ARRAYS, *OPTIONAL_ROW_ARRAYS):
+        if name in ROW_ARRAYS or (path / f"{name}.npy").exists():
+            digest.update(f"{name} {file_sha256(path / f'{name}.npy')}".encode())
+    return digest.hexdigest()
 
 
 def _load(path: Path, tier: Literal["ram", "mmap"]) -> NDArray[Any]:
