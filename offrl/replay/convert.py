@@ -118,7 +118,10 @@ def convert(
         raise DatasetError(
             "exists already", where=target_path, expected="a new path", mend="name another, or remove it"
         )
-    source_path = local_copy(source, progress=progress) if is_remote(source) else minari_path(source)
+    if is_remote(source):
+        source_path = local_copy(source, skip_bad_shards=skip_bad_shards, progress=progress)
+    else:
+        source_path = minari_path(source)
     store = None
     found: Format
     opened: AbstractContextManager[EpisodeLog]

@@ -75,18 +75,18 @@ def ingest(
         raise ConfigError(f"{dones!r}", where="dones", expected=f"one of {', '.join(get_args(Dones))}")
     if tier not in get_args(Tier):  # before the work, not after it
         raise ConfigError(f"{tier!r}", where="tier", expected=f"one of {', '.join(get_args(Tier))}")
-    directory = local_copy(directory, cache=cache, progress=progress)
+    directory = local_copy(directory, cache=cache, skip_bad_shards=skip_bad_shards, progress=progress)
     dataset = _find_dataset(Path(directory), spec)
     key = _key(dataset, dones)
     roots = [Path(cache)] if cache is not None else [dataset.directory / ".store", cache_home()]
     for root in roots:
-        if (made := _made(root / key, tier, skip_bad_shards)) is not None:
+        if (made := _made(root / key, dataset, tier, skip_bad_shards)) is not None:
             return made
     root = next((root for root in roots if _is_writable(root)), roots[-1])
     try:
         with _locked(root):
             # Another process may have built it while this one waited.
-            if (made := _made(root / key, tier, skip_bad_shards)) is not None:
+            if (made := _made(root / key, dataset, tier, skip_bad_shards)) is not None:
                 return made
             _build(dataset, dones, skip_bad_shards, root / key, progress)
     except OSError as error:
@@ -172,15 +172,30 @@ def _version(path: Path) -> tuple[str, int, int]:
     return path.name, stat.st_size, stat.st_mtime_ns
 
 
-def _made(store: Path, tier: Tier, skip_bad_shards: bool) -> FrameStore | None:
-    """The store where it is there and whole; one that lacks bad shards only counts for who asks for that."""
+def _made(store: Path, dataset: _Dataset, tier: Tier, skip_bad_shards: bool) -> FrameStore | None:
+    """The store where it is there and whole.
+
+    One that lacks bad shards only counts for who asks for that, and as long as nobody touched these shards.
+    """
     if not (store / STORE_NAME).is_file():
         return None
     try:
         found = FrameStore.open(store, tier)
     except DatasetError:
         return None  # nothing in it that the shards cannot give again
-    return None if found.report.skipped and not skip_bad_shards else found
+    lacking = [dataset.directory / name for name, _ in found.report.skipped]
+    made_at = (store / STORE_NAME).stat().st_mtime_ns
+    if lacking and not (skip_bad_shards and all(_changed_at(path) < made_at for path in lacking)):
+        return None
+    return found
+
+
+def _changed_at(path: Path) -> int:
+    """When a file was last written, moved or copied here, in nanoseconds; 0 where there is none."""
+    try:
+        return path.stat().st_ctime_ns
+    except OSError:
+        return 0
 
 
 def _is_writable(root: Path) -> bool:

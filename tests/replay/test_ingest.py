@@ -147,6 +147,18 @@ def test_a_store_that_lacks_shards_is_only_for_who_asks_for_it(tmp_path):
     assert len(ingest(tmp_path)) == 15
 
 
+def test_a_shard_that_was_set_aside_is_read_once_it_is_whole_again(tmp_path):
+    save_frames(tmp_path, SHARDS, make_spec())
+    path = tmp_path / "shard-001.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.warns(UserWarning, match="set aside"):
+        assert len(ingest(tmp_path, skip_bad_shards=True)) == 3
+    assert len(ingest(tmp_path, skip_bad_shards=True)) == 3  # and not warned about again
+    path.write_bytes(whole)
+    assert len(ingest(tmp_path, skip_bad_shards=True)) == 6
+
+
 def test_nothing_but_bad_shards_is_an_error(tmp_path):
     save_stacked(tmp_path, FIVE, 2)
     for path in tmp_path.glob("*.npz"):
