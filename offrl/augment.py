@@ -31,7 +31,9 @@ class Augmentation:
 
     def __call__(self, observation: Tensor, next_observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Both augmented, each by draws of its own. Twice uint8 [B, C, H, W] -> the same, in channels_last order."""
-        generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, step], np.uint64)))
+        # Far from what the sampler draws by the same seed and step: a shift must not follow from the row it is for.
+        bits = np.random.Philox(key=np.array([self.seed, step], np.uint64), counter=[0, 0, 0, 1])
+        generator = np.random.Generator(bits)
         most = np.array([self.shift, self.shift, self.brightness])
         # [B, 2, 3], row after row: a smaller batch draws the beginning of a larger one's.
         drawn = np.floor(generator.random((len(observation), 2, 3)) * (2 * most + 1)).astype(np.int64) - most

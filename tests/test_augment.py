@@ -6,6 +6,7 @@ from offrl.algorithms.bc import BC
 from offrl.augment import Augmentation
 from offrl.errors import ConfigError
 from offrl.learner import Learner, LearnerConfig
+from offrl.replay.sampler import Sampler
 from offrl.spec import TaskSpec
 
 HEIGHT, WIDTH = 5, 6
@@ -59,6 +60,16 @@ def test_a_row_depends_on_seed_step_and_place_alone():
         torch.testing.assert_close(all_rows[:3], some, rtol=0, atol=0)
     for other in (augmentation(many, many, step=8), Augmentation(2, 20, seed=6)(many, many, step=7)):
         assert not torch.equal(other[0], whole[0])
+
+
+def test_shifts_do_not_follow_from_the_rows_drawn_by_the_same_seed():
+    picture = torch.arange(9, dtype=torch.uint8).expand(1, 1, 9, 9)
+    sampler = Sampler(9, seed=0, weights=np.ones(9))
+    augmentation = Augmentation(shift=4)
+    drawn = np.array([sampler.indices(step, 1)[0] for step in range(500)])
+    shifts = np.array([int(augmentation(picture, picture, step)[0][0, 0, 0, 4]) for step in range(500)])
+    assert set(drawn) == set(shifts) == set(range(9))
+    assert abs(np.corrcoef(drawn, shifts)[0, 1]) < 0.2
 
 
 def test_nothing_asked_for_changes_nothing():
