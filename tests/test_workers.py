@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from offrl.errors import ConfigError
-from offrl.workers import deaf_to_interrupts, num_cores, require_sendable
+from offrl.workers import available_memory, deaf_to_interrupts, num_cores, require_sendable
 
 
 def test_interrupts_are_ignored_in_the_block_only():
@@ -36,3 +36,7 @@ def test_what_cannot_be_sent_is_named():
 
 def test_there_is_a_core():
     assert num_cores() >= 1
+
+
+def test_available_memory_is_between_a_page_and_the_machine():
+    assert 4096 < available_memory() < 2**50

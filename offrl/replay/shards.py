@@ -284,7 +284,8 @@ def _record(data: Mapping[str, Any]) -> ShardRecord:
         num_episodes=int(data["num_episodes"]),
         num_frames=int(data["num_frames"]),
     )
-    if Path(record.name).name != record.name or record.name in ("", ".."):  # a manifest must not reach files outside its directory
+    # A manifest must not reach files outside its directory.
+    if Path(record.name).name != record.name or record.name in ("", ".."):
         raise ValueError(f"shard name {record.name!r} is not a plain file name")
     return record
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from offrl.replay.layouts import Layout
 from offrl.replay.problem import Problem
 from offrl.replay.shards import file_sha256
 from offrl.spec import TaskSpec
+from offrl.workers import available_memory
 
 Tier = Literal["auto", "ram", "mmap"]
 
@@ -222,19 +222,3 @@ def store_sha256(path: Path, about: Mapping[str, Any]) -> str:
 def _load(path: Path, tier: Literal["ram", "mmap"]) -> NDArray[Any]:
     array: NDArray[Any] = np.load(path, mmap_mode="r" if tier == "mmap" else None, allow_pickle=False)
     return np.asarray(array)  # a plain view of the map: indexing memmap objects costs more and gives memmaps
-
-
-def available_memory() -> int:
-    """Bytes that this process may still take without swapping, as far as the system says."""
-    limits = []
-    try:  # Linux; counts what the page cache would give back
-        meminfo = Path("/proc/meminfo").read_text()
-        limits.append(next(int(line.split()[1]) * 1024 for line in meminfo.splitlines() if "MemAvailable" in line))
-    except (OSError, StopIteration):
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # a container's limit, cgroups 2 and 1
-        try:
-            limits.append(int((Path("/sys/fs/cgroup") / name).read_text()))
-        except (OSError, ValueError):  # absent, or "max"
-            continue
-    return min(limits)

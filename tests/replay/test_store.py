@@ -114,7 +114,3 @@ def test_the_report_is_kept(path):
         "warnings": [],
         "skipped": [],
     }
-
-
-def test_available_memory_is_between_a_page_and_the_machine():
-    assert 4096 < store_module.available_memory() < 2**50
