@@ -8,10 +8,15 @@ from benchmarks.cartpole import cartpole
 from benchmarks.corruption import corruption
 from benchmarks.datasets import datasets
 from benchmarks.demo import demo, full
+from benchmarks.growth import growth
 from benchmarks.identity import identity
+from benchmarks.inference import inference
 from benchmarks.memory import memory
+from benchmarks.profile import profile
+from benchmarks.quick import quick
 from benchmarks.readme import readme
 from benchmarks.speed import collection, environment, evaluation
+from benchmarks.train import train
 
 
 @click.group(help="Makes the figures under benchmarks/results/.")
@@ -26,6 +31,11 @@ for command in (
     environment,
     evaluation,
     collection,
+    train,
+    growth,
+    profile,
+    inference,
+    quick,
     datasets,
     identity,
     memory,

@@ -29,6 +29,12 @@ CARD_PLOTS = {
     "actions": "Use of each action",
     "samples": "Stacks of frames and their actions",
 }
+SPEED_CHARTS = {
+    "train": ("train/results.png", "train/cuda.png"),
+    "growth": ("growth/growth.png",),
+    "inference": ("inference/inference.png",),
+    "profile": ("profile/profile.png",),
+}
 _MARKER = re.compile(r"^<!-- offrl: ([\w-]+) ?(\S*) -->$", re.MULTILINE)
 
 
@@ -46,7 +52,8 @@ def on_files(files: Any, config: Any) -> Any:
             path = RESULTS / name / "plots" / f"{plot}.png"
             if path.is_file():
                 files.append(File.generated(config, f"benchmarks/{name}/{plot}.png", abs_src_path=str(path)))
-    for path in sorted(RESULTS.glob("datasets/*/*.png")):
+    speed_charts = [RESULTS / chart for found in SPEED_CHARTS.values() for chart in found]
+    for path in [*sorted(RESULTS.glob("datasets/*/*.png")), *filter(Path.is_file, speed_charts)]:
         files.append(File.generated(config, f"benchmarks/{path.relative_to(RESULTS)}", abs_src_path=str(path)))
     return files
 
@@ -163,6 +170,119 @@ def speed(name: str) -> str:
             f"`{found['command']}`: {found['notes']}. {_machine(found['machine'])}.",
         ]
     )
+
+
+def train() -> str:
+    """Updates a second of each way of training, on the CPU and, where it was measured, on a GPU."""
+    parts = [_train(found) for found in (_kept("train/results.json"), _kept("train/cuda.json")) if found]
+    return "\n\n".join([*parts, _charts("train", "Updates a second")]) if parts else _missing("train --peers")
+
+
+def _train(found: Mapping[str, Any]) -> str:
+    rows = []
+    for name, way in found["ways"].items():
+        ratio = way["ratio"]
+        times = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+        versions = ", ".join(f"{package} {version}" for package, version in way.get("versions", {}).items())
+        notes = way["notes"] + (f" ({versions})" if versions else "")
+        rows.append((name, f"{way['updates_per_second']:,.1f}", times, f"{way['parameters'] / 1e6:.2f} M", notes))
+    first = next(iter(found["ways"]))
+    rounds = len(found["ways"][first]["rates"])
+    head = ("", "updates/s", f"{first} is ... times as fast", "weights", "what it is")
+    waits = found["ways"][first].get("data_wait")
+    wait = "" if waits is None else f" {first} waits for data {waits:.1%} of the time."
+    return "\n\n".join(
+        [
+            _table(head, rows),
+            f"Medians of {rounds} slices of each way, in turns; in brackets the smallest and largest ratio within a "
+            f"round. Batch {found['batch_size']}, {' x '.join(map(str, found['observation']))} uint8, "
+            f"{found['actions']} actions, {found['transitions']:,} transitions, {found['threads']} threads, "
+            f"{found['device']}.{wait} `{found['command']}`. {_machine(found['machine'])}.",
+        ]
+    )
+
+
+def growth() -> str:
+    """What an update costs with more data, a larger batch, more actions."""
+    found = _kept("growth/results.json")
+    if found is None:
+        return _missing("growth")
+    parts = []
+    for axis, label in (("transitions", "transitions"), ("batch_size", "batch"), ("actions", "actions")):
+        rows = [
+            (
+                f"{int(size):,}",
+                f"{row['updates_per_second']:,.1f}",
+                f"{row['milliseconds']:,.1f}",
+                f"{row['memory_mib']:,.0f}",
+            )
+            for size, row in found[axis].items()
+        ]
+        parts.append(_table((label, "updates/s", "ms an update", "MiB"), rows))
+    parts.append(
+        "Memory is what the process holds beside mapped files. The stores are noise, on disk, memory-mapped; batch and "
+        f"actions are varied on one synthetic batch. `{found['command']}`. {_machine(found['machine'])}."
+    )
+    return "\n\n".join([*parts, _charts("growth", "Time and memory of an update against data, batch and actions")])
+
+
+def inference() -> str:
+    """How fast a trained policy answers, as torch and as ONNX files."""
+    found = _kept("inference/results.json")
+    if found is None:
+        return _missing("inference")
+    rows = [
+        (
+            name,
+            f"{row['batch_1_milliseconds']:.2f}",
+            f"{row['batch_64_per_second']:,.0f}",
+            f"{row['equal_actions']:.2%}",
+            f"{row['megabytes']:.1f}" if "megabytes" in row else "",
+        )
+        for name, row in found["ways"].items()
+    ]
+    head = ("", "1 observation: ms", "64 at once: observations/s", "same action as torch", "file, MB")
+    origin = f"Actions on {found['observations']:,} observations of the dataset. `{found['command']}`."
+    return "\n\n".join(
+        [_table(head, rows), f"{origin} {_machine(found['machine'])}.", _charts("inference", "Observations a second")]
+    )
+
+
+def profile() -> str:
+    """Where the time of one update goes."""
+    found = _kept("profile/results.json")
+    if found is None:
+        return _missing("profile")
+    parts = list(next(iter(found["rows"].values())))
+    rows = [
+        (name, *(f"{row[part]:.1f}" for part in parts), f"{sum(row.values()):.1f}")
+        for name, row in found["rows"].items()
+    ]
+    return "\n\n".join(
+        [
+            _table(("milliseconds", *parts, "in all"), rows),
+            f"Batch {found['batch_size']}, {found['threads']} threads, {found['device']}, uncompiled. "
+            f"`{found['command']}`. {_machine(found['machine'])}.",
+            _charts("profile", "Milliseconds of each part of an update"),
+        ]
+    )
+
+
+def quick() -> str:
+    """The ratios that CI compares with."""
+    found = _kept("quick.json")
+    if found is None:
+        return _missing("quick --record")
+    rows = [
+        (name, f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}")
+        for name, ratio in found["ratios"].items()
+    ]
+    return f"{_table(('', 'times the plain way', 'within a round'), rows)}\n\n{_machine(found['machine'])}."
+
+
+def _charts(name: str, text: str) -> str:
+    drawn = [chart for chart in SPEED_CHARTS[name] if (RESULTS / chart).is_file()]
+    return "\n\n".join(f"![{text}](benchmarks/{chart})" for chart in drawn)
 
 
 def identity() -> str:
@@ -292,11 +412,16 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "commands": commands,
     "corruption": corruption,
     "dataset-cards": dataset_cards,
+    "growth": growth,
     "identity": identity,
+    "inference": inference,
     "memory": memory,
+    "profile": profile,
     "public-names": public_names,
+    "quick": quick,
     "recipes": recipes,
     "settings": settings,
     "speed": speed,
+    "train": train,
     "verified-versions": verified_versions,
 }

@@ -29,15 +29,25 @@ class Augmentation:
         """Whether it changes anything."""
         return self.shift > 0 or self.brightness > 0
 
-    def __call__(self, observation: Tensor, next_observation: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Both augmented, each by draws of its own. Twice uint8 [B, C, H, W] -> the same, in channels_last order."""
-        # Far from what the sampler draws by the same seed and step: a shift must not follow from the row it is for.
-        bits = np.random.Philox(key=np.array([self.seed, step], np.uint64), counter=[0, 0, 0, 1])
-        generator = np.random.Generator(bits)
+    def draws(self, steps: range, batch_size: int) -> Tensor:
+        """For each update the pixels along x and y and the gray levels of each row, once for either observation.
+
+        int64 [len(steps), batch_size, 2, 3], on the host; without augmentation its last dimension is empty.
+        """
+        if not self:
+            return torch.zeros((len(steps), batch_size, 2, 0), dtype=torch.int64)
         most = np.array([self.shift, self.shift, self.brightness])
-        # [B, 2, 3], row after row: a smaller batch draws the beginning of a larger one's.
-        drawn = np.floor(generator.random((len(observation), 2, 3)) * (2 * most + 1)).astype(np.int64) - most
-        draws = torch.from_numpy(drawn).to(observation.device, non_blocking=True)
+        drawn = []
+        for step in steps:
+            # Far from what the sampler draws by the same seed and step: a shift must not follow from the row it is for.
+            bits = np.random.Philox(key=np.array([self.seed, step], np.uint64), counter=[0, 0, 0, 1])
+            generator = np.random.Generator(bits)
+            # Row after row: a smaller batch draws the beginning of a larger one's.
+            drawn.append(np.floor(generator.random((batch_size, 2, 3)) * (2 * most + 1)).astype(np.int64) - most)
+        return torch.from_numpy(np.stack(drawn))
+
+    def __call__(self, observation: Tensor, next_observation: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Both augmented, each by draws of its own [B, 2, 3]. Twice uint8 [B, C, H, W] -> the same, channels_last."""
         return self._change(observation, draws[:, 0]), self._change(next_observation, draws[:, 1])
 
     def _change(self, pictures: Tensor, draws: Tensor) -> Tensor:

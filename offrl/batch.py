@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ class Batch:
         next_observation: like `observation`, k steps on.
         action_mask: [B, A] bool, the legal actions, where the data has them.
         next_action_mask: [B, A] bool, the legal actions k steps on, where the data has them.
+        frames: [F, H, W] uint8 or [F, D] float32 on a device, of which `observation` and `next_observation` are then
+            rows, int64 [B, S]; `stacked` looks them up. None where they are the observations themselves.
     """
 
     observation: Tensor
@@ -34,18 +36,50 @@ class Batch:
     next_observation: Tensor
     action_mask: Tensor | None = None
     next_action_mask: Tensor | None = None
+    frames: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`; the copy from pinned memory does not wait for the device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, from where a GPU copies by itself."""
-        return self._map(Tensor.pin_memory)
+        return self.map(Tensor.pin_memory)
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+    def part(self, rows: slice) -> Batch:
+        """Some of the transitions."""
+        return self.map(lambda tensor: tensor[rows])
+
+    def split(self, count: int) -> list[Batch]:
+        """As many equal parts, in order."""
+        size = len(self.action) // count
+        return [self.part(slice(start, start + size)) for start in range(0, count * size, size)]
+
+    def stacked(self) -> Batch:
+        """The same batch with its observations, where they were rows of `frames`."""
+        if self.frames is None:
+            return self
+        now, after = (_look_up(self.frames, rows) for rows in (self.observation, self.next_observation))
+        return replace(self, observation=now, next_observation=after, frames=None)
+
+    def copy_(self, other: Batch) -> None:
+        """Overwrites this batch's tensors with those of another one of the same shapes."""
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            if tensor is not None and field.name != "frames":
+                tensor.copy_(getattr(other, field.name), non_blocking=True)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch whose tensors are the function's results; `frames`, which all batches share, stay as they are."""
         mapped: dict[str, Any] = {}
         for field in fields(self):
             tensor = getattr(self, field.name)
-            mapped[field.name] = None if tensor is None else function(tensor)
+            mapped[field.name] = tensor if tensor is None or field.name == "frames" else function(tensor)
         return Batch(**mapped)
+
+
+def _look_up(frames: Tensor, rows: Tensor) -> Tensor:
+    found = frames.index_select(0, rows.flatten())
+    if frames.dim() == 2:  # vectors are not stacked
+        return found
+    return found.reshape(*rows.shape, *frames.shape[1:])

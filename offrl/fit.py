@@ -11,16 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.batch import Batch
 from offrl.checkpoint import latest_checkpoint, load_learner, load_policy, save_checkpoint
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, RunError
 from offrl.files import write_json
 from offrl.learner import Learner, LearnerConfig
 from offrl.loggers import ConsoleLogger, CSVLogger, Logger
@@ -131,8 +133,8 @@ def fit(
             load_learner(trainer, latest_checkpoint(directory / "checkpoints"))
         else:
             claim_run(directory)
-            trainer.settle_precision(replay.gather(replay.indices(0, config.batch_size)))
-            settled = {"precision": trainer.precision}
+            trainer.settle(replay.gather(replay.indices(0, config.batch_size)))
+            settled = {"precision": trainer.precision, "compile": trainer.compile}
             write_json(directory / "config.json", {**settings, "settled": settled, "notes": dict(notes or {})})
             write_environment(directory, {"device": str(trainer.device), "dataset": settings["dataset"]})
             save_checkpoint(trainer, directory / "checkpoints")  # from the first moment on there is one to resume
@@ -155,25 +157,36 @@ def _loop(
     directory: Path | None,
 ) -> None:
     clock = _Clock(learner.step)
+    periods = [config.log_period, *([] if directory is None else [config.checkpoint_period])]
+    plan = _plan(learner.step, total, periods, max(learner.updates_per_graph, 1))
     saved = learner.step
-    with _interruptible() as interrupted, _prefetched(replay, learner.step, total, config, learner.device) as batches:
-        while learner.step < total and not interrupted.is_set():
-            with clock.waiting():
-                batch = next(batches)
-            learning_rate = learner.learning_rate
-            learner.update(batch)
-            if learner.step % config.log_period == 0 or learner.step == total:
-                metrics = {**learner.read_metrics(), "learning_rate": learning_rate}
-                timings = clock.read(learner.step)
-                for logger in loggers:
-                    logger.log(learner.step, metrics, timings)
-            if directory is not None and learner.step % config.checkpoint_period == 0:
-                learner.require_finite()
-                save_checkpoint(learner, directory / "checkpoints")
-                saved = learner.step
+
+    def save() -> None:
+        nonlocal saved
         if directory is not None and saved != learner.step:
-            learner.require_finite()
             save_checkpoint(learner, directory / "checkpoints")
+            saved = learner.step
+
+    with _interruptible() as interrupted, _prefetched(replay, plan, config.batch_size, learner.device) as batches:
+        try:
+            while learner.step < total and not interrupted.is_set():
+                with clock.waiting():
+                    batch, count = next(batches)
+                learning_rate = learner.learning_rate_at(learner.step + count - 1)
+                learner.update(batch, count)
+                if learner.step % config.log_period == 0 or learner.step == total:
+                    metrics = {**learner.read_metrics(), "learning_rate": learning_rate}
+                    timings = clock.read(learner.step)
+                    for logger in loggers:
+                        logger.log(learner.step, metrics, timings)
+                if learner.step % config.checkpoint_period == 0:
+                    learner.require_finite()
+                    save()
+            learner.require_finite()
+        except RunError:  # updates that were not finite have left the weights as they were
+            save()
+            raise
+        save()
     if interrupted.is_set():
         raise KeyboardInterrupt
 
@@ -199,24 +212,34 @@ class _Clock:
         return figures
 
 
+def _plan(start: int, stop: int, periods: Sequence[int], most: int) -> Iterator[range]:
+    """The updates start .. stop-1 in groups of at most `most`, none across a multiple of one of the periods."""
+    while start < stop:
+        end = min(stop, start + most, *(start - start % period + period for period in periods))
+        yield range(start, end)
+        start = end
+
+
 @contextmanager
 def _prefetched(
-    replay: ReplaySource, start: int, stop: int, config: FitConfig, device: torch.device
-) -> Iterator[Iterator[Batch]]:
-    """Batches of the steps start .. stop-1, gathered by a thread while the learner works."""
+    replay: ReplaySource, plan: Iterator[range], batch_size: int, device: torch.device
+) -> Iterator[Iterator[tuple[Batch, int]]]:
+    """The batch of each group of updates, gathered by a thread while the learner works, and how many they are."""
+    gather = getattr(replay, "locate", replay.gather)
 
-    def load(step: int) -> Batch:
-        batch = replay.gather(replay.indices(step, config.batch_size))
+    def load(steps: range) -> tuple[Batch, int]:
+        batch = gather(np.concatenate([replay.indices(step, batch_size) for step in steps]))
         # What is on the device already needs no pinning.
-        return batch.pin_memory() if device.type == "cuda" and not batch.action.is_cuda else batch
+        return batch.pin_memory() if device.type == "cuda" and not batch.action.is_cuda else batch, len(steps)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="offrl-gather") as pool:
-        pending: deque[Future[Batch]] = deque()
+        pending: deque[Future[tuple[Batch, int]]] = deque()
 
-        def batches() -> Iterator[Batch]:
-            for step in range(start, stop):
-                while len(pending) <= _BATCHES_AHEAD and step + len(pending) < stop:
-                    pending.append(pool.submit(load, step + len(pending)))
+        def batches() -> Iterator[tuple[Batch, int]]:
+            while True:
+                pending.extend(pool.submit(load, steps) for steps in islice(plan, _BATCHES_AHEAD + 1 - len(pending)))
+                if not pending:
+                    return
                 yield pending.popleft().result()
 
         try:

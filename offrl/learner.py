@@ -7,10 +7,11 @@ import ctypes
 import inspect
 import math
 import os
-import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from offrl.algorithms.algorithm import Algorithm
 from offrl.augment import Augmentation
 from offrl.batch import Batch
+from offrl.cuda_graph import UpdateGraph
 from offrl.errors import ConfigError, RunError
+from offrl.measure import shortest_seconds
 from offrl.spec import TaskSpec
 
 _UNSUITABLE_OPTIMIZERS = {"LBFGS": "it needs the loss as a function", "SparseAdam": "it needs sparse gradients"}
@@ -27,7 +30,13 @@ _AUTOCAST_CACHE = tuple(int(part) for part in torch.__version__.split(".")[:2]) 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 Precision = Literal["auto", "fp32", "bf16"]
+Compile = Literal["auto", "on", "off"]
+_COMPILING_TAKES = 60.0  # seconds at the most, on 2 cores, and what share of an update it may well save
+_COMPILING_SAVES = 0.1
+_COMPILING_NEEDS = 1000  # updates; with fewer the question is not worth a measurement
+
 Schedule = Literal["constant", "cosine"]
+NonFinite = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,12 @@ class LearnerConfig:
         average_decay: of the averaged weights that evaluation and export use, in [0, 1); 0 uses the plain weights.
             After t updates it is at most t / (t + 10), so that the first weights are soon forgotten.
         precision: of the networks; "auto" takes bf16 where a short measurement shows it faster.
+        compile: whether torch.compile works on the loss; "auto" only in runs long enough to repay its warm-up, and
+            where a measurement shows it faster.
+        updates_per_graph: updates that a CUDA device replays as one CUDA graph, with Adam or AdamW; 0 runs each
+            kernel by itself. Without effect on other devices.
+        non_finite: what an update does whose loss or a gradient is infinite or NaN: it changes nothing, and at the
+            next reading of the metrics the run stops ("stop") or counts it as `skipped_updates` ("skip").
         augment_shift: pictures move at random by up to so many pixels, in x and y apart (`offrl.augment`).
         augment_brightness: pictures become brighter or darker at random by up to so many of the 256 gray levels.
         augment_seed: of the augmentation.
@@ -60,6 +75,9 @@ class LearnerConfig:
     target_period: int = 1
     average_decay: float = 0.0
     precision: Precision = "auto"
+    compile: Compile = "auto"
+    updates_per_graph: int = 10
+    non_finite: NonFinite = "stop"
     augment_shift: int = 0
     augment_brightness: int = 0
     augment_seed: int = 0
@@ -81,8 +99,24 @@ class LearnerConfig:
         require(self.target_period >= 1, "target_period", "1 or more")
         require(0 <= self.average_decay < 1, "average_decay", "0 <= average_decay < 1")
         require(self.precision in get_args(Precision), "precision", f"one of {get_args(Precision)}")
-        for name in ("augment_shift", "augment_brightness", "augment_seed"):
+        require(self.compile in get_args(Compile), "compile", f"one of {get_args(Compile)}")
+        require(self.non_finite in get_args(NonFinite), "non_finite", f"one of {get_args(NonFinite)}")
+        for name in ("updates_per_graph", "augment_shift", "augment_brightness", "augment_seed"):
             require(getattr(self, name) >= 0, name, "0 or more")
+
+
+class Pace(NamedTuple):
+    """What changes from update to update beside the batch; float32 tensors [] where a CUDA graph replays the update.
+
+    Attributes:
+        learning_rate: of the optimiser.
+        target: how far the targets move; 0 leaves them.
+        average: how far the averaged weights move; 0 where there are none.
+    """
+
+    learning_rate: float | Tensor
+    target: float | Tensor
+    average: float | Tensor
 
 
 class Learner:
@@ -99,7 +133,8 @@ class Learner:
 
     Attributes:
         step: updates done.
-        precision: "fp32" or "bf16"; "auto" is settled by `settle_precision`, at the first update at the latest.
+        precision: "fp32" or "bf16"; "auto" is settled by `settle`, at the first update at the latest.
+        compile: "on" or "off", likewise.
     """
 
     def __init__(
@@ -110,11 +145,12 @@ class Learner:
         total_updates: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = LearnerConfig() if config is None else config
+        self.config = config = LearnerConfig() if config is None else config
         self.device = torch.device(device)
         self.total_updates = total_updates
         self.step = 0
-        self.precision: Precision = self.config.precision
+        self.precision: Precision = config.precision
+        self.compile: Compile = config.compile
         if self.device.type == "cpu":
             _keep_freed_memory()
         self.algorithm = algorithm
@@ -122,72 +158,144 @@ class Learner:
         # channels_last is how convolutions run fastest; it changes strides and no value.
         algorithm.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         algorithm.train()
+        self._loss = algorithm.loss
+        self._is_settled = False
         self._trained = {name: p for name, p in algorithm.named_parameters() if p.requires_grad}
         self._optimizer = self._make_optimizer()
         self._targets = [pair for online, target in algorithm.targets() for pair in _state_pairs(online, target)]
-        self._average = {name: p.detach().clone() for name, p in self._trained.items() if self.config.average_decay > 0}
+        self._average = {name: p.detach().clone() for name, p in self._trained.items() if config.average_decay > 0}
         self._metric_sums: dict[str, Tensor] = {}
         self._metric_count = 0
-        config = self.config
         self._augmentation = Augmentation(config.augment_shift, config.augment_brightness, config.augment_seed)
         if self._augmentation and not algorithm.spec.is_pixels:
             raise ConfigError("vectors", where="LearnerConfig.augment_shift, augment_brightness", expected="pixels")
         self._bf16_is_exact = _normalises_exactly(algorithm.spec, torch.bfloat16)
+        # Adam's fused CUDA kernels can leave a step out without asking the host, and so can run inside a graph.
+        self._stays_on_device = self.device.type == "cuda" and all(
+            map(self._optimizer.defaults.get, ("fused", "capturable"))
+        )
+        self.updates_per_graph = config.updates_per_graph if self._stays_on_device else 0
+        self._graphs: dict[int, UpdateGraph] = {}
 
-    def update(self, batch: Batch) -> None:
-        """One gradient step on a raw batch, [B, ...] as replay hands it over; nothing waits for the device."""
-        self.settle_precision(batch)
+    def update(self, batch: Batch, count: int = 1) -> None:
+        """`count` gradient steps, on as many equal parts of a raw batch, one after the other.
+
+        Nothing waits for a CUDA device, with Adam or AdamW.
+
+        Args:
+            batch: [count * B, ...] as replay hands it over.
+            count: updates; from the second time on that as many are asked for, a CUDA device replays them as one graph.
+        """
+        batch = batch.to(self.device)
+        parts = batch.split(count)
+        self.settle(parts[0])
         self.algorithm.train()  # a policy made of it in the meantime has switched it to evaluation
+        steps = range(self.step, self.step + count)
+        draws = self._augmentation.draws(steps, len(parts[0].action)).to(self.device, non_blocking=True)
+        paces = [self._pace(step) for step in steps]
+        graph = self._graphs.get(count)
+        if graph is not None:
+            graph.replay(batch, draws, torch.tensor(paces))
+        else:
+            for part, draw, pace in zip(parts, draws, paces, strict=True):
+                self._update(part, draw, pace)
+            self._record(batch, draws, torch.tensor(paces))  # what has run once is set up
+        self.step += count
+        self._metric_count += count
+
+    def _record(self, batch: Batch, draws: Tensor, paces: Tensor) -> None:
+        if self.updates_per_graph == 0:
+            return
+        try:
+            self._graphs[len(paces)] = UpdateGraph(
+                lambda part, draw, pace: self._update(part, draw, Pace(*pace)), batch, draws, paces
+            )
+        except RuntimeError as error:
+            self.updates_per_graph = 0
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"no CUDA graph of {self.algorithm.name}'s update: {reason}; it runs without", stacklevel=3)
+
+    def _update(self, batch: Batch, draws: Tensor, pace: Pace) -> None:
+        """One update, wholly on the device: this is what a CUDA graph holds."""
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = pace.learning_rate
         self._optimizer.zero_grad(set_to_none=True)
-        metrics = self._gradients(self.algorithm, batch, self.precision)
-        self._optimizer.step()
-        self.step += 1
-        if self.step % self.config.target_period == 0:
-            _lerp(self._targets, self.config.polyak)
-        if self._average:
-            # Early averages would otherwise remember the random first weights for 1 / (1 - decay) updates.
-            decay = min(self.config.average_decay, self.step / (self.step + 10))
-            _lerp([(self._trained[name], average) for name, average in self._average.items()], 1 - decay)
-        for name, value in metrics.items():
+        metrics = self._gradients(batch, draws, self.precision)
+        skipped = self._not_finite(metrics["loss"])
+        if self._stays_on_device:
+            self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
+            self._optimizer.step()
+        elif not skipped.item():
+            self._optimizer.step()
+        _lerp(self._targets, pace.target)
+        _lerp([(self._trained[name], average) for name, average in self._average.items()], pace.average)
+        sums = {}
+        for name, value in {**metrics, "skipped_updates": skipped}.items():
+            counted = value if name == "skipped_updates" else torch.where(skipped > 0, 0.0, value.float())
             total = self._metric_sums.get(name)
-            self._metric_sums[name] = value.float() if total is None else total + value
-        self._metric_count += 1
+            sums[name] = counted.clone() if total is None else total.add_(counted)
+        self._metric_sums = sums
+
+    def _pace(self, step: int) -> Pace:
+        """Of the update that follows `step` others."""
+        config, done = self.config, step + 1
+        # Early averages would otherwise remember the random first weights for 1 / (1 - decay) updates.
+        decay = min(config.average_decay, done / (done + 10))
+        return Pace(
+            learning_rate=self.learning_rate_at(step),
+            target=config.polyak if done % config.target_period == 0 else 0.0,
+            average=1 - decay if self._average else 0.0,
+        )
 
     @property
     def learning_rate(self) -> float:
         """What the schedule gives for the next update."""
+        return self.learning_rate_at(self.step)
+
+    def learning_rate_at(self, step: int) -> float:
+        """What the schedule gives for the update that follows `step` others."""
         if self.config.schedule == "constant":
             return self.config.learning_rate
-        progress = min(self.step / self.total_updates, 1.0)
+        progress = min(step / self.total_updates, 1.0)
         return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
     def read_metrics(self) -> dict[str, float]:
-        """The metrics' means since the last reading; this is where the host waits for the device.
+        """The metrics' means over the updates since the last reading; here the host waits for the device.
+
+        With non_finite="skip", `skipped_updates` is how many were left out of them.
 
         Raises:
-            RunError: the loss is not finite.
+            RunError: some were not finite, and non_finite="stop".
         """
         self.require_finite()
-        means = {name: total.item() / self._metric_count for name, total in self._metric_sums.items()}
-        self._metric_sums, self._metric_count = {}, 0
-        return means
+        sums = dict(zip(self._metric_sums, torch.stack([*self._metric_sums.values()]).tolist(), strict=True))
+        skipped = sums.pop("skipped_updates")
+        applied = self._metric_count - skipped
+        means = {name: total / applied if applied else math.nan for name, total in sums.items()}
+        self._forget_metrics()
+        return means if self.config.non_finite == "stop" else {**means, "skipped_updates": skipped}
 
     def require_finite(self) -> None:
-        """Waits for the device and checks the losses since the last reading.
+        """Waits for the device and, with non_finite="stop", checks the updates since the last reading.
 
         Raises:
-            RunError: one is not finite.
+            RunError: some were not finite. They were left out, so the weights are the last good ones.
         """
-        loss = self._metric_sums["loss"].item() if self._metric_count else 0.0
-        if not math.isfinite(loss):
+        skipped = self._metric_sums["skipped_updates"].item() if self._metric_count else 0.0
+        if skipped and self.config.non_finite == "stop":
+            count = self._metric_count
+            self._forget_metrics()
             raise RunError(
-                f"the loss is {loss} within the updates before {self.step}",
+                f"the loss or a gradient is infinite or NaN in {skipped:.0f} of the {count} updates before {self.step}",
                 where="training",
-                expected="a finite loss",
+                expected="finite ones",
                 mend="lower learning_rate, scale the rewards down (reward_scale), or set precision='fp32'",
             )
+
+    def _forget_metrics(self) -> None:
+        for total in self._metric_sums.values():
+            total.zero_()  # in place: a CUDA graph adds to these very tensors
+        self._metric_count = 0
 
     def snapshot(self) -> Algorithm:
         """A copy of the algorithm as evaluation and export see it: the averaged weights where those are on."""
@@ -197,22 +305,63 @@ class Learner:
                 parameter.data.copy_(self._average[name])
         return algorithm.eval()
 
-    def settle_precision(self, batch: Batch) -> None:
-        """Turns "auto" into what runs a forward and backward pass on this batch faster here."""
-        if self.precision != "auto":
+    def settle(self, batch: Batch) -> None:
+        """Turns each "auto" into what runs a forward and backward pass on this batch faster here, and compiles.
+
+        Raises:
+            ConfigError: compile is "on", and cannot be here.
+        """
+        if self._is_settled:
             return
-        seconds = dict.fromkeys(("fp32", "bf16"), math.inf)
+        self._is_settled = True
         batch = batch.to(self.device)
-        trial = copy.deepcopy(self.algorithm)  # layers with running statistics must not see the batch eight times
-        if self.device.type in ("cpu", "cuda"):
-            for _ in range(6):  # the first passes pay for warm-up, others may be disturbed; the best one counts
-                for precision in ("fp32", "bf16"):
-                    start = time.perf_counter()
-                    self._gradients(trial, batch, precision)
-                    if self.device.type == "cuda":
-                        torch.cuda.synchronize(self.device)
-                    seconds[precision] = min(seconds[precision], time.perf_counter() - start)
-        self.precision = "bf16" if seconds["bf16"] < 0.95 * seconds["fp32"] else "fp32"
+        draws = self._augmentation.draws(range(1), len(batch.action))[0].to(self.device)
+        if self.compile == "auto" and self.total_updates - self.step < _COMPILING_NEEDS:
+            self.compile = "off"
+        buffers = [(buffer, buffer.clone()) for buffer in self.algorithm.buffers()]
+        precisions: list[Precision] = [self.precision]
+        if self.precision == "auto":
+            precisions = ["fp32", "bf16"] if self.device.type in ("cpu", "cuda") else ["fp32"]
+        ways: dict[str, Callable[[], object]] = {
+            precision: partial(self._gradients, batch, draws, precision) for precision in precisions
+        }
+        seconds = shortest_seconds(ways, self.device) if "auto" in (self.precision, self.compile) else {}
+        if self.precision == "auto":
+            self.precision = "bf16" if seconds.get("bf16", math.inf) < 0.95 * seconds["fp32"] else "fp32"
+        if self.compile == "auto":
+            self.compile = "on" if self._compiling_repays(ways[self.precision], seconds[self.precision]) else "off"
+        if self.compile == "on":
+            self._compiled_seconds(ways[self.precision])
+        for buffer, before in buffers:
+            buffer.copy_(before)  # running statistics have not seen these passes
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _compiling_repays(self, run: Callable[[], object], eager_seconds: float) -> bool:
+        if eager_seconds * (self.total_updates - self.step) * _COMPILING_SAVES < _COMPILING_TAKES:
+            return False
+        try:
+            return self._compiled_seconds(run) < 0.95 * eager_seconds
+        except ConfigError:
+            return False
+        finally:
+            self._loss = self.algorithm.loss
+
+    def _compiled_seconds(self, run: Callable[[], object]) -> float:
+        """Lets the loss run compiled, and measures it.
+
+        Raises:
+            ConfigError: it cannot be compiled here.
+        """
+        self._loss = torch.compile(self.algorithm.loss, dynamic=False)
+        try:
+            return shortest_seconds({"compiled": run}, self.device)["compiled"]
+        except Exception as error:  # whatever the compiler, or the one behind it, has to say
+            raise ConfigError(
+                f"torch.compile fails ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})",
+                where="LearnerConfig.compile",
+                expected="a loss that it can take, and a C++ compiler",
+                mend="take compile='off'",
+            ) from error
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor that the next update depends on; `load_state` is the inverse."""
@@ -230,6 +379,7 @@ class Learner:
         return {
             "step": self.step,
             "precision": self.precision,
+            "compile": self.compile,
             "metric_count": self._metric_count,
             "optimizer": scalars,
         }
@@ -260,29 +410,40 @@ class Learner:
             state[int(index)][key] = tensor
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
         self.step = values["step"]
-        self.precision = values["precision"]
+        self.precision, self.compile = values["precision"], values["compile"]
+        self._is_settled, self._graphs = False, {}
 
-    def _prepare(self, batch: Batch, precision: str) -> Batch:
-        batch = batch.to(self.device)
+    def _prepare(self, batch: Batch, draws: Tensor, precision: str) -> Batch:
+        batch = batch.stacked()
         now, after = batch.observation, batch.next_observation
         if self._augmentation:
-            now, after = self._augmentation(now, after, self.step)
+            now, after = self._augmentation(now, after, draws)
         dtype = torch.bfloat16 if precision == "bf16" and self._bf16_is_exact else torch.float32
         return replace(batch, observation=self._normalise(now, dtype), next_observation=self._normalise(after, dtype))
 
     def _normalise(self, observation: Tensor, dtype: torch.dtype) -> Tensor:
-        if observation.dim() == 4:  # before one byte becomes two or four
-            observation = observation.contiguous(memory_format=torch.channels_last)
+        if observation.dim() == 4 and not observation.is_contiguous(memory_format=torch.channels_last):
+            # Before one byte becomes two or four; twice as fast as contiguous(memory_format=torch.channels_last).
+            observation = torch.stack(observation.unbind(1), dim=-1).permute(0, 3, 1, 2)
         return self.algorithm.spec.normalise(observation.to(dtype))
 
-    def _gradients(self, algorithm: Algorithm, batch: Batch, precision: str) -> Mapping[str, Tensor]:
-        prepared = self._prepare(batch, precision)
+    def _gradients(self, batch: Batch, draws: Tensor, precision: str) -> Mapping[str, Tensor]:
+        prepared = self._prepare(batch, draws, precision)
         with torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=_AUTOCAST_CACHE
         ):
-            loss, metrics = algorithm.loss(prepared)
+            loss, metrics = self._loss(prepared)
         loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach(), **metrics}
+
+    def _not_finite(self, loss: Tensor) -> Tensor:
+        """1.0 where the loss or a gradient is infinite or NaN, else 0.0. [].
+
+        Told by the gradients' Euclidean norms, eight times as fast as isfinite; beyond 1e19 they are infinite, too.
+        """
+        gradients = [p.grad for p in self._trained.values() if p.grad is not None]
+        norms = torch.stack([loss.float(), *torch._foreach_norm(gradients)])
+        return (~norms.isfinite()).any().float()
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         kind = getattr(torch.optim, self.config.optimizer)
@@ -290,6 +451,8 @@ class Learner:
         is_open = not {"fused", "foreach", "differentiable"} & settings.keys()
         if is_open and "fused" in inspect.signature(kind).parameters and self.device.type in ("cpu", "cuda"):
             settings["fused"] = True
+        if self.device.type == "cuda" and "fused" in settings and "capturable" in inspect.signature(kind).parameters:
+            settings.setdefault("capturable", True)
         try:
             optimizer: torch.optim.Optimizer = kind(self._trained.values(), **settings)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -312,11 +475,17 @@ def _state_pairs(online: nn.Module, target: nn.Module) -> list[tuple[Tensor, Ten
 
 
 @torch.no_grad()
-def _lerp(pairs: list[tuple[Tensor, Tensor]], weight: float) -> None:
+def _lerp(pairs: list[tuple[Tensor, Tensor]], weight: float | Tensor) -> None:
     """Moves each destination by `weight` towards its source, all in one call."""
-    if pairs:
-        sources, destinations = zip(*pairs, strict=True)
+    if not pairs or (isinstance(weight, float) and weight == 0):
+        return
+    sources, destinations = zip(*pairs, strict=True)
+    if isinstance(weight, float):
         torch._foreach_lerp_(destinations, sources, weight)
+    else:  # read when a graph is replayed; lerp takes no such weight for many tensors at once
+        steps = torch._foreach_sub(sources, destinations)
+        torch._foreach_mul_(steps, weight)
+        torch._foreach_add_(destinations, steps)
 
 
 def _keep_freed_memory() -> None:

@@ -32,9 +32,13 @@ def found_shift(picture, augmented, most):
     return shift
 
 
+def augmented(augmentation, before, after, step):
+    return augmentation(before, after, augmentation.draws(range(step, step + 1), len(before))[0])
+
+
 def test_every_stack_moves_as_a_whole_by_a_shift_of_its_own():
     before, after = pictures(40, 0), pictures(40, 1)
-    now, following = Augmentation(shift=2)(before, after, step=3)
+    now, following = augmented(Augmentation(shift=2), before, after, step=3)
     shifts = [
         found_shift(picture, augmented, 2)
         for pair in ((before, now), (after, following))
@@ -46,7 +50,7 @@ def test_every_stack_moves_as_a_whole_by_a_shift_of_its_own():
 
 def test_brightness_adds_one_number_to_a_stack_within_the_grays():
     before = torch.full((200, 2, HEIGHT, WIDTH), 250, dtype=torch.uint8)
-    now, _ = Augmentation(brightness=10)(before, before, step=0)
+    now, _ = augmented(Augmentation(brightness=10), before, before, step=0)
     flat = now.flatten(1)
     assert (flat == flat[:, :1]).all()
     assert set(flat[:, 0].tolist()) == set(range(240, 256))  # 250 - 10 up to 255, where it is cut
@@ -55,21 +59,32 @@ def test_brightness_adds_one_number_to_a_stack_within_the_grays():
 def test_a_row_depends_on_seed_step_and_place_alone():
     many, few = pictures(8), pictures(8)[:3]
     augmentation = Augmentation(shift=2, brightness=20, seed=5)
-    whole = augmentation(many, many, step=7)
-    for all_rows, some in zip(whole, augmentation(few, few, step=7), strict=True):
+    whole = augmented(augmentation, many, many, step=7)
+    for all_rows, some in zip(whole, augmented(augmentation, few, few, step=7), strict=True):
         torch.testing.assert_close(all_rows[:3], some, rtol=0, atol=0)
-    for other in (augmentation(many, many, step=8), Augmentation(2, 20, seed=6)(many, many, step=7)):
+    for other in (
+        augmented(augmentation, many, many, step=8),
+        augmented(Augmentation(2, 20, seed=6), many, many, step=7),
+    ):
         assert not torch.equal(other[0], whole[0])
 
 
 def test_shifts_do_not_follow_from_the_rows_drawn_by_the_same_seed():
-    picture = torch.arange(9, dtype=torch.uint8).expand(1, 1, 9, 9)
     sampler = Sampler(9, seed=0, weights=np.ones(9))
     augmentation = Augmentation(shift=4)
     drawn = np.array([sampler.indices(step, 1)[0] for step in range(500)])
-    shifts = np.array([int(augmentation(picture, picture, step)[0][0, 0, 0, 4]) for step in range(500)])
-    assert set(drawn) == set(shifts) == set(range(9))
+    shifts = augmentation.draws(range(500), batch_size=1)[:, 0, 0, 0].numpy()
+    assert set(drawn) == set(range(9))
+    assert set(shifts) == set(range(-4, 5))
     assert abs(np.corrcoef(drawn, shifts)[0, 1]) < 0.2
+
+
+def test_several_updates_are_drawn_as_one_after_the_other():
+    augmentation = Augmentation(shift=2, brightness=20, seed=5)
+    together = augmentation.draws(range(7, 9), batch_size=3)
+    assert together.shape == (2, 3, 2, 3)
+    for index, step in enumerate((7, 8)):
+        assert torch.equal(together[index], augmentation.draws(range(step, step + 1), batch_size=3)[0])
 
 
 def test_nothing_asked_for_changes_nothing():

@@ -82,7 +82,7 @@ def test_a_command_on_a_page_is_one_that_exists(words: list[str]) -> None:
             main.commands[name].make_context(name, list(rest))  # raises where an option or value is unknown
         case "make", [target, *_]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-        case "python", ["-m", "benchmarks", name]:
+        case "python", ["-m", "benchmarks", name, *_]:
             assert re.search(rf"\b{name}\b", (ROOT / "benchmarks" / "__main__.py").read_text(encoding="utf-8"))
         case "python", [script, *_]:
             assert (ROOT / script).is_file()

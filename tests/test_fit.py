@@ -4,6 +4,7 @@ import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from toy_replay import ToyReplay
 
 from offrl.algorithms.bcq import DiscreteBCQ, DiscreteBCQConfig
@@ -11,7 +12,7 @@ from offrl.batch import Batch
 from offrl.checkpoint import checkpoints, latest_checkpoint, load_policy
 from offrl.encoders import NatureEncoder
 from offrl.errors import ConfigError, RunError, SpecMismatchError
-from offrl.fit import FitConfig, fit, resolve_device
+from offrl.fit import FitConfig, _plan, fit, resolve_device
 from offrl.learner import LearnerConfig
 from offrl.spec import TaskSpec
 
@@ -98,16 +99,29 @@ def test_a_run_killed_before_its_first_period_can_be_resumed(toy_replay, tmp_pat
     assert files_of(tmp_path / "run") == files_of(tmp_path / "whole")
 
 
-def test_weights_that_are_no_numbers_are_not_saved(toy_replay, tmp_path):
+def test_a_run_whose_losses_are_no_numbers_stops_at_a_saved_state(toy_replay, tmp_path):
     class Poisoned(ToyReplay):
         def gather(self, indices):
             batch = super().gather(indices)
             return Batch(**{**vars(batch), "reward": batch.reward * float("nan")})
 
     config = FitConfig(updates=24, batch_size=8, log_period=24, checkpoint_period=10)
-    with pytest.raises(RunError, match="training: the loss is nan within the updates before 10"):
+    with pytest.raises(RunError, match="the loss or a gradient is infinite or NaN in 10 of the 10 updates before 10"):
         train(Poisoned(toy_replay.spec), tmp_path / "run", config=config)
-    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-000000000"]
+    first, last = checkpoints(tmp_path / "run" / "checkpoints")
+    assert (first.name, last.name) == ("step-000000000", "step-000000010")
+    weights = [load_file(path / "policy.safetensors") for path in (first, last)]
+    assert all(torch.equal(before, weights[1][name]) for name, before in weights[0].items())
+
+
+@pytest.mark.parametrize("most", [1, 4, 10])
+@pytest.mark.parametrize("start", [0, 3, 20])
+def test_groups_of_updates_end_where_the_run_logs_or_saves(start, most):
+    groups = list(_plan(start, 33, [10, 8], most))
+    assert [step for group in groups for step in group] == list(range(start, 33))
+    for group in groups:
+        assert 1 <= len(group) <= most
+        assert not any(step % period == 0 for step in group[1:] for period in (10, 8))
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(toy_replay, tmp_path):
@@ -140,7 +154,7 @@ def test_a_run_directory_holds_what_the_design_says(toy_replay, tmp_path):
     assert config["algorithm"] == "bcq"
     assert config["encoder"] == "offrl.encoders:MLPEncoder"
     assert config["algorithm_config"]["threshold"] == 0.3
-    assert config["settled"] == {"precision": "fp32"}
+    assert config["settled"] == {"precision": "fp32", "compile": "off"}
     assert torch.__version__.startswith(json.loads((run / "environment.json").read_text())["versions"]["torch"])
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -8,7 +8,7 @@ from torch import nn
 from offrl.algorithms.algorithm import Algorithm, PolicyOutput, frozen_copy
 from offrl.batch import Batch
 from offrl.errors import ConfigError, RunError
-from offrl.learner import Learner, LearnerConfig
+from offrl.learner import Learner, LearnerConfig, Pace
 from offrl.spec import TaskSpec
 
 SPEC = TaskSpec.vector(1, ("left", "right"))
@@ -24,6 +24,7 @@ class Slope(Algorithm):
         self.weight = nn.Parameter(torch.tensor([10.0]))
         self.online = nn.Linear(1, 1)
         self.online.weight.data.fill_(4.0)
+        self.online.bias.data.fill_(0.0)
         self.target = frozen_copy(self.online)
         self.target.weight.data.fill_(0.0)
         self.seen = []
@@ -124,13 +125,85 @@ def test_metrics_are_means_since_the_last_reading():
     assert learner.read_metrics()["weight"] == 8
 
 
-def test_a_loss_that_is_not_finite_ends_in_a_clear_error():
-    learner = make_learner()
-    learner.update(batch_of(math.inf))
-    with pytest.raises(
-        RunError, match="training: the loss is .* before 1; expected a finite loss; lower learning_rate"
-    ):
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "RMSprop"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_an_update_that_is_not_finite_changes_no_weight_and_stops_at_the_next_reading(optimizer, value):
+    learner = make_learner(optimizer=optimizer)
+    learner.update(batch_of(2))
+    before = {name: tensor.clone() for name, tensor in learner.state_tensors().items() if "metric" not in name}
+    learner.update(batch_of(value))
+    for name, tensor in before.items():
+        if "target" not in name:  # those go on following the weights
+            assert torch.equal(learner.state_tensors()[name], tensor), name
+    message = "training: the loss or a gradient is infinite or NaN in 1 of the 2 updates before 2; expected finite ones"
+    with pytest.raises(RunError, match=message):
         learner.read_metrics()
+
+
+class SteepAtZero(Slope):
+    """A finite loss whose gradient is not: the root of the weight."""
+
+    def loss(self, batch):
+        return (self.weight * batch.observation).clamp(min=0).mean().sqrt() + 0 * self.online.weight.sum(), {}
+
+
+def test_a_gradient_that_is_not_finite_counts_too():
+    learner = Learner(SteepAtZero(), LearnerConfig(optimizer="SGD", precision="fp32"), total_updates=1)
+    learner.update(batch_of(0))
+    assert learner.algorithm.weight.item() == 10
+    with pytest.raises(RunError, match="a gradient is infinite or NaN in 1 of the 1 updates"):
+        learner.require_finite()
+
+
+def test_updates_that_are_not_finite_can_be_skipped_and_are_counted():
+    learner = make_learner(non_finite="skip")
+    for value in (2, math.inf, 2):
+        learner.update(batch_of(value))
+    assert learner.read_metrics() == {"loss": (20 + 18) / 2, "weight": 9.5, "skipped_updates": 1}
+    assert learner.algorithm.weight.item() == 8
+    learner.update(batch_of(2))
+    assert learner.read_metrics() == {"loss": 16, "weight": 8, "skipped_updates": 0}
+
+
+def test_several_updates_at_once_are_those_updates_one_after_the_other():
+    settings = {"schedule": "cosine", "average_decay": 0.9, "target_period": 2, "optimizer": "Adam"}
+    together, apart = make_learner(total_updates=6, **settings), make_learner(total_updates=6, **settings)
+    batches = [batch_of(value) for value in (1, 2, 3)]
+    columns = {
+        name: torch.cat([getattr(batch, name) for batch in batches])
+        for name in ("observation", "action", "reward", "discount", "next_observation")
+    }
+    together.update(Batch(**columns), count=3)
+    for batch in batches:
+        apart.update(batch)
+    assert together.step == apart.step == 3
+    for name, tensor in apart.state_tensors().items():
+        assert torch.equal(tensor, together.state_tensors()[name]), name
+    assert together.read_metrics() == apart.read_metrics()
+
+
+def test_a_pace_in_tensors_is_the_same_update():
+    """What a CUDA graph replays, run without one."""
+    settings = {"average_decay": 0.9, "polyak": 0.25, "optimizer": "Adam"}
+    numbers, tensors = make_learner(**settings), make_learner(**settings)
+    for step in range(3):
+        batch = batch_of(step + 1)
+        numbers.update(batch)
+        pace = Pace(*torch.tensor(tensors._pace(step)))
+        tensors._update(batch, tensors._augmentation.draws(range(step, step + 1), 4)[0], pace)
+    for name, tensor in numbers.state_tensors().items():
+        torch.testing.assert_close(tensors.state_tensors()[name], tensor, msg=name)
+
+
+def test_frames_on_the_device_are_stacked_in_the_update():
+    spec = TaskSpec.pixels((2, 8, 8), ("left", "right"))
+    frames = torch.randint(0, 256, (5, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rows, following = torch.tensor([[0, 0], [2, 3]]), torch.tensor([[0, 1], [3, 4]])
+    zeros = torch.zeros(2)
+    learner = Learner(Slope(spec), LearnerConfig(precision="fp32"), total_updates=1)
+    learner.update(Batch(rows, zeros.long(), zeros, zeros, following, frames=frames))
+    expected = torch.stack([frames[[0, 0]], frames[[2, 3]]]).float() / 128 - 1
+    torch.testing.assert_close(learner.algorithm.seen[-1], expected, rtol=0, atol=0)
 
 
 def test_pixels_arrive_normalised_and_channels_last():
@@ -158,8 +231,9 @@ def test_bf16_takes_pixels_as_bf16_only_where_no_gray_is_rounded(scale, dtype):
 
 def test_auto_settles_on_a_precision_without_touching_the_weights():
     learner = make_learner(precision="auto")
-    learner.settle_precision(batch_of(1))
+    learner.settle(batch_of(1))
     assert learner.precision in ("fp32", "bf16")
+    assert learner.compile == "off"  # so short a run does not repay the compiler's time
     assert learner.algorithm.weight.item() == 10
     assert learner.algorithm.weight.grad is None
 
@@ -178,6 +252,9 @@ def test_auto_settles_on_a_precision_without_touching_the_weights():
         ({"polyak": 0}, "0 < polyak <= 1"),
         ({"target_period": 0}, "1 or more"),
         ({"average_decay": 1.0}, "0 <= average_decay < 1"),
+        ({"compile": True}, "one of \\('auto', 'on', 'off'\\)"),
+        ({"non_finite": "ignore"}, "one of \\('stop', 'skip'\\)"),
+        ({"updates_per_graph": -1}, "0 or more"),
         ({"precision": "fp8"}, "one of \\('auto', 'fp32', 'bf16'\\)"),
     ],
 )

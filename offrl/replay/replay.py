@@ -15,8 +15,8 @@ from torch import Tensor
 
 from offrl.batch import Batch
 from offrl.errors import ConfigError
-from offrl.replay.device import DeviceFrames, fits_on
-from offrl.replay.indexing import n_step_returns
+from offrl.replay.device import fits_on, frames_on
+from offrl.replay.indexing import n_step_returns, stack_windows
 from offrl.replay.ingest import ingest
 from offrl.replay.layouts import Dones
 from offrl.replay.sampler import Sampler
@@ -109,7 +109,7 @@ class Replay:
         rewards = store.rewards
         self._rewards = rewards if reward_clip is None else np.clip(rewards, -reward_clip, reward_clip)
         self._tier = tier
-        self._device_frames: DeviceFrames | None = None
+        self._frames: Tensor | None = None
 
     def _choose_rows(self) -> NDArray[np.int64] | None:
         """The store's rows that can be drawn, or None for all."""
@@ -171,13 +171,22 @@ class Replay:
         Raises:
             IndexError: an index outside 0 .. len - 1.
         """
+        batch = self.locate(indices)
+        return batch if self._frames is None else batch.to(self._frames.device).stacked()
+
+    def locate(self, indices: ArrayLike) -> Batch:
+        """What `gather` gives, but where the frames lie on a device: there, they are not yet looked up.
+
+        Raises:
+            IndexError: an index outside 0 .. len - 1.
+        """
         chosen = np.asarray(indices, np.int64)
         if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self):
             raise IndexError(f"indices {chosen.min()} to {chosen.max()} reach outside 0..{len(self) - 1}")
         store, rows = self.store, chosen if self._subset is None else self._subset[chosen]
         returns = n_step_returns(rows, self._rewards, store.terminated, store.segment_end, self.n_step, self.discount)
         action_mask, next_action_mask = self._action_masks(rows, returns.last_row)
-        batch = Batch(
+        return Batch(
             observation=self._stacks(store.last[rows], store.first[rows]),
             action=torch.from_numpy(store.actions[rows]),
             reward=torch.from_numpy(returns.reward) * self.reward_scale,
@@ -185,8 +194,8 @@ class Replay:
             next_observation=self._stacks(store.next_last[returns.last_row], store.next_first[returns.last_row]),
             action_mask=action_mask,
             next_action_mask=next_action_mask,
+            frames=self._frames,
         )
-        return batch if self._device_frames is None else batch.to(self._device_frames.device)
 
     def to(self, device: torch.device) -> Replay:
         """The same replay for training on `device`, with its frames there if the tier says so.
@@ -197,12 +206,12 @@ class Replay:
         if self._tier != "device" and not (self._tier == "auto" and fits_on(device, self.store)):
             return self
         placed = copy.copy(self)
-        placed._device_frames = DeviceFrames(self.store, device)
+        placed._frames = frames_on(device, self.store)
         return placed
 
     def _stacks(self, last: NDArray[np.int64], first: NDArray[np.int64]) -> Tensor:
-        if self._device_frames is not None:
-            return self._device_frames.stacks(last, first)
+        if self._frames is not None:
+            return torch.from_numpy(stack_windows(last, first, self.spec.stack))
         return torch.from_numpy(self.store.stacks(last, first))
 
     def _action_masks(

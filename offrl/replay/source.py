@@ -14,7 +14,8 @@ from offrl.spec import TaskSpec
 class ReplaySource(Protocol):
     """Logged transitions to train on.
 
-    A replay may also have `to(device) -> ReplaySource`, which `fit` calls once: its batches may then lie there.
+    A replay may also have `to(device) -> ReplaySource`, which `fit` calls once: its batches may then lie there. And it
+    may have `locate(indices) -> Batch`, which `fit` then calls in place of `gather`: see `Batch.frames`.
 
     Attributes:
         spec: the task that the data is of.

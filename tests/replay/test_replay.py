@@ -285,8 +285,11 @@ def test_frames_on_a_device_give_the_same_batches(dataset, n_step):
         save_frames(Path(folder), shards, make_spec(stack, pixels=pixels))
         host = open_replay(folder, n_step=n_step, tier="ram")
         device = open_replay(folder, n_step=n_step, tier="device").to(torch.device("cpu"))
-        assert device._device_frames is not None
         indices = host.indices(3, 16)
+        located = device.locate(indices)
+        assert located.frames.device.type == "cpu"
+        assert located.observation.dtype == torch.int64
+        assert_same_bytes(host.gather(indices), located.stacked())
         assert_same_bytes(host.gather(indices), device.gather(indices))
 
 

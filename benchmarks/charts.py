@@ -1,0 +1,59 @@
+"""Charts of results, in the colours of offrl.plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from offrl.plots import _BLUE, _COLORS, _GRAY, _figure, _legend_above, _save, _tidy
+
+
+def bars(rows: Mapping[str, float], unit: str, path: Path, ours: Sequence[str] = ()) -> Path:
+    """A horizontal bar for each row, the first one on top; `ours` in blue, the others gray."""
+    figure = _figure(8, 1.0 + 0.42 * len(rows))
+    axis = figure.subplots()
+    _tidy(axis)
+    axis.grid(visible=False, axis="y")
+    colors = [_BLUE if name in ours else _GRAY for name in rows]
+    drawn = axis.barh(list(rows), list(rows.values()), color=colors)
+    axis.bar_label(drawn, [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in rows.values()], padding=4)
+    axis.invert_yaxis()
+    axis.margins(x=0.12)
+    axis.set_xlabel(unit)
+    return _save(figure, path)
+
+
+def stacked(rows: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> Path:
+    """A horizontal bar for each row, of parts that share their names and colours."""
+    figure = _figure(9, 1.5 + 0.6 * len(rows))
+    axis = figure.subplots()
+    _tidy(axis)
+    axis.grid(visible=False, axis="y")
+    parts = list(dict.fromkeys(part for row in rows.values() for part in row))
+    left = [0.0] * len(rows)
+    for part, color in zip(parts, _COLORS, strict=False):
+        widths = [row.get(part, 0.0) for row in rows.values()]
+        axis.barh(list(rows), widths, left=left, color=color, label=part)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axis.invert_yaxis()
+    axis.set_xlabel(unit)
+    _legend_above(figure)
+    return _save(figure, path)
+
+
+def curves(rows: Sequence[Mapping[str, tuple[str, str, Mapping[float, float]]]], path: Path) -> Path:
+    """Rows of panels: title -> (label of x, label of y, {x: y}); x is logarithmic."""
+    figure = _figure(4.2 * len(rows[0]), 3.2 * len(rows))
+    axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for line, row in zip(axes, rows, strict=True):
+        for axis, (title, (x_label, y_label, points)) in zip(line, row.items(), strict=True):
+            _tidy(axis)
+            axis.plot(list(points), list(points.values()), color=_BLUE, marker="o")
+            axis.set_xscale("log")
+            axis.set_xticks(list(points), [f"{x:,.0f}" for x in points], minor=False)
+            axis.minorticks_off()
+            axis.set_ylim(0, None)
+            axis.set_title(title, fontsize=11)
+            axis.set_xlabel(x_label)
+            axis.set_ylabel(y_label)
+    return _save(figure, path)

@@ -1,0 +1,66 @@
+"""The peers' environments: made once, under data/peers, from the configured package index."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A script, and what its environment holds besides torch as constraints.txt pins it; None: it runs in ours."""
+
+    script: str
+    requirement: str | None
+
+
+PEERS = {
+    "d3rlpy": Peer("d3rlpy_bcq.py", "d3rlpy==2.8.1"),  # asks for gymnasium 1.0.0
+    "Tianshou": Peer("tianshou_bcq.py", "tianshou==2.0.1"),
+    "notebook loop": Peer("notebook_bcq.py", None),
+}
+
+
+class PeerError(Exception):
+    """A peer cannot be installed or run; one line says why."""
+
+
+def python_of(name: str, directory: Path = ROOT / "data" / "peers") -> Path:
+    """The interpreter of a peer's environment, which is made where it is missing or of another version.
+
+    Raises:
+        PeerError: it cannot be installed.
+    """
+    requirement = PEERS[name].requirement
+    if requirement is None:
+        return Path(sys.executable)
+    wanted = [_pinned_torch(), requirement]
+    environment = directory / f"{name.lower()}-venv"
+    stamp = environment / "installed.txt"
+    python = environment / "bin" / "python"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8").split() == wanted:
+        return python
+    print(f"{name}: installing {' '.join(wanted)} into {environment}", flush=True)
+    shutil.rmtree(environment, ignore_errors=True)
+    for command in (
+        [sys.executable, "-m", "venv", str(environment)],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted],
+    ):
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        if finished.returncode != 0:
+            lines = [line for line in finished.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
+            raise PeerError(f"{' '.join(wanted)} cannot be installed: {lines[-1].removeprefix('ERROR: ')}")
+    stamp.write_text("\n".join(wanted) + "\n", encoding="utf-8")
+    return python
+
+
+def _pinned_torch() -> str:
+    found = re.search(r"^torch==\S+$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return found[0]

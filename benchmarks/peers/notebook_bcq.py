@@ -1,0 +1,105 @@
+"""The usual course notebook: compressed npz of float32 stacks, a Dataset, a DataLoader with one worker, eager BCQ.
+
+One file is read at a time and shuffled within itself, since all of them would not fit into memory; next states are one
+step on. The files are written beside the data, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from protocol import Channel, serve
+from torch.utils.data import DataLoader, IterableDataset
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from baseline import PlainBCQ
+
+ROWS_A_FILE = 1000
+DISCOUNT = 0.97
+
+
+def write_files(folder: Path, target: Path, transitions: int) -> None:
+    """The first transitions as such notebooks log them: `states`, `actions`, `next_states`, `rewards`, `dones`."""
+    names = ("actions", "rewards", "terminated", "last", "first", "next_last", "next_first")
+    data = {name: np.load(folder / f"{name}.npy") for name in names}
+    frames = np.load(folder / "frames.npy", mmap_mode="r")
+
+    def stacks(last: np.ndarray, first: np.ndarray) -> np.ndarray:
+        windows = np.maximum(last[:, None] - np.arange(3, -1, -1), first[:, None])
+        return frames[windows].astype(np.float32) / 128 - 1
+
+    target.mkdir(exist_ok=True)
+    transitions = min(transitions, len(data["actions"]))
+    for start in range(0, transitions, ROWS_A_FILE):
+        rows = slice(start, min(start + ROWS_A_FILE, transitions))
+        partial = target / f"{start:07d}.partial.npz"
+        np.savez_compressed(
+            partial,
+            states=stacks(data["last"][rows], data["first"][rows]),
+            actions=data["actions"][rows],
+            next_states=stacks(data["next_last"][rows], data["next_first"][rows]),
+            rewards=data["rewards"][rows],
+            dones=data["terminated"][rows],
+        )
+        partial.rename(target / f"{start:07d}.npz")
+    (target / "complete").touch()
+
+
+class Demonstrations(IterableDataset):
+    """Endless (state, action, reward, discount, next_state), file by file."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.int64, np.float32, np.float32, np.ndarray]]:
+        """One transition after the other."""
+        rng = np.random.default_rng(0)
+        while True:
+            for index in rng.permutation(len(self.files)):
+                with np.load(self.files[index]) as archive:
+                    data = {name: archive[name] for name in archive.files}
+                for row in rng.permutation(len(data["actions"])):
+                    yield (
+                        data["states"][row],
+                        data["actions"][row],
+                        data["rewards"][row],
+                        np.float32(0 if data["dones"][row] else DISCOUNT),
+                        data["next_states"][row],
+                    )
+
+
+def main() -> None:
+    """Serves slices until stdin closes."""
+    channel = Channel()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--num-actions", type=int, default=25)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--transitions", type=int, default=10_000, help="written as npz files, 0.3 MB each in memory")
+    options = parser.parse_args()
+    files = options.folder / f"notebook-{options.transitions}"
+    if not (files / "complete").exists():
+        write_files(options.folder, files, options.transitions)
+    loader = DataLoader(Demonstrations(sorted(files.glob("*.npz"))), batch_size=options.batch_size, num_workers=1)
+    batches = iter(loader)
+    agent = PlainBCQ(options.num_actions, options.device)
+
+    def run(updates: int) -> None:
+        for _ in range(updates):
+            agent.update(*next(batches))
+
+    about = {
+        "parameters": sum(parameter.numel() for parameter in agent.network.parameters()),
+        "versions": {"torch": torch.__version__},
+    }
+    serve(channel, about, run)
+
+
+if __name__ == "__main__":
+    main()

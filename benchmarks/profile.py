@@ -1,0 +1,141 @@
+"""Where the time of one update goes: the Learner's own update, with clocks at its public boundaries."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import click
+import numpy as np
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+import offrl
+from benchmarks import charts
+from benchmarks.data import apart, noise_store
+from benchmarks.train import ROOT
+from offrl.encoders import EncoderFactory
+from offrl.files import write_json
+from offrl.learner import Learner, Precision
+from offrl.replay.replay import Replay
+from offrl.replay.store import FrameStore
+from offrl.runs import describe_machine
+from offrl.workers import num_cores
+
+RESULTS = ROOT / "benchmarks" / "results" / "profile"
+PARTS = ("gather", "prepare", "forward", "backward", "optimiser", "targets", "the rest")
+ROWS: dict[str, tuple[EncoderFactory, Precision]] = {
+    "NatureEncoder, float32": (offrl.NatureEncoder, "fp32"),
+    "NatureEncoder, bf16": (offrl.NatureEncoder, "bf16"),
+    "CompactEncoder, float32": (offrl.CompactEncoder, "fp32"),
+    "CompactEncoder, bf16": (offrl.CompactEncoder, "bf16"),
+}
+
+
+class Clock:
+    """Seconds of each part of the update in progress; on a GPU it waits at every boundary."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds: dict[str, float] = {}
+
+    def now(self) -> float:
+        """The time, all work done."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def add(self, part: str, seconds: float) -> None:
+        """Counts seconds for a part."""
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+
+    def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, its time counted for `part`."""
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            start = self.now()
+            result = function(*arguments, **options)
+            self.add(part, self.now() - start)
+            return result
+
+        return timed
+
+
+@contextmanager
+def clocked(clock: Clock, algorithm: offrl.Algorithm) -> Iterator[None]:
+    """Within it an eager Learner's update is timed part by part."""
+    started = 0.0
+
+    def before(*_: Any) -> None:
+        nonlocal started
+        started = clock.now()
+
+    def after(*_: Any) -> None:
+        clock.add("optimiser", clock.now() - started)
+
+    hooks = (register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after))
+    try:
+        with (
+            patch.object(algorithm, "loss", clock.around("forward", algorithm.loss)),
+            patch.object(torch.Tensor, "backward", clock.around("backward", torch.Tensor.backward)),
+            patch.object(torch, "_foreach_lerp_", clock.around("targets", torch._foreach_lerp_)),
+            patch.object(Learner, "_prepare", clock.around("prepare", Learner._prepare)),
+        ):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def seconds_of_parts(row: str, store: Path, batch_size: int, updates: int, device: str) -> dict[str, float]:
+    """Mean milliseconds of each part over the faster half of the updates; the others were disturbed."""
+    torch.set_num_threads(num_cores())
+    encoder, precision = ROWS[row]
+    replay = Replay(FrameStore.open(store, "mmap"), n_step=10, discount=0.97, tier="mmap")
+    algorithm = offrl.DiscreteBCQ(replay.spec, encoder=encoder)
+    learner = Learner(algorithm, offrl.LearnerConfig(precision=precision), total_updates=updates, device=device)
+    clock = Clock(learner.device)
+    found = []
+    with clocked(clock, algorithm):
+        for step in range(updates):
+            clock.seconds = {}
+            start = clock.now()
+            batch = replay.gather(replay.indices(step, batch_size))
+            clock.add("gather", clock.now() - start)
+            learner.update(batch)
+            total = clock.now() - start
+            clock.add("the rest", total - sum(clock.seconds.values()))
+            found.append((total, clock.seconds))
+    faster = sorted(found[updates // 5 :], key=lambda pair: pair[0])[: max(1, updates * 2 // 5)]
+    return {part: 1000 * float(np.mean([seconds.get(part, 0.0) for _, seconds in faster])) for part in PARTS}
+
+
+@click.command()
+@click.option("--updates", default=60, show_default=True)
+@click.option("--batch-size", default=128, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+def profile(updates: int, batch_size: int, device: str) -> None:
+    """Milliseconds of each part of one update, for each network and precision."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = noise_store(Path(folder), 10_000)
+        found = {row: apart(seconds_of_parts, row, store, batch_size, updates, device) for row in ROWS}
+    print(f"{'ms':<26}" + "".join(f"{part:>11}" for part in (*PARTS, "in all")))
+    for row, parts in found.items():
+        print(f"{row:<26}" + "".join(f"{value:11.2f}" for value in (*parts.values(), sum(parts.values()))))
+    charts.stacked(found, "milliseconds of one update", RESULTS / "profile.png")
+    write_json(
+        RESULTS / "results.json",
+        {
+            "command": f"python -m benchmarks profile --updates {updates} --batch-size {batch_size} --device {device}",
+            "batch_size": batch_size,
+            "threads": num_cores(),
+            "device": device,
+            "rows": found,
+            "machine": describe_machine(),
+        },
+    )

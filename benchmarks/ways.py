@@ -1,0 +1,180 @@
+"""Our ways of training, each served by a process of its own: python -m benchmarks.ways NAME."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+import offrl
+from benchmarks.baseline import PlainBCQ
+from benchmarks.data import memory_kib
+from benchmarks.peers.protocol import Channel, serve
+from offrl.batch import Batch
+from offrl.encoders import EncoderFactory
+from offrl.learner import Learner, Precision
+from offrl.replay.replay import Replay
+from offrl.replay.store import FrameStore
+from offrl.spec import TaskSpec
+
+ENDLESS = 10**9  # updates of a run that ends when it is told to
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a way is measured with.
+
+    Attributes:
+        store: the data's directory; None for a way that needs none.
+        batch_size: of an update.
+        updates: of a slice.
+        run_length: updates that the run says it will make; what pays in a long run is left alone in a short one.
+        actions: of a way without data.
+        precision: of the networks.
+        device: of the networks.
+    """
+
+    store: Path | None
+    batch_size: int
+    updates: int
+    run_length: int
+    actions: int
+    precision: Precision
+    device: str
+
+    def replay(self) -> Replay:
+        """The data on disk, n-step returns as in the CarRacing example."""
+        if self.store is None:
+            raise click.UsageError("--store is missing")
+        return Replay(FrameStore.open(self.store, "mmap"), n_step=10, discount=0.97, reward_scale=0.1)
+
+
+class Gate:
+    """A logger that holds `offrl.fit` between two slices, which are as long as its log period."""
+
+    def __init__(self, channel: Channel, updates: int) -> None:
+        self._channel = channel
+        self._updates = updates
+
+    def open(self) -> None:
+        """Waits for the next slice to be asked for."""
+        asked = self._channel.next_slice()
+        assert asked == self._updates, "fit logs every --updates"
+        self._start = time.perf_counter()
+
+    def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Answers with the slice's seconds and the share of them that fit waited for data."""
+        seconds = time.perf_counter() - self._start
+        waited = timings["data_wait"] * self._updates / timings["updates_per_second"]  # its clock ran while we held it
+        self._channel.say({"seconds": seconds, "data_wait": waited / seconds, **memory("cpu")})
+        self.open()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def end_to_end(channel: Channel, options: Options, encoder: EncoderFactory) -> None:
+    """`offrl.fit` on data from disk, as users run it."""
+    replay = options.replay()
+    algorithm = offrl.DiscreteBCQ(replay.spec, encoder=encoder)
+    gate = Gate(channel, options.updates)
+    channel.say({"parameters": num_parameters(algorithm)})
+    gate.open()
+    offrl.fit(
+        algorithm,
+        replay,
+        offrl.FitConfig(updates=options.run_length, batch_size=options.batch_size, log_period=options.updates),
+        learner=offrl.LearnerConfig(precision=options.precision),
+        loggers=[gate],
+        device=options.device,
+    )
+
+
+def ceiling(channel: Channel, options: Options) -> None:
+    """The Learner on one batch that never changes: no data path at all."""
+    spec = TaskSpec.pixels((4, 96, 96), tuple(str(action) for action in range(options.actions)))
+    config = offrl.LearnerConfig(precision=options.precision)
+    algorithm = offrl.DiscreteBCQ(spec, encoder=offrl.NatureEncoder)
+    learner = Learner(algorithm, config, total_updates=options.run_length, device=options.device)
+    batch = synthetic_batch(spec, options.batch_size).to(learner.device)
+
+    def run(count: int) -> dict[str, Any]:
+        for _ in range(count):
+            learner.update(batch)
+        learner.read_metrics()
+        return {"precision": learner.precision, **memory(options.device)}
+
+    serve(channel, {"parameters": num_parameters(algorithm)}, run)
+
+
+def plain(channel: Channel, options: Options) -> None:
+    """The plain eager update on batches from our replay, gathered when they are asked for."""
+    replay = options.replay()
+    agent = PlainBCQ(replay.spec.num_actions, options.device)
+    step = 0
+
+    def run(count: int) -> None:
+        nonlocal step
+        for _ in range(count):
+            batch = replay.gather(replay.indices(step, options.batch_size))
+            agent.update(batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation)
+            step += 1
+
+    serve(channel, {"parameters": num_parameters(agent.network)}, run)
+
+
+def synthetic_batch(spec: TaskSpec, batch_size: int) -> Batch:
+    """A raw batch of noise."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch_size, *spec.observation_shape)
+    return Batch(
+        observation=torch.randint(256, shape, dtype=torch.uint8, generator=generator),
+        action=torch.randint(spec.num_actions, (batch_size,), generator=generator),
+        reward=torch.randn(batch_size, generator=generator),
+        discount=torch.full((batch_size,), 0.97),
+        next_observation=torch.randint(256, shape, dtype=torch.uint8, generator=generator),
+    )
+
+
+def num_parameters(module: torch.nn.Module) -> int:
+    """Trained weights."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def memory(device: str) -> dict[str, float]:
+    """MiB: the device's peak, or what this process holds beside mapped files (Linux)."""
+    if device.startswith("cuda"):
+        return {"memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
+    return {"memory_mib": memory_kib()["RssAnon"] / 1024}
+
+
+WAYS: dict[str, Callable[[Channel, Options], None]] = {
+    "offrl": partial(end_to_end, encoder=offrl.NatureEncoder),
+    "ceiling": ceiling,
+    "compact": partial(end_to_end, encoder=offrl.CompactEncoder),
+    "plain": plain,
+}
+
+
+@click.command()
+@click.argument("name", type=click.Choice(list(WAYS)))
+@click.option("--store", type=click.Path(path_type=Path))
+@click.option("--batch-size", default=128)
+@click.option("--updates", default=60)
+@click.option("--run-length", default=ENDLESS)
+@click.option("--actions", default=25)
+@click.option("--precision", default="auto")
+@click.option("--device", default="cpu")
+def main(name: str, **options: Any) -> None:
+    """Serves slices of one way until stdin closes."""
+    WAYS[name](Channel(), Options(**options))
+
+
+if __name__ == "__main__":
+    main()
