@@ -21,6 +21,7 @@ from tqdm import tqdm
 import offrl
 from offrl.errors import OfflineRLError
 from offrl.files import write_json
+from offrl.replay.layouts import Layout
 from offrl.replay.shards import Manifest, ShardRecord
 from offrl.runs import describe_machine
 from offrl.spec import TaskSpec
@@ -340,13 +341,20 @@ def save(folder: Path, files: list[bytes]) -> None:
         (folder / f"shard-{index}.npz").write_bytes(content)
 
 
-def save_manifest(folder: Path, files: list[bytes], spec: TaskSpec) -> None:
-    """Writes the manifest that belongs to `files`."""
-    records = [
-        ShardRecord(f"shard-{index}.npz", hashlib.sha256(content).hexdigest(), 0, 0, 0)
-        for index, content in enumerate(files)
-    ]
-    Manifest(spec, tuple(records), {"id": "benchmark"}, {"name": "benchmark"}).save(folder)
+def save_manifest(folder: Path, files: list[bytes], arrays: list[dict[str, np.ndarray]], spec: TaskSpec) -> None:
+    """Writes the manifest that belongs to `files`, which hold `arrays`."""
+    is_stacked = "states" in arrays[0]
+    records = []
+    for index, (content, members) in enumerate(zip(files, arrays, strict=True)):
+        num_rows = len(members["actions"])
+        if is_stacked:
+            num_episodes, num_frames = 1, 2 * spec.stack * num_rows
+        else:
+            num_episodes, num_frames = len(members["episode_lengths"]), len(members[next(iter(members))])
+        sha256 = hashlib.sha256(content).hexdigest()
+        records.append(ShardRecord(f"shard-{index}.npz", sha256, num_rows, num_episodes, num_frames))
+    layout: Layout = "stacked" if is_stacked else "frames"
+    Manifest(spec, tuple(records), {"id": "benchmark"}, {"name": "benchmark"}, layout=layout).save(folder)
 
 
 def read(folder: Path, spec: TaskSpec) -> dict[str, Any]:
@@ -377,7 +385,8 @@ def judge(seed: int) -> Verdict:
     data, packing, damage = (str(rng.choice(list(names))) for names in (SHARDS, PACKINGS, DAMAGES))
     has_manifest = bool(rng.random() < 0.2)  # rarely: a hash finds everything
     case = f"seed {seed}: {data}, {packing}, with{'' if has_manifest else 'out'} a manifest, {damage}"
-    shards = [[(name, npy(array)) for name, array in SHARDS[data](rng).items()] for _ in range(2)]
+    arrays = [SHARDS[data](rng) for _ in range(2)]
+    shards = [[(name, npy(array)) for name, array in members.items()] for members in arrays]
     spec = TaskSpec.vector(4, NAMES) if "vectors" in data else TaskSpec.pixels((2, 3, 3), NAMES)
     whole = [pack(members, packing) for members in shards]
     with tempfile.TemporaryDirectory() as outer:
@@ -386,7 +395,7 @@ def judge(seed: int) -> Verdict:
         folder = Path(outer, "damaged")
         save(folder, DAMAGES[damage](rng, shards, packing))
         if has_manifest:
-            save_manifest(folder, whole, spec)
+            save_manifest(folder, whole, arrays, spec)
         tracemalloc.start()
         try:
             outcome = "equal" if equal(read(folder, spec), expected) else "other data, without a word"
@@ -398,7 +407,7 @@ def judge(seed: int) -> Verdict:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         if outcome.startswith("other") and damage in SWAPS and not has_manifest:
-            save_manifest(folder, whole, spec)
+            save_manifest(folder, whole, arrays, spec)
             try:
                 read(folder, spec)
             except OfflineRLError:

@@ -39,7 +39,9 @@ class Augmentation:
         most = np.array([self.shift, self.shift, self.brightness])
         drawn = []
         for step in steps:
-            generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, step], np.uint64)))
+            # Far from what the sampler draws by the same seed and step: a shift must not follow from the row it is for.
+            bits = np.random.Philox(key=np.array([self.seed, step], np.uint64), counter=[0, 0, 0, 1])
+            generator = np.random.Generator(bits)
             # Row after row: a smaller batch draws the beginning of a larger one's.
             drawn.append(np.floor(generator.random((batch_size, 2, 3)) * (2 * most + 1)).astype(np.int64) - most)
         return torch.from_numpy(np.stack(drawn))

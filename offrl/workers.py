@@ -1,4 +1,4 @@
-"""Worker processes, as collection and evaluation start them."""
+"""What this machine has for this process, and worker processes, as collection and evaluation start them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any, Protocol
 
 from offrl.errors import ConfigError, OfflineRLError
@@ -19,6 +20,22 @@ from offrl.errors import ConfigError, OfflineRLError
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take without swapping, as far as the system says."""
+    limits = []
+    try:  # Linux; counts what the page cache would give back
+        meminfo = Path("/proc/meminfo").read_text()
+        limits.append(next(int(line.split()[1]) * 1024 for line in meminfo.splitlines() if "MemAvailable" in line))
+    except (OSError, StopIteration):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # a container's limit, cgroups 2 and 1
+        try:
+            limits.append(int((Path("/sys/fs/cgroup") / name).read_text()))
+        except (OSError, ValueError):  # absent, or "max"
+            continue
+    return min(limits)
 
 
 def require_sendable(task: Any, where: str, what: str) -> None:

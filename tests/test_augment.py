@@ -6,6 +6,7 @@ from offrl.algorithms.bc import BC
 from offrl.augment import Augmentation
 from offrl.errors import ConfigError
 from offrl.learner import Learner, LearnerConfig
+from offrl.replay.sampler import Sampler
 from offrl.spec import TaskSpec
 
 HEIGHT, WIDTH = 5, 6
@@ -66,6 +67,16 @@ def test_a_row_depends_on_seed_step_and_place_alone():
         augmented(Augmentation(2, 20, seed=6), many, many, step=7),
     ):
         assert not torch.equal(other[0], whole[0])
+
+
+def test_shifts_do_not_follow_from_the_rows_drawn_by_the_same_seed():
+    sampler = Sampler(9, seed=0, weights=np.ones(9))
+    augmentation = Augmentation(shift=4)
+    drawn = np.array([sampler.indices(step, 1)[0] for step in range(500)])
+    shifts = augmentation.draws(range(500), batch_size=1)[:, 0, 0, 0].numpy()
+    assert set(drawn) == set(range(9))
+    assert set(shifts) == set(range(-4, 5))
+    assert abs(np.corrcoef(drawn, shifts)[0, 1]) < 0.2
 
 
 def test_several_updates_are_drawn_as_one_after_the_other():

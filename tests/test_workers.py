@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from offrl.errors import ConfigError, OfflineRLError
-from offrl.workers import WorkerPool, deaf_to_interrupts, num_cores, require_sendable
+from offrl.workers import WorkerPool, available_memory, deaf_to_interrupts, num_cores, require_sendable
 
 
 def test_interrupts_are_ignored_in_the_block_only():
@@ -92,3 +92,7 @@ def test_what_goes_wrong_in_a_worker_is_raised_here(tmp_path):
         pool.answer(0)
     pool.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_available_memory_is_between_a_page_and_the_machine():
+    assert 4096 < available_memory() < 2**50

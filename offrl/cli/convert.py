@@ -11,6 +11,7 @@ from click import argument, option
 
 from offrl.cli.console import output_options, say_on_interrupt, show, task_options
 from offrl.cli.names import named_task
+from offrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from offrl.replay.convert import Format
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
 @click.command(short_help="Write a dataset anew: frames, stacked, Minari's or d3rlpy's format.")
 @argument("source")
 @argument("target")
-@option(
-    "--to", type=click.Choice(["frames", "stacked", "minari", "d3rlpy"]), required=True, help="The target's format."
-)
+@option("--to", type=click.Choice(["frames", "stacked", "minari", "d3rlpy"]), help="The target's format.")
+@option("--dedupe", is_flag=True, help="Hold each frame that stacks share once: --to frames.")
 @option("--compress/--no-compress", default=True, show_default=True, help="Deflate the target (never Minari's).")
 @task_options
 @output_options
 def convert(
     source: str,
     target: str,
-    to: Format,
+    to: Format | None,
+    dedupe: bool,
     compress: bool,
     environment: str | None,
     hud: str | None,
@@ -46,6 +47,12 @@ def convert(
     """
     from offrl.replay.convert import convert as convert_dataset
 
+    if dedupe and to not in (None, "frames"):
+        raise ConfigError(f"--dedupe beside --to {to}", where="convert", expected="--to frames", mend="leave one out")
+    if dedupe:
+        to = "frames"
+    if to is None:
+        raise ConfigError("no format", where="convert", expected="--to or --dedupe", mend="add --to frames, say")
     spec = named_task(environment, hud)
     about = None
     if environment is not None and spec is not None:

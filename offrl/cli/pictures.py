@@ -187,7 +187,7 @@ def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> Fram
 
     request = recorded_request(runs[0])
     if data is not None:
-        directory = local_copy(data, progress=not quiet)
+        directory = local_copy(data, skip_bad_shards=request.skip_bad_shards, progress=not quiet)
         is_untold = request.data is None and not (directory / MANIFEST_NAME).exists()
         request = replace(request, data=str(data), task_given=request.task_given or is_untold)
     elif not is_data_there(request):

@@ -93,12 +93,12 @@ def parse_training(algorithm: str, assignments: Sequence[str]) -> dict[str, dict
     return settings
 
 
-def recorded_environment(directory: Path | str, *, progress: bool) -> str | None:
+def recorded_environment(directory: Path | str, *, skip_bad_shards: bool, progress: bool) -> str | None:
     """The environment's id in the manifest of a dataset, here or elsewhere, if it has one."""
     from offrl.replay.remote import local_copy
     from offrl.replay.shards import MANIFEST_NAME, Manifest
 
-    directory = local_copy(directory, progress=progress)
+    directory = local_copy(directory, skip_bad_shards=skip_bad_shards, progress=progress)
     if not (directory / MANIFEST_NAME).is_file():
         return None
     found = Manifest.load(directory).environment.get("id")

@@ -104,7 +104,8 @@ def train(
             encoder=encoder,
             settings=parse_training(algorithm, settings),
             data=data_location(directory),
-            environment=environment or recorded_environment(directory, progress=not quiet),
+            environment=environment
+            or recorded_environment(directory, skip_bad_shards=skip_bad_shards, progress=not quiet),
             task=task,
             task_given=task is not None,
             dones=dones,

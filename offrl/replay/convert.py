@@ -118,7 +118,10 @@ def convert(
         raise DatasetError(
             "exists already", where=target_path, expected="a new path", mend="name another, or remove it"
         )
-    source_path = local_copy(source, progress=progress) if is_remote(source) else minari_path(source)
+    if is_remote(source):
+        source_path = local_copy(source, skip_bad_shards=skip_bad_shards, progress=progress)
+    else:
+        source_path = minari_path(source)
     store = None
     found: Format
     opened: AbstractContextManager[EpisodeLog]
@@ -132,6 +135,7 @@ def convert(
         found, opened = store.report.layout, nullcontext(_log(source_path, store, to))
     if store is None and to != "frames":
         raise ConfigError(f"from {found} to {to}", where="convert", expected="frames", mend="convert to frames first")
+    bytes_before = _size(source_path)  # before the target, which may lie in the source
     try:
         with opened as log:
             origin = {"converted_from": {"format": found, "path": redacted(source)}}
@@ -151,7 +155,7 @@ def convert(
         target_format=to,
         num_transitions=written.num_transitions,
         num_episodes=written.num_episodes,
-        bytes_before=_size(source_path),
+        bytes_before=bytes_before,
         bytes_after=_size(target_path),
         frames_before=log.num_frames,
         frames_after=written.num_frames,

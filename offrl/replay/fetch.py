@@ -43,8 +43,8 @@ def fetch(
     """Brings a dataset into a directory, which appears whole or not at all, with a note of where it came from.
 
     An archive (zip, or tar, also with gzip, bzip2 or xz) is unpacked, without the folder that it may have around it; a
-    bare `.npz` file is copied; so is a directory, except for what is hidden in it. An interrupted download leaves
-    `<directory>.part` and goes on from there, where the server can.
+    bare `.npz` file is copied; so is a directory. What is hidden, as a frame store is, is left out. An interrupted
+    download leaves `<directory>.part` and goes on from there, where the server can.
 
     Args:
         source: an address (http, https, file) or a path.
@@ -113,7 +113,7 @@ def _local_path(source: str) -> Path | None:
     if scheme not in (None, "file"):
         raise ConfigError(f"{scheme} addresses", where=source, expected="http://, https://, file:// or a path")
     path = Path(source if scheme is None else url2pathname(urlsplit(source).path))
-    if not path.is_file() and not path.is_dir():
+    if not source or (not path.is_file() and not path.is_dir()):  # "" would be the current directory
         raise DatasetError("no such file or directory", where=path, expected="a dataset", mend="check the path")
     return path.resolve()
 
@@ -170,16 +170,26 @@ def _place(
             size = write_members(
                 members, partial, packed_size=packed_size or float("inf"), limits=limits, where=source, bar=bar
             )
-        if size == 0:
-            raise DatasetError("holds no data", where=source, expected="shards", mend="check what was packed")
         shutil.rmtree(partial / "__MACOSX", ignore_errors=True)  # the Finder's notes about the real files
+        _remove_hidden(partial)
+        if not any(path.is_file() and path.stat().st_size for path in partial.rglob("*")):
+            raise DatasetError("holds no data", where=source, expected="shards", mend="check what was packed")
         root = partial
-        while len(inside := [path for path in root.iterdir() if path.name[0] != "."]) == 1 and inside[0].is_dir():
+        while len(inside := [*root.iterdir()]) == 1 and inside[0].is_dir():
             root = inside[0]
         write_json(root / MARKER_NAME, {"source": source, "sha256": sha256, "size": packed_size or size})
         root.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_hidden(folder: Path) -> None:
+    """What was packed along, a frame store above all: its rows would be trained on without a look at the shards."""
+    for path in list(folder.rglob(".*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)  # in a folder that is gone already
 
 
 def _download(url: str, part: Path, max_bytes: int, progress: bool) -> None:
@@ -196,7 +206,12 @@ def _download(url: str, part: Path, max_bytes: int, progress: bool) -> None:
         size, total = (file.tell(), known.get("size")) if known else (0, None)
         if size and size == total:
             return
-        response, size = _connect(url, size, known.get("version", ""))
+        try:
+            response, size = _connect(url, size, known.get("version", ""))
+        except DatasetError:
+            if size == 0:  # nothing to go on from
+                _discard(part)
+            raise
         with response:
             file.truncate(size)
             total = None if response.length is None else size + response.length

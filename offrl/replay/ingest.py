@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, get_args
 
+import numpy as np
 from tqdm import tqdm
 
 from offrl.errors import ConfigError, DatasetError
@@ -74,20 +75,20 @@ def ingest(
         raise ConfigError(f"{dones!r}", where="dones", expected=f"one of {', '.join(get_args(Dones))}")
     if tier not in get_args(Tier):  # before the work, not after it
         raise ConfigError(f"{tier!r}", where="tier", expected=f"one of {', '.join(get_args(Tier))}")
-    directory = local_copy(directory, cache=cache, progress=progress)
+    directory = local_copy(directory, cache=cache, skip_bad_shards=skip_bad_shards, progress=progress)
     dataset = _find_dataset(Path(directory), spec)
     key = _key(dataset, dones)
     roots = [Path(cache)] if cache is not None else [dataset.directory / ".store", cache_home()]
     for root in roots:
-        if _is_made(root / key, skip_bad_shards):
-            return FrameStore.open(root / key, tier)
+        if (made := _made(root / key, dataset, tier, skip_bad_shards)) is not None:
+            return made
     root = next((root for root in roots if _is_writable(root)), roots[-1])
     try:
         with _locked(root):
             # Another process may have built it while this one waited.
-            fresh = not _is_made(root / key, skip_bad_shards)
-            if fresh:
-                _build(dataset, dones, skip_bad_shards, root / key, progress)
+            if (made := _made(root / key, dataset, tier, skip_bad_shards)) is not None:
+                return made
+            _build(dataset, dones, skip_bad_shards, root / key, progress)
     except OSError as error:
         raise DatasetError(
             f"the frame store cannot be written ({error})",
@@ -96,9 +97,8 @@ def ingest(
             mend="free some space, or set OFFRL_CACHE to another directory",
         ) from error
     store = FrameStore.open(root / key, tier)
-    if fresh:
-        for line in store.report.warnings:
-            warnings.warn(f"{dataset.directory}: {line}", stacklevel=2)
+    for line in store.report.warnings:
+        warnings.warn(f"{dataset.directory}: {line}", stacklevel=2)
     return store
 
 
@@ -129,33 +129,73 @@ def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
                 f"{directory}: the collection was interrupted; only the finished shards are read", stacklevel=3
             )
         paths = tuple(directory / shard.name for shard in manifest.shards)
+        if manifest.complete and (strays := _shard_paths(directory) - {*paths}):
+            warnings.warn(
+                f"{directory}: {MANIFEST_NAME} does not name {', '.join(sorted(path.name for path in strays))}, which "
+                "is not read",
+                stacklevel=3,
+            )
         spec = manifest.spec
     else:
         manifest = None
-        paths = tuple(sorted(path for path in directory.glob("*.npz") if not path.name.startswith(".")))
+        paths = tuple(sorted(_shard_paths(directory)))
     if not paths:
         raise DatasetError(
-            "holds no shards", where=directory, expected="*.npz files", mend="check the path, or collect data first"
+            "holds no shards",
+            where=directory,
+            expected="*.npz files",
+            mend="check the path, or collect data first; offrl convert makes shards of other formats",
         )
     return _Dataset(directory, paths, manifest, spec)
+
+
+def _shard_paths(directory: Path) -> set[Path]:
+    return {path for path in directory.glob("*.npz") if not path.name.startswith(".")}
 
 
 def _key(dataset: _Dataset, dones: Dones) -> str:
     """Names a store by all that it depends on, without reading the shards."""
     if dataset.manifest is not None:
-        files: list[object] = [(shard.name, shard.sha256) for shard in dataset.manifest.shards]
+        files: list[object] = [dataset.manifest.layout, *map(astuple, dataset.manifest.shards)]
     else:
-        stats = [(path.name, path.stat()) for path in dataset.paths]
-        files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        files = [_version(path) for path in dataset.paths]
     spec = None if dataset.spec is None else dataset.spec.to_dict()
     return hashlib.sha256(json.dumps([STORE_VERSION, files, spec, dones]).encode()).hexdigest()[:16]
 
 
-def _is_made(store: Path, skip_bad_shards: bool) -> bool:
-    """Whether the store is there; one that lacks bad shards only counts for who asks for that."""
+def _version(path: Path) -> tuple[str, int, int]:
+    """What changes when a file does."""
+    try:
+        stat = path.stat()
+    except OSError:  # a link to nowhere, say: reading it tells what is wrong
+        return path.name, -1, -1
+    return path.name, stat.st_size, stat.st_mtime_ns
+
+
+def _made(store: Path, dataset: _Dataset, tier: Tier, skip_bad_shards: bool) -> FrameStore | None:
+    """The store where it is there and whole.
+
+    One that lacks bad shards only counts for who asks for that, and as long as nobody touched these shards.
+    """
     if not (store / STORE_NAME).is_file():
-        return False
-    return skip_bad_shards or not FrameStore.open(store, "mmap").report.skipped
+        return None
+    try:
+        found = FrameStore.open(store, tier)
+    except DatasetError:
+        return None  # nothing in it that the shards cannot give again
+    lacking = [dataset.directory / name for name, _ in found.report.skipped]
+    made_at = (store / STORE_NAME).stat().st_mtime_ns
+    if lacking and not (skip_bad_shards and all(_changed_at(path) < made_at for path in lacking)):
+        return None
+    return found
+
+
+def _changed_at(path: Path) -> int:
+    """When a file was last written, moved or copied here, in nanoseconds; 0 where there is none."""
+    try:
+        return path.stat().st_ctime_ns
+    except OSError:
+        return 0
 
 
 def _is_writable(root: Path) -> bool:
@@ -343,6 +383,8 @@ def _read(dataset: _Dataset, index: int, dones: Dones, layout: Layout | None, sh
                 f"is in the {found} layout", expected=f"{layout}, like the shards before it", mend="move it away"
             )
         rows = _read_shard(shard, found, spec, shape, None if spec is None else spec.num_actions, dones)
+    if dataset.manifest is not None:
+        _require_recorded(dataset.paths[index], dataset.manifest, index, found, rows)
     return _Shard(sha256, found, rows)
 
 
@@ -382,6 +424,28 @@ def _verified_sha256(dataset: _Dataset, index: int) -> str:
             mend="the file was changed or damaged since it was written: restore it or collect the data again",
         )
     return found
+
+
+def _require_recorded(path: Path, manifest: Manifest, index: int, layout: Layout, rows: ShardRows) -> None:
+    """Raises DatasetError unless the shard is of the layout and has the counts that the manifest says."""
+    record = manifest.shards[index]
+    facts: list[tuple[str, object, object]] = [
+        ("layout", layout, manifest.layout),
+        ("num_transitions", len(rows), record.num_transitions),
+    ]
+    if layout == "frames":
+        facts.append(("num_episodes", len(np.unique(rows.segment_end)), record.num_episodes))
+        facts.append(("num_frames", len(rows.observations), record.num_frames))
+    else:  # what is an episode there depends on `dones`
+        facts.append(("num_frames", 2 * manifest.spec.stack * len(rows), record.num_frames))
+    for name, found, expected in facts:
+        if found != expected:
+            raise DatasetError(
+                f"{name} is {found}",
+                where=path,
+                expected=f"{expected}, as {MANIFEST_NAME} says",
+                mend="the manifest was changed or is of other data: restore it, or collect the data again",
+            )
 
 
 def _inferred_spec(shape: tuple[int, ...], num_actions: int) -> TaskSpec:

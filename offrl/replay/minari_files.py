@@ -96,7 +96,7 @@ def write_minari(path: Path, name: str, log: EpisodeLog) -> Written:
     else:
         observation_space = Box(-np.inf, np.inf, spec.observation_shape, np.float32)
     storage = MinariStorage.new(
-        path / "data",
+        path.resolve() / "data",  # h5py takes the links in Minari's files for relative to the file they are in
         observation_space=observation_space,
         action_space=Discrete(spec.num_actions),
         data_format="hdf5",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
+from offrl.workers import available_memory
 
 _MEND = "the file is damaged or was cut short: re-create it or copy it again"
 
@@ -49,6 +50,12 @@ class NpzReader:
                 f"has no member {name!r}", expected=f"one beside {sorted(self.names)}", mend="re-create the file"
             )
         info = self._infos[name]
+        if info.file_size > (available := available_memory()):  # or the system would end the process
+            raise self.fault(
+                f"member {name!r} takes {info.file_size / 2**30:.1f} GiB",
+                expected=f"at most the {available / 2**30:.1f} GiB of memory that are free",
+                mend="free some memory, or save the data in smaller shards",
+            )
         try:
             with self._archive.open(info) as member:
                 content = member.read(info.file_size)  # all of it, so that the checksum is verified first

@@ -60,7 +60,12 @@ def _split(url: str) -> tuple[str, list[str]]:
 
 
 def local_copy(
-    source: Path | str, *, cache: Path | str | None = None, limit: int | None = None, progress: bool = True
+    source: Path | str,
+    *,
+    cache: Path | str | None = None,
+    limit: int | None = None,
+    skip_bad_shards: bool = False,
+    progress: bool = True,
 ) -> Path:
     """The directory where the shards of `source` lie: itself, where it is a path, else a copy in the cache.
 
@@ -73,6 +78,7 @@ def local_copy(
         source: a path, or an address of fsspec's, such as s3://bucket/folder.
         cache: a directory; default: $OFFRL_CACHE, else ~/.cache/offrl.
         limit: of all copies and the stores in them, in bytes; default: $OFFRL_CACHE_LIMIT, else 100G.
+        skip_bad_shards: keep what is not as the manifest says, or go without it, for `ingest` to set it aside.
         progress: show a bar on stderr where that is a terminal.
 
     Raises:
@@ -86,12 +92,12 @@ def local_copy(
     if str(source).lower().startswith("file://"):
         return Path(url2pathname(urlsplit(str(source)).path))
     limit = _limit() if limit is None else limit
-    remote = _Remote.find(str(source))
+    remote = _Remote.find(str(source), skip_bad_shards)
     copy = _copy_of(remote.name, cache)
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with _locked(copy):
-            _update(copy, remote, limit, progress)
+            _update(copy, remote, limit, skip_bad_shards, progress)
     except OSError as error:
         raise DatasetError(
             f"the copy cannot be written ({error.strerror or error})",
@@ -135,12 +141,25 @@ def _limit() -> int:
 
 @dataclass(frozen=True)
 class _File:
-    """A remote shard: where it lies, how large it is, and what tells this version of it from others."""
+    """A remote shard: where it lies, how large it is, and what tells this version of it from others.
+
+    That is the manifest's sha256, which the file may not have, or else what the file system tells of it.
+    """
 
     path: str
     size: int
-    version: str
+    told: str
     sha256: str | None
+
+    @property
+    def version(self) -> str:
+        """Of the file as it should be."""
+        return self.sha256 or self.told
+
+    @property
+    def damaged(self) -> str:
+        """Of the file as it is, where it should be another."""
+        return f"not {self.sha256} but {self.told}"
 
 
 @dataclass(frozen=True)
@@ -154,7 +173,7 @@ class _Remote:
     manifest: bytes | None
 
     @classmethod
-    def find(cls, url: str) -> _Remote:
+    def find(cls, url: str, skip_bad_shards: bool) -> _Remote:
         name = redacted(url)
         file_system, folder = _file_system(url, name)
         ask = partial(_ask, url=url, name=name)
@@ -173,6 +192,8 @@ class _Remote:
             raise DatasetError("holds no shards", where=name, expected="*.npz files", mend="check the address")
         files = {}
         for each, sha256 in checksums.items():
+            if each not in found and skip_bad_shards:
+                continue
             if each not in found:
                 raise DatasetError(
                     "no such file",
@@ -184,11 +205,14 @@ class _Remote:
             if info.get("size") is None:  # some listings do not say it
                 info = ask(partial(file_system.info, info["name"]))
             size = int(info.get("size") or 0)
-            files[each] = _File(info["name"], size, sha256 or _version(info, size), sha256)
+            files[each] = _File(info["name"], size, _version(info, size), sha256)
         return cls(url, name, file_system, files, data)
 
-    def fetch(self, name: str, target: Path, callback: Any) -> None:
-        """Fetches one file, which appears whole and verified or not at all."""
+    def fetch(self, name: str, target: Path, skip_bad_shards: bool, callback: Any) -> str:
+        """Fetches one file, which appears whole and verified or not at all; returns its version.
+
+        With `skip_bad_shards` it appears also where it is damaged there, as another version than what should be.
+        """
         file = self.files[name]
         with replacing(target) as part:
             _ask(
@@ -203,13 +227,16 @@ class _Remote:
                     where=f"{self.name}/{name}",
                     mend="the same call fetches it again",
                 )
-            if file.sha256 is not None and (found := file_sha256(part)) != file.sha256:
+            if file.sha256 is None or (found := file_sha256(part)) == file.sha256:
+                return file.version
+            if not skip_bad_shards:
                 raise DatasetError(
                     f"sha256 is {found}",
                     where=f"{self.name}/{name}",
                     expected=f"{file.sha256}, as {MANIFEST_NAME} says",
                     mend="the file there was changed or damaged since it was written: upload it again",
                 )
+            return file.damaged
 
 
 def _version(info: Mapping[str, Any], size: int) -> str:
@@ -278,16 +305,16 @@ def _unreachable(error: Exception, url: str, name: str) -> DatasetError:
     )
 
 
-def _update(copy: Path, remote: _Remote, limit: int, progress: bool) -> None:
+def _update(copy: Path, remote: _Remote, limit: int, skip_bad_shards: bool, progress: bool) -> None:
     """Makes the copy equal to what lies at the address; the caller holds its lock."""
     copy.mkdir(exist_ok=True)
     state = copy / _STATE_NAME
     versions = _read_versions(state)
-    missing = [
-        name
-        for name, file in remote.files.items()
-        if versions.get(name) != file.version or not _is_whole(copy / name, file.size)
-    ]
+    missing = []
+    for name, file in remote.files.items():
+        good = (file.version, file.damaged) if skip_bad_shards else (file.version,)
+        if versions.get(name) not in good or not _is_whole(copy / name, file.size):
+            missing.append(name)
     if missing:
         _make_room(copy, remote, limit)
         shutil.rmtree(copy / ".store", ignore_errors=True)  # made from what is replaced now
@@ -304,11 +331,10 @@ def _update(copy: Path, remote: _Remote, limit: int, progress: bool) -> None:
         disable=None if progress and missing else True,
     ) as bar:
         for name in missing:
-            remote.fetch(name, copy / name, _callback(bar))
-            versions[name] = remote.files[name].version
+            versions[name] = remote.fetch(name, copy / name, skip_bad_shards, _callback(bar))
             write_json(state, {"source": remote.name, "versions": versions})
     _place_manifest(copy, remote.manifest)
-    write_json(state, {"source": remote.name, "versions": {name: file.version for name, file in remote.files.items()}})
+    write_json(state, {"source": remote.name, "versions": {name: versions[name] for name in remote.files}})
 
 
 def _callback(bar: tqdm[Any]) -> Any:

@@ -38,6 +38,7 @@ class Replay:
         reward_clip: each step's reward is cut to -reward_clip .. reward_clip; None leaves it.
         reward_scale: rewards are then multiplied by it; finite and not 0.
         actions: only transitions that took one of these are drawn, and all others count as illegal; None takes all.
+            Where the data says what is legal, those that lead to where none of these is are not drawn either.
         sampling: how often each transition is drawn: "uniform", "top-returns:0.1" (of the best tenth of the
             episodes), "softmax-returns:0.1" (a temperature), "balanced-actions", or an object, see
             `offrl.replay.sampling`.
@@ -74,35 +75,37 @@ class Replay:
         seed: int = 0,
         tier: ReplayTier = "auto",
     ) -> None:
-        _require(n_step >= 1, "n_step", n_step, "1 or more")
+        _require(_is_whole(n_step) and n_step >= 1, "n_step", n_step, "1 or more, a whole number")
         _require(0 <= discount <= 1, "discount", discount, "a number in [0, 1]")
         _require(reward_clip is None or reward_clip > 0, "reward_clip", reward_clip, "a number over 0, or None")
         scalable = math.isfinite(reward_scale) and reward_scale != 0
         _require(scalable, "reward_scale", reward_scale, "a finite number other than 0")
         _require(0 <= held_out < 1, "held_out", held_out, "a share in [0, 1)")
+        _require(_is_whole(split_seed) and split_seed >= 0, "split_seed", split_seed, "0 or more, a whole number")
         _require(tier in get_args(ReplayTier), "tier", repr(tier), f"one of {', '.join(get_args(ReplayTier))}")
         _require(part in get_args(Part), "part", repr(part), "'train' or 'held_out'")
         num_actions = store.spec.num_actions
-        known = actions is None or (len(actions) > 0 and all(0 <= action < num_actions for action in actions))
-        _require(known, "actions", actions, f"one or more of 0..{num_actions - 1}")
+        if actions is not None:
+            known = len(actions) > 0 and all(_is_whole(action) and 0 <= action < num_actions for action in actions)
+            _require(known, "actions", actions, f"one or more of 0..{num_actions - 1}")
         self.spec: TaskSpec = store.spec
         self.store = store
         self.fingerprint = store.fingerprint
-        self.n_step = n_step
+        self.n_step = int(n_step)
         self.discount = discount
         self.reward_clip = reward_clip
         self.reward_scale = reward_scale
-        self.actions = None if actions is None else tuple(sorted(set(actions)))
+        self.actions = None if actions is None else tuple(sorted({int(action) for action in actions}))
         self.sampling = parse_sampling(sampling) if isinstance(sampling, str) else sampling
         self.held_out = held_out
-        self.split_seed = split_seed
+        self.split_seed = int(split_seed)
         self.part: Part = part
-        self.seed = seed
         self._subset = self._choose_rows()
         # A dataset that is still being played opens a replay for every update: nothing here may cost its whole length.
         is_uniform = isinstance(self.sampling, Uniform)
         self.weights = None if is_uniform else self.sampling.weights(candidates_of(store, self._subset))
         self._sampler = Sampler(len(self), seed, self.weights)
+        self.seed = self._sampler.seed
         rewards = store.rewards
         self._rewards = rewards if reward_clip is None else np.clip(rewards, -reward_clip, reward_clip)
         self._tier = tier
@@ -123,9 +126,21 @@ class Replay:
             out = np.random.default_rng(self.split_seed).permutation(num_episodes)[:count]
             chosen = np.isin(episode, out, invert=self.part == "train")
         if self.actions is not None:
-            chosen &= np.isin(self.store.actions, self.actions)
+            chosen &= np.isin(self.store.actions, self.actions) & self._goes_on_legally(self.actions)
             _require(bool(chosen.any()), "actions", self.actions, "actions that the data has")
         return np.flatnonzero(chosen)
+
+    def _goes_on_legally(self, actions: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Whether one of the actions is legal where each transition leads to; else there is no value of it. [N]."""
+        store, rows = self.store, np.arange(len(self.store))
+        if store.action_mask is None:
+            return np.ones(len(rows), np.bool_)
+        last_rows = np.minimum(rows + (self.n_step - 1), store.segment_end)
+        goes_on: NDArray[np.bool_] = last_rows == store.segment_end  # of what a segment ends with nothing is known
+        following = np.minimum(last_rows + 1, len(rows) - 1)
+        for action in actions:
+            goes_on |= store.action_mask[following, action]
+        return goes_on
 
     def __len__(self) -> int:
         """Transitions that can be drawn."""
@@ -226,6 +241,10 @@ class Replay:
         # Logs hold no legal actions for the observation that an episode ends with: there, all count as legal.
         is_end = last_rows == self.store.segment_end[last_rows]
         return legal[rows], legal[np.where(is_end, last_rows, last_rows + 1)] | is_end[:, None]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer))
 
 
 def _require(holds: bool, name: str, value: Any, expected: str) -> None:

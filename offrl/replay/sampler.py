@@ -27,10 +27,10 @@ class Sampler:
     def __init__(self, size: int, seed: int, weights: NDArray[np.float64] | None = None) -> None:
         if size < 1:
             raise ConfigError(f"{size}", where="Sampler.size", expected="1 or more")
-        if not 0 <= seed < 2**64:
+        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
             raise ConfigError(f"{seed}", where="Sampler.seed", expected="0 .. 2**64 - 1")
         self.size = size
-        self.seed = seed
+        self.seed = int(seed)
         self._cumulative = None if weights is None else _cumulative(weights, size)
 
     def indices(self, step: int, batch_size: int) -> NDArray[np.int64]:

@@ -253,7 +253,7 @@ class Manifest:
         try:
             return cls(
                 spec=TaskSpec.from_dict(data["spec"], where=where),
-                shards=tuple(_record(shard) for shard in data["shards"]),
+                shards=_records(data["shards"]),
                 environment=dict(data["environment"]),
                 generator=dict(data["generator"]),
                 complete=bool(data["complete"]),
@@ -268,6 +268,14 @@ class Manifest:
             ) from error
 
 
+def _records(data: Sequence[Mapping[str, Any]]) -> tuple[ShardRecord, ...]:
+    records = tuple(map(_record, data))
+    names = [record.name for record in records]
+    if twice := {name for name in names if names.count(name) > 1}:  # its transitions would count twice
+        raise ValueError(f"{sorted(twice)} named twice")
+    return records
+
+
 def _record(data: Mapping[str, Any]) -> ShardRecord:
     record = ShardRecord(
         name=str(data["name"]),
@@ -276,7 +284,8 @@ def _record(data: Mapping[str, Any]) -> ShardRecord:
         num_episodes=int(data["num_episodes"]),
         num_frames=int(data["num_frames"]),
     )
-    if Path(record.name).name != record.name:  # a manifest must not reach files outside its directory
+    # A manifest must not reach files outside its directory.
+    if Path(record.name).name != record.name or record.name in ("", ".."):
         raise ValueError(f"shard name {record.name!r} is not a plain file name")
     return record
 

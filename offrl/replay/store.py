@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,14 @@ from offrl.errors import ConfigError, DatasetError
 from offrl.replay.indexing import episode_bounds, stack_windows
 from offrl.replay.layouts import Layout
 from offrl.replay.problem import Problem
+from offrl.replay.shards import file_sha256
 from offrl.spec import TaskSpec
+from offrl.workers import available_memory
 
 Tier = Literal["auto", "ram", "mmap"]
 
 STORE_NAME = "store.json"
-STORE_VERSION = 2
+STORE_VERSION = 3
 
 # name -> dtype; `frames` besides, whose type is the observations'
 ROW_ARRAYS = {
@@ -141,6 +143,8 @@ class FrameStore:
             raise ConfigError(f"{tier!r}", where="tier", expected=f"one of {', '.join(get_args(Tier))}")
         try:
             about = json.loads((path / STORE_NAME).read_bytes())
+            if about.pop("sha256", None) != store_sha256(path, about):
+                raise ValueError("its files were changed since they were written")
             report = IngestReport.from_dict(about["report"])
             spec = TaskSpec.from_dict(about["spec"], where=path / STORE_NAME)
             fingerprint = str(about["fingerprint"])
@@ -159,15 +163,16 @@ class FrameStore:
                 expected=f"{STORE_NAME} and its arrays",
                 mend="delete this directory and open the dataset again to rebuild it",
             ) from error
-        for name, array in arrays.items():
-            expected = report.num_frames if name == "frames" else report.num_transitions
-            if len(array) != expected:
-                raise DatasetError(
-                    f"{len(array)} rows",
-                    where=path / f"{name}.npy",
-                    expected=f"{expected}",
-                    mend="delete this directory and open the dataset again to rebuild it",
-                )
+        frames = arrays["frames"]
+        row_shape = spec.observation_shape[1:] if spec.is_pixels else spec.observation_shape
+        expected = (report.num_frames, *row_shape)
+        if (frames.shape, frames.dtype) != (expected, np.dtype(spec.observation_dtype)):
+            raise DatasetError(
+                f"{frames.dtype} {list(frames.shape)}",
+                where=path / "frames.npy",
+                expected=f"{spec.observation_dtype} {list(expected)}",
+                mend="delete this directory and open the dataset again to rebuild it",
+            )
         return cls(path, spec, report, fingerprint, tier, arrays)
 
     def __len__(self) -> int:
@@ -222,22 +227,18 @@ class FrameStore:
 _PAGE = 4096  # bytes; where pages are larger, some are touched twice
 
 
+def store_sha256(path: Path, about: Mapping[str, Any]) -> str:
+    """Of all of a store but its frames: the arrays of its rows, and what `store.json` says besides this.
+
+    Frames are too many to be read whenever a store is opened; their number, shape and type are in `about`.
+    """
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in (*ROW_ARRAYS, *OPTIONAL_ROW_ARRAYS):
+        if name in ROW_ARRAYS or (path / f"{name}.npy").exists():
+            digest.update(f"{name} {file_sha256(path / f'{name}.npy')}".encode())
+    return digest.hexdigest()
+
+
 def _load(path: Path, tier: Literal["ram", "mmap"]) -> NDArray[Any]:
     array: NDArray[Any] = np.load(path, mmap_mode="r" if tier == "mmap" else None, allow_pickle=False)
     return np.asarray(array)  # a plain view of the map: indexing memmap objects costs more and gives memmaps
-
-
-def available_memory() -> int:
-    """Bytes that this process may still take without swapping, as far as the system says."""
-    limits = []
-    try:  # Linux; counts what the page cache would give back
-        meminfo = Path("/proc/meminfo").read_text()
-        limits.append(next(int(line.split()[1]) * 1024 for line in meminfo.splitlines() if "MemAvailable" in line))
-    except (OSError, StopIteration):
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # a container's limit, cgroups 2 and 1
-        try:
-            limits.append(int((Path("/sys/fs/cgroup") / name).read_text()))
-        except (OSError, ValueError):  # absent, or "max"
-            continue
-    return min(limits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import struct
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from offrl.files import write_json
 from offrl.replay.layouts import ShardRows
-from offrl.replay.store import OPTIONAL_ROW_ARRAYS, ROW_ARRAYS, STORE_NAME, STORE_VERSION, IngestReport
+from offrl.replay.store import OPTIONAL_ROW_ARRAYS, ROW_ARRAYS, STORE_NAME, STORE_VERSION, IngestReport, store_sha256
 from offrl.spec import TaskSpec
 
 _HEADER_SIZE = 128  # room for the longest shape; numpy wants a multiple of 64
@@ -73,6 +73,8 @@ class GrowingArray:
         self._file.close()
         with self._path.open("r+b") as file:
             file.write(magic + struct.pack("<H", text_size) + text)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave a store that looks finished
 
     def close(self) -> None:
         """Closes the file as it is."""
@@ -164,7 +166,8 @@ class StoreWriter:
             "report": asdict(report),
             "fingerprint": fingerprint,
         }
-        (self.path / STORE_NAME).write_text(json.dumps(about, indent=2) + "\n")
+        about["sha256"] = store_sha256(self.path, about)
+        write_json(self.path / STORE_NAME, about)
 
     def __enter__(self) -> StoreWriter:
         return self

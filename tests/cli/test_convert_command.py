@@ -36,6 +36,11 @@ def test_convert_shows_the_sizes_before_and_after(course_shards, tmp_path):
     assert (inspected["num_transitions"], inspected["num_terminated"]) == (2, 0)
 
 
+def test_dedupe_is_short_for_frames(course_shards, tmp_path):
+    found = offrl_json("convert", course_shards, tmp_path / "frames", "--dedupe", "--dones", "not_done", "--quiet")
+    assert (found["target_format"], found["frames_before"], found["frames_after"]) == ("frames", 16, 6)
+
+
 def test_the_same_in_words(data, tmp_path):
     options = ("--to", "stacked", "--quiet")
     shown = offrl("convert", data, tmp_path / "rows", *options, "--no-compress").stdout.splitlines()
@@ -66,6 +71,8 @@ def test_an_id_of_minaris(data, tmp_path, monkeypatch):
         (("{data}", "{data}", "--to", "frames"), "exists already"),
         (("{data}", "new", "--to", "minari"), "'new' is no id of a dataset of Minari's"),
         (("{data}", "new", "--to", "frames", "--hud", "hidden"), "--hud: hidden; expected --env"),
+        (("{data}", "new"), "convert: no format; expected --to or --dedupe"),
+        (("{data}", "new", "--to", "stacked", "--dedupe"), "--dedupe beside --to stacked; expected --to frames"),
     ],
 )
 def test_bad_input_is_one_line(data, tmp_path, monkeypatch, arguments, message):

@@ -71,6 +71,11 @@ def test_the_environment_is_noted_where_the_source_has_none(stacked, frames, tmp
         assert Manifest.load(tmp_path / f"new-{expected}").environment == {"id": expected}
 
 
+def test_a_target_inside_the_source_is_not_counted_with_it(stacked):
+    size = sum(path.stat().st_size for path in stacked.iterdir())
+    assert convert(stacked, stacked / "frames", "frames", progress=False).bytes_before == size
+
+
 @pytest.mark.parametrize(("shard_bytes", "episodes_in"), [(2**20, [4]), (7 * 6, [2, 1, 1]), (1, [1, 1, 1, 1])])
 def test_shards_are_bounded_and_episodes_whole(frames, tmp_path, shard_bytes, episodes_in):
     convert(frames, tmp_path / "new", "frames", shard_bytes=shard_bytes)

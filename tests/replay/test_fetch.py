@@ -191,6 +191,7 @@ def test_what_a_server_refuses_is_said(site, target):
         fetch("http://127.0.0.1:9/log.zip", target)
     with pytest.raises(DatasetError, match=r"cannot be reached \(.*nonnumeric port"):
         fetch("http://127.0.0.1:port/log.zip", target)
+    assert names_in(target.parent) == []
 
 
 def test_an_unknown_host_is_said(site, target, monkeypatch):
@@ -252,6 +253,17 @@ def test_one_folder_around_the_data_is_removed(tmp_path, target):
     assert fetched(target) == {"a.npz": b"1", "b.npz": b"2"}
 
 
+@pytest.mark.parametrize("pack", [zip_of, tar_of])
+def test_what_is_hidden_stays_behind(tmp_path, target, pack):
+    hidden = [".store/0123/store.json", ".store/.lock", "log/.store/0123/frames.npy", "log/.fetch.json", "log/._a.npz"]
+    (tmp_path / "log").write_bytes(pack([("log/a.npz", b"1"), *((name, b"x") for name in hidden), ("log/b", b"2")]))
+    fetch(tmp_path / "log", target, progress=False)
+    assert fetched(target) == {"a.npz": b"1", "b": b"2"}
+    (tmp_path / "empty").write_bytes(pack([(name, b"x") for name in hidden]))
+    with pytest.raises(DatasetError, match="holds no data"):
+        fetch(tmp_path / "empty", tmp_path / "other", progress=False)
+
+
 def test_folders_side_by_side_stay(tmp_path, target):
     packed = tmp_path / "log.zip"
     packed.write_bytes(zip_of([("train/a.npz", b"1"), ("test/a.npz", b"2")]))
@@ -279,6 +291,7 @@ def test_a_failure_leaves_nothing(site, target, packed, message):
     [
         ("ftp://127.0.0.1/log.zip", None, ConfigError, "log.zip: ftp addresses; expected http://"),
         ("nowhere.zip", None, DatasetError, r"nowhere\.zip: no such file or directory"),
+        ("", None, DatasetError, "no such file or directory"),
         (__file__, "123", ConfigError, "sha256: '123'; expected 64 hexadecimal digits"),
     ],
 )

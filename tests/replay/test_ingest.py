@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from naive_replay import make_episode, make_spec, rows_of, save_frames, save_stacked, stacked_members
@@ -5,7 +7,7 @@ from naive_replay import make_episode, make_spec, rows_of, save_frames, save_sta
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay import ingest as ingest_module
 from offrl.replay.ingest import ingest
-from offrl.replay.shards import Manifest
+from offrl.replay.shards import Manifest, ShardRecord, file_sha256
 from offrl.spec import TaskSpec
 
 SHARDS = ([make_episode(0, 3)], [make_episode(1, 2, terminated=False), make_episode(2, 1)])
@@ -143,6 +145,18 @@ def test_a_store_that_lacks_shards_is_only_for_who_asks_for_it(tmp_path):
         ingest(tmp_path)
     (tmp_path / "shard-002.npz").write_bytes(content)
     assert len(ingest(tmp_path)) == 15
+
+
+def test_a_shard_that_was_set_aside_is_read_once_it_is_whole_again(tmp_path):
+    save_frames(tmp_path, SHARDS, make_spec())
+    path = tmp_path / "shard-001.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.warns(UserWarning, match="set aside"):
+        assert len(ingest(tmp_path, skip_bad_shards=True)) == 3
+    assert len(ingest(tmp_path, skip_bad_shards=True)) == 3  # and not warned about again
+    path.write_bytes(whole)
+    assert len(ingest(tmp_path, skip_bad_shards=True)) == 6
 
 
 def test_nothing_but_bad_shards_is_an_error(tmp_path):
@@ -298,6 +312,58 @@ def test_shards_that_are_not_the_manifests_are_named(tmp_path):
         ingest(tmp_path)
     last.write_bytes(content)
     assert len(ingest(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("save", [save_frames, save_stacked])
+@pytest.mark.parametrize("name", ["store.json", "frames.npy", "rewards.npy"])
+def test_a_damaged_store_is_made_again(tmp_path, save, name):
+    save(tmp_path, SHARDS, make_spec() if save is save_frames else 2)
+    whole = ingest(tmp_path)
+    files = {path.name: path.read_bytes() for path in whole.path.iterdir()}
+    (whole.path / name).write_bytes(files[name][:-2])
+    again = ingest(tmp_path, progress=False)
+    assert {path.name: path.read_bytes() for path in again.path.iterdir()} == files
+
+
+@pytest.mark.parametrize(
+    ("save", "change", "message"),
+    [
+        (save_frames, {"num_transitions": 4}, "num_transitions is 3; expected 4, as manifest.json says"),
+        (save_frames, {"num_episodes": 2}, "num_episodes is 1; expected 2, as"),
+        (save_frames, {"num_frames": -4}, "num_frames is 4; expected -4, as"),
+        (save_frames, {"layout": "stacked"}, "layout is frames; expected stacked, as"),
+        (save_stacked, {"num_transitions": 4}, "num_transitions is 3; expected 4, as"),
+        (save_stacked, {"num_frames": 4}, "num_frames is 12; expected 4, as"),
+        (save_stacked, {"layout": "frames"}, "layout is stacked; expected frames, as"),
+    ],
+)
+def test_a_manifest_that_contradicts_a_shard_is_refused(tmp_path, save, change, message):
+    save(tmp_path, SHARDS[:1], make_spec() if save is save_frames else 2)
+    path = tmp_path / "shard-000.npz"
+    counts = {"num_transitions": 3, "num_episodes": 1, "num_frames": 4 if save is save_frames else 12}
+    facts = {**counts, "layout": "frames" if save is save_frames else "stacked"} | change
+    layout = facts.pop("layout")
+    record = ShardRecord(path.name, file_sha256(path), **facts)
+    Manifest(make_spec(), (record,), {}, {}, layout=layout).save(tmp_path)
+    with pytest.raises(DatasetError, match=rf"shard-000\.npz: {message}.*; the manifest was changed"):
+        ingest(tmp_path)
+
+
+def test_shards_beside_a_manifest_that_does_not_name_them_are_warned_about(tmp_path):
+    save_frames(tmp_path, SHARDS, make_spec())
+    manifest = Manifest.load(tmp_path)
+    replace(manifest, shards=manifest.shards[:1]).save(tmp_path)
+    with pytest.warns(UserWarning, match="does not name shard-001.npz, which is not read"):
+        assert len(ingest(tmp_path)) == 3
+
+
+def test_a_link_to_nowhere_is_a_bad_shard(tmp_path):
+    save_stacked(tmp_path, SHARDS, 2)
+    (tmp_path / "shard-002.npz").symlink_to(tmp_path / "gone.npz")
+    with pytest.raises(DatasetError, match=r"shard-002\.npz: cannot be read \(No such file or directory\)"):
+        ingest(tmp_path)
+    with pytest.warns(UserWarning, match=r"1 damaged shard\(s\) set aside"):
+        assert len(ingest(tmp_path, skip_bad_shards=True)) == 6
 
 
 def test_mixed_layouts_and_shapes_are_named(tmp_path):

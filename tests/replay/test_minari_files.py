@@ -1,6 +1,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +87,15 @@ def test_a_round_trip_of_vectors_gives_back_the_same_bytes(tmp_path):
     written = [make_episode(seed, steps, pixels=False) for seed, steps in enumerate((1, 4))]
     saved(tmp_path / "log-v0", written, make_spec(pixels=False))
     assert_same_episodes(read(tmp_path / "log-v0")[1], written)
+
+
+def test_a_relative_path_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logged = [make_episode(0), make_episode(1, 2, terminated=False)]
+    saved(Path("folder"), logged, make_spec())
+    log, found = read(Path("folder"))
+    assert log.num_transitions == 5
+    assert_same_episodes(found, logged)
 
 
 def test_large_frames_are_not_changed_by_jpeg(tmp_path):

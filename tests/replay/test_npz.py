@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from offrl.errors import DatasetError
+from offrl.replay import npz as npz_module
 from offrl.replay.npz import open_npz
 
 MEMBERS = {"a": np.arange(300, dtype=np.float32), "b": np.asfortranarray(np.arange(6).reshape(2, 3))}
@@ -35,6 +36,17 @@ def test_empty_arrays_and_scalars_come_back(tmp_path):
     found = read_all(tmp_path / "file.npz")
     assert found["empty"].shape == (0, 3)
     assert found["scalar"] == 4
+
+
+def test_a_member_that_takes_more_than_the_memory_free_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "file.npz"
+    np.savez_compressed(path, zeros=np.zeros(2**20, np.uint8))
+    assert path.stat().st_size < 2**12
+    monkeypatch.setattr(npz_module, "available_memory", lambda: 2**20 + 128)  # with the header of a .npy file
+    assert read_all(path)["zeros"].sum() == 0
+    monkeypatch.setattr(npz_module, "available_memory", lambda: 2**20)
+    with pytest.raises(DatasetError, match=r"member 'zeros' takes 0\.0 GiB; expected at most the 0\.0 GiB"):
+        read_all(path)
 
 
 def test_a_missing_file_and_a_missing_member_are_named(path):

@@ -207,6 +207,32 @@ def test_a_damaged_shard_is_refused_and_the_others_are_kept(data, cache, content
     assert contents(local_copy(URL)) == contents(data)
 
 
+def test_shards_damaged_or_missing_there_can_be_set_aside(data, fetched):
+    whole = (data / "shard-1.npz").read_bytes()
+    put("shard-1.npz", whole[:-1] + b"!")
+    fsspec.filesystem("memory").rm(f"{URL}/shard-2.npz")
+    with pytest.warns(UserWarning, match=r"2 damaged shard\(s\) set aside: .*shard-1.npz: sha256 is"):
+        replay = open_replay(URL, skip_bad_shards=True, progress=False)
+    assert [name for name, _ in replay.store.report.skipped] == ["shard-1.npz", "shard-2.npz"]
+    assert len(replay) == 3
+    fetched.clear()
+    assert len(open_replay(URL, skip_bad_shards=True, progress=False)) == 3
+    assert fetched == []  # what is damaged there would come damaged again
+    with pytest.raises(DatasetError, match="shard-2.npz: no such file"):
+        open_replay(URL, progress=False)
+    upload(data)
+    assert len(open_replay(URL, skip_bad_shards=True, progress=False)) == 9
+    assert fetched == ["shard-1.npz", "shard-2.npz"]
+
+
+def test_a_shard_that_was_set_aside_is_refused_by_who_wants_all(data):
+    put("shard-1.npz", b"not what it was")
+    with pytest.warns(UserWarning, match="set aside"):
+        open_replay(URL, skip_bad_shards=True, progress=False)
+    with pytest.raises(DatasetError, match=r"bucket/data/shard-1.npz: sha256 is .*; the file there was changed"):
+        open_replay(URL, progress=False)
+
+
 def test_a_fetch_that_stops_short_is_refused(data, fetched, monkeypatch):
     fsspec.filesystem("memory").rm(f"{URL}/manifest.json")
     monkeypatch.setattr(MemoryFileSystem, "get_file", lambda self, rpath, lpath, **_: Path(lpath).touch())

@@ -351,6 +351,24 @@ def test_a_subset_of_actions_is_drawn_alone_and_the_others_are_illegal(tmp_path)
     assert batch.action_mask.tolist() == batch.next_action_mask.tolist() == [[True, False, False]]
 
 
+@pytest.mark.parametrize(("n_step", "drawn"), [(1, [2, 3]), (2, [0, 2, 3])])
+def test_a_step_to_where_no_action_of_the_subset_is_legal_is_not_drawn(tmp_path, n_step, drawn):
+    only_1, others = [False, True, False], [True, False, True]
+    episode = Episode(
+        np.arange(5, dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(3, 2),
+        np.array([0, 1, 2, 0]),
+        np.ones(4, np.float32),
+        terminated=False,
+        truncated=True,
+        action_mask=np.array([others, only_1, others, others]),
+    )
+    save_frames(tmp_path, [[episode]], make_spec())
+    replay = open_replay(tmp_path, actions=[0, 2], n_step=n_step)
+    batch = replay.gather(np.arange(len(replay)))
+    assert batch.observation[:, -1, 0, 0].tolist() == drawn
+    assert batch.next_action_mask.tolist() == [others] * len(drawn)
+
+
 def episodes_of_gray(lengths):
     """Episode i shows gray level i only."""
     return [
@@ -393,10 +411,18 @@ def test_sampling_sees_the_training_episodes_alone(tmp_path):
 def test_a_run_records_how_data_was_chosen(tmp_path):
     save_frames(tmp_path, [episodes_of_gray([2, 2, 2])], make_spec())
     replay = open_replay(
-        tmp_path, held_out=0.3, split_seed=4, actions=(1, 0), sampling="softmax-returns", reward_clip=2.0
+        tmp_path,
+        n_step=np.int64(2),
+        held_out=0.3,
+        split_seed=np.int32(4),
+        actions=np.array([1, 0]),
+        sampling="softmax-returns",
+        reward_clip=2.0,
+        seed=np.uint64(5),
     )
     recorded = json.loads(json.dumps(replay.settings()))
     assert (recorded["held_out"], recorded["split_seed"]) == (0.3, 4)
+    assert (recorded["n_step"], recorded["seed"]) == (2, 5)
     assert (recorded["part"], recorded["actions"], recorded["reward_clip"]) == ("train", [0, 1], 2.0)
     assert recorded["sampling"] == "softmax-returns:0.1"
     again = open_replay(tmp_path, **recorded)
@@ -409,6 +435,10 @@ def test_a_run_records_how_data_was_chosen(tmp_path):
         ({"reward_clip": 0.0}, r"Replay\.reward_clip: 0\.0"),
         ({"actions": ()}, r"Replay\.actions: \(\); expected one or more of 0\.\.2"),
         ({"actions": (3,)}, r"Replay\.actions"),
+        ({"actions": (0.5,)}, r"Replay\.actions: \(0\.5,\); expected one or more of 0\.\.2"),
+        ({"n_step": 1.5}, r"Replay\.n_step: 1\.5; expected 1 or more, a whole number"),
+        ({"seed": 1.5}, r"Sampler\.seed: 1\.5"),
+        ({"held_out": 0.5, "split_seed": -1}, r"Replay\.split_seed: -1; expected 0 or more, a whole number"),
         ({"actions": (2,)}, r"Replay\.actions: \(2,\); expected actions that the data has"),
         ({"held_out": 1.0}, r"Replay\.held_out"),
         ({"held_out": 0.9}, r"Replay\.held_out: 0\.9; expected some of the 2 episodes left"),

@@ -94,6 +94,10 @@ def test_shards_hold_episodes_of_one_shape(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def recorded(name):
+    return {"name": name, "sha256": "", "num_transitions": 1, "num_episodes": 1, "num_frames": 2}
+
+
 def manifest():
     records = (ShardRecord("a.npz", "ab", 4, 2, 7), ShardRecord("b.npz", "cd", 5, 1, 6))
     return Manifest(make_spec(), records, {"id": "Car-v3", "options": {"laps": 1}}, {"seed": 3}, complete=False)
@@ -112,10 +116,10 @@ def test_a_manifest_comes_back_as_it_was_saved(tmp_path):
         ({"format_version": 2}, "format_version is 2; expected 1"),
         ({"shards": None}, "a field is missing or malformed"),
         ({"shards": [{"name": "a.npz"}]}, "sha256"),
-        (
-            {"shards": [{"name": "../a.npz", "sha256": "", "num_transitions": 1, "num_episodes": 1, "num_frames": 2}]},
-            "not a plain file name",
-        ),
+        ({"shards": [recorded("../a.npz")]}, "not a plain file name"),
+        ({"shards": [recorded("..")]}, "not a plain file name"),
+        ({"shards": [recorded("")]}, "not a plain file name"),
+        ({"shards": [recorded("a.npz"), recorded("b.npz"), recorded("a.npz")]}, r"\['a.npz'\] named twice"),
         ({"environment": 3}, "a field is missing or malformed"),
     ],
 )

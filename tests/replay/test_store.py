@@ -64,9 +64,41 @@ def test_a_damaged_store_is_refused(path, name, size):
         FrameStore.open(path, "mmap")
 
 
-def test_arrays_of_another_length_are_refused(path):
-    np.save(path / "actions.npy", np.zeros(4, np.int64))
-    with pytest.raises(DatasetError, match=r"actions\.npy: 4 rows; expected 5"):
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("actions", np.zeros(4, np.int64)),
+        ("actions", np.full(5, 2)),
+        ("next_last", np.full(5, 99)),
+        ("segment_end", np.full(5, 4)),
+        ("action_mask", np.ones((5, 3), np.bool_)),
+    ],
+)
+def test_rows_that_were_changed_are_refused(path, name, values):
+    np.save(path / f"{name}.npy", values)
+    with pytest.raises(DatasetError, match="its files were changed since they were written"):
+        FrameStore.open(path)
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "0"}, {"format_version": 2}, {"sha256": None}])
+def test_what_the_store_says_of_itself_was_not_changed(path, change):
+    about = json.loads((path / "store.json").read_text())
+    (path / "store.json").write_text(json.dumps(about | change))
+    with pytest.raises(DatasetError, match="its files were changed since they were written"):
+        FrameStore.open(path)
+
+
+@pytest.mark.parametrize(
+    ("frames", "found"),
+    [
+        (np.zeros((6, 2, 3), np.uint8), r"uint8 \[6, 2, 3\]"),
+        (np.zeros((7, 3, 2), np.uint8), r"uint8 \[7, 3, 2\]"),
+        (np.zeros((7, 2, 3), np.int8), r"int8 \[7, 2, 3\]"),
+    ],
+)
+def test_frames_of_another_number_shape_or_type_are_refused(path, frames, found):
+    np.save(path / "frames.npy", frames)
+    with pytest.raises(DatasetError, match=rf"frames\.npy: {found}; expected uint8 \[7, 2, 3\]; delete this directory"):
         FrameStore.open(path)
 
 
@@ -82,7 +114,3 @@ def test_the_report_is_kept(path):
         "warnings": [],
         "skipped": [],
     }
-
-
-def test_available_memory_is_between_a_page_and_the_machine():
-    assert 4096 < store_module.available_memory() < 2**50
