@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +78,6 @@ def fallen(found: Ratios, recorded: Ratios) -> dict[str, str]:
     }
 
 
-def comparable(record: Mapping[str, Ratios], processor: str) -> Ratios:
-    """The ratios on record for this processor; on one without a record each one's lowest."""
-    if processor in record:
-        return record[processor]
-    lowest: Ratios = {}
-    for ratios in record.values():
-        for name, ratio in ratios.items():
-            lowest[name] = min(ratio, lowest.get(name, ratio), key=lambda found: found["median"])
-    return lowest
-
-
 @click.command()
 @click.option("--record", is_flag=True, help="Keeps today's ratios as those to compare with.")
 def quick(record: bool) -> None:
@@ -97,7 +86,10 @@ def quick(record: bool) -> None:
     kept: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"processors": {}}
     if not record and not kept["processors"]:
         sys.exit("nothing is on record: python -m benchmarks quick --record")
-    recorded = {} if record else comparable(kept["processors"], machine["processor"])
+    processor = machine["processor"]
+    recorded: Ratios = {} if record else kept["processors"].get(processor, {})
+    if not record and not recorded:  # a ratio holds on its kind of processor only
+        print(f"nothing is on record for {processor}: today's ratios are only shown")
     ratios: Ratios = {}
     complaints: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +106,7 @@ def quick(record: bool) -> None:
         before = f", {recorded[name]['median']:.2f} on record" if name in recorded else ""
         print(f"{name:<26} {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}){before}")
     if record:
-        processors = {**kept["processors"], machine["processor"]: ratios}
+        processors = {**kept["processors"], processor: ratios}
         write_json(
             RECORD, {"command": "python -m benchmarks quick --record", "processors": processors, "machine": machine}
         )

@@ -114,7 +114,10 @@ def _processor_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    # Virtual machines often hide the name's number; family and model tell generations apart all the same.
+    first = dict(reversed([[word.strip() for word in line.split(":", 1)] for line in lines if ":" in line]))
+    name = first.get("model name", "")
+    return f"{name} (family {first['cpu family']}, model {first['model']})" if "cpu family" in first else name
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -30,7 +30,7 @@ def test_the_command_writes_what_the_page_shows(hooks, tmp_path, monkeypatch):
     assert [list(found[axis]) for axis in ("transitions", "batch_size", "actions")] == [["1000"], ["2"], ["3"]]
     for axis in ("transitions", "batch_size", "actions"):
         for row in found[axis].values():
-            assert row["updates_per_second"] * row["milliseconds"] / 1000 == 1
+            assert row["updates_per_second"] * row["milliseconds"] == pytest.approx(1000)
             assert row["memory_mib"] > 50  # networks, target and moments alone
     drawn = hooks.growth()
     assert "| 1,000 |" in drawn

@@ -42,10 +42,12 @@ def test_without_a_record_it_says_how_to_make_one(quick, monkeypatch):
     assert result.output.strip() == "nothing is on record: python -m benchmarks quick --record"
 
 
-def test_a_processor_is_compared_with_its_own_record_or_with_the_lowest(quick):
-    record = {"Zen": {"gather": ratio(3.0), "CarRacing": ratio(4.0)}, "Xeon": {"gather": ratio(5.0)}}
-    assert quick.comparable(record, "Xeon") == record["Xeon"]
-    assert quick.comparable(record, "Other") == {"gather": ratio(3.0), "CarRacing": ratio(4.0)}
+def test_on_another_processor_the_ratios_are_only_shown(quick, monkeypatch):
+    run(quick, monkeypatch, 5.0, arguments=["--record"])
+    monkeypatch.setattr(quick, "describe_machine", lambda: {"processor": "another"})
+    result = run(quick, monkeypatch, 1.0)
+    assert result.exit_code == 0
+    assert "nothing is on record for another" in result.output
 
 
 def test_the_record_is_drawn(quick, monkeypatch, hooks):
