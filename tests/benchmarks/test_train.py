@@ -89,9 +89,9 @@ def test_a_peer_that_cannot_start_is_left_out(store, tmp_path, capsys):
         "-c",
         "import sys\nprint('{}', flush=True)\nfor _ in sys.stdin: print('{\"seconds\": 0.5}', flush=True)",
     ]
-    found = measure({"a way": plain, "a peer": peer}, updates=3, rounds=1, logs=tmp_path)
+    found = measure({"a way": plain, "d3rlpy": peer}, updates=3, rounds=1, logs=tmp_path)
     assert {name: way["rates"] for name, way in found.items()} == {"a way": [6.0]}
-    assert "a peer: left out: ImportError: no peer" in capsys.readouterr().out
+    assert "d3rlpy: left out: ImportError: no peer" in capsys.readouterr().out
 
 
 def test_an_environment_that_cannot_be_installed_says_why(tmp_path, monkeypatch):
