@@ -1,12 +1,15 @@
 import dataclasses
 import math
+import shutil
 
 import pytest
 import torch
 from torch import nn
 
 from offrl.algorithms.algorithm import Algorithm, PolicyOutput, frozen_copy
+from offrl.algorithms.bcq import DiscreteBCQ
 from offrl.batch import Batch
+from offrl.encoders import CompactEncoder
 from offrl.errors import ConfigError, RunError
 from offrl.learner import Learner, LearnerConfig, Pace
 from offrl.spec import TaskSpec
@@ -280,3 +283,76 @@ def test_any_optimiser_by_name_makes_the_loss_smaller(name):
     for _ in range(3):
         learner.update(batch_of(2))
     assert learner.algorithm.weight.item() < 10
+
+
+def learnable_batch(spec, seed, size=32):
+    """Pictures with a bright quarter, which is the action to take: reward 1 for it, 0 for others."""
+    generator = torch.Generator().manual_seed(seed)
+    observation = torch.randint(0, 128, (2, size, *spec.observation_shape), dtype=torch.uint8, generator=generator)
+    quarter = torch.randint(0, 4, (2, size), generator=generator)
+    half = spec.observation_shape[-1] // 2
+    for pictures, places in zip(observation, quarter, strict=True):
+        for picture, place in zip(pictures, places.tolist(), strict=True):
+            y, x = half * (place // 2), half * (place % 2)
+            picture[:, y : y + half, x : x + half] += 100
+    action = torch.where(torch.rand(size, generator=generator) < 0.7, quarter[0], (quarter[0] + 1) % 4)
+    reward = (action == quarter[0]).float()
+    return Batch(observation[0], action, reward, torch.full((size,), 0.5), observation[1])
+
+
+def trained_on_quarters(updates, **settings):
+    spec = TaskSpec.pixels((4, 48, 48), ("a", "b", "c", "d"))
+    learner = Learner(DiscreteBCQ(spec, encoder=CompactEncoder), LearnerConfig(**settings), total_updates=updates)
+    losses = []
+    for step in range(updates):
+        learner.update(learnable_batch(spec, step))
+        losses.append(learner.read_metrics()["loss"])
+    return losses, learner
+
+
+def test_bf16_loses_no_accuracy():
+    """Mean losses over updates 150 to 200 from the same start agree within 2 %."""
+    fp32, _ = trained_on_quarters(200, precision="fp32")
+    bf16, _ = trained_on_quarters(200, precision="bf16")
+    assert sum(fp32[150:]) < 0.8 * sum(fp32[:50])  # it learns
+    assert bf16 != fp32
+    assert sum(bf16[150:]) == pytest.approx(sum(fp32[150:]), rel=0.02)
+
+
+@pytest.mark.slow  # the compiler takes half a minute
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own making
+def test_a_compiled_loss_is_the_eager_one():
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("no C++ compiler")
+    eager, _ = trained_on_quarters(20, precision="fp32", compile="off")
+    compiled, learner = trained_on_quarters(20, precision="fp32", compile="on")
+    assert learner.compile == "on"
+    assert compiled == pytest.approx(eager, rel=1e-3)
+
+
+def test_a_loss_that_cannot_be_compiled_is_a_clear_error(monkeypatch):
+    def fail(function, **settings):
+        def compiled(batch):
+            raise RuntimeError("no compiler\nand much more")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", fail)
+    message = (
+        r"LearnerConfig.compile: torch.compile fails \(RuntimeError: no compiler\); expected .*; take compile='off'"
+    )
+    with pytest.raises(ConfigError, match=message):
+        make_learner(compile="on").update(batch_of(1))
+
+
+def test_compiling_is_tried_in_a_long_run_and_left_where_it_fails(monkeypatch):
+    tried = []
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: tried.append(function))  # None cannot be called
+    monkeypatch.setattr("offrl.learner._COMPILING_TAKES", 0.0)
+    long = make_learner(total_updates=10_000)
+    long.update(batch_of(2))
+    assert len(tried) == 1
+    assert long.compile == "off"
+    assert long.algorithm.weight.item() == 9  # what was measured left no trace
+    make_learner(total_updates=999).update(batch_of(2))
+    assert len(tried) == 1
