@@ -328,21 +328,23 @@ class Learner:
             self.precision = "bf16" if seconds.get("bf16", math.inf) < 0.95 * seconds["fp32"] else "fp32"
         if self.compile == "auto":
             self.compile = "on" if self._compiling_repays(ways[self.precision], seconds[self.precision]) else "off"
-        if self.compile == "on":
+        elif self.compile == "on":
             self._compiled_seconds(ways[self.precision])
         for buffer, before in buffers:
             buffer.copy_(before)  # running statistics have not seen these passes
         self._optimizer.zero_grad(set_to_none=True)
 
     def _compiling_repays(self, run: Callable[[], object], eager_seconds: float) -> bool:
+        """Whether compiling is worth its time; if so, the loss runs compiled from now on."""
         if eager_seconds * (self.total_updates - self.step) * _COMPILING_SAVES < _COMPILING_TAKES:
             return False
         try:
-            return self._compiled_seconds(run) < 0.95 * eager_seconds
+            if self._compiled_seconds(run) < 0.95 * eager_seconds:
+                return True
         except ConfigError:
-            return False
-        finally:
-            self._loss = self.algorithm.loss
+            pass
+        self._loss = self.algorithm.loss
+        return False
 
     def _compiled_seconds(self, run: Callable[[], object]) -> float:
         """Lets the loss run compiled, and measures it.

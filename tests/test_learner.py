@@ -356,3 +356,15 @@ def test_compiling_is_tried_in_a_long_run_and_left_where_it_fails(monkeypatch):
     assert long.algorithm.weight.item() == 9  # what was measured left no trace
     make_learner(total_updates=999).update(batch_of(2))
     assert len(tried) == 1
+
+
+def test_a_loss_that_runs_faster_compiled_is_compiled_once_and_stays_so(monkeypatch):
+    tried = []
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: tried.append(function) or function)
+    monkeypatch.setattr("offrl.learner._COMPILING_TAKES", 0.0)
+    speed = {"fp32": 1.0, "compiled": 0.5}
+    monkeypatch.setattr("offrl.learner.shortest_seconds", lambda ways, device: {way: speed[way] for way in ways})
+    learner = make_learner(total_updates=10_000)
+    learner.update(batch_of(2))
+    assert learner.compile == "on"
+    assert len(tried) == 1

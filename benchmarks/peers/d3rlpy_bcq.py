@@ -8,14 +8,13 @@ stacked by its picker, cast to float32, divided by 255. It cannot combine n-step
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import d3rlpy
 import numpy as np
 import torch
 from d3rlpy.dataset import Episode, FrameStackTransitionPicker, InfiniteBuffer, ReplayBuffer
-from protocol import Channel, serve
+from protocol import Channel, common_options, serve
 
 
 def episodes(folder: Path) -> list[Episode]:
@@ -42,11 +41,7 @@ def episodes(folder: Path) -> list[Episode]:
 def main() -> None:
     """Serves slices until stdin closes."""
     channel = Channel()
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--num-actions", type=int, default=25)
-    parser.add_argument("--device", default="cpu")
+    parser = common_options()
     parser.add_argument("--compile", action="store_true", help="its compile_graph: CUDA graphs; CUDA only")
     parser.add_argument("--batches", action="store_true", help="only draw them, update nothing")
     options = parser.parse_args()

@@ -6,14 +6,13 @@ step on. The files are written beside the data, once.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from protocol import Channel, serve
+from protocol import Channel, common_options, serve
 from torch.utils.data import DataLoader, IterableDataset
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -76,11 +75,7 @@ class Demonstrations(IterableDataset):
 def main() -> None:
     """Serves slices until stdin closes."""
     channel = Channel()
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--num-actions", type=int, default=25)
-    parser.add_argument("--device", default="cpu")
+    parser = common_options()
     parser.add_argument("--transitions", type=int, default=10_000, help="written as npz files, 0.3 MB each in memory")
     parser.add_argument("--batches", action="store_true", help="only draw them, update nothing")
     options = parser.parse_args()

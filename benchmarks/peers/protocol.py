@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+
+def common_options() -> argparse.ArgumentParser:
+    """The command line that every peer's script has."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--num-actions", type=int, default=25)
+    parser.add_argument("--device", default="cpu")
+    return parser
 
 
 class Channel:

@@ -8,7 +8,6 @@ convolutions five times (q and imitator each run them at s and at s', the target
 
 from __future__ import annotations
 
-import argparse
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from protocol import Channel, serve
+from protocol import Channel, common_options, serve
 from tianshou.algorithm.imitation.discrete_bcq import DiscreteBCQ, DiscreteBCQPolicy
 from tianshou.algorithm.optim import AdamOptimizerFactory
 from tianshou.data import Batch, ReplayBuffer
@@ -56,12 +55,7 @@ def fill(folder: Path) -> ReplayBuffer:
 def main() -> None:
     """Serves slices until stdin closes."""
     channel = Channel()
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--num-actions", type=int, default=25)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+    options = common_options().parse_args()
     buffer = fill(options.folder)
     features = ScaledDQNet(4, 96, 96, options.num_actions, features_only=True)
     heads = [
