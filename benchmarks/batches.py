@@ -86,6 +86,7 @@ def forget_pages(path: Path) -> None:
     for file in path.glob("*.npy"):
         descriptor = os.open(file, os.O_RDONLY)
         try:
+            os.fsync(descriptor)  # what is not yet written cannot be dropped
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from benchmarks import charts
+from benchmarks.batches import forget_pages
 from benchmarks.stores import ROOT, noise_store
 from benchmarks.train import LONG, measure, our_command
 from offrl.files import write_json
@@ -56,10 +57,11 @@ def growth(sizes: str, updates: int, rounds: int, run_length: int, device: str, 
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     common = {"updates": updates, "run_length": run_length, "device": device}
+    stores = {size: noise_store(directory, int(size)) for size in sizes.split(",")}
+    for store in stores.values():
+        forget_pages(store)
     commands: dict[str, dict[str, list[str]]] = {
-        "transitions": {
-            size: our_command("offrl", store=noise_store(directory, int(size)), **common) for size in sizes.split(",")
-        },
+        "transitions": {size: our_command("offrl", store=store, **common) for size, store in stores.items()},
         "batch_size": {str(size): our_command("ceiling", batch_size=size, **common) for size in BATCH_SIZES},
         "actions": {str(count): our_command("ceiling", actions=count, **common) for count in NUM_ACTIONS},
     }

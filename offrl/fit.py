@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.batch import Batch
@@ -226,21 +227,25 @@ def _prefetched(
 ) -> Iterator[Iterator[tuple[Batch, int]]]:
     """The batch of each group of updates, and how many they are.
 
-    For a GPU a thread gathers them ahead. Where the learner itself has all cores busy, that would stop it for longer
-    than the copy takes: there the thread only sees to it that what is on disk is in memory by then.
+    A thread sees to it that what is on disk is in memory by then. For a GPU it gathers the batch, too; where the
+    learner itself has all cores busy, that would stop it for longer than the copy takes.
     """
     gather = getattr(replay, "locate", replay.gather)
+    prefetch = getattr(replay, "prefetch", None)
+
+    def indices(steps: range) -> NDArray[np.int64]:
+        return np.concatenate([replay.indices(step, batch_size) for step in steps])
 
     def load(steps: range) -> Batch:
-        batch = gather(np.concatenate([replay.indices(step, batch_size) for step in steps]))
+        batch = gather(indices(steps))
         # What is on the device already needs no pinning.
         return batch.pin_memory() if device.type == "cuda" and not batch.action.is_cuda else batch
 
-    def read(steps: range) -> None:
-        for step in steps:
-            replay.prefetch(replay.indices(step, batch_size))  # type: ignore[attr-defined]
+    def ahead(steps: range) -> Batch | None:
+        if prefetch is not None:
+            prefetch(indices(steps))
+        return load(steps) if prefetch is None or device.type != "cpu" else None
 
-    ahead = read if device.type == "cpu" and hasattr(replay, "prefetch") else load
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="offrl-gather") as pool:
         pending: deque[tuple[range, Future[Batch | None]]] = deque()
 

@@ -203,7 +203,7 @@ class Replay:
             chosen = np.asarray(indices, np.int64)
             rows = chosen if self._subset is None else self._subset[chosen]
             last_rows = np.minimum(rows + (self.n_step - 1), self.store.segment_end[rows])
-            self.store.touch(rows, last_rows)
+            self.store.read_in(rows, last_rows)
 
     def to(self, device: torch.device) -> Replay:
         """The same replay for training on `device`, with its frames there if the tier says so.

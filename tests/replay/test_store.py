@@ -1,13 +1,16 @@
 import json
+import mmap
 
 import numpy as np
 import pytest
-from naive_replay import make_episode, make_spec, save_frames
+from naive_replay import NAMES, make_episode, make_spec, save_frames
 
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay import store as store_module
 from offrl.replay.ingest import ingest
+from offrl.replay.shards import Episode
 from offrl.replay.store import FrameStore
+from offrl.spec import TaskSpec
 
 
 @pytest.fixture
@@ -46,6 +49,45 @@ def test_one_step_windows(path):
     frames = store.frames
     np.testing.assert_array_equal(store.observations(np.array([3, 1])), [frames[[4, 4]], frames[[0, 1]]])
     np.testing.assert_array_equal(store.next_observations(np.array([3, 1])), [frames[[4, 5]], frames[[1, 2]]])
+
+
+class Adviser:
+    """Stands in for a file mapping, and keeps what it was told."""
+
+    def __init__(self, refuses=False):
+        self.refuses = refuses
+        self.ranges = []
+
+    def madvise(self, advice, start, length):
+        assert advice == mmap.MADV_WILLNEED
+        self.ranges.append((start, start + length))
+        if self.refuses:
+            raise OSError("EAGAIN")
+
+
+@pytest.mark.skipif(mmap.PAGESIZE != 4096, reason="the numbers are for pages of 4096 bytes")
+@pytest.mark.parametrize("refuses", [False, True])
+def test_reading_in_asks_for_the_pages_of_each_window_and_no_others(tmp_path, monkeypatch, refuses):
+    # frames of 4096 bytes behind a header of 128: rows 0..19 see the frames max(row - 1, 0) .. row
+    frames = np.random.default_rng(0).integers(256, size=(21, 64, 64), dtype=np.uint8)
+    episode = Episode(frames, np.zeros(20, np.int64), np.zeros(20, np.float32), True, False)
+    save_frames(tmp_path, [[episode]], TaskSpec.pixels((2, 64, 64), NAMES))
+    store = FrameStore.open(ingest(tmp_path).path, "mmap")
+    adviser = Adviser(refuses)
+    monkeypatch.setattr(store_module, "_mapping", lambda array: (adviser, 128))
+    store.read_in(np.array([0, 9]), np.array([0, 12]))
+    windows = [(0, 0), (8, 9), (0, 1), (12, 13)]  # of the two observations, then of where they lead to
+    assert adviser.ranges == [(first * 4096, 128 + (last + 1) * 4096) for first, last in windows]
+
+
+@pytest.mark.parametrize("tier", ["mmap", "ram"])
+def test_only_a_mapped_array_has_a_mapping(path, tier):
+    frames = FrameStore.open(path, tier).frames
+    found = store_module._mapping(frames)
+    assert (found is None) == (tier == "ram")
+    if found is not None:
+        mapping, offset = found
+        assert mapping[offset : offset + frames.nbytes] == frames.tobytes()
 
 
 def test_an_unknown_tier_is_refused(path):
