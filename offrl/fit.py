@@ -227,11 +227,12 @@ def _prefetched(
 ) -> Iterator[Iterator[tuple[Batch, int]]]:
     """The batch of each group of updates, and how many they are.
 
-    A thread sees to it that what is on disk is in memory by then. For a GPU it gathers the batch, too; where the
-    learner itself has all cores busy, that would stop it for longer than the copy takes.
+    What is on disk is asked for some batches ahead. For a GPU a thread gathers them ahead, too; where the learner has
+    all cores busy, that would stop it for longer than the copy takes, and it gathers them itself.
     """
     gather = getattr(replay, "locate", replay.gather)
     prefetch = getattr(replay, "prefetch", None)
+    uses_thread = prefetch is None or device.type != "cpu"
 
     def indices(steps: range) -> NDArray[np.int64]:
         return np.concatenate([replay.indices(step, batch_size) for step in steps])
@@ -241,29 +242,26 @@ def _prefetched(
         # What is on the device already needs no pinning.
         return batch.pin_memory() if device.type == "cuda" and not batch.action.is_cuda else batch
 
-    def ahead(steps: range) -> Batch | None:
-        if prefetch is not None:
-            prefetch(indices(steps))
-        return load(steps) if prefetch is None or device.type != "cpu" else None
-
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="offrl-gather") as pool:
-        pending: deque[tuple[range, Future[Batch | None]]] = deque()
+        pending: deque[tuple[range, Future[Batch] | None]] = deque()
 
         def batches() -> Iterator[tuple[Batch, int]]:
             while True:
                 for steps in islice(plan, _BATCHES_AHEAD + 1 - len(pending)):
-                    pending.append((steps, pool.submit(ahead, steps)))
+                    if prefetch is not None:
+                        prefetch(indices(steps))
+                    pending.append((steps, pool.submit(load, steps) if uses_thread else None))
                 if not pending:
                     return
                 steps, future = pending.popleft()
-                batch = future.result()
-                yield (load(steps) if batch is None else batch), len(steps)
+                yield (load(steps) if future is None else future.result()), len(steps)
 
         try:
             yield batches()
         finally:
             for _, future in pending:
-                future.cancel()
+                if future is not None:
+                    future.cancel()
 
 
 @contextmanager

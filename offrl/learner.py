@@ -314,54 +314,47 @@ class Learner:
         self._is_settled = True
         batch = batch.to(self.device)
         draws = self._augmentation.draws(range(1), len(batch.action))[0].to(self.device)
-        if self.compile == "auto" and self.total_updates - self.step < _COMPILING_NEEDS:
-            self.compile = "off"
         buffers = [(buffer, buffer.clone()) for buffer in self.algorithm.buffers()]
-        precisions: list[Precision] = [self.precision]
         if self.precision == "auto":
-            precisions = ["fp32", "bf16"] if self.device.type in ("cpu", "cuda") else ["fp32"]
-        ways: dict[str, Callable[[], object]] = {
-            precision: partial(self._gradients, batch, draws, precision) for precision in precisions
-        }
-        seconds = shortest_seconds(ways, self.device) if "auto" in (self.precision, self.compile) else {}
-        if self.precision == "auto":
+            known = ("fp32", "bf16") if self.device.type in ("cpu", "cuda") else ("fp32",)
+            ways = {precision: partial(self._gradients, batch, draws, precision) for precision in known}
+            seconds = shortest_seconds(ways, self.device)
             self.precision = "bf16" if seconds.get("bf16", math.inf) < 0.95 * seconds["fp32"] else "fp32"
-        if self.compile == "auto":
-            self.compile = "on" if self._compiling_repays(ways[self.precision], seconds[self.precision]) else "off"
-        elif self.compile == "on":
-            self._compiled_seconds(ways[self.precision])
+        if self.compile != "off":
+            self._settle_compiling(partial(self._gradients, batch, draws, self.precision))
         for buffer, before in buffers:
             buffer.copy_(before)  # running statistics have not seen these passes
         self._optimizer.zero_grad(set_to_none=True)
 
-    def _compiling_repays(self, run: Callable[[], object], eager_seconds: float) -> bool:
-        """Whether compiling is worth its time; if so, the loss runs compiled from now on."""
-        if eager_seconds * (self.total_updates - self.step) * _COMPILING_SAVES < _COMPILING_TAKES:
-            return False
-        try:
-            if self._compiled_seconds(run) < 0.95 * eager_seconds:
-                return True
-        except ConfigError:
-            pass
-        self._loss = self.algorithm.loss
-        return False
-
-    def _compiled_seconds(self, run: Callable[[], object]) -> float:
-        """Lets the loss run compiled, and measures it.
+    def _settle_compiling(self, run: Callable[[], object]) -> None:
+        """Lets the loss run compiled from now on, unless that is left to us and does not repay the time it takes.
 
         Raises:
-            ConfigError: it cannot be compiled here.
+            ConfigError: compile is "on", and cannot be here.
         """
+        eager_seconds = math.inf
+        if self.compile == "auto":
+            updates = self.total_updates - self.step
+            if updates >= _COMPILING_NEEDS:
+                eager_seconds = shortest_seconds({"eager": run}, self.device)["eager"]
+            if updates < _COMPILING_NEEDS or eager_seconds * updates * _COMPILING_SAVES < _COMPILING_TAKES:
+                self.compile = "off"
+                return
         self._loss = torch.compile(self.algorithm.loss, dynamic=False)
         try:
-            return shortest_seconds({"compiled": run}, self.device)["compiled"]
+            repays = shortest_seconds({"compiled": run}, self.device)["compiled"] < 0.95 * eager_seconds
         except Exception as error:  # whatever the compiler, or the one behind it, has to say
-            raise ConfigError(
-                f"torch.compile fails ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})",
-                where="LearnerConfig.compile",
-                expected="a loss that it can take, and a C++ compiler",
-                mend="take compile='off'",
-            ) from error
+            if self.compile == "on":
+                raise ConfigError(
+                    f"torch.compile fails ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})",
+                    where="LearnerConfig.compile",
+                    expected="a loss that it can take, and a C++ compiler",
+                    mend="take compile='off'",
+                ) from error
+            repays = False
+        if not repays:
+            self._loss = self.algorithm.loss
+        self.compile = "on" if repays else "off"
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor that the next update depends on; `load_state` is the inverse."""

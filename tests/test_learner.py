@@ -362,7 +362,7 @@ def test_a_loss_that_runs_faster_compiled_is_compiled_once_and_stays_so(monkeypa
     tried = []
     monkeypatch.setattr(torch, "compile", lambda function, **settings: tried.append(function) or function)
     monkeypatch.setattr("offrl.learner._COMPILING_TAKES", 0.0)
-    speed = {"fp32": 1.0, "compiled": 0.5}
+    speed = {"eager": 1.0, "compiled": 0.5}
     monkeypatch.setattr("offrl.learner.shortest_seconds", lambda ways, device: {way: speed[way] for way in ways})
     learner = make_learner(total_updates=10_000)
     learner.update(batch_of(2))

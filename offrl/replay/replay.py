@@ -198,12 +198,12 @@ class Replay:
         )
 
     def prefetch(self, indices: ArrayLike) -> None:
-        """Reads from disk what `gather` will ask for, where it is not in memory."""
+        """Has what `gather` will ask for read from disk, where it is not in memory; returns at once."""
         if self.store.tier == "mmap" and self._frames is None:
             chosen = np.asarray(indices, np.int64)
             rows = chosen if self._subset is None else self._subset[chosen]
             last_rows = np.minimum(rows + (self.n_step - 1), self.store.segment_end[rows])
-            self.store.read_in(rows, last_rows)
+            self.store.prefetch(rows, last_rows)
 
     def to(self, device: torch.device) -> Replay:
         """The same replay for training on `device`, with its frames there if the tier says so.

@@ -16,8 +16,8 @@ class ReplaySource(Protocol):
 
     A replay may also have `to(device) -> ReplaySource`, which `fit` calls once: its batches may then lie there. And it
     may have `locate(indices) -> Batch`, which `fit` then calls in place of `gather`: see `Batch.frames`; and
-    `prefetch(indices)`, which a thread calls some batches ahead and which reads from disk what `gather` will ask for:
-    without it, and for a GPU after it, that thread calls `gather`.
+    `prefetch(indices)`, called some batches ahead, which has what `gather` will ask for read from disk and returns at
+    once: without it a thread gathers ahead, on a CPU too.
 
     Attributes:
         spec: the task that the data is of.

@@ -208,13 +208,20 @@ class FrameStore:
         np.take(self.frames, windows, axis=0, out=out, mode="clip")
         return out.reshape(len(last), *self.spec.observation_shape)
 
-    def read_in(self, rows: NDArray[np.int64], last_rows: NDArray[np.int64]) -> None:
-        """Has the system read some stacks from disk, where they are not in memory.
+    def prefetch(self, rows: NDArray[np.int64], last_rows: NDArray[np.int64]) -> None:
+        """Asks the system to read some stacks from disk, where they are not in memory, and does not wait for it.
+
+        Left to itself, it reads when a page is touched, one after the other, and around each what nobody asked for:
+        with its usual settings many times as much.
 
         Args:
             rows: [B], the transitions whose observations are meant.
             last_rows: [B], those whose next observations are.
         """
+        mapped = _mapping(self.frames) if hasattr(mmap, "MADV_WILLNEED") else None
+        if mapped is None:
+            return
+        mapping, offset = mapped
         stack = self.spec.stack
         windows = np.concatenate(
             [
@@ -223,19 +230,11 @@ class FrameStore:
             ]
         )
         size = self.frames[:1].nbytes
-        # A page that is only touched brings its neighbours along, here 15 times as much as all these windows: so the
-        # system is told first which bytes are meant. It reads them side by side.
-        mapped = _mapping(self.frames) if hasattr(mmap, "MADV_WILLNEED") else None
-        if mapped is not None:
-            mapping, offset = mapped
-            starts = (windows[:, 0] * size + offset) // mmap.PAGESIZE * mmap.PAGESIZE
-            ends = (windows[:, -1] + 1) * size + offset
+        starts = (windows[:, 0] * size + offset) // mmap.PAGESIZE * mmap.PAGESIZE
+        ends = (windows[:, -1] + 1) * size + offset
+        with suppress(OSError):  # it is advice: a system that cannot take it now reads later
             for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-                with suppress(OSError):  # where the system cannot take the advice, touching the pages will do
-                    mapping.madvise(mmap.MADV_WILLNEED, start, end - start)
-        pages = np.append(np.arange(0, size, mmap.PAGESIZE), size - 1)
-        content = self.frames.reshape(-1).view(np.uint8)
-        content.take((windows.reshape(-1, 1) * size + pages).ravel(), mode="clip")  # waits for what is on its way
+                mapping.madvise(mmap.MADV_WILLNEED, start, end - start)
 
 
 def _mapping(array: NDArray[Any]) -> tuple[mmap.mmap, int] | None:

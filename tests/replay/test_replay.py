@@ -294,18 +294,16 @@ def test_frames_on_a_device_give_the_same_batches(dataset, n_step):
 
 
 @pytest.mark.parametrize("tier", ["mmap", "ram"])
-def test_prefetching_reads_in_a_batch_and_changes_nothing(tmp_path, tier, monkeypatch):
+def test_prefetching_asks_for_what_a_batch_needs_and_changes_nothing(tmp_path, tier, monkeypatch):
     save_frames(tmp_path, [[make_episode(0, 5), make_episode(1, 3)]], make_spec(stack=2))
     replay = open_replay(tmp_path, tier=tier, n_step=2)
     before = replay.gather([0, 4, 7])
-    touched = []
-    whole = type(replay.store).read_in
-    monkeypatch.setattr(type(replay.store), "read_in", lambda store, *rows: (touched.append(rows), whole(store, *rows)))
+    asked = []
+    whole = type(replay.store).prefetch
+    monkeypatch.setattr(type(replay.store), "prefetch", lambda store, *rows: (asked.append(rows), whole(store, *rows)))
     replay.prefetch([0, 4, 7])
     # two steps on, but not beyond the ends of the episodes, which are the rows 4 and 7
-    assert [[rows.tolist() for rows in pair] for pair in touched] == (
-        [[[0, 4, 7], [1, 4, 7]]] if tier == "mmap" else []
-    )
+    assert [[rows.tolist() for rows in pair] for pair in asked] == ([[[0, 4, 7], [1, 4, 7]]] if tier == "mmap" else [])
     assert_same_bytes(replay.gather([0, 4, 7]), before)
 
 

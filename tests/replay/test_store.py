@@ -67,7 +67,7 @@ class Adviser:
 
 @pytest.mark.skipif(mmap.PAGESIZE != 4096, reason="the numbers are for pages of 4096 bytes")
 @pytest.mark.parametrize("refuses", [False, True])
-def test_reading_in_asks_for_the_pages_of_each_window_and_no_others(tmp_path, monkeypatch, refuses):
+def test_prefetching_asks_for_the_pages_of_each_window_and_no_others(tmp_path, monkeypatch, refuses):
     # frames of 4096 bytes behind a header of 128: rows 0..19 see the frames max(row - 1, 0) .. row
     frames = np.random.default_rng(0).integers(256, size=(21, 64, 64), dtype=np.uint8)
     episode = Episode(frames, np.zeros(20, np.int64), np.zeros(20, np.float32), True, False)
@@ -75,9 +75,10 @@ def test_reading_in_asks_for_the_pages_of_each_window_and_no_others(tmp_path, mo
     store = FrameStore.open(ingest(tmp_path).path, "mmap")
     adviser = Adviser(refuses)
     monkeypatch.setattr(store_module, "_mapping", lambda array: (adviser, 128))
-    store.read_in(np.array([0, 9]), np.array([0, 12]))
+    store.prefetch(np.array([0, 9]), np.array([0, 12]))
     windows = [(0, 0), (8, 9), (0, 1), (12, 13)]  # of the two observations, then of where they lead to
-    assert adviser.ranges == [(first * 4096, 128 + (last + 1) * 4096) for first, last in windows]
+    expected = [(first * 4096, 128 + (last + 1) * 4096) for first, last in windows]
+    assert adviser.ranges == (expected[:1] if refuses else expected)
 
 
 @pytest.mark.parametrize("tier", ["mmap", "ram"])
