@@ -92,6 +92,14 @@ def forget_pages(path: Path) -> None:
             os.close(descriptor)
 
 
+def read_all(path: Path) -> None:
+    """Reads a store's files, so that the system holds of them in memory what fits."""
+    for file in path.glob("*.npy"):
+        with file.open("rb") as opened:
+            while opened.read(2**24):
+                pass
+
+
 @click.command()
 @click.argument("name", type=click.Choice(list(WAYS)))
 @click.option("--store", "path", type=click.Path(path_type=Path), required=True)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from benchmarks import charts
-from benchmarks.batches import forget_pages
+from benchmarks.batches import forget_pages, read_all
 from benchmarks.stores import ROOT, noise_store
 from benchmarks.train import LONG, measure, our_command
 from offrl.files import write_json
@@ -53,21 +53,30 @@ def draw(axes: dict[str, tuple[str, dict[str, dict[str, float]]]], path: Path) -
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--directory", default=ROOT / "data", type=click.Path(path_type=Path), help="Where the stores are made.")
 def growth(sizes: str, updates: int, rounds: int, run_length: int, device: str, directory: Path) -> None:
-    """Time and memory of an update against the data's size, the batch's size and the number of actions."""
+    """Time and memory of an update against the data's size, the batch's size and the number of actions.
+
+    The data's files are read once before, as in a run that has seen them; then the smallest and the largest are
+    measured again with nothing of them in memory.
+    """
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     common = {"updates": updates, "run_length": run_length, "device": device}
     stores = {size: noise_store(directory, int(size)) for size in sizes.split(",")}
-    for store in stores.values():
-        forget_pages(store)
+    from_disk = {size: our_command("offrl", store=store, **common) for size, store in stores.items()}
     commands: dict[str, dict[str, list[str]]] = {
-        "transitions": {size: our_command("offrl", store=store, **common) for size, store in stores.items()},
+        "transitions": from_disk,
+        "transitions_not_in_memory": {size: from_disk[size] for size in (min(stores, key=int), max(stores, key=int))},
         "batch_size": {str(size): our_command("ceiling", batch_size=size, **common) for size in BATCH_SIZES},
         "actions": {str(count): our_command("ceiling", actions=count, **common) for count in NUM_ACTIONS},
     }
     found = {}
     for axis, ways in commands.items():
-        print(f"\n{axis}")
+        print(f"\n{axis.replace('_', ' ')}")
+        for store in stores.values():
+            if axis == "transitions":
+                read_all(store)
+            elif axis == "transitions_not_in_memory":
+                forget_pages(store)
         found[axis] = cost(measure(ways, updates, rounds, directory / "peers"))
         for name, row in found[axis].items():
             print(f"{int(name):>10,} {row['milliseconds']:8.1f} ms an update, {row['memory_mib']:7,.0f} MiB")

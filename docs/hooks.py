@@ -208,7 +208,13 @@ def growth() -> str:
     if found is None:
         return _missing("growth")
     parts = []
-    for axis, label in (("transitions", "transitions"), ("batch_size", "batch"), ("actions", "actions")):
+    labels = {
+        "transitions": "transitions, read once before",
+        "transitions_not_in_memory": "transitions, not in memory at first",
+        "batch_size": "batch",
+        "actions": "actions",
+    }
+    for axis, label in labels.items():
         rows = [
             (
                 f"{int(size):,}",
