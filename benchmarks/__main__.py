@@ -16,6 +16,7 @@ from benchmarks.growth import growth
 from benchmarks.identity import identity
 from benchmarks.inference import inference
 from benchmarks.memory import memory
+from benchmarks.precision import precision
 from benchmarks.profile import profile
 from benchmarks.quick import quick
 from benchmarks.readme import readme
@@ -47,6 +48,7 @@ for command in (
     train,
     growth,
     profile,
+    precision,
     inference,
     quick,
     data,

@@ -14,6 +14,7 @@ import click
 import torch
 
 import offrl
+from benchmarks import charts
 from benchmarks.batches import forget_pages, memory_kib, read_mib
 from benchmarks.stores import ROOT, car_racing_store, noise_store
 from benchmarks.train import measure, peer_commands
@@ -134,6 +135,11 @@ def data(peers: bool, transitions: int, small: int, batches: int, rounds: int, u
         print(label)
         gathering[label] = measure(commands, batches // 4, rounds, directory / "peers")
         show_batches(gathering[label])
+    rates = {
+        f"{way}: {label}": row["updates_per_second"] for label, ways in gathering.items() for way, row in ways.items()
+    }
+    ours = [name for name in rates if name.startswith("offrl:")]
+    charts.bars(rates, "batches a second", RESULTS.with_suffix(".png"), ours)
     given = f"{' --peers' if peers else ''} --transitions {transitions} --small {small} --batches {batches}"
     write_json(
         RESULTS,

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import gymnasium
 
+from benchmarks import charts
 from benchmarks.data import batch_commands
 from benchmarks.speed import drive, random_actions
 from benchmarks.stores import noise_store
@@ -106,6 +107,8 @@ def quick(record: bool) -> None:
         before = f", {recorded[name]['median']:.2f} on record" if name in recorded else ""
         print(f"{name:<26} {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}){before}")
     if record:
+        medians = {name: ratio["median"] for name, ratio in ratios.items()}
+        charts.bars(medians, f"times the plain way, on {processor}", RECORD.with_suffix(".png"), list(medians))
         processors = {**kept["processors"], processor: ratios}
         write_json(
             RECORD, {"command": "python -m benchmarks quick --record", "processors": processors, "machine": machine}

@@ -34,6 +34,9 @@ SPEED_CHARTS = {
     "growth": ("growth/growth.png",),
     "inference": ("inference/inference.png",),
     "profile": ("profile/profile.png",),
+    "data": ("data.png",),
+    "precision": ("precision.png",),
+    "quick": ("quick.png",),
 }
 _MARKER = re.compile(r"^<!-- offrl: ([\w-]+) ?(\S*) -->$", re.MULTILINE)
 
@@ -274,6 +277,32 @@ def profile() -> str:
     )
 
 
+def precision() -> str:
+    """Losses and scores of the same runs in float32 and bf16."""
+    found = _kept("precision.json")
+    if found is None:
+        return _missing("precision")
+    rows, differences = [], []
+    for task, result in found["tasks"].items():
+        rows += [
+            (task, way, ", ".join(f"{run['mean']:.1f}" for run in runs), str(len(runs[0]["scores"])))
+            for way, runs in result["runs"].items()
+        ]
+        score = result["score_difference"]
+        differences.append(
+            f"- {task}: bf16 minus float32 **{score['mean']:+.1f}**, 95 % interval {score['low']:+.1f} to "
+            f"{score['high']:+.1f}; the mean losses differ by {result['loss_difference']:.2%} at most"
+        )
+    return "\n\n".join(
+        [
+            _table(("task", "precision", "mean return of each run", "episodes of each"), rows),
+            "\n".join(differences),
+            f"`{found['command']}`. {_machine(found['machine'])}.",
+            _charts("precision", "Mean returns in both precisions"),
+        ]
+    )
+
+
 def quick() -> str:
     """The ratios that CI compares with."""
     found = _kept("quick.json")
@@ -285,7 +314,8 @@ def quick() -> str:
         for name, ratio in ratios.items()
     ]
     head = ("processor", "", "times the plain way", "within a round")
-    return f"{_table(head, rows)}\n\nThe last one was measured on: {_machine(found['machine'])}."
+    origin = f"`{found['command']}`. The last one was measured on: {_machine(found['machine'])}."
+    return "\n\n".join([_table(head, rows), origin, _charts("quick", "Times the plain way")])
 
 
 def data() -> str:
@@ -318,6 +348,7 @@ def data() -> str:
             _table(("data", "updates/s", "waits for data", "MiB read from disk", "MiB held", "MiB mapped"), trained),
             "*Held* is resident memory without mapped file pages, which the system takes back when it needs them. "
             f"Batches of {found['batch_size']}. `{found['command']}`. {_machine(found['machine'])}.",
+            _charts("data", "Batches a second"),
         ]
     )
 
@@ -469,6 +500,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "identity": identity,
     "inference": inference,
     "memory": memory,
+    "precision": precision,
     "profile": profile,
     "public-names": public_names,
     "quick": quick,
