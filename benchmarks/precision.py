@@ -41,9 +41,10 @@ class Task:
     open_replay: Callable[[int], Replay]
     learner: offrl.LearnerConfig
     updates: int
+    runs: int
 
 
-def cart_pole(directory: Path, updates: int) -> Task:
+def cart_pole(directory: Path, updates: int, runs: int) -> Task:
     """CartPole, as `python -m benchmarks cartpole` learns it."""
     make_env = partial(envs.make, "CartPole-v1")
     data = directory / "cartpole"
@@ -54,10 +55,11 @@ def cart_pole(directory: Path, updates: int) -> Task:
         lambda seed: offrl.open_replay(data, n_step=5, discount=0.99, reward_scale=0.1, seed=seed, progress=False),
         offrl.LearnerConfig(learning_rate=1e-3, schedule="cosine", average_decay=0.999),
         updates,
+        runs,
     )
 
 
-def small_car_racing(directory: Path, transitions: int, updates: int) -> Task:
+def small_car_racing(directory: Path, transitions: int, updates: int, runs: int) -> Task:
     """CarRacing with the settings of `make demo`, on less data and with fewer updates."""
     store = FrameStore.open(car_racing_store(directory, transitions))
     return Task(
@@ -65,6 +67,7 @@ def small_car_racing(directory: Path, transitions: int, updates: int) -> Task:
         lambda seed: Replay(store, n_step=10, discount=0.97, reward_scale=0.1, seed=seed),
         offrl.LearnerConfig(learning_rate=5e-4, schedule="cosine", polyak=0.01, average_decay=0.999),
         updates,
+        runs,
     )
 
 
@@ -100,37 +103,43 @@ def run(task: Task, precision: Precision, seed: int, episodes: int) -> dict[str,
 
 
 def compare(runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """bf16 beside fp32: the largest difference of two losses, and the scores' difference over all runs and episodes."""
+    """bf16 beside fp32: the largest difference of two losses, and the mean difference of two runs' mean returns."""
     pairs = list(zip(*(runs[precision] for precision in PRECISIONS), strict=True))
-    differences = [np.subtract(other["scores"], one["scores"]) for one, other in pairs]
     return {
         "loss_difference": max(abs(other["loss"] / one["loss"] - 1) for one, other in pairs),
-        "score_difference": bootstrap_mean(np.concatenate(differences))._asdict(),
+        "score_difference": bootstrap_mean([other["mean"] - one["mean"] for one, other in pairs])._asdict(),
         "runs": runs,
     }
 
 
 @click.command()
-@click.option("--runs", default=3, show_default=True, help="With each precision; their seeds are 0, 1, ...")
-@click.option("--episodes", default=20, show_default=True, help="Of each run's evaluation.")
 @click.option("--cart-pole-updates", default=3_000, show_default=True)
+@click.option("--cart-pole-runs", default=10, show_default=True, help="With each precision; seeds 0, 1, ...")
 @click.option("--car-racing-updates", default=1_500, show_default=True)
+@click.option("--car-racing-runs", default=3, show_default=True, help="With each precision; seeds 0, 1, ...")
+@click.option("--episodes", default=20, show_default=True, help="Of each run's evaluation.")
 @click.option("--transitions", default=20_000, show_default=True, help="Of carracing/mixed, collected once.")
 @click.option("--directory", default=ROOT / "data", type=click.Path(path_type=Path), help="Where the data is made.")
 def precision(
-    runs: int, episodes: int, cart_pole_updates: int, car_racing_updates: int, transitions: int, directory: Path
+    cart_pole_updates: int,
+    cart_pole_runs: int,
+    car_racing_updates: int,
+    car_racing_runs: int,
+    episodes: int,
+    transitions: int,
+    directory: Path,
 ) -> None:
     """Losses and scores of the same runs in float32 and in bf16."""
     torch.set_num_threads(num_cores())
     directory = directory.resolve()
     tasks = {
-        "CartPole": cart_pole(directory, cart_pole_updates),
-        "CarRacing, small": small_car_racing(directory, transitions, car_racing_updates),
+        "CartPole": cart_pole(directory, cart_pole_updates, cart_pole_runs),
+        "CarRacing, small": small_car_racing(directory, transitions, car_racing_updates, car_racing_runs),
     }
     found = {}
     for name, task in tasks.items():
         found[name] = compare(
-            {precision: [run(task, precision, seed, episodes) for seed in range(runs)] for precision in PRECISIONS}
+            {precision: [run(task, precision, seed, episodes) for seed in range(task.runs)] for precision in PRECISIONS}
         )
         for way, results in found[name]["runs"].items():
             print(f"{name}, {way}: {', '.join(format(result['mean'], '.1f') for result in results)}")
@@ -148,9 +157,9 @@ def precision(
     write_json(
         RESULTS,
         {
-            "command": f"python -m benchmarks precision --runs {runs} --episodes {episodes} "
-            f"--cart-pole-updates {cart_pole_updates} --car-racing-updates {car_racing_updates} "
-            f"--transitions {transitions}",
+            "command": f"python -m benchmarks precision --cart-pole-updates {cart_pole_updates} "
+            f"--cart-pole-runs {cart_pole_runs} --car-racing-updates {car_racing_updates} "
+            f"--car-racing-runs {car_racing_runs} --episodes {episodes} --transitions {transitions}",
             "tasks": found,
             "machine": describe_machine(),
         },

@@ -20,7 +20,7 @@ def test_runs_are_compared_in_pairs():
         }
     )
     assert found["loss_difference"] == pytest.approx(0.05)
-    assert found["score_difference"]["mean"] == pytest.approx((3 + 1 + 4 + 0) / 4)
+    assert found["score_difference"]["mean"] == pytest.approx(((3 + 1) / 2 + (4 + 0) / 2) / 2)
 
 
 @pytest.mark.slow
@@ -28,10 +28,11 @@ def test_the_command_writes_what_the_page_shows(hooks, tmp_path, monkeypatch):
     results = tmp_path / "precision.json"
     monkeypatch.setattr(precision, "RESULTS", results)
     monkeypatch.setattr(
-        precision, "small_car_racing", lambda directory, transitions, updates: precision.cart_pole(directory, updates)
+        precision, "small_car_racing", lambda directory, transitions, *length: precision.cart_pole(directory, *length)
     )
-    arguments = ["--runs", "1", "--episodes", "1", "--cart-pole-updates", "200", "--car-racing-updates", "200"]
-    arguments += ["--directory", str(tmp_path)]
+    arguments = ["--episodes", "1", "--directory", str(tmp_path)]
+    for task in ("cart-pole", "car-racing"):
+        arguments += [f"--{task}-updates", "200", f"--{task}-runs", "1"]
     assert CliRunner().invoke(precision.precision, arguments, catch_exceptions=False).exit_code == 0
     first, second = json.loads(results.read_text())["tasks"].values()
     assert first["runs"] == second["runs"]  # the same task twice here: a run depends on nothing else
