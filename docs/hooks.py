@@ -290,8 +290,8 @@ def precision() -> str:
         ]
         score = result["score_difference"]
         differences.append(
-            f"- {task}: bf16 minus float32 **{score['mean']:+.1f}**, 95 % interval over the runs {score['low']:+.1f} to "
-            f"{score['high']:+.1f}; the mean losses differ by {result['loss_difference']:.2%} at most"
+            f"- {task}: bf16 minus float32 **{score['mean']:+.1f}**, 95 % interval over the runs "
+            f"{score['low']:+.1f} to {score['high']:+.1f}; the mean losses differ by {result['loss_difference']:.2%} at most"
         )
     return "\n\n".join(
         [
