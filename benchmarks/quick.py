@@ -113,5 +113,6 @@ def quick(record: bool) -> None:
         write_json(
             RECORD, {"command": "python -m benchmarks quick --record", "processors": processors, "machine": machine}
         )
+    complaints += [f"{name}: on record, and not measured any more" for name in recorded if name not in ratios]
     if complaints:
         sys.exit("; ".join(complaints) + " (measured twice)")

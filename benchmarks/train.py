@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import torch
 
 from benchmarks import charts
 from benchmarks.alternate import Way, WayError, alternate
 from benchmarks.peers.environments import PEERS, PeerError, python_of
 from benchmarks.stores import ROOT, car_racing_store
 from offrl.files import write_json
+from offrl.measure import shortest_seconds
 from offrl.runs import describe_machine
 from offrl.workers import num_cores
 
@@ -24,19 +27,21 @@ LONG = 10**9  # a run that ends when it is told to
 OURS = {
     "offrl": "offrl",
     "offrl, one batch again and again": "ceiling",
+    "offrl, float32": "float32",
     "offrl, CompactEncoder": "compact",
     "plain PyTorch": "plain",
 }
 ON_CUDA = {"offrl, eager": "eager"}
 NOTES = {
-    "offrl": "`offrl.fit`, frames memory-mapped, 10-step returns",
+    "offrl": "`offrl.fit`, frames memory-mapped (for a GPU in its memory), 10-step returns",
+    "offrl, float32": 'the same with `precision="fp32"`',
     "offrl, one batch again and again": "the Learner without a data path: the ceiling",
     "offrl, CompactEncoder": "`offrl.fit` with the smaller network",
     "offrl, eager": "`offrl.fit`, neither compiled nor as CUDA graphs",
     "plain PyTorch": "`benchmarks/baseline.py`: eager, float32, our batches",
-    "d3rlpy": "data in memory, frames stacked by its own picker; its shared 512 units, 1-step returns",
+    "d3rlpy": "data in memory, float32, frames stacked by its own picker; its shared 512 units, 1-step returns",
     "d3rlpy, compile_graph": "the same with its CUDA graphs",
-    "Tianshou": "data in memory, frames stacked by its own buffer, 10-step returns",
+    "Tianshou": "data in memory, float32, frames stacked by its own buffer, 10-step returns",
     "notebook loop": "compressed npz of float32 stacks, DataLoader with one worker, the plain update, 1-step returns",
 }
 
@@ -117,6 +122,17 @@ def spread(ratios: Sequence[float] | np.ndarray) -> dict[str, float]:
     return {"median": float(middle), "low": float(low), "high": float(high)}
 
 
+def matrix_teraflops(device: str, size: int) -> dict[str, float]:
+    """What products of square matrices reach here, the roofline of an update: 10^12 operations a second."""
+    torch.set_num_threads(num_cores())
+    found = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        seconds = shortest_seconds({name: partial(torch.mm, one, other)}, torch.device(device))[name]
+        found[name] = 2 * size**3 / seconds / 1e12
+    return found
+
+
 def show(ways: dict[str, dict[str, Any]]) -> None:
     """Prints the table."""
     first = next(iter(ways))
@@ -125,13 +141,21 @@ def show(ways: dict[str, dict[str, Any]]) -> None:
         ratio = way["ratio"]
         print(
             f"{name:<34} {way['updates_per_second']:10.2f} {ratio['median']:14.2f}  "
-            f"{ratio['low']:.2f} to {ratio['high']:<8.2f} {way['parameters']:>10,}"
+            f"{ratio['low']:.2f} to {ratio['high']:<8.2f} {way['parameters']:>10,}  {how(way)}"
         )
+
+
+def how(way: Mapping[str, Any]) -> str:
+    """The precision that a way of ours has settled on, whether it was compiled, and what it gets out of the machine."""
+    if "gflop" not in way:
+        return ""
+    rate = way["updates_per_second"] * way["gflop"] / 1000
+    return f"{way['precision']}{', compiled' if way['compile'] == 'on' else ''}, {rate:.3g} TFLOP/s"
 
 
 @click.command()
 @click.option("--peers", is_flag=True, help="d3rlpy, Tianshou and the usual notebook loop too; installs them once.")
-@click.option("--updates", default=60, show_default=True, help="Of one slice.")
+@click.option("--updates", default=60, show_default=True, help="Of one slice; on a GPU take some thousands.")
 @click.option("--rounds", default=7, show_default=True, help="Slices of each way; one more is for warming up.")
 @click.option("--batch-size", default=128, show_default=True)
 @click.option("--transitions", default=20_000, show_default=True, help="Of carracing/mixed, collected once.")
@@ -163,6 +187,8 @@ def train(
         commands |= peer_commands(store, batch_size, device)
     found = measure(commands, updates, rounds, directory / "peers")
     show(found)
+    roofline = matrix_teraflops(device, 2048 if device == "cpu" else 16384)
+    print(f"matrix products: {', '.join(f'{way} {rate:.3g} TFLOP/s' for way, rate in roofline.items())}")
     name = "results" if device == "cpu" else device.partition(":")[0]
     rates = {way: row["updates_per_second"] for way, row in found.items()}
     charts.bars(rates, "updates a second", RESULTS / f"{name}.png", [way for way in rates if way.startswith("offrl")])
@@ -185,6 +211,7 @@ def train(
             "threads": num_cores(),
             "device": device,
             "ways": found,
+            "matrix_teraflops": roofline,
             "machine": describe_machine(),
         },
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import json
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import offrl
 from benchmarks.baseline import PlainBCQ
@@ -56,8 +58,9 @@ class Options:
 class Gate:
     """A logger that holds `offrl.fit` between two slices, which are as long as its log period."""
 
-    def __init__(self, channel: Channel, updates: int, device: str) -> None:
+    def __init__(self, channel: Channel, run: Path, updates: int, device: str) -> None:
         self._channel = channel
+        self._run = run
         self._updates = updates
         self._device = device
 
@@ -68,10 +71,11 @@ class Gate:
         self._watch = Watch()
 
     def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
-        """Answers with the slice's seconds and the share of them that fit waited for data."""
+        """Answers with the slice's seconds, the share of them that fit waited for data, and what "auto" became."""
         taken = self._watch.read()
         waited = timings["data_wait"] * self._updates / timings["updates_per_second"]  # its clock ran while we held it
-        self._channel.say({**taken, "data_wait": waited / taken["seconds"], **memory(self._device)})
+        settled = json.loads((self._run / "config.json").read_bytes())["settled"]
+        self._channel.say({**taken, "data_wait": waited / taken["seconds"], **settled, **memory(self._device)})
         self.open()
 
     def close(self) -> None:
@@ -82,17 +86,25 @@ def end_to_end(channel: Channel, options: Options, encoder: EncoderFactory, **le
     """`offrl.fit` on data from disk, as users run it; `learner` are further settings of the Learner."""
     replay = options.replay()
     algorithm = offrl.DiscreteBCQ(replay.spec, encoder=encoder)
-    gate = Gate(channel, options.updates, options.device)
-    channel.say({"parameters": num_parameters(algorithm)})
-    gate.open()
-    offrl.fit(
-        algorithm,
-        replay,
-        offrl.FitConfig(updates=options.run_length, batch_size=options.batch_size, log_period=options.updates),
-        learner=offrl.LearnerConfig(precision=options.precision, **learner),
-        loggers=[gate],
-        device=options.device,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        gate = Gate(channel, run, options.updates, options.device)
+        channel.say(about(algorithm, options.batch_size))
+        gate.open()
+        offrl.fit(
+            algorithm,
+            replay,
+            offrl.FitConfig(
+                updates=options.run_length,
+                batch_size=options.batch_size,
+                log_period=options.updates,
+                checkpoint_period=options.run_length,
+            ),
+            learner=offrl.LearnerConfig(**{"precision": options.precision, **learner}),
+            run=run,
+            loggers=[gate],
+            device=options.device,
+        )
 
 
 def ceiling(channel: Channel, options: Options) -> None:
@@ -101,7 +113,9 @@ def ceiling(channel: Channel, options: Options) -> None:
     config = offrl.LearnerConfig(precision=options.precision)
     algorithm = offrl.DiscreteBCQ(spec, encoder=offrl.NatureEncoder)
     learner = Learner(algorithm, config, total_updates=options.run_length, device=options.device)
-    together = math.gcd(options.updates, max(learner.updates_per_graph, 1))  # as `offrl.fit` groups them
+    together = max(learner.updates_per_graph, 1)
+    if options.updates % together:
+        raise click.UsageError(f"--updates must be a multiple of {together}, as many as one CUDA graph holds")
     batch = synthetic_batch(spec, options.batch_size * together).to(learner.device)
 
     def run(count: int) -> dict[str, Any]:
@@ -110,7 +124,7 @@ def ceiling(channel: Channel, options: Options) -> None:
         learner.read_metrics()
         return {"precision": learner.precision, "compile": learner.compile, **memory(options.device)}
 
-    serve(channel, {"parameters": num_parameters(algorithm)}, run)
+    serve(channel, about(algorithm, options.batch_size), run)
 
 
 def plain(channel: Channel, options: Options) -> None:
@@ -142,6 +156,16 @@ def synthetic_batch(spec: TaskSpec, batch_size: int) -> Batch:
     )
 
 
+def about(algorithm: offrl.Algorithm, batch_size: int) -> dict[str, float]:
+    """Trained weights, and the multiplications and additions of one update of the network's matrices."""
+    batch = synthetic_batch(algorithm.spec, 1)
+    now, after = (algorithm.spec.normalise(pixels) for pixels in (batch.observation, batch.next_observation))
+    with FlopCounterMode(display=False) as counter:
+        algorithm.loss(replace(batch, observation=now, next_observation=after))[0].backward()
+    algorithm.zero_grad(set_to_none=True)
+    return {"parameters": num_parameters(algorithm), "gflop": counter.get_total_flops() * batch_size / 1e9}
+
+
 def num_parameters(module: torch.nn.Module) -> int:
     """Trained weights."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
@@ -158,6 +182,7 @@ WAYS: dict[str, Callable[[Channel, Options], None]] = {
     "offrl": partial(end_to_end, encoder=offrl.NatureEncoder),
     "eager": partial(end_to_end, encoder=offrl.NatureEncoder, compile="off", updates_per_graph=0),
     "ceiling": ceiling,
+    "float32": partial(end_to_end, encoder=offrl.NatureEncoder, precision="fp32"),
     "compact": partial(end_to_end, encoder=offrl.CompactEncoder),
     "plain": plain,
 }

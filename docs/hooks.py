@@ -186,6 +186,9 @@ def _train(found: Mapping[str, Any]) -> str:
     for name, way in found["ways"].items():
         versions = ", ".join(f"{package} {version}" for package, version in way.get("versions", {}).items())
         notes = way["notes"] + (f" ({versions})" if versions else "")
+        if "gflop" in way:
+            rate = way["updates_per_second"] * way["gflop"] / 1000
+            notes += f"; {way['precision']}{', compiled' if way['compile'] == 'on' else ''}, {rate:.3g} TFLOP/s"
         rows.append(
             (name, f"{way['updates_per_second']:,.1f}", _times(way["ratio"]), f"{way['parameters'] / 1e6:.2f} M", notes)
         )
@@ -193,6 +196,7 @@ def _train(found: Mapping[str, Any]) -> str:
     rounds = len(found["ways"][first]["rates"])
     head = ("", "updates/s", f"{first} is ... times as fast", "weights", "what it is")
     waits = found["ways"][first].get("data_wait")
+    roofline = found["matrix_teraflops"]
     wait = "" if waits is None else f" {first} waits for data {waits:.1%} of the time."
     return "\n\n".join(
         [
@@ -200,7 +204,9 @@ def _train(found: Mapping[str, Any]) -> str:
             f"Medians of {rounds} slices of each way, in turns; in brackets the smallest and largest ratio within a "
             f"round. Batch {found['batch_size']}, {' x '.join(map(str, found['observation']))} uint8, "
             f"{found['actions']} actions, {found['transitions']:,} transitions, {found['threads']} threads, "
-            f"{found['device']}.{wait} `{found['command']}`. {_machine(found['machine'])}.",
+            f"{found['device']}.{wait} TFLOP/s count the network's matrix products; such products alone reach "
+            f"{roofline['fp32']:.3g} here in float32 and {roofline['bf16']:.3g} in bf16. `{found['command']}`. "
+            f"{_machine(found['machine'], found['device'])}.",
         ]
     )
 
@@ -230,7 +236,8 @@ def growth() -> str:
         parts.append(_table((label, "updates/s", "ms an update", "MiB"), rows))
     parts.append(
         "Memory is what the process holds beside mapped files. The stores are noise, on disk, memory-mapped; batch and "
-        f"actions are varied on one synthetic batch. `{found['command']}`. {_machine(found['machine'])}."
+        f"actions are varied on one synthetic batch. `{found['command']}`. "
+        f"{_machine(found['machine'], found['device'])}."
     )
     return "\n\n".join([*parts, _charts("growth", "Time and memory of an update against data, batch and actions")])
 
@@ -271,7 +278,7 @@ def profile() -> str:
         [
             _table(("milliseconds", *parts, "in all"), rows),
             f"Batch {found['batch_size']}, {found['threads']} threads, {found['device']}, uncompiled. "
-            f"`{found['command']}`. {_machine(found['machine'])}.",
+            f"`{found['command']}`. {_machine(found['machine'], found['device'])}.",
             _charts("profile", "Milliseconds of each part of an update"),
         ]
     )
@@ -291,7 +298,8 @@ def precision() -> str:
         score = result["score_difference"]
         differences.append(
             f"- {task}: bf16 minus float32 **{score['mean']:+.1f}**, 95 % interval over the runs "
-            f"{score['low']:+.1f} to {score['high']:+.1f}; the mean losses differ by {result['loss_difference']:.2%} at most"
+            f"{score['low']:+.1f} to {score['high']:+.1f}; the mean losses differ by {result['loss_difference']:.2%} "
+            "at most"
         )
     return "\n\n".join(
         [
@@ -472,8 +480,8 @@ def _origin(result: Mapping[str, Any], policies: Mapping[str, Any]) -> str:
     )
 
 
-def _machine(machine: Mapping[str, Any]) -> str:
-    where = machine["gpu"] or f"{machine['cores']} cores ({machine['processor']})"
+def _machine(machine: Mapping[str, Any], device: str = "auto") -> str:
+    where = (device != "cpu" and machine["gpu"]) or f"{machine['cores']} cores ({machine['processor']})"
     names = ("offrl", "torch", "gymnasium", "numpy")
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in names if name in machine["versions"])
     return f"{where}; Python {machine['python']}, {versions}"

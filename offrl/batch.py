@@ -62,6 +62,15 @@ class Batch:
         now, after = (_look_up(self.frames, rows) for rows in (self.observation, self.next_observation))
         return replace(self, observation=now, next_observation=after, frames=None)
 
+    def is_like(self, other: Batch) -> bool:
+        """Whether `copy_` can take the other one: the same tensors of the same shapes, the very same `frames`."""
+        if self.frames is not other.frames:
+            return False
+        pairs = [(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
+        return all(
+            one is two is None or (one is not None and two is not None and one.shape == two.shape) for one, two in pairs
+        )
+
     def copy_(self, other: Batch) -> None:
         """Overwrites this batch's tensors with those of another one of the same shapes."""
         for field in fields(self):

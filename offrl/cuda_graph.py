@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,6 +12,32 @@ from offrl.batch import Batch
 
 Update = Callable[[Batch, Tensor, Tensor], None]
 """One update from its B transitions, augmentation draws [B, 2, 3] and pace [P]."""
+
+
+def recorded(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """`run` as a graph, whose replay costs what the device needs and no launches; `run` itself if it cannot be one."""
+    run()  # sets up what cannot be set up while recording
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with _recording(graph, device):
+            run()
+    except RuntimeError:
+        return run
+    return graph.replay
+
+
+@contextmanager
+def _recording(graph: torch.cuda.CUDAGraph, device: torch.device) -> Iterator[None]:
+    with (
+        torch.cuda.device(device),  # the current one need not be ours
+        torch.cuda.stream(torch.cuda.current_stream(device)),  # a recording that fails leaves its own stream behind
+        torch.cuda.graph(
+            graph,
+            stream=torch.cuda.Stream(device),  # type: ignore[no-untyped-call]
+            capture_error_mode="thread_local",  # other threads may pin memory meanwhile
+        ),
+    ):
+        yield
 
 
 class UpdateGraph:
@@ -34,12 +61,16 @@ class UpdateGraph:
         self._draws = draws.clone()
         self._paces = paces.to(draws.device)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with _recording(self._graph, draws.device):
             for part, draw, pace in zip(self._batch.split(len(draws)), self._draws, self._paces, strict=True):
                 update(part, draw, pace)
 
+    def fits(self, batch: Batch) -> bool:
+        """Whether a batch has the shapes of the recorded one, and the same frames if it has any."""
+        return self._batch.is_like(batch)
+
     def replay(self, batch: Batch, draws: Tensor, paces: Tensor) -> None:
-        """The same updates on other data, shaped as at construction; returns before the device is done."""
+        """The same updates on other data, which `fits`; returns before the device is done."""
         self._batch.copy_(batch)
         self._draws.copy_(draws, non_blocking=True)
         self._paces.copy_(paces, non_blocking=True)

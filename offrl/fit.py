@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +31,8 @@ from offrl.replay.source import ReplaySource
 from offrl.runs import claim_run, require_same_config, write_environment
 
 _BATCHES_AHEAD = 2
+
+Gather = Callable[[NDArray[np.int64]], Batch]
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def fit(
         learner: how an update is made.
         run: the run's directory, new or empty; None writes nothing to disk.
         resume: go on with the run in `run`, which must have the same settings; the result equals a run that never
-            stopped, bit for bit on the same machine and software.
+            stopped: on a CPU bit for bit, on the same machine and software; on a GPU up to rounding.
         init: a checkpoint's directory to take the first weights from.
         loggers: besides the run's CSV files; None shows progress on the console.
         device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
@@ -124,8 +126,9 @@ def fit(
         for online, target in algorithm.targets():
             target.load_state_dict(online.state_dict())
     trainer = Learner(algorithm, learner, total_updates=total, device=resolve_device(device))
-    place = getattr(replay, "to", None)  # a replay need not know of devices
-    replay = replay if place is None else place(trainer.device)
+    given, place = replay, getattr(replay, "to", None)  # a replay need not know of devices
+    replay = given if place is None else place(trainer.device)
+    gather: Gather = getattr(replay, "locate", replay.gather) if replay is not given else replay.gather
     directory = None if run is None else Path(run)
     if directory is not None:
         settings = _describe(trainer, replay, config, init)
@@ -145,13 +148,14 @@ def fit(
             outputs.append(CSVLogger(directory, resume_step=trainer.step if resume else None))
         for output in outputs:
             stack.callback(output.close)
-        _loop(trainer, replay, config, total, outputs, directory)
+        _loop(trainer, replay, gather, config, total, outputs, directory)
     return trainer
 
 
 def _loop(
     learner: Learner,
     replay: ReplaySource,
+    gather: Gather,
     config: FitConfig,
     total: int,
     loggers: Sequence[Logger],
@@ -168,7 +172,8 @@ def _loop(
             save_checkpoint(learner, directory / "checkpoints")
             saved = learner.step
 
-    with _interruptible() as interrupted, _prefetched(replay, plan, config.batch_size, learner.device) as batches:
+    ahead = _gathered_ahead(replay, gather, plan, config.batch_size, learner.device)
+    with _interruptible() as interrupted, ahead as batches:
         try:
             while learner.step < total and not interrupted.is_set():
                 with clock.waiting():
@@ -222,46 +227,46 @@ def _plan(start: int, stop: int, periods: Sequence[int], most: int) -> Iterator[
 
 
 @contextmanager
-def _prefetched(
-    replay: ReplaySource, plan: Iterator[range], batch_size: int, device: torch.device
+def _gathered_ahead(
+    replay: ReplaySource, gather: Gather, plan: Iterator[range], batch_size: int, device: torch.device
 ) -> Iterator[Iterator[tuple[Batch, int]]]:
     """The batch of each group of updates, and how many they are.
 
     What is on disk is asked for some batches ahead. For a GPU a thread gathers them ahead, too; where the learner has
     all cores busy, that would stop it for longer than the copy takes, and it gathers them itself.
     """
-    gather = getattr(replay, "locate", replay.gather)
     prefetch = getattr(replay, "prefetch", None)
     uses_thread = prefetch is None or device.type != "cpu"
 
-    def indices(steps: range) -> NDArray[np.int64]:
-        return np.concatenate([replay.indices(step, batch_size) for step in steps])
+    def ask(steps: range) -> NDArray[np.int64]:
+        indices = np.concatenate([replay.indices(step, batch_size) for step in steps])
+        if prefetch is not None:
+            prefetch(indices)
+        return indices
 
     def load(steps: range) -> Batch:
-        batch = gather(indices(steps))
+        batch = gather(ask(steps))
         # What is on the device already needs no pinning.
         return batch.pin_memory() if device.type == "cuda" and not batch.action.is_cuda else batch
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="offrl-gather") as pool:
-        pending: deque[tuple[range, Future[Batch] | None]] = deque()
+        pending: deque[tuple[range, NDArray[np.int64] | Future[Batch]]] = deque()
 
         def batches() -> Iterator[tuple[Batch, int]]:
             while True:
                 for steps in islice(plan, _BATCHES_AHEAD + 1 - len(pending)):
-                    if prefetch is not None:
-                        prefetch(indices(steps))
-                    pending.append((steps, pool.submit(load, steps) if uses_thread else None))
+                    pending.append((steps, pool.submit(load, steps) if uses_thread else ask(steps)))
                 if not pending:
                     return
-                steps, future = pending.popleft()
-                yield (load(steps) if future is None else future.result()), len(steps)
+                steps, found = pending.popleft()
+                yield (found.result() if isinstance(found, Future) else gather(found)), len(steps)
 
         try:
             yield batches()
         finally:
-            for _, future in pending:
-                if future is not None:
-                    future.cancel()
+            for _, found in pending:
+                if isinstance(found, Future):
+                    found.cancel()
 
 
 @contextmanager

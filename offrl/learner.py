@@ -7,6 +7,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -18,7 +19,7 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.allocator import keep_freed_memory
 from offrl.augment import Augmentation
 from offrl.batch import Batch
-from offrl.cuda_graph import UpdateGraph
+from offrl.cuda_graph import UpdateGraph, recorded
 from offrl.errors import ConfigError, RunError
 from offrl.measure import shortest_seconds
 from offrl.spec import TaskSpec
@@ -50,13 +51,15 @@ class LearnerConfig:
         target_period: every how many updates they move; polyak 1 with a longer period is the hard copy of DQN.
         average_decay: of the averaged weights that evaluation and export use, in [0, 1); 0 uses the plain weights.
             After t updates it is at most t / (t + 10), so that the first weights are soon forgotten.
-        precision: of the networks; "auto" takes bf16 where a short measurement shows it faster.
+        precision: of the networks; "auto" takes bf16 where a short measurement shows it faster; "fp32" is exact on a
+            GPU too (no TF32).
         compile: whether torch.compile works on the loss; "auto" only in runs long enough to repay its warm-up, and
             where a measurement shows it faster.
         updates_per_graph: updates that a CUDA device replays as one CUDA graph, with Adam or AdamW; 0 runs each
             kernel by itself. Without effect on other devices.
-        non_finite: what an update does whose loss or a gradient is infinite or NaN: it changes nothing, and at the
-            next reading of the metrics the run stops ("stop") or counts it as `skipped_updates` ("skip").
+        non_finite: what an update does whose loss or a gradient is infinite or NaN: it changes no trained weight, and
+            at the next reading of the metrics the run stops ("stop") or counts it as `skipped_updates` ("skip").
+            Targets go on following; running statistics, if the networks have any, have seen it.
         augment_shift: pictures move at random by up to so many pixels, in x and y apart (`offrl.augment`).
         augment_brightness: pictures become brighter or darker at random by up to so many of the 256 gray levels.
         augment_seed: of the augmentation.
@@ -182,19 +185,22 @@ class Learner:
 
         Args:
             batch: [count * B, ...] as replay hands it over.
-            count: updates; from the second time on that as many are asked for, a CUDA device replays them as one graph.
+            count: updates; when as many are asked for again, with batches of the same shapes, a CUDA device replays
+                them as one graph.
         """
         batch = batch.to(self.device)
         parts = batch.split(count)
         self.settle(parts[0])
         self.algorithm.train()  # a policy made of it in the meantime has switched it to evaluation
         steps = range(self.step, self.step + count)
-        draws = self._augmentation.draws(steps, len(parts[0].action)).to(self.device, non_blocking=True)
+        draws = self._augmentation.draws(steps, len(parts[0].action))
         paces = [self._pace(step) for step in steps]
         graph = self._graphs.get(count)
-        if graph is not None:
-            graph.replay(batch, draws, torch.tensor(paces))
+        if graph is not None and graph.fits(batch):
+            # From pinned memory the device copies by itself, and the host goes on.
+            graph.replay(batch, draws.pin_memory(), torch.tensor(paces).pin_memory())
         else:
+            draws = draws.to(self.device)
             for part, draw, pace in zip(parts, draws, paces, strict=True):
                 self._update(part, draw, pace)
             self._record(batch, draws, torch.tensor(paces))  # what has run once is set up
@@ -318,7 +324,7 @@ class Learner:
         if self.precision == "auto":
             known = ("fp32", "bf16") if self.device.type in ("cpu", "cuda") else ("fp32",)
             ways = {precision: partial(self._gradients, batch, draws, precision) for precision in known}
-            seconds = shortest_seconds(ways, self.device)
+            seconds = self._shortest_seconds(ways)
             self.precision = "bf16" if seconds.get("bf16", math.inf) < 0.95 * seconds["fp32"] else "fp32"
         if self.compile != "off":
             self._settle_compiling(partial(self._gradients, batch, draws, self.precision))
@@ -336,13 +342,13 @@ class Learner:
         if self.compile == "auto":
             updates = self.total_updates - self.step
             if updates >= _COMPILING_NEEDS:
-                eager_seconds = shortest_seconds({"eager": run}, self.device)["eager"]
+                eager_seconds = self._shortest_seconds({"eager": run})["eager"]
             if updates < _COMPILING_NEEDS or eager_seconds * updates * _COMPILING_SAVES < _COMPILING_TAKES:
                 self.compile = "off"
                 return
         self._loss = torch.compile(self.algorithm.loss, dynamic=False)
         try:
-            repays = shortest_seconds({"compiled": run}, self.device)["compiled"] < 0.95 * eager_seconds
+            repays = self._shortest_seconds({"compiled": run})["compiled"] < 0.95 * eager_seconds
         except Exception as error:  # whatever the compiler, or the one behind it, has to say
             if self.compile == "on":
                 raise ConfigError(
@@ -355,6 +361,12 @@ class Learner:
         if not repays:
             self._loss = self.algorithm.loss
         self.compile = "on" if repays else "off"
+
+    def _shortest_seconds(self, ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        """Of each way as it will run: where updates are replayed as graphs, launching kernels must not count."""
+        if self.updates_per_graph > 0:
+            ways = {name: recorded(run, self.device) for name, run in ways.items()}
+        return shortest_seconds(ways, self.device)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor that the next update depends on; `load_state` is the inverse."""
@@ -422,11 +434,13 @@ class Learner:
 
     def _gradients(self, batch: Batch, draws: Tensor, precision: str) -> Mapping[str, Tensor]:
         prepared = self._prepare(batch, draws, precision)
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=_AUTOCAST_CACHE
-        ):
-            loss, metrics = self._loss(prepared)
-        loss.backward()  # type: ignore[no-untyped-call]
+        use_bf16 = precision == "bf16"
+        with nullcontext() if use_bf16 else _exact_convolutions(self.device):
+            with torch.autocast(
+                self.device.type, dtype=torch.bfloat16, enabled=use_bf16, cache_enabled=_AUTOCAST_CACHE
+            ):
+                loss, metrics = self._loss(prepared)
+            loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach(), **metrics}
 
     def _not_finite(self, loss: Tensor) -> Tensor:
@@ -442,7 +456,8 @@ class Learner:
         kind = getattr(torch.optim, self.config.optimizer)
         settings = {"lr": self.config.learning_rate, **self.config.optimizer_settings}
         is_open = not {"fused", "foreach", "differentiable"} & settings.keys()
-        if is_open and "fused" in inspect.signature(kind).parameters and self.device.type in ("cpu", "cuda"):
+        fused = {"cpu": {"Adam", "AdamW", "SGD", "Adagrad"}, "cuda": {"Adam", "AdamW", "SGD"}}  # in every torch we take
+        if is_open and self.config.optimizer in fused.get(self.device.type, ()):
             settings["fused"] = True
         if self.device.type == "cuda" and "fused" in settings and "capturable" in inspect.signature(kind).parameters:
             settings.setdefault("capturable", True)
@@ -461,6 +476,16 @@ def _normalises_exactly(spec: TaskSpec, dtype: torch.dtype) -> bool:
     return spec.is_pixels and torch.equal(spec.normalise(grays.to(dtype)).float(), spec.normalise(grays))
 
 
+def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
+    """Within it float32 convolutions on a CUDA device are that, where torch's default rounds to TF32's 11 bits."""
+    cudnn = torch.backends.cudnn
+    if device.type != "cuda":
+        return nullcontext()
+    return cudnn.flags(
+        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+    )
+
+
 def _state_pairs(online: nn.Module, target: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """(source, destination) tensors of a target network, buffers (running means) included."""
     ours, theirs = online.state_dict(), target.state_dict()
@@ -470,12 +495,10 @@ def _state_pairs(online: nn.Module, target: nn.Module) -> list[tuple[Tensor, Ten
 @torch.no_grad()
 def _lerp(pairs: list[tuple[Tensor, Tensor]], weight: float | Tensor) -> None:
     """Moves each destination by `weight` towards its source, all in one call."""
-    if not pairs or (isinstance(weight, float) and weight == 0):
+    if not pairs:
         return
     sources, destinations = zip(*pairs, strict=True)
-    if isinstance(weight, float):
+    if isinstance(weight, Tensor):  # read when a graph is replayed
+        torch._foreach_lerp_(destinations, sources, [weight] * len(pairs))
+    elif weight > 0:
         torch._foreach_lerp_(destinations, sources, weight)
-    else:  # read when a graph is replayed; lerp takes no such weight for many tensors at once
-        steps = torch._foreach_sub(sources, destinations)
-        torch._foreach_mul_(steps, weight)
-        torch._foreach_add_(destinations, steps)

@@ -12,7 +12,7 @@ from offrl.batch import Batch
 from offrl.encoders import CompactEncoder
 from offrl.errors import RunError
 from offrl.fit import FitConfig, fit
-from offrl.learner import Learner, LearnerConfig
+from offrl.learner import Learner, LearnerConfig, _exact_convolutions
 from offrl.replay.replay import open_replay
 from offrl.spec import TaskSpec
 
@@ -63,6 +63,54 @@ def test_a_replayed_update_that_is_not_finite_changes_no_weight():
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.algorithm.encoder.state_dict().items())
     with pytest.raises(RunError, match="in 2 of the 6 updates"):
         learner.read_metrics()
+
+
+def test_float32_is_exact():
+    learner = trained([batch_of(1, 0)], updates_per_graph=0)
+    convolution = learner.algorithm.encoder.network[0]
+    inputs = torch.randn(8, 4, 48, 48, device="cuda")
+    with _exact_convolutions(learner.device):
+        found = convolution(inputs)
+    assert torch.backends.cudnn.allow_tf32  # only within it
+    torch.testing.assert_close(
+        found.double(), copy.deepcopy(convolution).double()(inputs.double()), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_groups_of_several_sizes_have_graphs_of_their_own():
+    sizes = (4, 4, 3, 4, 3, 1, 1)
+    groups = [batch_of(size, seed) for seed, size in enumerate(sizes)]
+    singles = [single for size, group in zip(sizes, groups, strict=True) for single in group.split(size)]
+    graph = trained(groups, updates_per_graph=4)
+    assert sorted(graph._graphs) == [1, 3, 4]
+    assert_close(graph, trained(singles, updates_per_graph=0))
+
+
+def test_a_loss_that_waits_for_the_device_runs_without_a_graph():
+    class Waiting(DiscreteBCQ):
+        def loss(self, batch):
+            assert batch.reward.sum().item() == ROWS
+            return super().loss(batch)
+
+    algorithm = Waiting(SPEC, encoder=CompactEncoder, seed=0)
+    config = LearnerConfig(precision="fp32", compile="off", updates_per_graph=2)
+    learner = Learner(algorithm, config, total_updates=20, device="cuda")
+    stream = torch.cuda.current_stream()
+    with pytest.warns(UserWarning, match="it runs without"):
+        learner.update(batch_of(2, 0), 2)
+    assert torch.cuda.current_stream() == stream
+    learner.update(batch_of(2, 1), 2)
+    assert learner.step == 4
+
+
+def test_a_resumed_run_goes_on_as_one_never_stopped_up_to_rounding():
+    groups = [batch_of(4, seed) for seed in range(4)]
+    first = trained(groups[:2], updates_per_graph=4)
+    second = trained([], updates_per_graph=4)
+    second.load_state(first.state_tensors(), first.state_values())
+    for group in groups[2:]:
+        second.update(group, 4)
+    assert_close(second, trained(groups, updates_per_graph=4))
 
 
 def test_a_compiled_loss_is_the_eager_one():

@@ -1,7 +1,9 @@
 import csv
 import json
 import signal
+import threading
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -145,6 +147,58 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(toy_replay, tmp_path):
     assert latest_checkpoint(run / "checkpoints").name == "step-000000010"
     train(toy_replay, run, resume=True)
     assert files_of(run) == files_of(tmp_path / "whole")
+
+
+class Watched(ToyReplay):
+    """Keeps what was gathered, and whether the main thread did it."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.gathered = []
+
+    def gather(self, indices):
+        self.gathered.append((threading.current_thread() is threading.main_thread(), np.asarray(indices).tolist()))
+        return super().gather(indices)
+
+
+def test_a_replay_that_cannot_prefetch_is_gathered_by_a_thread(toy_replay):
+    replay = Watched(toy_replay.spec)
+    fit(DiscreteBCQ(replay.spec), replay, FitConfig(updates=4, batch_size=8), loggers=[])
+    assert replay.gathered == [(False, replay.indices(step, 8).tolist()) for step in range(4)]
+
+
+def test_what_a_replay_is_asked_to_prefetch_is_gathered_two_updates_later(toy_replay):
+    class Prefetching(Watched):
+        def prefetch(self, indices):
+            self.gathered.append(("asked", indices.tolist()))
+
+    replay = Prefetching(toy_replay.spec)
+    fit(DiscreteBCQ(replay.spec), replay, FitConfig(updates=4, batch_size=8), loggers=[])
+    asked, gathered = ([(kind, replay.indices(step, 8).tolist()) for step in range(4)] for kind in ("asked", True))
+    assert replay.gathered == [*asked[:3], gathered[0], asked[3], *gathered[1:]]
+
+
+def test_batches_are_located_only_where_the_replay_was_placed(toy_replay):
+    class Elsewhere(Watched):
+        def to(self, device):
+            return Located(self.spec)
+
+    class Located(ToyReplay):
+        locate = ToyReplay.gather
+
+        def gather(self, indices):
+            raise AssertionError("locate stands in for it")
+
+    class Here(Watched):
+        def to(self, device):
+            return self
+
+        def locate(self, indices):
+            raise AssertionError("a subclass's own gather must have its say")
+
+    config = FitConfig(updates=2, batch_size=8)
+    assert fit(DiscreteBCQ(toy_replay.spec), Elsewhere(toy_replay.spec), config, loggers=[]).step == 2
+    assert fit(DiscreteBCQ(toy_replay.spec), Here(toy_replay.spec), config, loggers=[]).step == 2
 
 
 def test_a_run_directory_holds_what_the_design_says(toy_replay, tmp_path):

@@ -11,7 +11,7 @@ from offrl.algorithms.bcq import DiscreteBCQ
 from offrl.batch import Batch
 from offrl.encoders import CompactEncoder
 from offrl.errors import ConfigError, RunError
-from offrl.learner import Learner, LearnerConfig, Pace
+from offrl.learner import Learner, LearnerConfig, Pace, _lerp
 from offrl.spec import TaskSpec
 
 SPEC = TaskSpec.vector(1, ("left", "right"))
@@ -96,6 +96,21 @@ def test_a_hard_copy_every_n_updates():
         learner.update(batch_of(0))
         moved.append(learner.algorithm.target.weight.item())
     assert moved == [0, 0, 4, 4]
+
+
+def test_a_hard_copy_is_one_also_where_polyak_is_a_whole_number():
+    learner = make_learner(polyak=1)
+    learner.algorithm.target.weight.data.fill_(2.0**60)  # beside which a difference to the weight is lost
+    learner.update(batch_of(0))
+    assert learner.algorithm.target.weight.item() == learner.algorithm.online.weight.item() == 4
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_a_weight_on_the_device_moves_as_a_number_does(weight):
+    online, moved, expected = (torch.tensor([value, 3.0]) for value in (1e-8, 1.0, 1.0))
+    _lerp([(online, moved)], torch.tensor(weight))
+    _lerp([(online, expected)], weight)
+    assert moved.tolist() == expected.tolist()
 
 
 def test_averaged_weights_by_hand_and_only_for_evaluation():

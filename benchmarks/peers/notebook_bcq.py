@@ -22,8 +22,8 @@ ROWS_A_FILE = 1000
 DISCOUNT = 0.97
 
 
-def write_files(folder: Path, target: Path, transitions: int) -> None:
-    """The first transitions as such notebooks log them: `states`, `actions`, `next_states`, `rewards`, `dones`."""
+def write_files(folder: Path, target: Path) -> None:
+    """The transitions as such notebooks log them: `states`, `actions`, `next_states`, `rewards`, `dones`."""
     names = ("actions", "rewards", "terminated", "last", "first", "next_last", "next_first")
     data = {name: np.load(folder / f"{name}.npy") for name in names}
     frames = np.load(folder / "frames.npy", mmap_mode="r")
@@ -33,9 +33,8 @@ def write_files(folder: Path, target: Path, transitions: int) -> None:
         return frames[windows].astype(np.float32) / 128 - 1
 
     target.mkdir(exist_ok=True)
-    transitions = min(transitions, len(data["actions"]))
-    for start in range(0, transitions, ROWS_A_FILE):
-        rows = slice(start, min(start + ROWS_A_FILE, transitions))
+    for start in range(0, len(data["actions"]), ROWS_A_FILE):
+        rows = slice(start, start + ROWS_A_FILE)
         partial = target / f"{start:07d}.partial.npz"
         np.savez_compressed(
             partial,
@@ -76,12 +75,11 @@ def main() -> None:
     """Serves slices until stdin closes."""
     channel = Channel()
     parser = common_options()
-    parser.add_argument("--transitions", type=int, default=10_000, help="written as npz files, 0.3 MB each in memory")
     parser.add_argument("--batches", action="store_true", help="only draw them, update nothing")
     options = parser.parse_args()
-    files = options.folder / f"notebook-{options.transitions}"
+    files = options.folder / "notebook"
     if not (files / "complete").exists():
-        write_files(options.folder, files, options.transitions)
+        write_files(options.folder, files)
     loader = DataLoader(Demonstrations(sorted(files.glob("*.npz"))), batch_size=options.batch_size, num_workers=1)
     batches = iter(loader)
     agent = PlainBCQ(options.num_actions, options.device)

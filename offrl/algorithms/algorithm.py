@@ -50,7 +50,10 @@ class Algorithm(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """The loss [] of a prepared batch, and metrics to log beside it."""
+        """The loss [] of a prepared batch, and metrics to log beside it.
+
+        On a CUDA device it is recorded once and then replayed: what changes from update to update must be a tensor.
+        """
 
     @abstractmethod
     def forward(self, observation: Tensor) -> PolicyOutput:

@@ -14,10 +14,10 @@ from offrl.spec import TaskSpec
 class ReplaySource(Protocol):
     """Logged transitions to train on.
 
-    A replay may also have `to(device) -> ReplaySource`, which `fit` calls once: its batches may then lie there. And it
-    may have `locate(indices) -> Batch`, which `fit` then calls in place of `gather`: see `Batch.frames`; and
-    `prefetch(indices)`, called some batches ahead, which has what `gather` will ask for read from disk and returns at
-    once: without it a thread gathers ahead, on a CPU too.
+    A replay may also have `to(device) -> ReplaySource`, which `fit` calls once: another replay, whose batches may lie
+    there, or itself. If that other one has `locate(indices) -> Batch`, `fit` calls it in place of `gather`: see
+    `Batch.frames`. And a replay may have `prefetch(indices)`, called some batches ahead, which has what `gather` will
+    ask for read from disk and returns at once; without it a thread gathers ahead, on a CPU too.
 
     Attributes:
         spec: the task that the data is of.

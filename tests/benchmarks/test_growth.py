@@ -28,6 +28,7 @@ def test_the_command_writes_what_the_page_shows(hooks, tmp_path, monkeypatch):
     assert CliRunner().invoke(growth.growth, arguments, catch_exceptions=False).exit_code == 0
     found = json.loads((tmp_path / "growth" / "results.json").read_text())
     assert [list(found[axis]) for axis in ("transitions", "batch_size", "actions")] == [["1000"], ["2"], ["3"]]
+    assert list(found["transitions_not_in_memory"]) == ["1000"]
     for axis in ("transitions", "batch_size", "actions"):
         for row in found[axis].values():
             assert row["updates_per_second"] * row["milliseconds"] == pytest.approx(1000)

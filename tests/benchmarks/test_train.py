@@ -39,7 +39,16 @@ def test_the_command_writes_what_the_page_shows(store, hooks, tmp_path, monkeypa
     pairs = zip(ours["rates"], plain["rates"], strict=True)
     assert plain["ratio"]["high"] == pytest.approx(max(mine / its for mine, its in pairs))
     assert 0 <= ours["data_wait"] <= 1
+    assert ours["precision"] in ("fp32", "bf16")
+    assert ours["compile"] == "off"
+    convolutions = [23 * 23 * 32 * 4 * 8 * 8, 10 * 10 * 64 * 32 * 4 * 4, 8 * 8 * 64 * 64 * 3 * 3]
+    head = 4096 * 512 + 512 * 25
+    forward = 3 * sum(convolutions) + 5 * head  # s and s' with both heads, the target at s' with one
+    backward = 2 * (sum(convolutions) + 2 * head) - convolutions[0]  # pixels need no gradient
+    assert ours["gflop"] == pytest.approx(2 * 4 * (forward + backward) / 1e9)
+    assert found["matrix_teraflops"]["fp32"] > 0
     drawn = hooks.train()
+    assert f"; {ours['precision']}, " in drawn
     assert "| plain PyTorch |" in drawn
     assert "| 4.30 M |" in drawn
     assert "![Updates a second](benchmarks/train/results.png)" in drawn
@@ -49,7 +58,7 @@ def test_the_notebook_loop_answers_like_the_others(store, tmp_path):
     from benchmarks.alternate import Way
 
     script = str(ROOT / "benchmarks" / "peers" / "notebook_bcq.py")
-    way = Way([sys.executable, script, str(store), "--batch-size", "4", "--transitions", "20"], tmp_path / "log")
+    way = Way([sys.executable, script, str(store), "--batch-size", "4"], tmp_path / "log")
     try:
         assert way.about["parameters"] == 4_298_962
         assert way.run(2)["seconds"] > 0
