@@ -52,7 +52,7 @@ def curves(rows: Sequence[Mapping[str, tuple[str, str, Mapping[float, float]]]],
             axis.set_xscale("log")
             axis.set_xticks(list(points), [f"{x:,.0f}" for x in points], minor=False)
             axis.minorticks_off()
-            axis.set_ylim(0, None)
+            axis.set_ylim(0, 1.1 * max(points.values()))
             axis.set_title(title, fontsize=11)
             axis.set_xlabel(x_label)
             axis.set_ylabel(y_label)
