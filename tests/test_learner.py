@@ -383,3 +383,10 @@ def test_a_loss_that_runs_faster_compiled_is_compiled_once_and_stays_so(monkeypa
     learner.update(batch_of(2))
     assert learner.compile == "on"
     assert len(tried) == 1
+    resumed = make_learner(total_updates=10_000)
+    resumed.load_state(learner.state_tensors(), learner.state_values())
+    speed["compiled"] = 2.0  # what a run has settled on it keeps
+    for one in (learner, resumed):
+        one.update(batch_of(3))
+    assert (resumed.compile, len(tried)) == ("on", 2)
+    assert resumed.algorithm.weight.item() == learner.algorithm.weight.item()
