@@ -163,7 +163,7 @@ class Watched(ToyReplay):
 
 def test_a_replay_that_cannot_prefetch_is_gathered_by_a_thread(toy_replay):
     replay = Watched(toy_replay.spec)
-    fit(DiscreteBCQ(replay.spec), replay, FitConfig(updates=4, batch_size=8), loggers=[])
+    fit(DiscreteBCQ(replay.spec), replay, FitConfig(updates=4, batch_size=8), loggers=[], device="cpu")
     assert replay.gathered == [(False, replay.indices(step, 8).tolist()) for step in range(4)]
 
 
@@ -173,7 +173,7 @@ def test_what_a_replay_is_asked_to_prefetch_is_gathered_two_updates_later(toy_re
             self.gathered.append(("asked", indices.tolist()))
 
     replay = Prefetching(toy_replay.spec)
-    fit(DiscreteBCQ(replay.spec), replay, FitConfig(updates=4, batch_size=8), loggers=[])
+    fit(DiscreteBCQ(replay.spec), replay, FitConfig(updates=4, batch_size=8), loggers=[], device="cpu")
     asked, gathered = ([(kind, replay.indices(step, 8).tolist()) for step in range(4)] for kind in ("asked", True))
     assert replay.gathered == [*asked[:3], gathered[0], asked[3], *gathered[1:]]
 
@@ -197,8 +197,8 @@ def test_batches_are_located_only_where_the_replay_was_placed(toy_replay):
             raise AssertionError("a subclass's own gather must have its say")
 
     config = FitConfig(updates=2, batch_size=8)
-    assert fit(DiscreteBCQ(toy_replay.spec), Elsewhere(toy_replay.spec), config, loggers=[]).step == 2
-    assert fit(DiscreteBCQ(toy_replay.spec), Here(toy_replay.spec), config, loggers=[]).step == 2
+    assert fit(DiscreteBCQ(toy_replay.spec), Elsewhere(toy_replay.spec), config, loggers=[], device="cpu").step == 2
+    assert fit(DiscreteBCQ(toy_replay.spec), Here(toy_replay.spec), config, loggers=[], device="cpu").step == 2
 
 
 def test_a_run_directory_holds_what_the_design_says(toy_replay, tmp_path):

@@ -135,12 +135,16 @@ class Replay:
         store, rows = self.store, np.arange(len(self.store))
         if store.action_mask is None:
             return np.ones(len(rows), np.bool_)
-        last_rows = np.minimum(rows + (self.n_step - 1), store.segment_end)
+        last_rows = self._last_rows(rows)
         goes_on: NDArray[np.bool_] = last_rows == store.segment_end  # of what a segment ends with nothing is known
         following = np.minimum(last_rows + 1, len(rows) - 1)
         for action in actions:
             goes_on |= store.action_mask[following, action]
         return goes_on
+
+    def _last_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The last of the steps that each return sums, as `n_step_returns` has it."""
+        return np.minimum(rows + (self.n_step - 1), self.store.segment_end[rows])
 
     def __len__(self) -> int:
         """Transitions that can be drawn."""
@@ -202,8 +206,7 @@ class Replay:
         if self.store.tier == "mmap" and self._frames is None:
             chosen = np.asarray(indices, np.int64)
             rows = chosen if self._subset is None else self._subset[chosen]
-            last_rows = np.minimum(rows + (self.n_step - 1), self.store.segment_end[rows])
-            self.store.prefetch(rows, last_rows)
+            self.store.prefetch(rows, self._last_rows(rows))
 
     def to(self, device: torch.device) -> Replay:
         """The same replay for training on `device`, with its frames there if the tier says so.
