@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from offrl.workers import num_cores
+from offrl.system.workers import num_cores
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.peers.protocol import Channel, serve
-from offrl.allocator import keep_freed_memory
-from offrl.batch import Batch
-from offrl.replay.indexing import n_step_returns, stack_windows
-from offrl.replay.replay import Replay
-from offrl.replay.sampler import Sampler
-from offrl.replay.store import FrameStore, Tier
+from offrl import Batch
+from offrl.replay import FrameStore, Replay, Sampler
+from offrl.replay._windows import n_step_returns, stack_windows
+from offrl.replay.store import Tier
+from offrl.system.memory import keep_freed_memory
 
 N_STEP, DISCOUNT = 10, 0.97
 Stacks = Callable[[FrameStore, NDArray[np.int64], NDArray[np.int64]], NDArray[Any]]

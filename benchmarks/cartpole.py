@@ -11,12 +11,11 @@ import click
 
 import offrl
 from offrl import envs
-from offrl.collect import collect
-from offrl.envs.cart_pole import CartPoleMixture
-from offrl.evaluate import SCORE_SEEDS
-from offrl.files import write_json
-from offrl.replay.inspect import inspect_dataset
-from offrl.runs import describe_machine
+from offrl.collection import collect
+from offrl.datasets import inspect_dataset
+from offrl.envs import SCORE_SEEDS, CartPoleMixture
+from offrl.system.files import write_json
+from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "cartpole"
 

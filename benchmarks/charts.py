@@ -1,11 +1,11 @@
-"""Charts of results, in the colours of offrl.plots."""
+"""Charts of results, in the colours of offrl.report.plots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from offrl.plots import _BLUE, _COLORS, _GRAY, _figure, _legend_above, _save, _tidy
+from offrl.report.plots import _BLUE, _COLORS, _GRAY, _figure, _legend_above, _save, _tidy
 
 
 def bars(rows: Mapping[str, float], unit: str, path: Path, ours: Sequence[str] = ()) -> Path:

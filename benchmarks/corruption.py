@@ -19,12 +19,10 @@ import numpy as np
 from tqdm import tqdm
 
 import offrl
-from offrl.errors import OfflineRLError
-from offrl.files import write_json
-from offrl.replay.layouts import Layout
-from offrl.replay.shards import Manifest, ShardRecord
-from offrl.runs import describe_machine
-from offrl.spec import TaskSpec
+from offrl import OfflineRLError, TaskSpec
+from offrl.shards import Layout, Manifest, ShardRecord
+from offrl.system.files import write_json
+from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "corruption.json"
 MEMORY_LIMIT = 2**24  # bytes that reading may take at its peak; the shards have a few KB

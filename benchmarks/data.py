@@ -18,11 +18,11 @@ from benchmarks import charts
 from benchmarks.batches import forget_pages, memory_kib, read_mib
 from benchmarks.stores import ROOT, car_racing_store, noise_store
 from benchmarks.train import measure, peer_commands
-from offrl.files import write_json
-from offrl.replay.replay import Replay, ReplayTier
-from offrl.replay.store import FrameStore
-from offrl.runs import describe_machine
-from offrl.workers import num_cores
+from offrl.replay import FrameStore, Replay
+from offrl.replay.replay import ReplayTier
+from offrl.system.files import write_json
+from offrl.system.workers import num_cores
+from offrl.training import describe_machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "data.json"
 BATCH_SIZE = 128

@@ -11,11 +11,11 @@ import click
 import numpy as np
 
 import offrl
-from offrl import plots
-from offrl.files import write_json
-from offrl.recipes import RECIPES
-from offrl.replay.inspect import inspect_dataset, sample_stacks
-from offrl.runs import describe_machine
+from offrl.collection import RECIPES
+from offrl.datasets import inspect_dataset, sample_stacks
+from offrl.report import plots
+from offrl.system.files import write_json
+from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "datasets"
 _GOOD = 900  # a lap without a missed tile, in time

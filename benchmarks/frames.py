@@ -18,10 +18,10 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 
+from offrl.envs import TrackDriver
 from offrl.envs.car_racing import ACTION_TABLE
-from offrl.envs.drivers import TrackDriver
 from offrl.envs.fast_car_racing import FastCarRacing
-from offrl.versions import installed_versions
+from offrl.system.versions import installed_versions
 
 NextAction = Callable[[], Any]
 DRAWN_WITH = ("box2d", "pygame-ce", "pygame", "numpy")

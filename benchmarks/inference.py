@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 import offrl
 from benchmarks import charts
 from benchmarks.stores import ROOT, car_racing_store
-from offrl.files import write_json
-from offrl.onnx_policy import OnnxPolicy
-from offrl.policy import Policy
-from offrl.replay.replay import Replay
-from offrl.replay.store import FrameStore
-from offrl.runs import describe_machine
-from offrl.spec import TaskSpec
-from offrl.workers import num_cores
+from offrl import TaskSpec
+from offrl.policies import OnnxPolicy, Policy
+from offrl.replay import FrameStore, Replay
+from offrl.system.files import write_json
+from offrl.system.workers import num_cores
+from offrl.training import describe_machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "inference"
 BATCH_SIZE = 64

@@ -16,17 +16,14 @@ import offrl
 from benchmarks import charts
 from benchmarks.stores import ROOT, car_racing_store
 from offrl import envs
-from offrl.collect import collect
-from offrl.envs import EnvFactory, car_racing
-from offrl.envs.cart_pole import CartPoleMixture
-from offrl.evaluate import SCORE_SEEDS
-from offrl.files import write_json
-from offrl.learner import Precision
-from offrl.replay.replay import Replay
-from offrl.replay.store import FrameStore
-from offrl.runs import describe_machine
+from offrl.collection import collect
+from offrl.envs import SCORE_SEEDS, CartPoleMixture, EnvFactory, car_racing
+from offrl.replay import FrameStore, Replay
 from offrl.statistics import bootstrap_mean
-from offrl.workers import num_cores
+from offrl.system.files import write_json
+from offrl.system.workers import num_cores
+from offrl.training import describe_machine
+from offrl.training.learner import Precision
 
 RESULTS = ROOT / "benchmarks" / "results" / "precision.json"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

@@ -19,13 +19,12 @@ import offrl
 from benchmarks import charts
 from benchmarks.data import apart
 from benchmarks.stores import ROOT, noise_store
-from offrl.encoders import EncoderFactory
-from offrl.files import write_json
-from offrl.learner import Learner, Precision
-from offrl.replay.replay import Replay
-from offrl.replay.store import FrameStore
-from offrl.runs import describe_machine
-from offrl.workers import num_cores
+from offrl.networks import EncoderFactory
+from offrl.replay import FrameStore, Replay
+from offrl.system.files import write_json
+from offrl.system.workers import num_cores
+from offrl.training import Learner, describe_machine
+from offrl.training.learner import Precision
 
 RESULTS = ROOT / "benchmarks" / "results" / "profile"
 PARTS = ("gather", "prepare", "forward", "backward", "optimiser", "targets", "the rest")

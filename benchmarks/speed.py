@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 import offrl
 from offrl import envs
-from offrl.collect import collect
-from offrl.envs import car_racing
-from offrl.envs.drivers import EXPERT, CarRacingMixture, TrackDriver
-from offrl.evaluate import TUNING_SEEDS
-from offrl.files import write_json
-from offrl.runs import describe_machine
-from offrl.workers import num_cores
+from offrl.collection import collect
+from offrl.envs import TUNING_SEEDS, CarRacingMixture, TrackDriver, car_racing
+from offrl.envs.drivers import EXPERT
+from offrl.system.files import write_json
+from offrl.system.workers import num_cores
+from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "speed"
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from offrl.collection import RECIPES
 from offrl.envs import car_racing
-from offrl.recipes import RECIPES
-from offrl.replay.ingest import ingest
-from offrl.replay.layouts import ShardRows
-from offrl.replay.store import IngestReport
-from offrl.replay.writer import StoreWriter
+from offrl.replay import IngestReport, ingest
+from offrl.replay._writer import StoreWriter
+from offrl.shards.layouts import ShardRows
 
 ROOT = Path(__file__).parent.parent
 EPISODE_STEPS = 1000

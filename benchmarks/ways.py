@@ -18,12 +18,11 @@ import offrl
 from benchmarks.baseline import PlainBCQ
 from benchmarks.batches import memory_kib
 from benchmarks.peers.protocol import Channel, Watch, serve
-from offrl.batch import Batch
-from offrl.encoders import EncoderFactory
-from offrl.learner import Learner, Precision
-from offrl.replay.replay import Replay
-from offrl.replay.store import FrameStore
-from offrl.spec import TaskSpec
+from offrl import Batch, TaskSpec
+from offrl.networks import EncoderFactory
+from offrl.replay import FrameStore, Replay
+from offrl.training import Learner
+from offrl.training.learner import Precision
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def public_names() -> str:
     rows = []
     for name in offrl.__all__:
         value = getattr(offrl, name)
-        if not name.startswith("_"):
+        if not name.startswith("_") and not inspect.ismodule(value):
             summary = (inspect.getdoc(value) or "").split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
             rows.append((f"[`offrl.{name}`][{value.__module__}.{value.__qualname__}]", summary))
     return _table_of_names(("name", "what it is"), rows)
@@ -392,7 +392,7 @@ def _drawn_with(result: Mapping[str, Any]) -> str:
 
 def dataset_cards() -> str:
     """What is in each standard dataset, with pictures."""
-    from offrl.recipes import RECIPES
+    from offrl.collection import RECIPES
 
     parts = []
     for name, recipe in RECIPES.items():
@@ -414,7 +414,7 @@ def dataset_cards() -> str:
 
 def recipes() -> str:
     """The standard datasets in a table."""
-    from offrl.recipes import RECIPES
+    from offrl.collection import RECIPES
 
     rows = []
     for name, recipe in RECIPES.items():

@@ -19,17 +19,16 @@ import numpy as np
 import torch
 
 import offrl
-from offrl import plots
-from offrl.envs import car_racing
-from offrl.evaluate import SCORE_SEEDS, Evaluation
-from offrl.export import verify_onnx
-from offrl.files import write_json
-from offrl.fit import resolve_device
-from offrl.recipes import RECIPES
-from offrl.replay.inspect import inspect_dataset, sample_stacks
-from offrl.replay.replay import Replay
-from offrl.runs import create_run, describe_machine
-from offrl.video import record_episode
+from offrl.collection import RECIPES
+from offrl.datasets import inspect_dataset, sample_stacks
+from offrl.envs import SCORE_SEEDS, car_racing
+from offrl.evaluation import Evaluation
+from offrl.policies import verify_onnx
+from offrl.replay import Replay
+from offrl.report import plots, record_episode
+from offrl.system.devices import resolve_device
+from offrl.system.files import write_json
+from offrl.training import create_run, describe_machine
 
 
 @dataclass(frozen=True)

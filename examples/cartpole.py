@@ -10,12 +10,12 @@ from pathlib import Path
 
 import offrl
 from offrl import envs
-from offrl.collect import collect
-from offrl.envs.cart_pole import CartPoleMixture
-from offrl.evaluate import SCORE_SEEDS, Evaluation
-from offrl.export import verify_onnx
-from offrl.replay.inspect import inspect_dataset, sample_stacks
-from offrl.runs import create_run
+from offrl.collection import collect
+from offrl.datasets import inspect_dataset, sample_stacks
+from offrl.envs import SCORE_SEEDS, CartPoleMixture
+from offrl.evaluation import Evaluation
+from offrl.policies import verify_onnx
+from offrl.training import create_run
 
 
 def main(transitions: int = 20_000, updates: int = 5_000, episodes: int = 20) -> Evaluation:

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from offrl import BC, Algorithm, Batch, FitConfig, LearnerConfig, TaskSpec, TorchPolicy, evaluate, fit, open_replay
-from offrl.algorithms.algorithm import Metrics, PolicyOutput, frozen_copy
-from offrl.collect import collect
-from offrl.encoders import EncoderFactory, default_encoder, feature_dim, seeded
-from offrl.envs import drivers, make
-from offrl.evaluate import SCORE_SEEDS, Evaluation
-from offrl.heads import Head
+from offrl.algorithms import Metrics, PolicyOutput, frozen_copy
+from offrl.collection import collect
+from offrl.envs import SCORE_SEEDS, drivers, make
+from offrl.evaluation import Evaluation
 from offrl.losses import bootstrap_target, select_action, td_loss
+from offrl.networks import EncoderFactory, Head, default_encoder, feature_dim, seeded
 
 
 @dataclass(frozen=True)

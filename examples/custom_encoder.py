@@ -14,13 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import offrl
-from offrl.checkpoint import latest_checkpoint, load_policy
-from offrl.collect import collect
-from offrl.envs import car_racing
-from offrl.envs.drivers import CarRacingMixture
-from offrl.export import Verification, verify_onnx
-from offrl.replay.inspect import sample_stacks
-from offrl.runs import create_run
+from offrl.collection import collect
+from offrl.datasets import sample_stacks
+from offrl.envs import CarRacingMixture, car_racing
+from offrl.policies import Verification, verify_onnx
+from offrl.training import create_run, latest_checkpoint, load_policy
 
 
 class PlaceEncoder(nn.Module):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import offrl
-from offrl.replay.shards import Episode, Manifest, write_shard
+from offrl.shards import Episode, Manifest, write_shard
 
 SIZE, CELL, STACK = 6, 6, 2  # squares a side, pixels a square, frames in an observation
 SPEC = offrl.TaskSpec.pixels((STACK, SIZE * CELL, SIZE * CELL), ("left", "stay", "right"))

@@ -8,7 +8,7 @@ import types
 import pytest
 from toy_replay import ToyReplay
 
-from offrl.spec import TaskSpec
+from offrl import TaskSpec
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from offrl import DQN, FitConfig, fit, open_replay
+from offrl import DQN, FitConfig, TaskSpec, fit, open_replay
 from offrl.cli import main
 from offrl.envs import car_racing
-from offrl.spec import TaskSpec
 
 GOOD = {
     "states": np.arange(12, dtype=np.float32).reshape(6, 2),
@@ -273,7 +272,7 @@ def test_a_disk_that_is_full(here, cartpole, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device", "evaluation.json")
 
-    monkeypatch.setattr("offrl.files.write_json", full)
+    monkeypatch.setattr("offrl.system.files.write_json", full)
     args = ("evaluate", cartpole / "run", "--env", "CartPole-v1", "--episodes", 1, "--workers", 0)
     refused(*args, "--out", "evaluation.json", says=["evaluation.json: No space left on device"])
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from offrl.batch import Batch
+from offrl import Batch
 
 FRAMES = torch.zeros(5, 2, 2, dtype=torch.uint8)
 

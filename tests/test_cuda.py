@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from offrl.algorithms.bcq import DiscreteBCQ
-from offrl.batch import Batch
-from offrl.encoders import CompactEncoder
+from offrl import Batch, TaskSpec
+from offrl.algorithms import DiscreteBCQ
 from offrl.errors import RunError
-from offrl.fit import FitConfig, fit
-from offrl.learner import Learner, LearnerConfig, _exact_convolutions
-from offrl.replay.replay import open_replay
-from offrl.spec import TaskSpec
+from offrl.networks import CompactEncoder
+from offrl.replay import open_replay
+from offrl.training import FitConfig, Learner, LearnerConfig, fit
+from offrl.training.learner import _exact_convolutions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -10,12 +10,11 @@ from gymnasium import spaces
 from torch import nn
 
 from offrl import BC, Algorithm, DiscreteBCQ, FitConfig, LearnerConfig, TorchPolicy, evaluate, fit
-from offrl.algorithms.algorithm import PolicyOutput
-from offrl.encoders import seeded
+from offrl.algorithms import PolicyOutput
 from offrl.envs import task_spec
-from offrl.export import export_onnx, verify_onnx
 from offrl.losses import imitation_loss
-from offrl.onnx_policy import OnnxPolicy
+from offrl.networks import seeded
+from offrl.policies import OnnxPolicy, export_onnx, verify_onnx
 
 
 class Line(gymnasium.Env):
@@ -49,7 +48,7 @@ class OwnReplay:
         return np.random.default_rng((3, step)).integers(1000, size=batch_size)
 
     def gather(self, indices):
-        from offrl.batch import Batch
+        from offrl import Batch
 
         rows = np.asarray(indices)
         position, action = rows % 6 - 3, rows // 6 % 2

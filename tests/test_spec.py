@@ -3,8 +3,9 @@ import json
 import pytest
 import torch
 
+from offrl import TaskSpec
 from offrl.errors import ConfigError, SpecMismatchError
-from offrl.spec import TaskSpec, default_action_names
+from offrl.spec import default_action_names
 
 NAMES = ("left", "right", "stay")
 

@@ -30,8 +30,8 @@ class Algorithm(nn.Module, ABC):
     """Base of all algorithms; a subclass brings a frozen config, its networks, a loss and what its policy acts on.
 
     The observations that `loss`, `forward` and `values` see are normalised (`TaskSpec.normalise`). Networks may
-    run in bf16, and pixels come in it where that rounds no gray; q, logits and losses are float32 (`offrl.heads.Head`
-    sees to it).
+    run in bf16, and pixels come in it where that rounds no gray; q, logits and losses are float32
+    (`offrl.networks.Head` sees to it).
 
     Attributes:
         name: what the algorithm is called in runs and tables.

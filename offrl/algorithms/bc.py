@@ -8,17 +8,10 @@ from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput
 from offrl.batch import Batch
-from offrl.encoders import (
-    EncoderFactory,
-    Initialisation,
-    default_encoder,
-    feature_dim,
-    initialise,
-    require_initialisation,
-    seeded,
-)
-from offrl.heads import Head
 from offrl.losses import imitation_loss
+from offrl.networks.encoders import EncoderFactory, default_encoder, feature_dim
+from offrl.networks.heads import Head
+from offrl.networks.initialisation import Initialisation, initialise, require_initialisation, seeded
 from offrl.spec import TaskSpec
 
 
@@ -27,7 +20,7 @@ class BCConfig:
     """Settings of behaviour cloning.
 
     Attributes:
-        initialisation: how weights begin, see `offrl.encoders.initialise`.
+        initialisation: how weights begin, see `offrl.networks.initialise`.
     """
 
     initialisation: Initialisation = "default"

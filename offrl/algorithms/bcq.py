@@ -9,18 +9,11 @@ from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
 from offrl.batch import Batch
-from offrl.encoders import (
-    EncoderFactory,
-    Initialisation,
-    default_encoder,
-    feature_dim,
-    initialise,
-    require_initialisation,
-    seeded,
-)
 from offrl.errors import ConfigError
-from offrl.heads import Head
 from offrl.losses import double_q_target, imitation_loss, likely_actions, logit_penalty, select_action, td_loss
+from offrl.networks.encoders import EncoderFactory, default_encoder, feature_dim
+from offrl.networks.heads import Head
+from offrl.networks.initialisation import Initialisation, initialise, require_initialisation, seeded
 from offrl.spec import TaskSpec
 
 
@@ -32,7 +25,7 @@ class DiscreteBCQConfig:
         threshold: an action is allowed if it is more than this many times as likely as the likeliest, in [0, 1);
             0 allows all (double DQN), close to 1 leaves the imitator's choice (behaviour cloning).
         logit_penalty: weight of the mean squared logit, 0 or more.
-        initialisation: how weights begin, see `offrl.encoders.initialise`.
+        initialisation: how weights begin, see `offrl.networks.initialise`.
     """
 
     threshold: float = 0.3

@@ -9,17 +9,10 @@ from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
 from offrl.batch import Batch
-from offrl.encoders import (
-    EncoderFactory,
-    Initialisation,
-    default_encoder,
-    feature_dim,
-    initialise,
-    require_initialisation,
-    seeded,
-)
-from offrl.heads import Head
 from offrl.losses import double_q_target, max_q_target, select_action, td_loss
+from offrl.networks.encoders import EncoderFactory, default_encoder, feature_dim
+from offrl.networks.heads import Head
+from offrl.networks.initialisation import Initialisation, initialise, require_initialisation, seeded
 from offrl.spec import TaskSpec
 
 
@@ -30,7 +23,7 @@ class DQNConfig:
     Attributes:
         double: the online network picks the next action and the target network judges it (arXiv:1509.06461);
             otherwise the target network does both.
-        initialisation: how weights begin, see `offrl.encoders.initialise`.
+        initialisation: how weights begin, see `offrl.networks.initialise`.
     """
 
     double: bool = True

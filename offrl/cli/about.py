@@ -60,7 +60,7 @@ def version(as_json: bool) -> None:
 
     The versions and the machine that a result depends on: what a report of a defect should say.
     """
-    from offrl.runs import describe_machine
+    from offrl.training.runs import describe_machine
 
     machine = describe_machine()
     versions = machine.pop("versions")

@@ -14,10 +14,10 @@ from offrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
-    from offrl.envs import Env
     from offrl.envs.behaviours import Behaviour
-    from offrl.onnx_policy import OnnxPolicy
-    from offrl.policy import TorchPolicy
+    from offrl.envs.making import Env
+    from offrl.policies.onnx_policy import OnnxPolicy
+    from offrl.policies.torch_policy import TorchPolicy
 
 DRIVER = "driver:"
 """What the name of a driver begins with where a policy is asked for."""
@@ -56,8 +56,8 @@ def load_trained(path: Path, algorithm: str | None, encoder: str | None, device:
         RunError: it is neither, or damaged.
         ConfigError: a class of the user's own that the user does not name, or no such device.
     """
-    from offrl.checkpoint import load_policy
-    from offrl.fit import resolve_device
+    from offrl.system.devices import resolve_device
+    from offrl.training.checkpoint import load_policy
 
     checkpoint = find_checkpoint(path)
     request = read_request(run_of(checkpoint), algorithm, encoder)
@@ -113,8 +113,8 @@ def load_actor(
         SpecMismatchError: the environment is not the task that the policy was trained for.
     """
     from offrl import envs
-    from offrl.onnx_policy import OnnxPolicy
-    from offrl.policy import TorchPolicy
+    from offrl.policies.onnx_policy import OnnxPolicy
+    from offrl.policies.torch_policy import TorchPolicy
 
     if str(path).startswith(DRIVER):
         raise ConfigError("a driver", where=path, expected="a trained policy", mend="offrl evaluate plays drivers")

@@ -14,8 +14,8 @@ from offrl.cli.names import named_task
 from offrl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from offrl.replay.convert import Format
-    from offrl.replay.layouts import Dones
+    from offrl.datasets.conversion import Format
+    from offrl.shards.layouts import Dones
 
 
 @click.command(short_help="Write a dataset anew: frames, stacked, Minari's or d3rlpy's format.")
@@ -45,7 +45,7 @@ def convert(
     file of d3rlpy's; the last two become frames first. The frames layout holds each frame that stacks share once.
     TARGET must be new, and is whole or not there. Shows the sizes before and after.
     """
-    from offrl.replay.convert import convert as convert_dataset
+    from offrl.datasets.conversion import convert as convert_dataset
 
     if dedupe and to not in (None, "frames"):
         raise ConfigError(f"--dedupe beside --to {to}", where="convert", expected="--to frames", mend="leave one out")

@@ -26,7 +26,7 @@ from offrl.cli.names import CAR_RACING, environment_factory, named_behaviour, na
 from offrl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from offrl.replay.layouts import Dones
+    from offrl.shards.layouts import Dones
 
 _NO_PROGRESS_STEPS = 150  # a car that stands still teaches little
 
@@ -34,7 +34,7 @@ _NO_PROGRESS_STEPS = 150  # a car that stands still teaches little
 def _list_recipes(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
     if not is_asked or ctx.resilient_parsing:
         return
-    from offrl.recipes import RECIPES
+    from offrl.collection.recipes import RECIPES
 
     show({recipe.name: recipe.description for recipe in RECIPES.values()}, as_json=False)
     ctx.exit()
@@ -71,7 +71,7 @@ def collect(
     plays ENVIRONMENT, a Gymnasium id. What is complete is not collected again; after ctrl-C the same command goes on
     (not for carracing/replay). The data depends on the seed, not on the number of workers.
     """
-    from offrl.collect import collect as collect_dataset
+    from offrl.collection.collector import collect as collect_dataset
 
     settings: dict[str, Any] = {
         "transitions": transitions,
@@ -128,8 +128,8 @@ def inspect(
     URL such as s3://bucket/folder, which are fetched into the cache. The page also shows lengths, rewards and what
     the frames look like, and says of each doubt what it means; it needs nothing beside itself.
     """
-    from offrl.replay.ingest import ingest
-    from offrl.replay.inspect import inspect_dataset
+    from offrl.datasets.summary import inspect_dataset
+    from offrl.replay.ingestion import ingest
 
     spec = named_task(environment, hud)
     reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": not quiet}
@@ -137,8 +137,8 @@ def inspect(
     summary = inspect_dataset(store, sampling)
     text = summary.to_text()
     if html is not None:
-        from offrl.replay.remote import redacted
-        from offrl.report import write_dataset_page
+        from offrl.report.dataset_page import write_dataset_page
+        from offrl.shards.addresses import redacted
 
         title = directory.resolve().name if isinstance(directory, Path) else redacted(directory)
         write_dataset_page(store, html, title=title, summary=summary)

@@ -11,7 +11,7 @@ import click
 from click import argument, option
 
 from offrl.cli.console import PATH, output_options, say_on_interrupt, show
-from offrl.files import parse_size
+from offrl.system.files import parse_size
 
 
 def size(text: str) -> int:
@@ -48,8 +48,8 @@ def fetch(
     DIRECTORY is whole or not there, and ready for offrl inspect. What is there already is not fetched again; after
     ctrl-C, the same command goes on.
     """
-    from offrl.replay.fetch import MARKER_NAME
-    from offrl.replay.fetch import fetch as fetch_dataset
+    from offrl.shards.download import MARKER_NAME
+    from offrl.shards.download import fetch as fetch_dataset
 
     say_on_interrupt("interrupted; the same command goes on from here")
     found = fetch_dataset(

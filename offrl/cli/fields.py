@@ -45,8 +45,8 @@ def setting_groups(algorithm: str) -> dict[str, dict[str, Field]]:
     Raises:
         ConfigError: no such algorithm.
     """
-    from offrl.fit import FitConfig
-    from offrl.learner import LearnerConfig
+    from offrl.training.learner import LearnerConfig
+    from offrl.training.loop import FitConfig
 
     return {
         "algorithm": config_fields(config_class(algorithm_class(algorithm))),

@@ -19,9 +19,9 @@ from offrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
-    from offrl.envs import Env
+    from offrl.collection.recipes import Recipe
     from offrl.envs.behaviours import Behaviour
-    from offrl.recipes import Recipe
+    from offrl.envs.making import Env
     from offrl.spec import TaskSpec
 
 ALGORITHMS = {
@@ -30,9 +30,9 @@ ALGORITHMS = {
     "dqn": "offrl.algorithms.dqn:DQN",
 }
 ENCODERS = {
-    "nature": "offrl.encoders:NatureEncoder",
-    "compact": "offrl.encoders:CompactEncoder",
-    "mlp": "offrl.encoders:MLPEncoder",
+    "nature": "offrl.networks.encoders:NatureEncoder",
+    "compact": "offrl.networks.encoders:CompactEncoder",
+    "mlp": "offrl.networks.encoders:MLPEncoder",
 }
 BEHAVIOURS = {"random": "offrl.envs.behaviours:RandomBehaviour"}
 CAR_RACING = "CarRacing-v3"
@@ -115,7 +115,7 @@ def named_recipe(name: str) -> Recipe | None:
         return None
     import gymnasium
 
-    from offrl.recipes import RECIPES
+    from offrl.collection.recipes import RECIPES
 
     near = difflib.get_close_matches(name, RECIPES, n=1)
     if name not in RECIPES and near and name not in gymnasium.registry:

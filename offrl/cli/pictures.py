@@ -69,9 +69,9 @@ def plot(
     mean, and its 95 % bootstrap interval. With --episode: the best scores of one RUN at each step, the actions that
     it took, in words, and how many it chose from.
     """
-    from offrl import plots
-    from offrl.compare import find_runs, group_runs
-    from offrl.metrics import read_metrics
+    from offrl.report import plots
+    from offrl.report.compare import find_runs, group_runs
+    from offrl.training.metrics import read_metrics
 
     if episode is None:
         groups = group_runs([run for directory in runs for run in find_runs(directory)])
@@ -81,7 +81,7 @@ def plot(
         lines = "\n".join(f"{label}: {', '.join(group)}" for label, group in shown.items())
         show({"file": str(out), "groups": shown}, as_json, text=f"{out}\n{lines}")
         return
-    from offrl.trace import trace_episode
+    from offrl.evaluation.trace import trace_episode
 
     if len(runs) > 1:
         raise ConfigError(f"{len(runs)} runs beside --episode", where="plot", expected="one")
@@ -125,9 +125,9 @@ def record(
     """
     from tqdm import tqdm
 
-    from offrl.evaluate import SCORE_SEEDS
-    from offrl.overlay import ActionPanel
-    from offrl.video import record_episode
+    from offrl.envs.seeds import SCORE_SEEDS
+    from offrl.report.overlay import ActionPanel
+    from offrl.report.video import record_episode
 
     seed = SCORE_SEEDS.start if seed is None else seed
     actor = load_actor(
@@ -164,9 +164,9 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
     writes), curves, videos (of RUN/videos), the dataset, settings, machine, and what to type to make it again. RUN
     may also be a directory of runs, which are compared.
     """
-    from offrl.compare import find_runs
-    from offrl.report import write_report
-    from offrl.runs import read_run_config
+    from offrl.report.compare import find_runs
+    from offrl.report.page import write_report
+    from offrl.training.runs import read_run_config
 
     runs = find_runs(run)
     requests = [recorded_request(path) for path in runs]
@@ -181,9 +181,10 @@ def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> Fram
     """What the runs were trained on, where that is still there and still the same."""
     from dataclasses import replace
 
-    from offrl.replay.remote import local_copy, redacted
-    from offrl.replay.shards import MANIFEST_NAME
-    from offrl.runs import read_run_config
+    from offrl.shards.addresses import redacted
+    from offrl.shards.manifest import MANIFEST_NAME
+    from offrl.shards.remote import local_copy
+    from offrl.training.runs import read_run_config
 
     request = recorded_request(runs[0])
     if data is not None:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from offrl.algorithms.algorithm import Algorithm
-    from offrl.onnx_policy import Contract
-    from offrl.scores import Evaluation, Sweep
+    from offrl.evaluation.scores import Evaluation, Sweep
+    from offrl.policies._onnx_file import Contract
 
 _FILE_NAMES = {"float": "model.onnx", "uint8": "model-uint8.onnx"}
 _REAL_OBSERVATIONS = 1000
@@ -79,8 +79,8 @@ def evaluate(
     where a setting is chosen. A class of your own that the run was trained with is named again, with --algorithm or
     --encoder: none is loaded because a file says so.
     """
-    from offrl.files import require_writable, write_json
-    from offrl.seeds import SCORE_SEEDS, TUNING_SEEDS
+    from offrl.envs.seeds import SCORE_SEEDS, TUNING_SEEDS
+    from offrl.system.files import require_writable, write_json
 
     thresholds = [] if threshold is None else _parse_thresholds(threshold)
     is_driver = str(policy).startswith(DRIVER)
@@ -127,8 +127,8 @@ class _Played(NamedTuple):
 
 def _act(actor: Actor, thresholds: list[float], seeds: range, how: dict[str, Any]) -> _Played:
     """Plays with a trained policy, with all of several thresholds."""
-    from offrl.evaluate import evaluate as play
-    from offrl.evaluate import sweep_thresholds
+    from offrl.evaluation.scoring import evaluate as play
+    from offrl.evaluation.scoring import sweep_thresholds
 
     about = {
         "policy": str(actor.path),
@@ -143,7 +143,7 @@ def _act(actor: Actor, thresholds: list[float], seeds: range, how: dict[str, Any
 
 def _drive(name: str, seeds: range, where: dict[str, Any], how: dict[str, Any]) -> _Played:
     """Plays with a driver."""
-    from offrl.evaluate import evaluate_behaviour
+    from offrl.evaluation.scoring import evaluate_behaviour
 
     driven = load_driver(name, **where)
     about = {
@@ -156,7 +156,7 @@ def _drive(name: str, seeds: range, where: dict[str, Any], how: dict[str, Any]) 
 
 def _grade(policy: Path, algorithm: str | None, encoder: str | None, seeds: range, how: dict[str, Any]) -> _Played:
     """Plays by the grader's rule, with a file or what a run is exported as."""
-    from offrl import grader
+    from offrl.evaluation import grader
 
     graded: Path | Algorithm = policy
     if is_file(policy):
@@ -210,8 +210,9 @@ def export(
     """
     from tqdm import tqdm
 
-    from offrl.export import export_onnx, verify_onnx
-    from offrl.files import replacing
+    from offrl.policies.export import export_onnx
+    from offrl.policies.verify import verify_onnx
+    from offrl.system.files import replacing
 
     chosen: list[Contract] = ["float", "uint8"] if contract == "both" else [contract]
     is_file = target.suffix == ".onnx"
@@ -240,7 +241,7 @@ def export(
 
 def _real_observations(request: Request, quiet: bool) -> NDArray[Any] | None:
     """Some of the run's own data, where that is still there."""
-    from offrl.replay.inspect import sample_stacks
+    from offrl.datasets.summary import sample_stacks
 
     if not is_data_there(request):
         return None

@@ -34,8 +34,8 @@ class Request:
         environment: the id of the one that the data is of, where it is known.
         task: what the user says the data is of, or what a run was made for.
         task_given: whether the user said it.
-        dones: see `offrl.replay.ingest`.
-        skip_bad_shards: see `offrl.replay.ingest`.
+        dones: see `offrl.replay.ingestion`.
+        skip_bad_shards: see `offrl.replay.ingestion`.
         device: as given.
         threads: of torch.
     """
@@ -54,7 +54,7 @@ class Request:
 
     def notes(self) -> dict[str, Any]:
         """What config.json holds nowhere else; an address without credentials and query."""
-        from offrl.replay.remote import redacted
+        from offrl.shards.addresses import redacted
 
         noted = {name: value for name, value in vars(self).items() if name in _NOTED}
         return {**noted, "data": None if self.data is None else redacted(self.data)}
@@ -95,8 +95,8 @@ def parse_training(algorithm: str, assignments: Sequence[str]) -> dict[str, dict
 
 def recorded_environment(directory: Path | str, *, skip_bad_shards: bool, progress: bool) -> str | None:
     """The environment's id in the manifest of a dataset, here or elsewhere, if it has one."""
-    from offrl.replay.remote import local_copy
-    from offrl.replay.shards import MANIFEST_NAME, Manifest
+    from offrl.shards.manifest import MANIFEST_NAME, Manifest
+    from offrl.shards.remote import local_copy
 
     directory = local_copy(directory, skip_bad_shards=skip_bad_shards, progress=progress)
     if not (directory / MANIFEST_NAME).is_file():
@@ -129,8 +129,8 @@ def recorded_request(run: Path) -> Request:
     Raises:
         RunError: no run, or a damaged one.
     """
-    from offrl.runs import read_run_config
     from offrl.spec import TaskSpec
+    from offrl.training.runs import read_run_config
 
     config = read_run_config(run)
     encoder_names = {path: name for name, path in ENCODERS.items()}
@@ -254,7 +254,7 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         RunError: it is neither.
     """
-    from offrl.checkpoint import latest_checkpoint
+    from offrl.training.checkpoint import latest_checkpoint
 
     if (path / "policy.safetensors").is_file():
         return path
@@ -280,8 +280,8 @@ def require_same_task(checkpoint: Path, spec: TaskSpec) -> None:
         SpecMismatchError: it is of another.
         RunError: its run has no config.json.
     """
-    from offrl.runs import read_run_config
     from offrl.spec import TaskSpec
+    from offrl.training.runs import read_run_config
 
     run = run_of(checkpoint)
     found = TaskSpec.from_dict(read_run_config(run).get("spec", {}), where=run / "config.json")
@@ -298,6 +298,6 @@ def is_data_there(request: Request) -> bool:
 
     No other address: that a file names one is no reason to load from it.
     """
-    from offrl.replay.remote import is_fetched
+    from offrl.shards.remote import is_fetched
 
     return request.data is not None and (is_fetched(request.data) or Path(request.data).is_dir())

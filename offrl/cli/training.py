@@ -71,10 +71,10 @@ def train(
     """
     import torch
 
-    from offrl.checkpoint import checkpoints, latest_checkpoint
-    from offrl.fit import FitConfig, fit
-    from offrl.learner import LearnerConfig
-    from offrl.runs import create_run
+    from offrl.training.checkpoint import checkpoints, latest_checkpoint
+    from offrl.training.learner import LearnerConfig
+    from offrl.training.loop import FitConfig, fit
+    from offrl.training.runs import create_run
 
     lengths = [f"{name}={value}" for name, value in (("updates", updates), ("epochs", epochs)) if value is not None]
     settings = [*lengths, *assignments]

@@ -109,7 +109,7 @@ def make(
 
 
 def make_exact(epsilon: float = 0.0) -> gymnasium.Env[NDArray[np.float32], np.int64]:
-    """CarRacing as graders of exported files play it, see `offrl.grader`: gray that is not rounded, gray / 128 - 1.
+    """CarRacing as graders of exported files play it: gray that is not rounded, gray / 128 - 1.
 
     Args:
         epsilon: probability of a random action, which depends on the seed of the episode.

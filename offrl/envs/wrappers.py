@@ -11,8 +11,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from offrl.envs.seeds import episode_rng
 from offrl.errors import ConfigError, UnknownEnvironmentError
-from offrl.seeds import episode_rng
 from offrl.spec import TaskSpec
 
 Observation = TypeVar("Observation")

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from offrl.batch import Batch
 from offrl.errors import ConfigError
-from offrl.replay.device import fits_on, frames_on
-from offrl.replay.indexing import n_step_returns, stack_windows
-from offrl.replay.ingest import ingest
-from offrl.replay.layouts import Dones
+from offrl.replay._device import fits_on, frames_on
+from offrl.replay._windows import n_step_returns, stack_windows
+from offrl.replay.ingestion import ingest
 from offrl.replay.sampler import Sampler
 from offrl.replay.sampling import Sampling, Uniform, candidates_of, parse_sampling
 from offrl.replay.store import FrameStore
+from offrl.shards.layouts import Dones
 from offrl.spec import TaskSpec
 
 Part = Literal["train", "held_out"]
@@ -278,7 +278,7 @@ def open_replay(
     """A Replay over a directory of shards in either layout, ingested first where that was not done before.
 
     The directory may lie elsewhere: an address such as s3://bucket/folder is fetched into the cache first, see
-    `offrl.replay.remote`.
+    `offrl.shards.remote`.
 
     See `ingest` for `spec`, `dones`, `skip_bad_shards`, `cache` and `progress`, and `Replay` for the others.
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import ConfigError, DatasetError
-from offrl.replay.indexing import episode_bounds, stack_windows
-from offrl.replay.layouts import Layout
-from offrl.replay.problem import Problem
-from offrl.replay.shards import file_sha256
+from offrl.replay._windows import episode_bounds, stack_windows
+from offrl.shards.layouts import Layout
+from offrl.shards.manifest import file_sha256
+from offrl.shards.problem import Problem
 from offrl.spec import TaskSpec
-from offrl.workers import available_memory
+from offrl.system.workers import available_memory
 
 Tier = Literal["auto", "ram", "mmap"]
 

@@ -1,4 +1,5 @@
-"""A run or a dataset as one HTML page that needs nothing beside itself: to read, to keep, to send."""
+"""Pictures, videos and pages about runs and datasets."""
 
-from offrl.report.dataset_page import write_dataset_page as write_dataset_page
-from offrl.report.page import write_report as write_report
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from offrl.replay.inspect import DatasetSummary, inspect_dataset
-from offrl.replay.problem import Problem
+from offrl.datasets.summary import DatasetSummary, inspect_dataset
 from offrl.replay.store import FrameStore
-from offrl.report.dataset import (
+from offrl.report._dataset import (
     actions_card,
     counts_card,
     drawn_card,
@@ -17,8 +16,9 @@ from offrl.report.dataset import (
     rewards_card,
     samples_card,
 )
-from offrl.report.document import write_document
-from offrl.report.markup import Markup, element, fact, note, section
+from offrl.report._document import write_document
+from offrl.report._markup import Markup, element, fact, note, section
+from offrl.shards.problem import Problem
 
 _LOOKED_FOR = (
     "Looked for: inverted or missing ends, time limits logged as ends, rewards one step off, rows out of order, stacks "

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from offrl.replay.inspect import DatasetSummary, inspect_dataset
+from offrl.datasets.summary import DatasetSummary, inspect_dataset
+from offrl.evaluation.scores import Evaluation
 from offrl.replay.store import FrameStore
-from offrl.report.charts import dot_chart, line_chart
-from offrl.report.dataset import dataset_section
-from offrl.report.document import write_document
-from offrl.report.markup import NOTHING, Markup, data_uri, element, fact, note, row, section
-from offrl.report.record import Record, TrainedRun, read_record
-from offrl.scores import Evaluation
+from offrl.report._charts import dot_chart, line_chart
+from offrl.report._dataset import dataset_section
+from offrl.report._document import write_document
+from offrl.report._markup import NOTHING, Markup, data_uri, element, fact, note, row, section
+from offrl.report._record import Record, TrainedRun, read_record
 from offrl.statistics import Interval
 
 _LARGEST_VIDEO = 8 * 2**20

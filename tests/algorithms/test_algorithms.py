@@ -5,12 +5,8 @@ import copy
 import pytest
 import torch
 
-from offrl.algorithms.bc import BC
-from offrl.algorithms.bcq import DiscreteBCQ
-from offrl.algorithms.dqn import DQN
-from offrl.batch import Batch
-from offrl.errors import OfflineRLError
-from offrl.spec import TaskSpec
+from offrl import Batch, OfflineRLError, TaskSpec
+from offrl.algorithms import BC, DQN, DiscreteBCQ
 
 SPEC = TaskSpec.vector(3, ("left", "right", "stay"))
 

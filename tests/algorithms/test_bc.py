@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from offrl.algorithms.bc import BC
-from offrl.batch import Batch
-from offrl.spec import TaskSpec
+from offrl import Batch, TaskSpec
+from offrl.algorithms import BC
 
 
 class Identity(nn.Module):

@@ -5,14 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from offrl.algorithms.bcq import DiscreteBCQ, DiscreteBCQConfig
-from offrl.algorithms.dqn import DQN
-from offrl.batch import Batch
-from offrl.encoders import MLPEncoder
+from offrl import Batch, TaskSpec
+from offrl.algorithms import DQN, DiscreteBCQ, DiscreteBCQConfig
 from offrl.errors import ConfigError
-from offrl.learner import Learner, LearnerConfig
 from offrl.losses import greedy_actions
-from offrl.spec import TaskSpec, default_action_names
+from offrl.networks import MLPEncoder
+from offrl.spec import default_action_names
+from offrl.training import Learner, LearnerConfig
 
 NUM_ACTIONS = 5
 SPEC = TaskSpec.vector(3, default_action_names(NUM_ACTIONS))

@@ -1,9 +1,8 @@
 import torch
 from torch.nn.functional import smooth_l1_loss
 
-from offrl.algorithms.dqn import DQN, DQNConfig
-from offrl.batch import Batch
-from offrl.spec import TaskSpec
+from offrl import Batch, TaskSpec
+from offrl.algorithms import DQN, DQNConfig
 
 SPEC = TaskSpec.vector(2, ("left", "right", "stay"))
 

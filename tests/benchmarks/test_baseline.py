@@ -6,10 +6,9 @@ import pytest
 import torch
 
 import offrl
-from offrl.batch import Batch
-from offrl.encoders import NatureEncoder
-from offrl.learner import Learner, LearnerConfig
-from offrl.spec import TaskSpec
+from offrl import Batch, TaskSpec
+from offrl.networks import NatureEncoder
+from offrl.training import Learner, LearnerConfig
 
 OUR_NAME = {
     "encoder.": "encoder.network.",

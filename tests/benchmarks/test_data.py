@@ -11,7 +11,7 @@ from click.testing import CliRunner
 @pytest.mark.parametrize("way", ["stack", "index"])
 def test_every_way_gathers_the_same_batch(store, way):
     from benchmarks.batches import WAYS
-    from offrl.replay.store import FrameStore
+    from offrl.replay import FrameStore
 
     frames = FrameStore.open(store, "mmap")
     ours, other = WAYS["ours"](frames)(3, 16), WAYS[way](frames)(3, 16)

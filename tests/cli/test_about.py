@@ -4,7 +4,7 @@ import sys
 
 from run_offrl import offrl, offrl_json
 
-from offrl._version import __version__
+from offrl import __version__
 from offrl.cli.names import ALGORITHMS
 
 

@@ -3,11 +3,10 @@ from run_offrl import offrl, offrl_json
 
 from offrl.cli import main
 from offrl.cli.names import named_behaviour
-from offrl.envs.behaviours import RandomBehaviour
-from offrl.envs.cart_pole import CartPoleMixture
-from offrl.envs.drivers import EXPERT, DriverSettings, TrackDriver
-from offrl.recipes import RECIPES, Recipe
-from offrl.replay.shards import Manifest
+from offrl.collection import RECIPES, Recipe
+from offrl.envs import CartPoleMixture, DriverSettings, RandomBehaviour, TrackDriver
+from offrl.envs.drivers import EXPERT
+from offrl.shards import Manifest
 
 
 @pytest.fixture

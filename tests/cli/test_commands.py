@@ -9,8 +9,7 @@ import pytest
 from run_offrl import offrl, offrl_json
 from safetensors.numpy import load_file
 
-from offrl import BC, BCConfig, FitConfig, fit, open_replay
-from offrl._version import __version__
+from offrl import BC, BCConfig, FitConfig, __version__, fit, open_replay
 
 OWN_CLASSES = """
 import os
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from offrl.algorithms.dqn import DQN
+from offrl.algorithms import DQN
 
 
 @dataclass(frozen=True)

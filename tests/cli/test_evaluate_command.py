@@ -9,11 +9,10 @@ import pytest
 from run_offrl import offrl, offrl_json
 
 from offrl import BC, export_onnx
-from offrl.encoders import CompactEncoder
-from offrl.envs import car_racing, make
-from offrl.envs.behaviours import EpsilonGreedy, RandomBehaviour
-from offrl.evaluate import SCORE_SEEDS, TUNING_SEEDS, evaluate_behaviour
-from offrl.report.record import read_record
+from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, EpsilonGreedy, RandomBehaviour, car_racing, make
+from offrl.evaluation import evaluate_behaviour
+from offrl.networks import CompactEncoder
+from offrl.report._record import read_record
 
 CART_POLE = ("--env", "CartPole-v1")
 
@@ -177,7 +176,7 @@ def test_the_graders_rule_is_played_on_the_seeds_for_scores(tmp_path, monkeypatc
 
 def test_a_result_that_cannot_be_kept_is_refused_before_anything_is_played(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(sys.modules["offrl.evaluate"], "evaluate_behaviour", None)
+    monkeypatch.setattr(sys.modules["offrl.evaluation.scoring"], "evaluate_behaviour", None)
     out = tmp_path / "file" / "x.json"
     refused("evaluate", "driver:random", *CART_POLE, "--out", out, says=[f"{tmp_path / 'file'}"])
 

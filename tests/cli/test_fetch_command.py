@@ -4,7 +4,7 @@ import pytest
 from run_offrl import offrl, offrl_json
 
 from offrl.cli import main
-from offrl.replay.shards import file_sha256
+from offrl.shards.manifest import file_sha256
 
 
 def test_what_is_fetched_can_be_inspected(data, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from run_offrl import offrl, offrl_json
 
-from offrl.overlay import BAR_WIDTH, HEADER, TAKEN
+from offrl.report.overlay import BAR_WIDTH, HEADER, TAKEN
 
 
 @pytest.fixture(scope="session")

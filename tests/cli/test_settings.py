@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from offrl.cli.settings import format_value, parse_settings, parse_value, restore_value
 from offrl.errors import ConfigError
-from offrl.fit import FitConfig
-from offrl.learner import LearnerConfig
+from offrl.training import FitConfig, LearnerConfig
 
 
 @pytest.mark.parametrize(

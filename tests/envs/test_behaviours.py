@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from offrl.envs.behaviours import Bursts, EpsilonGreedy, RandomBehaviour, num_actions
+from offrl.envs import EpsilonGreedy, RandomBehaviour
+from offrl.envs.behaviours import Bursts, num_actions
 from offrl.errors import ConfigError
 
 

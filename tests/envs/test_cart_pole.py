@@ -1,7 +1,7 @@
 import numpy as np
 
 from offrl import envs
-from offrl.envs.cart_pole import CartPoleDriver, CartPoleMixture
+from offrl.envs import CartPoleDriver, CartPoleMixture
 
 
 def score(behaviour, seed):

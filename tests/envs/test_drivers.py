@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 
 from offrl import envs
-from offrl.envs.behaviours import RandomBehaviour
-from offrl.envs.cart_pole import CartPoleMixture
-from offrl.envs.drivers import (
-    EXPERT,
-    HOPELESS,
+from offrl.envs import (
     CarRacingMixture,
+    CartPoleMixture,
     DriverSettings,
+    RandomBehaviour,
     TrackDriver,
     VariedDrivers,
     default_behaviour,
 )
+from offrl.envs.drivers import EXPERT, HOPELESS
 from offrl.errors import ConfigError
 
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from offrl import envs
-from offrl.envs.wrappers import DescribedTask
+from offrl import TaskSpec, envs
+from offrl.envs import DescribedTask
 from offrl.errors import UnknownEnvironmentError
-from offrl.spec import TaskSpec
 
 
 class Pixels(gymnasium.Env):

@@ -8,8 +8,8 @@ pytest.importorskip("Box2D")
 
 from gymnasium.envs.box2d.car_racing import CarRacing
 
+from offrl.envs import TrackDriver
 from offrl.envs.car_racing import ACTION_TABLE
-from offrl.envs.drivers import TrackDriver
 from offrl.envs.fast_car_racing import FastCarRacing
 
 

@@ -5,7 +5,7 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offrl.envs.wrappers import DiscreteActions, GrayStack, NoProgressStop, StallStop, to_gray
+from offrl.envs import DiscreteActions, GrayStack, NoProgressStop, StallStop, to_gray
 from offrl.errors import UnknownEnvironmentError
 
 

@@ -20,10 +20,10 @@ from naive_replay import (
     stacked_members,
 )
 
+from offrl import TaskSpec
 from offrl.errors import ConfigError, SpecMismatchError
 from offrl.replay import ReplaySource, open_replay
-from offrl.replay.shards import Episode
-from offrl.spec import TaskSpec
+from offrl.shards import Episode
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*dones is true:UserWarning",
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture(autouse=True, scope="module")
 def nothing_waits_for_the_disk():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("offrl.files.sync", lambda path: None)
+        patch.setattr("offrl.system.files.sync", lambda path: None)
         yield
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from offrl.errors import ConfigError
-from offrl.replay.sampler import Sampler
+from offrl.replay import Sampler
 
 
 def test_indices_depend_on_seed_and_step_alone():

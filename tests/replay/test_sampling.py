@@ -2,14 +2,8 @@ import numpy as np
 import pytest
 
 from offrl.errors import ConfigError
-from offrl.replay.sampling import (
-    BalancedActions,
-    Candidates,
-    SoftmaxReturns,
-    TopReturns,
-    Uniform,
-    parse_sampling,
-)
+from offrl.replay import BalancedActions, Candidates, SoftmaxReturns, TopReturns, Uniform
+from offrl.replay.sampling import parse_sampling
 
 # Three episodes of 2, 1 and 3 transitions.
 CANDIDATES = Candidates(

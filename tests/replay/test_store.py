@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 from naive_replay import NAMES, make_episode, make_spec, save_frames
 
+from offrl import TaskSpec
 from offrl.errors import ConfigError, DatasetError
+from offrl.replay import FrameStore, ingest
 from offrl.replay import store as store_module
-from offrl.replay.ingest import ingest
-from offrl.replay.shards import Episode
-from offrl.replay.store import FrameStore
-from offrl.spec import TaskSpec
+from offrl.shards import Episode
 
 
 @pytest.fixture

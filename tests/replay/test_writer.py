@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from offrl.replay.writer import GrowingArray
+from offrl.replay._writer import GrowingArray
 
 
 def test_a_finished_array_is_what_was_appended(tmp_path):

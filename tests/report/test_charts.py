@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from offrl.report.charts import dot_chart, histogram, line_chart
+from offrl.report._charts import dot_chart, histogram, line_chart
 
 
 def parsed(chart):

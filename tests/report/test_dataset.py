@@ -7,12 +7,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from offrl.collect import collect
-from offrl.envs import car_racing, make
-from offrl.envs.behaviours import RandomBehaviour
-from offrl.replay.ingest import ingest
+from offrl.collection import collect
+from offrl.envs import RandomBehaviour, car_racing, make
+from offrl.replay import ingest
 from offrl.report import write_report
-from offrl.report.dataset import _gray_png
+from offrl.report._dataset import _gray_png
 
 
 def decoded(png):

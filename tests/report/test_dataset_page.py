@@ -6,10 +6,10 @@ import pytest
 from parsed_page import Page
 from test_dataset import decoded
 
-from offrl.replay.ingest import ingest
-from offrl.replay.shards import Episode, Manifest, write_shard
+from offrl import TaskSpec
+from offrl.replay import ingest
 from offrl.report import write_dataset_page
-from offrl.spec import TaskSpec
+from offrl.shards import Episode, Manifest, write_shard
 
 NAMES = ("left", "<right>")
 

@@ -1,9 +1,9 @@
 import pytest
 from parsed_page import Page
 
-from offrl._version import __version__
-from offrl.report.document import write_document
-from offrl.report.markup import element
+from offrl import __version__
+from offrl.report._document import write_document
+from offrl.report._markup import element
 
 
 def test_parts_stand_between_title_and_footer(tmp_path):

@@ -1,4 +1,4 @@
-from offrl.report.markup import Markup, data_uri, element, join, row
+from offrl.report._markup import Markup, data_uri, element, join, row
 
 
 def test_text_is_escaped_and_markup_is_not():

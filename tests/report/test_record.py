@@ -3,7 +3,7 @@ import json
 import pytest
 
 from offrl.errors import RunError
-from offrl.report.record import read_record
+from offrl.report._record import read_record
 
 
 def test_a_run_with_its_evaluation(run):

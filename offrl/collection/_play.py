@@ -1,0 +1,83 @@
+"""Behaviours in environments: what they play as episodes, and what a dataset says about where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from offrl import envs
+from offrl.envs.behaviours import Behaviour
+from offrl.envs.seeds import DATA_SEEDS
+from offrl.errors import DatasetError, OfflineRLError
+from offrl.shards._recording import EpisodeLog
+from offrl.shards.episode import Episode
+from offrl.shards.manifest import Manifest
+from offrl.spec import TaskSpec
+from offrl.system.versions import installed_versions
+
+PACKAGES = ("offrl", "gymnasium", "numpy", "box2d", "pygame-ce", "pygame")
+"""What the bytes of a dataset depend on."""
+
+
+def plan_dataset(
+    env: envs.Env,
+    environment: Mapping[str, Any] | None,
+    generator: Mapping[str, Any],
+    *,
+    packages: tuple[str, ...] = PACKAGES,
+    spec: TaskSpec | None = None,
+) -> Manifest:
+    """The manifest of a dataset that has no shards yet.
+
+    Args:
+        env: what it comes from.
+        environment: what the manifest says about it, JSON-ready; default: its id.
+        generator: what makes the data, JSON-ready.
+        packages: whose versions it depends on.
+        spec: of the data; default: the environment's.
+
+    Raises:
+        UnknownEnvironmentError: an environment without discrete actions, or whose observations do not fit.
+    """
+    about = dict(environment or {"id": env.spec.id if env.spec else type(env.unwrapped).__name__})
+    if env.has_wrapper_attr("action_table"):
+        about["action_table"] = np.asarray(env.get_wrapper_attr("action_table")).tolist()
+    about["versions"] = installed_versions(packages)
+    return Manifest(spec or envs.task_spec(env), (), about, generator, complete=False)
+
+
+def play_episode(env: envs.Env, behaviour: Behaviour, spec: TaskSpec, seed: int, number: int) -> Episode:
+    """Plays episode `number` of the dataset `seed`; the two alone decide the environment's seed and the behaviour's.
+
+    Raises:
+        DatasetError: observations that are not of the task, or pixels that are not stacks of frames, oldest first; or
+            something else went wrong, which the message says.
+    """
+    try:
+        return _play(env, behaviour, spec, seed, number)
+    except OfflineRLError:
+        raise
+    except Exception as error:
+        raise DatasetError(f"{type(error).__name__}: {error}", where=f"collecting episode {number}") from error
+
+
+def _play(env: envs.Env, behaviour: Behaviour, spec: TaskSpec, seed: int, number: int) -> Episode:
+    env_sequence, behaviour_sequence = np.random.SeedSequence([seed, number]).spawn(2)
+    env_seed = DATA_SEEDS[int(env_sequence.generate_state(1)[0]) % len(DATA_SEEDS)]
+    observation, _ = env.reset(seed=env_seed)
+    behaviour.begin(env, np.random.default_rng(behaviour_sequence))
+    log = EpisodeLog(observation, spec)
+    terminated = truncated = False
+    while not (terminated or truncated):
+        action, probability = behaviour(observation)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        log.append(action, probability, float(reward), observation)
+    return log.episode(terminated=bool(terminated), truncated=bool(truncated))
+
+
+def progress_bar(transitions: int, played: int, progress: bool) -> tqdm[Any]:
+    """A bar over the steps of a collection, where stderr is a terminal."""
+    return tqdm(total=transitions, initial=played, desc="collect", unit=" steps", disable=None if progress else True)

@@ -1,0 +1,253 @@
+"""Everything that a learner plays while it learns, as a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl import envs
+from offrl.collection._play import PACKAGES, plan_dataset, play_episode, progress_bar
+from offrl.envs.behaviours import EpsilonGreedy
+from offrl.errors import ConfigError, DatasetError
+from offrl.shards._recording import Recording
+from offrl.shards.episode import Episode
+from offrl.shards.manifest import Manifest
+from offrl.spec import TaskSpec
+
+if TYPE_CHECKING:  # a recipe that needs no learner loads without torch
+    from offrl.algorithms.algorithm import Algorithm
+    from offrl.policies.policy import Policy
+    from offrl.replay.replay import Replay
+    from offrl.replay.store import FrameStore
+    from offrl.training.learner import LearnerConfig
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """How `collect_online` explores, and what it learns from.
+
+    Attributes:
+        first_epsilon: how likely each action is a random one, in the first episode; in [0, 1].
+        last_epsilon: the same once exploration is over; in [0, 1].
+        exploration: share of the transitions over which epsilon falls linearly from the first to the last, in (0, 1].
+        first_update: transitions that are played before learning begins.
+        steps_per_update: one update for so many transitions from then on; made after each episode, all that are due.
+        batch_size: transitions in an update.
+        n_step: see `offrl.replay.Replay`, as for the next two.
+        discount: per step.
+        reward_scale: of the rewards learned from; the shards have them as they were.
+
+    Raises:
+        ConfigError: a setting outside what is allowed.
+    """
+
+    first_epsilon: float = 1.0
+    last_epsilon: float = 0.05
+    exploration: float = 0.5
+    first_update: int = 1000
+    steps_per_update: int = 4
+    batch_size: int = 128
+    n_step: int = 1
+    discount: float = 0.99
+    reward_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        def require(valid: bool, name: str, expected: str) -> None:
+            if not valid:
+                raise ConfigError(f"{getattr(self, name)!r}", where=f"OnlineConfig.{name}", expected=expected)
+
+        require(0 <= self.first_epsilon <= 1, "first_epsilon", "a number in [0, 1]")
+        require(0 <= self.last_epsilon <= 1, "last_epsilon", "a number in [0, 1]")
+        require(0 < self.exploration <= 1, "exploration", "0 < exploration <= 1")
+        require(self.first_update >= 1, "first_update", "1 or more")
+        require(self.steps_per_update >= 1, "steps_per_update", "1 or more")
+        require(self.batch_size >= 1, "batch_size", "1 or more")
+
+    def epsilon(self, progress: float) -> float:
+        """How likely each action is a random one, after that share of the transitions."""
+        explored = min(progress / self.exploration, 1.0)
+        return (1 - explored) * self.first_epsilon + explored * self.last_epsilon
+
+    def num_updates(self, num_transitions: int) -> int:
+        """Updates that are due after so many transitions."""
+        return max(0, num_transitions - self.first_update) // self.steps_per_update
+
+    def replay(self, store: FrameStore, seed: int) -> Replay:
+        """What to learn from, as a ReplaySource.
+
+        Raises:
+            ConfigError: a setting of the replay outside what is allowed.
+        """
+        from offrl.replay.replay import Replay
+
+        return Replay(store, n_step=self.n_step, discount=self.discount, reward_scale=self.reward_scale, seed=seed)
+
+
+def collect_online(
+    make_env: envs.EnvFactory,
+    algorithm: Algorithm,
+    directory: Path,
+    *,
+    transitions: int,
+    seed: int = 0,
+    config: OnlineConfig | None = None,
+    learner: LearnerConfig | None = None,
+    device: str = "cpu",
+    episodes_per_shard: int = 4,
+    environment: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Manifest:
+    """Lets `algorithm` play, learn from all that it has seen so far, and play on: every episode goes into the dataset.
+
+    It acts epsilon-greedily with its newest weights; epsilon and weights change between episodes, so that the
+    probability of each action is exact. All frames stay in memory. An interrupted collection leaves whole shards and a
+    manifest that says so, but the learner is gone: it cannot go on. The same seed gives the same data on the same
+    machine as far as torch's arithmetic does, so not where `precision` is "auto".
+
+    Args:
+        make_env: makes the environment.
+        algorithm: any; trained in place.
+        directory: where the shards and `manifest.json` go.
+        transitions: how many steps at least.
+        seed: of the episodes, the random actions and the batches; the algorithm's weights have their own.
+        config: exploration and replay.
+        learner: how an update is made; a schedule ends with the last update.
+        device: where the networks live.
+        episodes_per_shard: episodes in one file.
+        environment: what the manifest says about the environment, JSON-ready; default: its id.
+        progress: show a progress bar, where stderr is a terminal.
+
+    Raises:
+        ConfigError: a setting outside what is allowed.
+        DatasetError: `directory` holds another or an interrupted dataset, or an episode failed.
+        SpecMismatchError: the algorithm was made for another task.
+        RunError: the loss became infinite.
+    """
+    from offrl.policies.torch_policy import TorchPolicy
+    from offrl.training.learner import Learner, LearnerConfig
+
+    if min(transitions, episodes_per_shard) < 1 or seed < 0:
+        raise ConfigError(
+            f"transitions={transitions}, episodes_per_shard={episodes_per_shard}, seed={seed}",
+            where="collect_online",
+            expected="transitions and episodes_per_shard of 1 or more, seed of 0 or more",
+        )
+    config = OnlineConfig() if config is None else config
+    learner = LearnerConfig() if learner is None else learner
+    generator = {
+        "name": "offrl.collect_online",
+        "algorithm": algorithm.name,
+        "algorithm_config": {} if algorithm.config is None else asdict(algorithm.config),
+        "learner": asdict(learner),
+        "online": asdict(config),
+        "seed": seed,
+        "transitions": transitions,
+        "episodes_per_shard": episodes_per_shard,
+    }
+    with closing(make_env()) as env:
+        plan = plan_dataset(env, environment, generator, packages=(*PACKAGES, "torch"))
+        algorithm.spec.require_same(plan.spec, where="environment", mend="make the algorithm with its task_spec")
+        recording = Recording.resume(directory, plan)
+        if recording.manifest.complete:
+            return recording.manifest
+        if recording.manifest is not plan:
+            raise DatasetError(
+                "holds an online collection that was interrupted, which cannot go on",
+                where=directory,
+                mend="remove it, or collect into another directory",
+            )
+        trainer = Learner(algorithm, learner, total_updates=max(1, config.num_updates(transitions)), device=device)
+        seen = _Seen(directory, plan.spec)
+        new: list[Episode] = []
+        with progress_bar(transitions, 0, progress) as bar:
+            while seen.num_transitions < transitions:
+                epsilon = config.epsilon(seen.num_transitions / transitions)
+                behaviour = EpsilonGreedy(_Greedy(TorchPolicy(algorithm)), epsilon)
+                episode = play_episode(env, behaviour, plan.spec, seed, seen.num_episodes)
+                seen.append(episode)
+                new.append(episode)
+                is_last = seen.num_transitions >= transitions
+                if is_last or len(new) == episodes_per_shard:
+                    recording.write(new)
+                    new.clear()
+                bar.set_postfix(score=float(episode.rewards.sum()), epsilon=epsilon, refresh=False)
+                bar.update(min(len(episode), transitions - bar.n))
+                replay = config.replay(seen.store(), seed)
+                while not is_last and trainer.step < config.num_updates(seen.num_transitions):
+                    trainer.update(replay.gather(replay.indices(trainer.step, config.batch_size)))
+                trainer.require_finite()
+    return recording.complete()
+
+
+@dataclass
+class _Greedy:
+    """A policy as a behaviour."""
+
+    policy: Policy
+
+    def begin(self, env: envs.Env, rng: np.random.Generator) -> None:
+        """Nothing to draw."""
+
+    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
+        return int(self.policy(observation[None])[0]), 1.0
+
+
+class _Seen:
+    """Whole episodes in memory, read through a FrameStore as those on disk are."""
+
+    def __init__(self, directory: Path, spec: TaskSpec) -> None:
+        self.num_transitions = self.num_episodes = self._num_frames = 0
+        self._directory = directory
+        self._spec = spec
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def append(self, episode: Episode) -> None:
+        num_steps, first_row = len(episode), self.num_transitions
+        is_end = np.arange(num_steps) == num_steps - 1
+        first = np.full(num_steps, self._num_frames)
+        last = first + episode.leading + np.arange(num_steps)
+        rows = {
+            "actions": episode.actions,
+            "rewards": episode.rewards,
+            "terminated": is_end & episode.terminated,
+            "truncated": is_end & (not episode.terminated),
+            "last": last,
+            "first": first,
+            "next_last": last + 1,
+            "next_first": first,
+            "segment_end": np.full(num_steps, first_row + num_steps - 1),
+        }
+        for name, values in rows.items():
+            self._append(name, first_row, values)
+        self._append("frames", self._num_frames, episode.observations)
+        self.num_transitions += num_steps
+        self.num_episodes += 1
+        self._num_frames += len(episode.observations)
+
+    def _append(self, name: str, start: int, values: NDArray[Any]) -> None:
+        """Puts `values` at `start`, into an array twice as long where there is no room."""
+        end = start + len(values)
+        array = self._arrays.get(name)
+        if array is None or len(array) < end:
+            longer = np.empty((2 * end, *values.shape[1:]), values.dtype)
+            if array is not None:
+                longer[:start] = array[:start]
+            self._arrays[name] = array = longer
+        array[start:end] = values
+
+    def store(self) -> FrameStore:
+        """What was appended until now: views, which later episodes leave as they are."""
+        from offrl.replay.store import FrameStore, IngestReport
+
+        counts = (self.num_transitions, self.num_episodes, self._num_frames)
+        filled = {
+            name: array[: self._num_frames if name == "frames" else self.num_transitions]
+            for name, array in self._arrays.items()
+        }
+        return FrameStore(self._directory, self._spec, IngestReport("frames", 0, *counts), "", "ram", filled)

@@ -1,0 +1,5 @@
+"""Looking at a dataset, and changing its form."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,125 @@
+"""Whole episodes of a FrameStore, one at a time: what is written to other formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.errors import DatasetError
+from offrl.replay._windows import episode_bounds
+from offrl.replay.store import FrameStore
+from offrl.shards.episode import Episode
+from offrl.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class EpisodeLog:
+    """A dataset in any format as a stream of episodes; only one is ever in memory.
+
+    Attributes:
+        spec: the task that the data is of.
+        episodes: the episodes in order; to be read once.
+        num_transitions: in all episodes.
+        num_frames: observations that the format holds, shared ones as often as it holds them.
+        environment: id, versions and options of the environment, JSON-ready.
+        generator: name, settings and seed of what made the data, JSON-ready.
+        notes: what the format could not hold, one line each.
+    """
+
+    spec: TaskSpec
+    episodes: Iterator[Episode]
+    num_transitions: int
+    num_frames: int
+    environment: Mapping[str, Any]
+    generator: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+class Written(NamedTuple):
+    """What a writer wrote.
+
+    Attributes:
+        num_transitions: steps.
+        num_episodes: episodes (or segments).
+        num_frames: observations, shared ones as often as the format holds them.
+        notes: what the format could not hold, one line each.
+    """
+
+    num_transitions: int
+    num_episodes: int
+    num_frames: int
+    notes: tuple[str, ...] = ()
+
+
+def segments(store: FrameStore) -> list[range]:
+    """The rows of each segment, in order."""
+    first, last = episode_bounds(store.segment_end)
+    return [range(start, end + 1) for start, end in zip(first.tolist(), last.tolist(), strict=True)]
+
+
+def broken_ends(store: FrameStore) -> NDArray[np.int64]:
+    """The rows whose next observation is not their observation moved on by one frame, int64 [M].
+
+    Stacked rows may lead anywhere, and then they end their segment.
+    """
+    _, ends = episode_bounds(store.segment_end)
+    broken: NDArray[np.int64] = ends[store.next_last[ends] != store.last[ends] + 1]
+    return broken
+
+
+def episodes(store: FrameStore) -> Iterator[Episode]:
+    """Every segment of a store as an episode whose stacks are the store's, one at a time.
+
+    Frames are views of the store's where they lie together there. In stacked data, frames that only repeat an
+    episode's first one are left out: reading repeats them. What a terminated step led to is kept as its newest frame
+    where it is no continuation; no return depends on it.
+
+    Raises:
+        DatasetError: a step that did not terminate led to an observation that does not continue its own by one frame.
+    """
+    broken = broken_ends(store)
+    unheld = broken[~store.terminated[broken]]
+    if unheld.size:
+        raise DatasetError(
+            f"{unheld.size} transition(s) that did not terminate lead to a stack that is not theirs moved on by one "
+            f"frame, the first in row {unheld[0]}",
+            where=store.path,
+            expected="stacks that overlap, so that an episode is a row of frames",
+            mend="keep the stacked layout, or drop these rows",
+        )
+    for rows in segments(store):
+        yield _episode(store, rows)
+
+
+def num_repeated(frames: NDArray[Any], leading: int) -> int:
+    """How many of the oldest frames [F, H, W] only repeat the next one, among the `leading` ones."""
+    changes = np.flatnonzero((frames[:leading] != frames[1 : leading + 1]).any(axis=(1, 2)))
+    return int(changes[0]) if changes.size else leading
+
+
+def _episode(store: FrameStore, rows: range) -> Episode:
+    start, end = rows.start, rows.stop - 1
+    first = oldest = int(store.last[start])
+    if store.spec.is_pixels:
+        oldest = int(store.first[start])
+    if store.spec.is_pixels and store.report.layout == "stacked":
+        oldest += num_repeated(store.frames[oldest : first + 1], first - oldest)
+    last, next_last = int(store.last[end]), int(store.next_last[end])
+    frames = store.frames[oldest : last + 2]
+    if next_last != last + 1:
+        frames = np.concatenate([frames[:-1], store.frames[next_last, None]])
+    span = slice(rows.start, rows.stop)
+    return Episode(
+        observations=frames,
+        actions=store.actions[span],
+        rewards=store.rewards[span],
+        terminated=bool(store.terminated[end]),
+        truncated=bool(store.truncated[end]),
+        behaviour_probability=None if store.behaviour_probability is None else store.behaviour_probability[span],
+        leading=first - oldest,
+        action_mask=None if store.action_mask is None else store.action_mask[span],
+    )

@@ -1,0 +1,188 @@
+"""What is in a dataset, and what looks wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.datasets.health import find_problems
+from offrl.replay._windows import episode_bounds
+from offrl.replay.sampling import Sampling, candidates_of, parse_sampling
+from offrl.replay.store import FrameStore
+from offrl.shards.problem import Problem
+from offrl.statistics import Interval, bootstrap_mean
+
+_NUM_BINS = 10
+_BAR_WIDTH = 30
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a sampling strategy makes of a dataset.
+
+    Attributes:
+        sampling: the strategy, in words.
+        share: of the transitions that are ever drawn, in 0..1.
+        effective: so many transitions, drawn equally often, would vary as much: (sum w)**2 / sum w**2.
+        mean_return: of the episodes of the transitions drawn.
+        action_shares: float64 [A], how often each action is drawn.
+    """
+
+    sampling: str
+    share: float
+    effective: float
+    mean_return: float
+    action_shares: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """Statistics of a dataset of E episodes (segments, where the log does not hold episodes whole).
+
+    Attributes:
+        num_transitions: N.
+        num_episodes: E.
+        num_frames: kept once each.
+        returns: float64 [E], undiscounted.
+        lengths: int64 [E], in steps.
+        action_names: of the task.
+        action_counts: int64 [A].
+        num_terminated: episodes that ended the task.
+        num_truncated: episodes that were cut.
+        mean_return: over episodes, with its 95 % bootstrap interval.
+        largest_rounding_error: of float pixels against the uint8 kept, in gray levels.
+        problems: what looks wrong.
+        drawn: under another sampling strategy than the uniform one; else None.
+    """
+
+    num_transitions: int
+    num_episodes: int
+    num_frames: int
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    action_names: tuple[str, ...]
+    action_counts: NDArray[np.int64]
+    num_terminated: int
+    num_truncated: int
+    mean_return: Interval
+    largest_rounding_error: float
+    problems: tuple[Problem, ...]
+    drawn: Drawn | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The problems, one line each."""
+        return tuple(map(str, self.problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, JSON-ready."""
+        values = dict(vars(self))
+        for name in ("returns", "lengths"):
+            values[name] = values[name].tolist()
+        values["action_counts"] = dict(zip(self.action_names, self.action_counts.tolist(), strict=True))
+        values["mean_return"] = self.mean_return._asdict()
+        values["action_names"] = list(self.action_names)
+        del values["problems"]
+        values["warnings"] = list(self.warnings)
+        if self.drawn is not None:
+            shares = dict(zip(self.action_names, self.drawn.action_shares.tolist(), strict=True))
+            values["drawn"] = {**vars(self.drawn), "action_shares": shares}
+        return values
+
+    def to_text(self) -> str:
+        """A table for people: counts, a histogram of the returns, the use of each action, and the warnings."""
+        warnings = [f"warning: {line}" for line in self.warnings]
+        sections = (self._counts(), self._returns(), self._actions(), self._drawn(), warnings)
+        return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+    def _counts(self) -> list[str]:
+        quartiles = np.percentile(self.returns, (0, 25, 50, 75, 100))
+        return [
+            f"transitions  {self.num_transitions:,} over {self.num_frames:,} frames",
+            f"episodes     {self.num_episodes:,}: {self.num_terminated:,} terminated, {self.num_truncated:,} truncated",
+            f"lengths      mean {self.lengths.mean():.1f}, {self.lengths.min()} to {self.lengths.max()} steps",
+            f"returns      mean {self.mean_return}, with its 95 % interval",
+            "             lowest {:.1f}, quartiles {:.1f} | {:.1f} | {:.1f}, highest {:.1f}".format(*quartiles),
+        ]
+
+    def _returns(self) -> list[str]:
+        counts, edges = np.histogram(self.returns, bins=_NUM_BINS if np.ptp(self.returns) > 0 else 1)
+        bars = [_bar(f"{edge:>13.1f}", int(n), counts.max()) for n, edge in zip(counts, edges[1:], strict=True)]
+        return ["return, up to     episodes", *bars]
+
+    def _actions(self) -> list[str]:
+        share = 100 / self.num_transitions
+        most = self.action_counts.max()
+        bars = [
+            _bar(f"{index:>3} {name:<22.22}{n * share:5.1f} %", int(n), most)
+            for index, (name, n) in enumerate(zip(self.action_names, self.action_counts, strict=True))
+        ]
+        return [f"{'action':<28}transitions", *bars]
+
+    def _drawn(self) -> list[str]:
+        if self.drawn is None:
+            return []
+        logged = self.action_counts / self.num_transitions
+        shares = zip(self.action_names, logged, self.drawn.action_shares, strict=True)
+        return [
+            f"{self.drawn.sampling} draws from {self.drawn.share:.1%} of the transitions, as varied as "
+            f"{self.drawn.effective:,.0f} drawn equally often",
+            f"mean return of their episodes {self.drawn.mean_return:.1f}",
+            f"{'action':<29}in the data     drawn",
+            *(f"{i:>3} {name:<22.22}{have:>13.1%} {drawn:>9.1%}" for i, (name, have, drawn) in enumerate(shares)),
+        ]
+
+
+def _bar(label: str, count: int, most: int) -> str:
+    return f"{label} {count:>9,} {'#' * round(_BAR_WIDTH * count / max(most, 1))}".rstrip()
+
+
+def inspect_dataset(store: FrameStore, sampling: Sampling | str = "uniform") -> DatasetSummary:
+    """Counts, returns, action coverage and a health check of a dataset; and what a sampling strategy draws from it.
+
+    Raises:
+        ConfigError: an unknown strategy.
+    """
+    first, last = episode_bounds(store.segment_end)
+    returns = store.episode_returns()
+    action_counts = np.bincount(store.actions, minlength=store.spec.num_actions)
+    return DatasetSummary(
+        num_transitions=len(store),
+        num_episodes=len(last),
+        num_frames=len(store.frames),
+        returns=returns,
+        lengths=last - first + 1,
+        action_names=store.spec.action_names,
+        action_counts=action_counts,
+        num_terminated=int(np.count_nonzero(store.terminated)),
+        num_truncated=int(np.count_nonzero(store.truncated & ~store.terminated)),
+        mean_return=bootstrap_mean(returns),
+        largest_rounding_error=store.report.largest_rounding_error,
+        problems=(*store.report.warnings, *find_problems(store)),
+        drawn=_drawn(store, parse_sampling(sampling) if isinstance(sampling, str) else sampling),
+    )
+
+
+def _drawn(store: FrameStore, sampling: Sampling) -> Drawn | None:
+    candidates = candidates_of(store)
+    weights = sampling.weights(candidates)
+    if weights is None:
+        return None
+    probability = weights / weights.sum()
+    shares = np.bincount(candidates.action, weights=probability, minlength=store.spec.num_actions)
+    return Drawn(
+        sampling=str(sampling),
+        share=float(np.mean(weights > 0)),
+        effective=float(1 / np.square(probability).sum()),
+        mean_return=float(probability @ candidates.episode_return[candidates.episode]),
+        action_shares=shares.astype(np.float64),
+    )
+
+
+def sample_stacks(store: FrameStore, count: int, seed: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Observations and actions to look at, drawn evenly: uint8 [count, S, H, W] or float32 [count, D], and [count]."""
+    rows = np.random.default_rng(seed).integers(len(store), size=count)
+    return store.observations(rows), store.actions[rows]

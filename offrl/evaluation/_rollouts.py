@@ -1,0 +1,189 @@
+"""Episodes, played here or in worker processes: environments that step together, and behaviours that play alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from numpy.typing import NDArray
+
+from offrl.envs.behaviours import Behaviour
+from offrl.envs.making import EnvFactory
+from offrl.envs.seeds import episode_rng
+from offrl.system.workers import WorkerPool, require_sendable
+
+
+class EpisodeEnd(NamedTuple):
+    """What an episode came to.
+
+    Attributes:
+        score: its undiscounted return.
+        length: in steps.
+        finished: `info["lap_finished"]`; None where the environment does not say.
+    """
+
+    score: float
+    length: int
+    finished: bool | None
+
+
+class Step(NamedTuple):
+    """One environment's answer to one action: what it shows, and at the end of an episode what that came to."""
+
+    observation: NDArray[Any]
+    end: EpisodeEnd | None
+
+
+class Environments(Protocol):
+    """Several environments, each in a slot of its own, that are asked together."""
+
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, NDArray[Any]]:
+        """Begins an episode in each slot that has a seed here. Slot -> its first observation."""
+        ...
+
+    def step(self, actions: Mapping[int, int]) -> dict[int, Step]:
+        """One step in each slot that has an action here."""
+        ...
+
+    def close(self) -> None:
+        """Ends the environments."""
+        ...
+
+
+def make_environments(make_env: EnvFactory, num_envs: int, workers: int) -> Environments:
+    """Environments in slots 0 .. `num_envs` - 1, over so many processes; with 0 of them in this one.
+
+    Raises:
+        ConfigError: `make_env` cannot be sent to worker processes.
+    """
+    if workers == 0:
+        return _LocalEnvironments(make_env, range(num_envs))
+    return _RemoteEnvironments(make_env, num_envs, workers)
+
+
+def play_episodes(
+    make_env: EnvFactory, behaviour: Behaviour, seeds: Sequence[int], workers: int
+) -> Generator[tuple[int, EpisodeEnd], None, None]:
+    """Plays an episode for each seed with a behaviour, over so many processes; with 0 of them in this one.
+
+    Yields:
+        (index of the seed, what the episode came to), in the order in which they end. Closing ends the workers.
+
+    Raises:
+        ConfigError: `make_env` or `behaviour` cannot be sent to worker processes.
+        OfflineRLError: an environment or the behaviour failed in its worker.
+    """
+    player = _Player(make_env, behaviour)
+    if workers == 0:
+        for index, seed in enumerate(seeds):
+            yield index, player.play(seed)
+        return
+    require_sendable(player, "evaluate_behaviour", "make_env or behaviour")
+    with closing(WorkerPool([partial(_Player, make_env, behaviour)] * workers)) as pool:
+        upcoming = iter(enumerate(seeds))
+        playing: dict[int, int] = {}
+        idle = list(range(workers))
+        while True:
+            for worker, (index, seed) in zip(idle, upcoming, strict=False):
+                pool.ask(worker, "play", seed)
+                playing[worker] = index
+            if not playing:
+                return
+            idle = pool.ready(playing)
+            for worker in idle:
+                yield playing.pop(worker), pool.answer(worker)
+
+
+def _lap_finished(info: Mapping[str, Any]) -> bool | None:
+    return bool(info["lap_finished"]) if "lap_finished" in info else None
+
+
+class _LocalEnvironments:
+    """Some environments, stepped one after the other."""
+
+    def __init__(self, make_env: EnvFactory, slots: Sequence[int]) -> None:
+        self._envs = {slot: make_env() for slot in slots}
+        self._scores = dict.fromkeys(slots, 0.0)
+        self._lengths = dict.fromkeys(slots, 0)
+
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, NDArray[Any]]:
+        observations = {}
+        for slot, seed in seeds.items():
+            observations[slot], _ = self._envs[slot].reset(seed=seed)
+            self._scores[slot], self._lengths[slot] = 0.0, 0
+        return observations
+
+    def step(self, actions: Mapping[int, int]) -> dict[int, Step]:
+        steps = {}
+        for slot, action in actions.items():
+            observation, reward, terminated, truncated, info = self._envs[slot].step(action)
+            self._scores[slot] += float(reward)
+            self._lengths[slot] += 1
+            end = None
+            if terminated or truncated:
+                end = EpisodeEnd(self._scores[slot], self._lengths[slot], _lap_finished(info))
+            steps[slot] = Step(observation, end)
+        return steps
+
+    def close(self) -> None:
+        for env in self._envs.values():
+            env.close()
+
+
+class _RemoteEnvironments:
+    """The same, spread over worker processes; slot s lives in worker s modulo their number."""
+
+    def __init__(self, make_env: EnvFactory, num_envs: int, workers: int) -> None:
+        require_sendable(make_env, "evaluate", "make_env")
+        self._count = workers
+        shares = (range(worker, num_envs, workers) for worker in range(workers))
+        self._pool = WorkerPool([partial(_LocalEnvironments, make_env, share) for share in shares])
+
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, NDArray[Any]]:
+        return self._call("reset", seeds)
+
+    def step(self, actions: Mapping[int, int]) -> dict[int, Step]:
+        return self._call("step", actions)
+
+    def _call(self, method: str, arguments: Mapping[int, int]) -> dict[int, Any]:
+        shares: dict[int, dict[int, int]] = {}
+        for slot, argument in arguments.items():
+            shares.setdefault(slot % self._count, {})[slot] = argument
+        for worker, share in shares.items():
+            self._pool.ask(worker, method, share)
+        merged: dict[int, Any] = {}
+        for worker in shares:
+            merged |= self._pool.answer(worker)
+        return merged
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+@dataclass(frozen=True)
+class _Player:
+    """Plays whole episodes with a behaviour."""
+
+    make_env: EnvFactory
+    behaviour: Behaviour
+
+    def play(self, seed: int) -> EpisodeEnd:
+        behaviour = copy.deepcopy(self.behaviour)
+        # A new environment for every episode: what one leaves behind cannot depend on who played it.
+        with closing(self.make_env()) as env:
+            observation, _ = env.reset(seed=seed)
+            behaviour.begin(env, episode_rng(seed))
+            score, length = 0.0, 0
+            while True:
+                action, _ = behaviour(observation)
+                observation, reward, terminated, truncated, info = env.step(action)
+                score, length = score + float(reward), length + 1
+                if terminated or truncated:
+                    return EpisodeEnd(score, length, _lap_finished(info))
+
+    def close(self) -> None:
+        """Nothing is open between episodes."""

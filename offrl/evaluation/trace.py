@@ -1,0 +1,80 @@
+"""What a policy thinks along an episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.policies.policy import Choices, Policy
+from offrl.spec import TaskSpec
+
+
+class OpenPolicy(Policy, Protocol):
+    """A policy that shows what it chooses from: TorchPolicy, OnnxPolicy."""
+
+    spec: TaskSpec
+
+    def choices(self, observation: NDArray[Any]) -> Choices:
+        """The scores of the actions and which of them are allowed, for raw observations [N, ...]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An episode of T steps, seen from inside.
+
+    Attributes:
+        scores: float32 [T, A], q or whatever ranks the actions.
+        allowed: bool [T, A], the actions that the policy chose from.
+        actions: int64 [T], taken.
+        rewards: float64 [T].
+    """
+
+    scores: NDArray[np.float32]
+    allowed: NDArray[np.bool_]
+    actions: NDArray[np.int64]
+    rewards: NDArray[np.float64]
+
+    @property
+    def score(self) -> float:
+        """The undiscounted return."""
+        return float(self.rewards.sum())
+
+
+def trace_episode(
+    policy: OpenPolicy,
+    make_env: Callable[[], gymnasium.Env[Any, Any]],
+    seed: int,
+    *,
+    max_steps: int | None = None,
+) -> Trace:
+    """Plays the episode of `seed`, noting at every step what the policy saw in each action.
+
+    Args:
+        policy: raw observations [1, ...] -> actions [1], and what it chooses from.
+        make_env: makes the environment.
+        seed: given to `reset`.
+        max_steps: stop there; None plays to the end.
+    """
+    scores: list[NDArray[np.float32]] = []
+    allowed: list[NDArray[np.bool_]] = []
+    actions: list[int] = []
+    rewards: list[float] = []
+    with closing(make_env()) as env:
+        observation, _ = env.reset(seed=seed)
+        ended = False
+        while not ended and len(actions) != max_steps:
+            choices = policy.choices(observation[None])
+            scores.append(choices.scores[0].cpu().numpy())
+            allowed.append(choices.allowed[0].cpu().numpy())
+            actions.append(int(policy(observation[None])[0]))
+            observation, reward, terminated, truncated, _ = env.step(actions[-1])
+            rewards.append(float(reward))
+            ended = bool(terminated or truncated)
+    return Trace(np.stack(scores), np.stack(allowed), np.array(actions, dtype=np.int64), np.array(rewards))

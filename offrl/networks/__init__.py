@@ -1,0 +1,5 @@
+"""From observations to features to outputs: encoders, heads, and how weights begin."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,13 @@
+"""From observations to features to outputs: encoders, heads, and how weights begin."""
+
+from .encoders import CompactEncoder as CompactEncoder
+from .encoders import Encoder as Encoder
+from .encoders import EncoderFactory as EncoderFactory
+from .encoders import MLPEncoder as MLPEncoder
+from .encoders import NatureEncoder as NatureEncoder
+from .encoders import default_encoder as default_encoder
+from .encoders import feature_dim as feature_dim
+from .heads import Head as Head
+from .initialisation import Initialisation as Initialisation
+from .initialisation import initialise as initialise
+from .initialisation import seeded as seeded

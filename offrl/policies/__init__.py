@@ -1,0 +1,5 @@
+"""Raw observations in, actions out: policies in torch and from ONNX files, and their export."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,129 @@
+"""An ONNX file that offrl wrote, opened and run."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from torch import Tensor
+
+from offrl.errors import ExportError, SpecMismatchError
+from offrl.spec import TaskSpec
+
+APPLY_THRESHOLD = 0.3
+"""What readers of our files apply to the softmax of `logits`, whatever threshold the algorithm was trained with."""
+
+
+Contract = Literal["float", "uint8"]
+
+
+INPUT = "observation"
+
+
+OUTPUTS: dict[str, tuple[str, ...]] = {"float": ("q", "logits"), "uint8": ("action", "q", "logits")}
+
+
+class OnnxFile:
+    """A file that `export_onnx` wrote, ready to run on raw observations.
+
+    Attributes:
+        path: as given.
+        contract: "float" or "uint8".
+        spec: the task.
+        algorithm_threshold: what the policy was exported with, which `APPLY_THRESHOLD` stands for in the file.
+        names: of the outputs.
+        runtime: what runs the file, with its version: onnxruntime where installed, else onnx's reference evaluator.
+
+    Raises:
+        ExportError: the file is missing, not ONNX, or not one of ours.
+        SpecMismatchError: the task spec in its metadata cannot be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        mend = "write it with offrl.policies.export.export_onnx"
+        try:
+            content = Path(path).read_bytes()
+            model = onnx.load_from_string(content)
+        except OSError as error:
+            raise ExportError(f"cannot be read ({error.strerror})", where=path, mend=mend) from error
+        except DecodeError as error:
+            raise ExportError("not an ONNX file", where=path, mend=mend) from error
+        properties = {entry.key: entry.value for entry in model.metadata_props}
+        contract = properties.get("contract", "")
+        inputs = [value.name for value in model.graph.input]
+        outputs = tuple(value.name for value in model.graph.output)
+        if contract not in OUTPUTS or inputs != [INPUT] or outputs != OUTPUTS[contract]:
+            raise ExportError(
+                f"contract {contract!r}, inputs {inputs}, outputs {list(outputs)}",
+                where=path,
+                expected=f"an offrl policy: input {INPUT!r}, outputs {' or '.join(map(str, OUTPUTS.values()))}",
+                mend=mend,
+            )
+        try:
+            spec = json.loads(properties.get("task_spec", ""))
+        except json.JSONDecodeError as error:
+            raise ExportError(f"metadata task_spec is not JSON ({error})", where=path, mend=mend) from error
+        self.algorithm_threshold = _parse_threshold(properties.get("algorithm_threshold", ""))
+        if not 0 <= self.algorithm_threshold < 1:
+            found = properties.get("algorithm_threshold")
+            raise ExportError(f"metadata algorithm_threshold is {found!r}", where=path, expected="0 to 1", mend=mend)
+        self.path = Path(path)
+        self.contract = contract
+        self.spec = TaskSpec.from_dict(spec, where=path)
+        self.names = OUTPUTS[contract]
+        self.runtime, self._session = _open_session(model, path)
+
+    def check(self, observation: NDArray[Any]) -> None:
+        """Raises SpecMismatchError unless these are raw observations [N, ...] of the file's task."""
+        spec = self.spec
+        if observation.shape[1:] != spec.observation_shape or observation.dtype != spec.observation_dtype:
+            raise SpecMismatchError(
+                f"observations are {observation.dtype} {list(observation.shape)}",
+                where=self.path,
+                expected=f"{spec.observation_dtype} [N, {', '.join(map(str, spec.observation_shape))}]",
+            )
+
+    def run(self, observation: NDArray[Any]) -> dict[str, Tensor]:
+        """The file's outputs by name, for raw observations [N, ...].
+
+        Raises:
+            SpecMismatchError: see `check`.
+        """
+        self.check(observation)
+        if self.contract == "float":
+            observation = self.spec.normalise(torch.tensor(observation)).numpy()
+        return self.run_as_they_are(observation)
+
+    def run_as_they_are(self, observation: NDArray[Any]) -> dict[str, Tensor]:
+        """The outputs by name, for what the file itself takes: in the float contract, normalised observations."""
+        outputs = self._session.run(list(self.names), {INPUT: observation})
+        return {name: torch.from_numpy(output) for name, output in zip(self.names, outputs, strict=True)}
+
+
+def _parse_threshold(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _open_session(model: onnx.ModelProto, path: str | Path) -> tuple[str, Any]:
+    """(name and version, session) of onnxruntime where installed, else of onnx's own reference evaluator."""
+    try:
+        import onnxruntime
+    except ImportError:
+        from onnx.reference import ReferenceEvaluator
+
+        return f"onnx.reference {onnx.__version__}", ReferenceEvaluator(model)
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no base class of their own
+        what = str(error).strip().splitlines()[0]
+        raise ExportError(f"onnxruntime cannot load it ({what})", where=path) from error
+    return f"onnxruntime {onnxruntime.__version__}", session

@@ -1,0 +1,199 @@
+"""ONNX files: a trained policy out (`export_onnx`), checked against torch (`verify_onnx`).
+
+Files are read back by `offrl.policies.OnnxPolicy`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import tempfile
+import warnings
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from offrl._version import __version__
+from offrl.algorithms.algorithm import Algorithm
+from offrl.errors import ConfigError, ExportError
+from offrl.losses import greedy_actions
+from offrl.policies._onnx_file import APPLY_THRESHOLD, INPUT, OUTPUTS, Contract
+from offrl.system.files import replacing
+
+_OPSET = 13
+
+
+def logit_scale(threshold: float) -> float:
+    """What logits are multiplied by, log 0.3 / log threshold, so that 0.3 on them rules out what `threshold` did.
+
+    The rule p / max p > threshold reads logit - max logit > log threshold. Threshold 0 gives 0: nothing is ruled out.
+
+    Raises:
+        ConfigError: a threshold outside [0, 1).
+    """
+    if not 0 <= threshold < 1:
+        raise ConfigError(f"{threshold}", where="threshold", expected="0 <= threshold < 1")
+    return math.log(APPLY_THRESHOLD) / math.log(threshold) if threshold > 0 else 0.0
+
+
+def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -> Path:
+    """Writes the greedy policy of `algorithm` as one ONNX file, opset 13, any batch size N.
+
+    Both contracts have the outputs `q` (the scores) and `logits`, float32 [N, A], the logits scaled by
+    log 0.3 / log threshold. A reader takes the best q among the actions whose probability, softmax(logits),
+    exceeds 0.3 times the largest. The metadata says all that a reader needs: task_spec (JSON), action_names (JSON),
+    stack_order, contract, apply_threshold (0.3), algorithm, algorithm_threshold, offrl_version.
+
+    Args:
+        algorithm: stays as it is, on its device; the file holds a float32 copy.
+        path: the file; written in one step, an older one is replaced.
+        contract: "float": input `observation` float32 as networks see it (pixels: gray / 128 - 1; vectors: raw),
+            outputs (q, logits); "uint8": input `observation` raw (uint8 pixels or float32 vectors), outputs
+            (action int64 [N], q, logits), normalisation and threshold inside.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ConfigError: an unknown contract.
+        ExportError: the file cannot be written, or torch cannot trace the algorithm.
+    """
+    if contract not in get_args(Contract):
+        raise ConfigError(f"{contract!r}", where="contract", expected=f"one of {get_args(Contract)}")
+    path = Path(path)
+    model = _trace(algorithm, contract)
+    _drop_idle_casts(model)
+    _fold_logits(model.graph)
+    _prune(model.graph)
+    onnx.helper.set_model_props(
+        model,
+        {
+            "task_spec": json.dumps(algorithm.spec.to_dict()),
+            "action_names": json.dumps(algorithm.spec.action_names),
+            "stack_order": "oldest first",
+            "contract": contract,
+            "apply_threshold": str(APPLY_THRESHOLD),
+            "algorithm": algorithm.name,
+            "algorithm_threshold": str(algorithm.threshold),
+            "offrl_version": __version__,
+        },
+    )
+    onnx.checker.check_model(model)
+    try:
+        with replacing(path) as partial:
+            partial.write_bytes(model.SerializeToString())
+    except OSError as error:
+        raise ExportError(f"cannot be written ({error.strerror})", where=path) from error
+    return path
+
+
+class _Graph(nn.Module):
+    """What a file computes."""
+
+    def __init__(self, algorithm: Algorithm, contract: Contract) -> None:
+        super().__init__()
+        self.algorithm = algorithm
+        self.contract = contract
+        self.scale = logit_scale(algorithm.threshold)
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, ...]:
+        raw = self.contract == "uint8"
+        scores, logits = self.algorithm(self.algorithm.spec.normalise(observation) if raw else observation)
+        if self.scale != 1:
+            logits = logits * self.scale
+        return (greedy_actions(scores, logits, APPLY_THRESHOLD), scores, logits) if raw else (scores, logits)
+
+
+def _trace(algorithm: Algorithm, contract: Contract) -> onnx.ModelProto:
+    spec = algorithm.spec
+    graph = _Graph(copy.deepcopy(algorithm).cpu().float(), contract).eval()
+    raw_pixels = contract == "uint8" and spec.is_pixels
+    example = torch.zeros(2, *spec.observation_shape, dtype=torch.uint8 if raw_pixels else torch.float32)
+    names = OUTPUTS[contract]
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+        file = Path(directory) / "traced.onnx"
+        # Of torch's exporters only the TorchScript one writes opset 13; it says on every call that it is old.
+        warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
+        warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
+        try:
+            torch.onnx.export(
+                graph,
+                (example,),
+                file,
+                dynamo=False,
+                opset_version=_OPSET,
+                input_names=[INPUT],
+                output_names=list(names),
+                dynamic_axes={name: {0: "N"} for name in (INPUT, *names)},
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            what = str(error).strip().splitlines()[0]
+            raise ExportError(f"torch cannot export it to opset {_OPSET} ({what})", where=algorithm.name) from error
+        return onnx.load(file)
+
+
+def _drop_idle_casts(model: onnx.ModelProto) -> None:
+    """Bypasses casts to the type that a value has already: traces of the `.float()` that guards mixed precision."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    element_type = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
+    renamed: dict[str, str] = {}
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        if node.op_type == "Cast" and element_type.get(node.input[0]) == node.attribute[0].i:
+            renamed[node.output[0]] = node.input[0]
+
+
+def _fold_logits(graph: onnx.GraphProto) -> None:
+    """Lets a Gemm write `logits` where it can, so that readers need no operator beyond those of the networks.
+
+    A scaled or aliased Gemm becomes one Gemm with scaled weights, constant zeros one with zero weights; anything
+    else stays as torch wrote it.
+    """
+    producers = {name: node for node in graph.node for name in node.output}
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    constants |= {
+        n.output[0]: onnx.numpy_helper.to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"
+    }
+
+    source, factor = producers["logits"], np.float32(1)
+    while source.op_type in ("Identity", "Mul"):
+        scalars = [name for name in source.input if name in constants and constants[name].size == 1]
+        inputs = [name for name in source.input if name not in scalars]
+        if len(inputs) != 1 or inputs[0] not in producers:
+            return
+        factor *= np.prod([constants[name].item() for name in scalars], dtype=np.float32)
+        source = producers[inputs[0]]
+    if source.op_type == "ConstantOfShape" and not any(onnx.numpy_helper.to_array(a.t).any() for a in source.attribute):
+        source, factor = producers["q"], np.float32(0)
+    if source.op_type != "Gemm" or not all(name in constants for name in source.input[1:]):
+        return
+    if "logits" in source.output:
+        return
+
+    weights = []
+    for name in source.input[1:]:
+        weights.append(f"logits.scaled.{name}")
+        graph.initializer.append(onnx.numpy_helper.from_array(constants[name] * factor, weights[-1]))
+    gemm = copy.deepcopy(source)
+    gemm.name = "logits"
+    gemm.input[1:] = weights
+    gemm.output[:] = ["logits"]
+    graph.node.remove(producers["logits"])
+    graph.node.insert(list(graph.node).index(source) + 1, gemm)
+
+
+def _prune(graph: onnx.GraphProto) -> None:
+    """Drops nodes and weights that no output needs."""
+    needed = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):
+        if needed.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            needed.update(node.input)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
+        graph.initializer.remove(tensor)

@@ -1,0 +1,96 @@
+"""Policies read back from the ONNX files that `export_onnx` writes; they need neither an algorithm nor its weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.errors import ConfigError
+from offrl.losses import likely_actions
+from offrl.policies._onnx_file import APPLY_THRESHOLD, OnnxFile
+from offrl.policies.policy import Choices, explore
+
+
+class OnnxPolicy:
+    """The policy in an ONNX file of either contract; nothing but the file is needed.
+
+    Args:
+        path: a file written by `offrl.policies.export_onnx`.
+        threshold: as TorchPolicy's, in [0, 1); None takes the algorithm's own. The file's logits are scaled so that
+            0.3 on them stands for the algorithm's own threshold; any other is scaled alike before it is applied.
+        epsilon: probability of a uniformly random action; drawn as TorchPolicy draws them.
+        seed: of the random actions.
+
+    Attributes:
+        spec: the task.
+        threshold: on the algorithm's own logits.
+        runtime: what runs the file, with its version: onnxruntime where installed, else onnx's reference evaluator.
+
+    Raises:
+        ConfigError: threshold or epsilon outside what is allowed; or a threshold over 0 for a file that was exported
+            with threshold 0, which holds no logits.
+        ExportError: the file is missing, not ONNX, or not one of ours.
+        SpecMismatchError: the task spec in its metadata cannot be read.
+    """
+
+    def __init__(
+        self, path: str | Path, *, threshold: float | None = None, epsilon: float = 0.0, seed: int = 0
+    ) -> None:
+        if not 0 <= epsilon <= 1:
+            raise ConfigError(f"{epsilon}", where="OnnxPolicy.epsilon", expected="0 <= epsilon <= 1")
+        self._file = OnnxFile(path)
+        self.spec = self._file.spec
+        self.runtime = self._file.runtime
+        self.epsilon = epsilon
+        self.seed = seed
+        self._begin(self._file.algorithm_threshold if threshold is None else threshold)
+
+    def _begin(self, threshold: float) -> None:
+        if not 0 <= threshold < 1:
+            raise ConfigError(f"{threshold}", where="OnnxPolicy.threshold", expected="0 <= threshold < 1")
+        own = self._file.algorithm_threshold
+        if own == 0 < threshold:
+            raise ConfigError(
+                f"{threshold} for {self._file.path}, which was exported with threshold 0 and without logits",
+                where="OnnxPolicy.threshold",
+                expected="0",
+                mend="take the checkpoint, or export it with a threshold to act with",
+            )
+        self.threshold = threshold
+        # The file's logits are scaled for `APPLY_THRESHOLD`; another threshold needs them as they were.
+        self._applied, self._scale = APPLY_THRESHOLD, 1.0
+        if threshold != own:
+            self._applied, self._scale = threshold, math.log(APPLY_THRESHOLD) / math.log(own)
+        self._rng = np.random.default_rng(self.seed)
+
+    def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
+        """Actions [N] for raw observations [N, ...].
+
+        Raises:
+            SpecMismatchError: observations of another shape or dtype than the task's.
+        """
+        return explore(self.choices(observation).greedy(), self.spec.num_actions, self.epsilon, self._rng)
+
+    def choices(self, observation: NDArray[Any]) -> Choices:
+        """What the policy chooses from, for raw observations [N, ...].
+
+        Raises:
+            SpecMismatchError: observations of another shape or dtype than the task's.
+        """
+        outputs = self._file.run(observation)
+        return Choices(outputs["q"], likely_actions(outputs["logits"] / self._scale, self._applied))
+
+    def with_threshold(self, threshold: float) -> OnnxPolicy:
+        """A policy of the same file with this threshold; its random actions begin anew.
+
+        Raises:
+            ConfigError: see the class.
+        """
+        policy = copy.copy(self)
+        policy._begin(threshold)
+        return policy

@@ -1,0 +1,77 @@
+"""A policy that acts with an algorithm's networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from offrl.algorithms.algorithm import Algorithm
+from offrl.errors import ConfigError, SpecMismatchError
+from offrl.losses import likely_actions
+from offrl.policies.policy import Choices, explore
+
+
+class TorchPolicy:
+    """Acts with an algorithm's networks, in float32, on whatever device they are.
+
+    Args:
+        algorithm: is put into evaluation mode.
+        threshold: the likelihood threshold, in [0, 1); None takes the algorithm's own.
+        epsilon: probability of a uniformly random action (0.001 in the discrete BCQ paper).
+        seed: of the random actions.
+
+    Raises:
+        ConfigError: threshold or epsilon out of range.
+    """
+
+    def __init__(
+        self, algorithm: Algorithm, *, threshold: float | None = None, epsilon: float = 0.0, seed: int = 0
+    ) -> None:
+        self.threshold = algorithm.threshold if threshold is None else threshold
+        if not 0 <= self.threshold < 1:
+            raise ConfigError(f"{self.threshold}", where="TorchPolicy.threshold", expected="0 <= threshold < 1")
+        if not 0 <= epsilon <= 1:
+            raise ConfigError(f"{epsilon}", where="TorchPolicy.epsilon", expected="0 <= epsilon <= 1")
+        self.algorithm = algorithm.eval()
+        self.spec = algorithm.spec
+        self.epsilon = epsilon
+        self.seed = seed
+        self._rng = np.random.default_rng(seed)
+        self._device = next(algorithm.parameters()).device
+
+    def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
+        """Raw observations [N, ...] -> actions [N].
+
+        Raises:
+            SpecMismatchError: observations of another shape or dtype than the task's.
+        """
+        return explore(self.choices(observation).greedy(), self.spec.num_actions, self.epsilon, self._rng)
+
+    def choices(self, observation: NDArray[Any]) -> Choices:
+        """What the policy chooses from, for raw observations [N, ...].
+
+        Raises:
+            SpecMismatchError: observations of another shape or dtype than the task's.
+        """
+        if observation.shape[1:] != self.spec.observation_shape or observation.dtype != self.spec.observation_dtype:
+            raise SpecMismatchError(
+                f"{observation.dtype} {list(observation.shape)}",
+                where="observation",
+                expected=f"{self.spec.observation_dtype} [N, {str(list(self.spec.observation_shape))[1:]}",
+                mend="give the policy raw observations of the task that it was trained for",
+            )
+        with torch.inference_mode():
+            raw = torch.from_numpy(np.array(observation)).to(self._device)
+            output = self.algorithm(self.spec.normalise(raw))
+            return Choices(output.scores, likely_actions(output.logits, self.threshold))
+
+    def with_threshold(self, threshold: float) -> TorchPolicy:
+        """A policy of the same networks with this threshold; its random actions begin anew.
+
+        Raises:
+            ConfigError: a threshold out of range.
+        """
+        return TorchPolicy(self.algorithm, threshold=threshold, epsilon=self.epsilon, seed=self.seed)

@@ -1,0 +1,208 @@
+"""Any dataset -> FrameStore, once: a second call opens what the first one made."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import astuple
+from pathlib import Path
+from typing import IO, get_args
+
+from offrl.errors import ConfigError, DatasetError
+from offrl.replay._build import _build, _Dataset
+from offrl.replay.store import STORE_NAME, STORE_VERSION, FrameStore, Tier
+from offrl.shards.layouts import Dones
+from offrl.shards.manifest import MANIFEST_NAME, Manifest
+from offrl.shards.remote import local_copy
+from offrl.spec import TaskSpec
+from offrl.system.files import cache_home
+
+
+def ingest(
+    directory: Path | str,
+    *,
+    spec: TaskSpec | None = None,
+    dones: Dones = "terminated",
+    skip_bad_shards: bool = False,
+    cache: Path | str | None = None,
+    tier: Tier = "auto",
+    progress: bool = True,
+) -> FrameStore:
+    """Turns a directory of shards, in either layout, into a FrameStore, or opens the one made before.
+
+    The store lies in `<directory>/.store/<key>/`, or, where that cannot be written, in `<cache>/<key>/`. It appears
+    whole or not at all; after an interruption the next call goes on where the last one stood. A shard's end ends a
+    segment.
+
+    Args:
+        directory: the shards (`*.npz`), and for the frames layout `manifest.json`; or its address elsewhere, such as
+            s3://bucket/folder, see `offrl.shards.remote`.
+        spec: the task; needed where no manifest says it, except for the stacked layout, whose spec is otherwise read
+            off the data (the highest action there is the last one, and the actions are nameless).
+        dones: stacked layout only: whether true in `dones` says that the episode "terminated" or "not_done".
+        skip_bad_shards: set damaged shards aside, and say so in the store's report, instead of stopping at the first.
+        cache: where to put the store; default: beside the data, else $OFFRL_CACHE, else ~/.cache/offrl.
+        tier: see `FrameStore.open`.
+        progress: show a bar on stderr where that is a terminal.
+
+    Raises:
+        ConfigError: an unknown value of `dones` or `tier`.
+        DatasetError: a missing, damaged or inconsistent dataset (with `skip_bad_shards`: no good shard); nothing is
+            left behind.
+        SpecMismatchError: `spec` differs from the manifest's.
+    """
+    if dones not in get_args(Dones):
+        raise ConfigError(f"{dones!r}", where="dones", expected=f"one of {', '.join(get_args(Dones))}")
+    if tier not in get_args(Tier):  # before the work, not after it
+        raise ConfigError(f"{tier!r}", where="tier", expected=f"one of {', '.join(get_args(Tier))}")
+    directory = local_copy(directory, cache=cache, skip_bad_shards=skip_bad_shards, progress=progress)
+    dataset = _find_dataset(Path(directory), spec)
+    key = _key(dataset, dones)
+    roots = [Path(cache)] if cache is not None else [dataset.directory / ".store", cache_home()]
+    for root in roots:
+        if (made := _made(root / key, dataset, tier, skip_bad_shards)) is not None:
+            return made
+    root = next((root for root in roots if _is_writable(root)), roots[-1])
+    try:
+        with _locked(root):
+            # Another process may have built it while this one waited.
+            if (made := _made(root / key, dataset, tier, skip_bad_shards)) is not None:
+                return made
+            _build(dataset, dones, skip_bad_shards, root / key, progress)
+    except OSError as error:
+        raise DatasetError(
+            f"the frame store cannot be written ({error})",
+            where=root,
+            expected="a writable directory with room for it",
+            mend="free some space, or set OFFRL_CACHE to another directory",
+        ) from error
+    store = FrameStore.open(root / key, tier)
+    for line in store.report.warnings:
+        warnings.warn(f"{dataset.directory}: {line}", stacklevel=2)
+    return store
+
+
+def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
+    if not directory.is_dir():
+        what = "is not a directory" if directory.exists() else "no such directory"
+        raise DatasetError(
+            what, where=directory, expected="a directory of .npz shards", mend="check the path, or collect data first"
+        )
+    if (directory / MANIFEST_NAME).exists():
+        manifest = Manifest.load(directory)
+        if spec is not None:
+            spec.require_same(
+                manifest.spec,
+                where=directory / MANIFEST_NAME,
+                mend="pass no spec to take the data's own, or point at data of this task",
+            )
+        if not manifest.complete:
+            warnings.warn(
+                f"{directory}: the collection was interrupted; only the finished shards are read", stacklevel=3
+            )
+        paths = tuple(directory / shard.name for shard in manifest.shards)
+        if manifest.complete and (strays := _shard_paths(directory) - {*paths}):
+            warnings.warn(
+                f"{directory}: {MANIFEST_NAME} does not name {', '.join(sorted(path.name for path in strays))}, which "
+                "is not read",
+                stacklevel=3,
+            )
+        spec = manifest.spec
+    else:
+        manifest = None
+        paths = tuple(sorted(_shard_paths(directory)))
+    if not paths:
+        raise DatasetError(
+            "holds no shards",
+            where=directory,
+            expected="*.npz files",
+            mend="check the path, or collect data first; offrl convert makes shards of other formats",
+        )
+    return _Dataset(directory, paths, manifest, spec)
+
+
+def _shard_paths(directory: Path) -> set[Path]:
+    return {path for path in directory.glob("*.npz") if not path.name.startswith(".")}
+
+
+def _key(dataset: _Dataset, dones: Dones) -> str:
+    """Names a store by all that it depends on, without reading the shards."""
+    if dataset.manifest is not None:
+        files: list[object] = [dataset.manifest.layout, *map(astuple, dataset.manifest.shards)]
+    else:
+        files = [_version(path) for path in dataset.paths]
+    spec = None if dataset.spec is None else dataset.spec.to_dict()
+    return hashlib.sha256(json.dumps([STORE_VERSION, files, spec, dones]).encode()).hexdigest()[:16]
+
+
+def _version(path: Path) -> tuple[str, int, int]:
+    """What changes when a file does."""
+    try:
+        stat = path.stat()
+    except OSError:  # a link to nowhere, say: reading it tells what is wrong
+        return path.name, -1, -1
+    return path.name, stat.st_size, stat.st_mtime_ns
+
+
+def _made(store: Path, dataset: _Dataset, tier: Tier, skip_bad_shards: bool) -> FrameStore | None:
+    """The store where it is there and whole.
+
+    One that lacks bad shards only counts for who asks for that, and as long as nobody touched these shards.
+    """
+    if not (store / STORE_NAME).is_file():
+        return None
+    try:
+        found = FrameStore.open(store, tier)
+    except DatasetError:
+        return None  # nothing in it that the shards cannot give again
+    lacking = [dataset.directory / name for name, _ in found.report.skipped]
+    made_at = (store / STORE_NAME).stat().st_mtime_ns
+    if lacking and not (skip_bad_shards and all(_changed_at(path) < made_at for path in lacking)):
+        return None
+    return found
+
+
+def _changed_at(path: Path) -> int:
+    """When a file was last written, moved or copied here, in nanoseconds; 0 where there is none."""
+    try:
+        return path.stat().st_ctime_ns
+    except OSError:
+        return 0
+
+
+def _is_writable(root: Path) -> bool:
+    """Whether `root` can be written, or, where it does not exist, made."""
+    existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+    return os.access(existing, os.W_OK)
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """One process at a time builds in `root`; the lock of a killed one is free again."""
+    lock = root / "lock"
+    try:
+        while True:
+            root.mkdir(parents=True, exist_ok=True)
+            with lock.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not _is_still(lock, file):
+                    continue  # the one before failed and removed it
+                yield
+                return
+    except BaseException:
+        lock.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds other stores
+            root.rmdir()
+        raise
+
+
+def _is_still(path: Path, file: IO[str]) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,187 @@
+"""The report's charts: SVG whose colours and fonts are the page's, so that they are sharp, small, light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offrl.report._markup import Markup, element, join
+from offrl.statistics import bootstrap_mean
+from offrl.training.metrics import smooth
+
+# In SVG units; so narrow that the text can still be read where a phone shows the chart at 340 pixels.
+_WIDTH, _HEIGHT = 460.0, 240.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 14.0, 10.0, 46.0
+_ROW_HEIGHT = 62.0
+_INDENT = 20.0
+_MOST_POINTS = 300
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Values low .. high, drawn from `start` to `end`; marked at multiples of `least_step` or more."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    least_step: float = 0.0
+
+    def __call__(self, values: ArrayLike) -> NDArray[np.float64]:
+        share = (np.asarray(values, dtype=np.float64) - self.low) / (self.high - self.low)
+        return np.asarray(self.start + share * (self.end - self.start))
+
+    @property
+    def ticks(self) -> list[float]:
+        """About five round values."""
+        rough = max((self.high - self.low) / 5, self.least_step)
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+        return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step + 1e-9) + 1)]
+
+
+def line_chart(lines: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str, styles: Mapping[str, int]) -> Markup:
+    """Values over gradient steps: as logged (faint), and smoothed.
+
+    Args:
+        lines: label -> steps [N] and values [N].
+        title: what is drawn, for screen readers.
+        styles: label -> number of its colour.
+    """
+    drawn = {label: (_finite(*line), styles[label]) for label, line in lines.items()}
+    steps = np.concatenate([x for (x, _), _ in drawn.values()])
+    smoothed = {label: smooth(y) if len(y) else y for label, ((_, y), _) in drawn.items()}
+    # Smoothed values decide the height together with most of the logged ones: one spike must not flatten the rest.
+    logged = np.concatenate([y for (_, y), _ in drawn.values()])
+    seen = np.concatenate([*smoothed.values(), np.quantile(logged, [0.01, 0.99]) if logged.size else logged])
+    x_axis = _axis(steps, _LEFT, _WIDTH - _RIGHT, margin=0)
+    y_axis = _axis(seen, _HEIGHT - _BOTTOM, _TOP)
+    parts = [_y_grid(y_axis, y_axis.ticks), _x_labels(x_axis, _HEIGHT, "gradient steps")]
+    for label, ((x, y), style) in drawn.items():
+        for values, kind in ((y, "raw"), (smoothed[label], "line")):
+            inside = np.clip(values, y_axis.low, y_axis.high)
+            parts.append(element("path", d=_path(x_axis(x), y_axis(inside)), class_=f"{kind} c{style}"))
+    return _svg(parts, _HEIGHT, title)
+
+
+def dot_chart(
+    rows: Mapping[str, ArrayLike], title: str, styles: Mapping[str, int], reference: float | None = None
+) -> Markup:
+    """Each policy's episodes as dots in a row of their own, with their mean and its 95 % interval.
+
+    Args:
+        rows: label -> returns [N], N over 0.
+        title: what is drawn, for screen readers.
+        styles: label -> number of its colour.
+        reference: the dataset's mean return, drawn as a line.
+    """
+    scores = {label: np.asarray(values, dtype=np.float64) for label, values in rows.items()}
+    ends = [] if reference is None else [reference]
+    x_axis = _axis(np.concatenate([*scores.values(), ends]), _INDENT, _WIDTH - _RIGHT)
+    height = _TOP + _ROW_HEIGHT * len(scores) + _BOTTOM
+    parts = [_x_grid(x_axis, height), _x_labels(x_axis, height, "return of an episode")]
+    if reference is not None:
+        x = float(x_axis(reference))
+        parts.append(element("line", x1=x, x2=x, y1=_TOP, y2=height - _BOTTOM, class_="reference"))
+    for number, (label, values) in enumerate(scores.items()):
+        top = _TOP + _ROW_HEIGHT * number
+        middle = top + 38
+        mean = bootstrap_mean(values)
+        heights = middle - 7 + 14 * (np.arange(len(values)) * 0.6180339887 % 1)  # spread, so that dots stay apart
+        parts += [
+            element("circle", cx=x, cy=y, r=2.6, class_=f"dot c{styles[label]}")
+            for x, y in zip(x_axis(values), heights, strict=True)
+        ]
+        low, at, high = (float(x_axis(value)) for value in (mean.low, mean.mean, mean.high))
+        parts.append(element("line", x1=low, x2=high, y1=middle, y2=middle, class_="interval"))
+        parts.append(element("circle", cx=at, cy=middle, r=5, class_="mean"))
+        parts.append(_text(_INDENT, top + 16, f"{label}: {mean}", "label"))
+    return _svg(parts, height, title)
+
+
+def histogram(values: ArrayLike, title: str, x_label: str, *, log_counts: bool = False) -> Markup:
+    """How values [N] are spread, N over 0, and their mean.
+
+    Args:
+        values: [N], all finite.
+        title: what is drawn, for screen readers.
+        x_label: what the values are.
+        log_counts: draw the counts by their logarithm, so that a rare value can be seen beside a common one.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    bins = min(30, max(5, math.ceil(2 * numbers.size ** (1 / 3))))
+    x_axis = _axis(numbers, _LEFT, _WIDTH - _RIGHT, margin=0)
+    counts, edges = np.histogram(numbers, bins=bins, range=(x_axis.low, x_axis.high))
+    # The ground of a logarithm lies half an order of magnitude below 1, so that a count of 1 has a height.
+    ground = -0.5 if log_counts else 0.0
+    heights = np.where(counts > 0, np.log10(np.maximum(counts, 1)), ground) if log_counts else counts
+    y_axis = _Axis(ground, float(heights.max()) * 1.06, _HEIGHT - _BOTTOM, _TOP, least_step=1)
+    labels = [10.0**tick for tick in y_axis.ticks] if log_counts else y_axis.ticks
+    parts = [_y_grid(y_axis, labels), _x_labels(x_axis, _HEIGHT, x_label)]
+    for height, left, right in zip(heights, x_axis(edges[:-1]), x_axis(edges[1:]), strict=True):
+        top = float(y_axis(height))
+        size = {"width": max(right - left - 1, 1), "height": y_axis.start - top}
+        parts.append(element("rect", x=left + 0.5, y=top, class_="bar", **size))
+    mean = float(x_axis(numbers.mean()))
+    parts.append(element("line", x1=mean, x2=mean, y1=_TOP, y2=_HEIGHT - _BOTTOM, class_="reference"))
+    return _svg(parts, _HEIGHT, title)
+
+
+def _axis(values: NDArray[np.float64], start: float, end: float, margin: float = 0.06) -> _Axis:
+    """An axis around all values; one of length 1 where they are equal, or where there are none."""
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):
+        return _Axis(low - 0.5, high + 0.5, start, end)
+    return _Axis(low - margin * (high - low), high + margin * (high - low), start, end)
+
+
+def _finite(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    steps, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    kept = np.isfinite(values)
+    return steps[kept], values[kept]
+
+
+def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
+    """A line through the points, thinned out where there are more than can be seen."""
+    if not len(x):
+        return ""
+    shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), _MOST_POINTS)).astype(int))
+    return "M" + " ".join(f"{x[i]:.1f},{y[i]:.1f}" for i in shown)
+
+
+def _y_grid(axis: _Axis, labels: Sequence[float]) -> Markup:
+    """A line at each tick, and what it is called."""
+    parts = []
+    for label, y in zip(labels, axis(axis.ticks), strict=True):
+        parts.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
+        parts.append(_text(_LEFT - 6, y + 4, _number(label), "tick", anchor="end"))
+    return join(parts)
+
+
+def _x_grid(axis: _Axis, height: float) -> Markup:
+    xs = [float(x) for x in axis(axis.ticks)]
+    return join(element("line", x1=x, x2=x, y1=_TOP, y2=height - _BOTTOM, class_="grid") for x in xs)
+
+
+def _x_labels(axis: _Axis, height: float, label: str) -> Markup:
+    ticks = zip(axis.ticks, axis(axis.ticks), strict=True)
+    marks = [_text(x, height - _BOTTOM + 20, _number(tick), "tick", anchor="middle") for tick, x in ticks]
+    return join([*marks, _text((axis.start + axis.end) / 2, height - 6, label, "axis", anchor="middle")])
+
+
+def _text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> Markup:
+    return element("text", words, x=x, y=y, class_=kind, text_anchor=anchor)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.10g}" if abs(value) < 1e6 and (value == 0 or abs(value) >= 1e-4) else f"{value:.0e}"
+
+
+def _svg(parts: Sequence[Markup], height: float, title: str) -> Markup:
+    return element(
+        "svg", element("title", title), *parts, viewBox=f"0 0 {_WIDTH:g} {height:g}", role="img", class_="chart"
+    )

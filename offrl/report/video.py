@@ -1,0 +1,168 @@
+"""Records an episode as an mp4 file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.error import DependencyNotInstalled
+from numpy.typing import NDArray
+
+from offrl.errors import ConfigError, missing_dependency
+from offrl.system.files import replacing
+
+_SMALLEST_SIDE = 480
+"""Frames smaller than this are enlarged by a whole factor, so that a 96 x 96 frame can be watched."""
+
+
+class Moment(NamedTuple):
+    """What a panel beside the picture is drawn of."""
+
+    observation: NDArray[Any]
+    """[...], as the policy sees it."""
+    action: int | None
+    """What the policy does about it; None in the last picture, where nothing is left to do."""
+    score: float
+    """The rewards so far."""
+    step: int
+    """How many actions came before."""
+    height: int
+    """Of the picture, in pixels; a panel of another height is fine."""
+
+
+Panel = Callable[[Moment], NDArray[np.uint8]]
+"""Draws RGB uint8 [H, W, 3], of the same size at every moment of an episode."""
+
+
+class Recording(NamedTuple):
+    """What a recorded episode came to."""
+
+    score: float
+    length: int
+
+
+class _Shown(NamedTuple):
+    """A picture of the film, and what the episode came to before it."""
+
+    picture: NDArray[np.uint8]
+    before: Recording
+
+
+def record_episode(
+    policy: Callable[[NDArray[Any]], NDArray[np.int64]],
+    make_env: Callable[[], gymnasium.Env[Any, Any]],
+    seed: int,
+    path: Path,
+    *,
+    fps: int = 50,
+    max_steps: int | None = None,
+    num_envs: int = 1,
+    panel: Panel | None = None,
+) -> Recording:
+    """Plays the episode of `seed` and writes what it looked like.
+
+    The frames are `info["rgb"]` where the environment gives it (CarRacing), else those of `env.render()`.
+
+    Args:
+        policy: raw observations [N, ...] -> actions [N].
+        make_env: makes the environment.
+        seed: given to `reset`.
+        path: the mp4 file (H.264, yuv420p); it appears whole or not at all.
+        fps: frames a second; CarRacing runs in real time at 50.
+        max_steps: stop there; None plays to the end.
+        num_envs: the policy sees this many copies of the observation. Give the number that `evaluate` used, for the
+            same score to the last digit: matrix products round differently in batches of another size.
+        panel: drawn to the right of the picture, such as `offrl.report.ActionPanel`; None for the picture alone.
+
+    Raises:
+        MissingDependencyError: imageio-ffmpeg is not installed.
+        ConfigError: the environment gives no frames, or a number is below 1.
+    """
+    if min(fps, num_envs, 1 if max_steps is None else max_steps) < 1:
+        raise ConfigError(
+            f"fps={fps}, max_steps={max_steps}, num_envs={num_envs}", where="record_episode", expected="1 or more"
+        )
+    try:
+        import imageio_ffmpeg  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise missing_dependency("imageio-ffmpeg", "video", "record_episode") from error
+    with closing(make_env()) as env, replacing(path) as partial:
+        film = _film(policy, env, seed, max_steps, num_envs, panel)
+        shown = next(film)
+        writer = imageio_ffmpeg.write_frames(
+            str(partial),
+            shown.picture.shape[1::-1],
+            fps=fps,
+            codec="libx264",
+            pix_fmt_in="rgb24",
+            pix_fmt_out="yuv420p",
+            macro_block_size=1,
+            ffmpeg_log_level="error",
+            output_params=["-f", "mp4"],
+        )
+        with closing(writer):
+            writer.send(None)
+            writer.send(shown.picture)
+            for shown in film:
+                writer.send(shown.picture)
+    return shown.before
+
+
+def _film(
+    policy: Callable[[NDArray[Any]], NDArray[np.int64]],
+    env: gymnasium.Env[Any, Any],
+    seed: int,
+    max_steps: int | None,
+    num_envs: int,
+    panel: Panel | None,
+) -> Iterator[_Shown]:
+    """Every picture of the episode, the one of its end included."""
+    observation, info = env.reset(seed=seed)
+    score, length, ended = 0.0, 0, False
+    while True:
+        picture = _frame(env, info)
+        goes_on = not ended and length != max_steps
+        action = int(policy(np.repeat(observation[None], num_envs, axis=0))[0]) if goes_on else None
+        if panel is not None:
+            picture = _beside(picture, panel(Moment(observation, action, score, length, len(picture))))
+        yield _Shown(_even(picture), Recording(score, length))
+        if action is None:
+            return
+        observation, reward, terminated, truncated, info = env.step(action)
+        score, length, ended = score + float(reward), length + 1, bool(terminated or truncated)
+
+
+def _frame(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> NDArray[np.uint8]:
+    """The picture to show: RGB uint8 [H, W, 3], enlarged if small."""
+    frame = info.get("rgb")
+    if frame is None:
+        try:
+            frame = env.render() if env.render_mode == "rgb_array" else None
+        except DependencyNotInstalled as error:
+            raise missing_dependency("pygame", "carracing", "record_episode") from error
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ConfigError(
+            "the environment gives no pictures",
+            where="record_episode",
+            expected='info["rgb"] or render_mode="rgb_array" (RGB, uint8 [H, W, 3])',
+            mend='make it with render_mode="rgb_array"',
+        )
+    factor = max(1, _SMALLEST_SIDE // min(frame.shape[:2]))
+    return frame.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _beside(picture: NDArray[np.uint8], panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The two side by side, white under the lower one."""
+    height = max(len(picture), len(panel))
+    parts = [np.pad(x, ((0, height - len(x)), (0, 0), (0, 0)), constant_values=255) for x in (picture, panel)]
+    return np.concatenate(parts, axis=1)
+
+
+def _even(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """With even sides, which yuv420p needs."""
+    height, width = picture.shape[:2]
+    return np.ascontiguousarray(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))

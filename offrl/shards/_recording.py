@@ -1,0 +1,245 @@
+"""A frames dataset under way: episodes step by step, shards one by one, and a manifest that names what is whole."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.errors import DatasetError
+from offrl.shards.episode import Episode
+from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord, file_sha256
+from offrl.shards.writing import write_shard
+from offrl.spec import TaskSpec
+
+
+class _Step(NamedTuple):
+    action: int
+    probability: float
+    reward: float
+    row: NDArray[Any]
+
+
+class EpisodeLog:
+    """One episode as it is played; what observations share with those before is kept once.
+
+    Args:
+        observation: what the episode begins with: a stack of frames, uint8 [C, H, W], oldest first, or float32 [D].
+        spec: of the task.
+
+    Raises:
+        DatasetError: an observation that is not of the task.
+    """
+
+    def __init__(self, observation: NDArray[Any], spec: TaskSpec) -> None:
+        self._spec = spec
+        self._newest = self._checked(observation)
+        self._rows = self._first_rows(self._newest)
+        self._steps: list[_Step] = []
+
+    def __len__(self) -> int:
+        """Steps until now."""
+        return len(self._steps)
+
+    def append(self, action: int, probability: float, reward: float, observation: NDArray[Any]) -> None:
+        """One step, and the observation that it led to.
+
+        Raises:
+            DatasetError: a reward or observation that cannot be kept; the episode is as it was before.
+        """
+        if not math.isfinite(reward):
+            raise DatasetError(f"the reward of step {len(self)} is {reward}", where="environment", expected="a number")
+        following = self._checked(observation)
+        if self._spec.is_pixels and not np.array_equal(following[:-1], self._newest[1:]):
+            raise DatasetError(
+                "two observations in a row do not share their frames",
+                where="environment",
+                expected="stacks of frames, oldest first, one new frame a step",
+            )
+        self._newest = following
+        self._steps.append(_Step(action, probability, reward, self._last_row(following)))
+
+    def episode(self, *, terminated: bool, truncated: bool) -> Episode:
+        """All of it, of 1 step or more."""
+        return Episode(
+            observations=np.stack([*self._rows, *(step.row for step in self._steps)]),
+            actions=np.array([step.action for step in self._steps], np.int64),
+            rewards=np.array([step.reward for step in self._steps], np.float32),
+            terminated=terminated,
+            truncated=truncated,
+            behaviour_probability=np.array([step.probability for step in self._steps], np.float32),
+            leading=len(self._rows) - 1,
+        )
+
+    def cut(self) -> Episode:
+        """What was played until now, truncated; what follows begins with the frames that its first stack needs."""
+        episode = self.episode(terminated=False, truncated=True)
+        self._rows = [row.copy() for row in episode.observations[-self._spec.stack :]]
+        self._steps = []
+        return episode
+
+    def _checked(self, observation: NDArray[Any]) -> NDArray[Any]:
+        """A copy, because environments may use their arrays again; vectors as float32."""
+        spec = self._spec
+        found = np.array(observation) if spec.is_pixels else np.array(observation, dtype=np.float32)
+        if found.shape != spec.observation_shape or found.dtype != spec.observation_dtype:
+            raise DatasetError(
+                f"an observation is {found.dtype} {list(found.shape)}",
+                where="environment",
+                expected=f"{spec.observation_dtype} {list(spec.observation_shape)}",
+            )
+        if not spec.is_pixels and not np.isfinite(found).all():
+            raise DatasetError(
+                "an observation holds NaN or infinite values", where="environment", expected="finite numbers"
+            )
+        return found
+
+    def _first_rows(self, observation: NDArray[Any]) -> list[NDArray[Any]]:
+        if not self._spec.is_pixels or (observation == observation[0]).all():
+            return [self._last_row(observation)]
+        return list(observation)  # the stack began before the episode: its older frames are kept
+
+    def _last_row(self, observation: NDArray[Any]) -> NDArray[Any]:
+        row: NDArray[Any] = observation[-1].copy() if self._spec.is_pixels else observation
+        return row
+
+
+def shard_path(directory: Path, index: int) -> Path:
+    """Where shard `index` of a dataset lies."""
+    return directory / f"shard-{index:05d}.npz"
+
+
+class Recording:
+    """A dataset that grows in a directory; the manifest on disk names whole shards only.
+
+    Args:
+        directory: where it lies.
+        manifest: what is in it.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        self.directory = directory
+        self.manifest = manifest
+
+    @classmethod
+    def resume(cls, directory: Path, plan: Manifest) -> Recording:
+        """The dataset as far as it goes, for one who can make what is missing or damaged again.
+
+        Args:
+            directory: of the dataset.
+            plan: its manifest before the first shard; taken where there is none.
+
+        Raises:
+            DatasetError: there is another dataset, or files that are none.
+        """
+        found = _found(directory)
+        if found is None:
+            return cls(directory, plan)
+        _require_same(directory, found, plan, but_versions=found.complete)
+        if not found.complete:
+            found = _with_shards(found, tuple(_intact(directory, found)), complete=False)
+        return cls(directory, found)
+
+    @classmethod
+    def extend(cls, directory: Path, plan: Manifest) -> Recording:
+        """The dataset in full, for one who adds to it; other versions of the packages may have made it.
+
+        Args:
+            directory: of the dataset.
+            plan: its manifest before the first shard; taken where there is none.
+
+        Raises:
+            DatasetError: there is another dataset, files that are none, or a shard is missing or damaged.
+        """
+        found = _found(directory)
+        if found is None:
+            return cls(directory, plan)
+        _require_same(directory, found, plan, but_versions=True)
+        num_intact = sum(1 for _ in _intact(directory, found))
+        if num_intact < len(found.shards):
+            raise DatasetError(
+                "is missing or damaged",
+                where=directory / found.shards[num_intact].name,
+                expected=f"the shard that {MANIFEST_NAME} names",
+                mend="restore it, or record into another directory",
+            )
+        return cls(directory, found)
+
+    def begin(self) -> None:
+        """Puts the manifest there before the first shard, which would else be a stranger's."""
+        self.manifest.save(self.directory)
+
+    def add(self, record: ShardRecord) -> None:
+        """Adds a shard that was written, to the manifest on disk first."""
+        longer = _with_shards(self.manifest, (*self.manifest.shards, record), complete=False)
+        longer.save(self.directory)
+        self.manifest = longer
+
+    def write(self, episodes: Sequence[Episode]) -> ShardRecord:
+        """Writes the next shard and adds it."""
+        record = write_shard(shard_path(self.directory, len(self.manifest.shards)), episodes)
+        self.add(record)
+        return record
+
+    def complete(self) -> Manifest:
+        """Says that the dataset has all it should, on disk before it is returned."""
+        complete = _with_shards(self.manifest, self.manifest.shards, complete=True)
+        complete.save(self.directory)
+        self.manifest = complete
+        return complete
+
+    def remove_strays(self) -> None:
+        """Removes shards that were made ahead and are not needed."""
+        names = {record.name for record in self.manifest.shards}
+        for path in self.directory.glob("shard-*.npz"):
+            if path.name not in names:
+                path.unlink()
+
+
+def _found(directory: Path) -> Manifest | None:
+    if (directory / MANIFEST_NAME).exists():
+        return Manifest.load(directory)
+    if directory.exists() and any(directory.glob("*.npz")):
+        raise DatasetError("holds .npz files without a manifest", where=directory, mend="use another directory")
+    return None
+
+
+def _require_same(directory: Path, found: Manifest, plan: Manifest, *, but_versions: bool) -> None:
+    ignored = {"versions"} if but_versions else set()
+    for field, theirs, ours in (
+        ("spec", found.spec.to_dict(), plan.spec.to_dict()),
+        ("environment", _settings(found.environment, ignored), _settings(plan.environment, ignored)),
+        ("generator", _settings(found.generator, ignored), _settings(plan.generator, ignored)),
+    ):
+        for key in sorted({*theirs, *ours}):
+            if theirs.get(key) != ours.get(key):
+                raise DatasetError(
+                    f"holds a dataset whose {field}.{key} is {theirs.get(key)!r}",
+                    where=directory,
+                    expected=f"{ours.get(key)!r}",
+                    mend="use another directory, or the settings of the dataset",
+                )
+
+
+def _settings(settings: Mapping[str, Any], ignored: set[str]) -> dict[str, Any]:
+    """As JSON reads it back."""
+    same: dict[str, Any] = json.loads(json.dumps({key: settings[key] for key in settings if key not in ignored}))
+    return same
+
+
+def _intact(directory: Path, manifest: Manifest) -> Iterator[ShardRecord]:
+    """The shards up to the first that is missing or damaged."""
+    for record in manifest.shards:
+        path = directory / record.name
+        if not path.exists() or file_sha256(path) != record.sha256:
+            return
+        yield record
+
+
+def _with_shards(manifest: Manifest, shards: tuple[ShardRecord, ...], *, complete: bool) -> Manifest:
+    return Manifest(manifest.spec, shards, manifest.environment, manifest.generator, complete)

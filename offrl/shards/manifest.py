@@ -1,0 +1,169 @@
+"""The frames layout on disk: episodes into `.npz` shards, and the manifest beside them (no torch here)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from offrl.errors import DatasetError
+from offrl.shards.layouts import Layout
+from offrl.spec import TaskSpec
+from offrl.system.files import write_json
+
+MANIFEST_NAME = "manifest.json"
+_FORMATS: dict[str, Layout] = {"offrl-frames": "frames", "offrl-stacked": "stacked"}
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What a manifest says about one shard.
+
+    Attributes:
+        name: the file's name inside its directory.
+        sha256: of the file's bytes, in hexadecimal.
+        num_transitions: steps in it.
+        num_episodes: episodes (or segments) in it.
+        num_frames: rows of `frames` (or `observations`) in it; stacked: frames in `states` and `next_states`.
+    """
+
+    name: str
+    sha256: str
+    num_transitions: int
+    num_episodes: int
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a directory of shards holds and how it was made (`manifest.json`).
+
+    Attributes:
+        spec: the task that the data is of.
+        shards: the shards, in reading order.
+        environment: id, versions and options of the environment, JSON-ready.
+        generator: name, settings and seed of what made the data, JSON-ready.
+        complete: False while a collection is under way or was interrupted.
+        format_version: of the layout.
+        layout: of the shards.
+    """
+
+    spec: TaskSpec
+    shards: tuple[ShardRecord, ...]
+    environment: Mapping[str, Any]
+    generator: Mapping[str, Any]
+    complete: bool = True
+    format_version: int = FORMAT_VERSION
+    layout: Layout = "frames"
+
+    @property
+    def num_transitions(self) -> int:
+        """Steps in all shards."""
+        return sum(shard.num_transitions for shard in self.shards)
+
+    def save(self, directory: Path) -> None:
+        """Writes `manifest.json` into `directory`, whole or not at all."""
+        data = {
+            "format": f"offrl-{self.layout}",
+            "format_version": self.format_version,
+            "complete": self.complete,
+            "spec": self.spec.to_dict(),
+            "environment": dict(self.environment),
+            "generator": dict(self.generator),
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+        write_json(directory / MANIFEST_NAME, data)
+
+    @classmethod
+    def load(cls, directory: Path) -> Manifest:
+        """Reads `manifest.json` of `directory`.
+
+        Raises:
+            DatasetError: the file is missing, damaged, or of another format or version.
+            SpecMismatchError: its task spec cannot be read.
+        """
+        path = directory / MANIFEST_NAME
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise DatasetError(
+                "no such file", where=path, expected="the manifest of a frames dataset", mend="collect the data again"
+            ) from None
+        except OSError as error:
+            raise DatasetError(
+                f"cannot be read ({error})", where=path, expected="a manifest", mend="collect the data again"
+            ) from error
+        return cls.parse(data, where=path)
+
+    @classmethod
+    def parse(cls, content: bytes, where: Path | str) -> Manifest:
+        """A manifest from the content of its file.
+
+        Raises:
+            DatasetError: it is damaged, or of another format or version; `where` names the file.
+            SpecMismatchError: its task spec cannot be read.
+        """
+        try:
+            data = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(
+                f"cannot be read ({error})", where=where, expected="JSON", mend="collect the data again"
+            ) from error
+        if not isinstance(data, dict) or str(data.get("format")) not in _FORMATS:
+            expected = " or ".join(f'"format": "{name}"' for name in _FORMATS)
+            raise DatasetError("is no manifest of offrl's", where=where, expected=expected)
+        if data.get("format_version") != FORMAT_VERSION:
+            raise DatasetError(
+                f"format_version is {data.get('format_version')!r}",
+                where=where,
+                expected=str(FORMAT_VERSION),
+                mend="read it with the version of offrl that wrote it, or collect the data again",
+            )
+        try:
+            return cls(
+                spec=TaskSpec.from_dict(data["spec"], where=where),
+                shards=_records(data["shards"]),
+                environment=dict(data["environment"]),
+                generator=dict(data["generator"]),
+                complete=bool(data["complete"]),
+                layout=_FORMATS[data["format"]],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"a field is missing or malformed ({type(error).__name__}: {error})",
+                where=where,
+                expected="spec, shards, environment, generator, complete",
+                mend="collect the data again",
+            ) from error
+
+
+def _records(data: Sequence[Mapping[str, Any]]) -> tuple[ShardRecord, ...]:
+    records = tuple(map(_record, data))
+    names = [record.name for record in records]
+    if twice := {name for name in names if names.count(name) > 1}:  # its transitions would count twice
+        raise ValueError(f"{sorted(twice)} named twice")
+    return records
+
+
+def _record(data: Mapping[str, Any]) -> ShardRecord:
+    record = ShardRecord(
+        name=str(data["name"]),
+        sha256=str(data["sha256"]),
+        num_transitions=int(data["num_transitions"]),
+        num_episodes=int(data["num_episodes"]),
+        num_frames=int(data["num_frames"]),
+    )
+    # A manifest must not reach files outside its directory.
+    if Path(record.name).name != record.name or record.name in ("", ".."):
+        raise ValueError(f"shard name {record.name!r} is not a plain file name")
+    return record
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

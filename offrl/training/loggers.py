@@ -1,0 +1,241 @@
+"""Where a run's numbers go: CSV files, the console, TensorBoard, Weights & Biases."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from tqdm import tqdm
+
+from offrl.errors import RunError, missing_dependency
+from offrl.system.files import replacing
+
+
+class Logger(Protocol):
+    """Receives the numbers of a run, every so many gradient steps."""
+
+    def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Takes the numbers at gradient step `step`.
+
+        Args:
+            step: gradient steps done; larger at every call.
+            metrics: what is reproducible: losses, values.
+            timings: what is not: updates_per_second, data_wait.
+        """
+        ...
+
+    def close(self) -> None:
+        """Called once, at the end of the run, also when it fails."""
+        ...
+
+
+class CSVLogger:
+    """Writes metrics.csv (step and what is reproducible) and timings.csv (step and what is not), a row a call.
+
+    The columns are those of the first row, and every later row has the same ones: what comes at other times
+    (evaluations) belongs in a file of its own. Rows are on disk when `log` returns, floats in full precision.
+
+    Args:
+        directory: where the two files lie; made if missing.
+        resume_step: None for a new run; else the gradient step that the run continues from: rows past it, and a
+            last line cut short, are dropped, so that the files end up as those of a run never stopped.
+
+    Raises:
+        RunError: a new run finds the files, or a resumed one finds another table in them.
+    """
+
+    def __init__(self, directory: str | Path, resume_step: int | None = None) -> None:
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._metrics = _Table(directory / "metrics.csv", resume_step)
+        self._timings = _Table(directory / "timings.csv", resume_step)
+
+    def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Appends a row to each file.
+
+        Raises:
+            RunError: other columns than in the first row.
+        """
+        self._metrics.append(step, metrics)
+        self._timings.append(step, timings)
+
+    def close(self) -> None:
+        """Nothing to do: every row is on disk already."""
+
+
+class _Table:
+    """A CSV file whose first column is the step; the file appears with its first row."""
+
+    def __init__(self, path: Path, resume_step: int | None) -> None:
+        self.path = path
+        self.columns: list[str] | None = None
+        if not path.exists():
+            return
+        if resume_step is None:
+            raise RunError("exists already", where=path, mend="resume the run, or take another directory")
+        self._drop_rows_after(resume_step)
+
+    def append(self, step: int, values: Mapping[str, float]) -> None:
+        columns = ["step", *values]
+        row = [step, *(float(value) for value in values.values())]
+        if self.columns is None:
+            _append_row(self.path, columns)
+            self.columns = columns
+        if columns != self.columns:
+            raise RunError(
+                f"columns {columns[1:]} at step {step}",
+                where=self.path,
+                expected=f"{self.columns[1:]}, as in the first row",
+                mend="log what comes at other times to a file of its own",
+            )
+        _append_row(self.path, row)
+
+    def _drop_rows_after(self, step: int) -> None:
+        with self.path.open(encoding="utf-8", newline="") as file:
+            lines = [line for line in file if line.endswith("\n")]
+        header, *rows = lines or [""]
+        if header:
+            self.columns = next(csv.reader([header]))
+            if self.columns[0] != "step":
+                raise RunError(f"columns {self.columns}", where=self.path, expected="step first, as CSVLogger writes")
+        try:
+            kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
+        except ValueError as error:
+            raise RunError(f"a row without a step ({error})", where=self.path, expected="rows of CSVLogger") from error
+        with replacing(self.path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+            file.writelines([header, *kept])
+
+
+def _append_row(path: Path, row: list[str] | list[float]) -> None:
+    with path.open("a", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerow(row)
+
+
+class ConsoleLogger:
+    """A progress bar: smoothed loss, updates a second, time left; plain lines where there is no terminal.
+
+    Args:
+        total_updates: gradient steps of the whole run.
+        initial: gradient steps done before, where a run resumes.
+        stream: None for stderr.
+    """
+
+    def __init__(self, total_updates: int, initial: int = 0, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._total = total_updates
+        self._initial = initial
+        self._start = time.monotonic()
+        self._tenth = 10 * initial // max(total_updates, 1)
+        self._loss: float | None = None
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=total_updates, initial=initial, unit=" updates", file=self._stream, dynamic_ncols=True
+            )
+
+    def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Moves the bar, or writes a line after every tenth of the run; the loss is metrics["loss"], if there."""
+        if "loss" in metrics:
+            loss = float(metrics["loss"])
+            self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
+        if self._bar is not None:
+            if self._loss is not None:
+                self._bar.set_postfix(loss=f"{self._loss:.4g}", refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        tenth = 10 * step // max(self._total, 1)
+        if tenth > self._tenth:
+            self._tenth = tenth
+            self._stream.write(self._line(step) + "\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Leaves the finished bar on the screen."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _line(self, step: int) -> str:
+        rate = (step - self._initial) / max(time.monotonic() - self._start, 1e-9)
+        left = (self._total - step) / rate if rate > 0 else 0.0
+        loss = "" if self._loss is None else f", loss {self._loss:.4g}"
+        return (
+            f"update {step} of {self._total} ({100 * step // max(self._total, 1)} %){loss}, "
+            f"{rate:.1f} updates/s, {tqdm.format_interval(left)} left"
+        )
+
+
+class TensorBoardLogger:
+    """Writes TensorBoard's event files: metrics by their names, timings under "timings/".
+
+    `tensorboard --logdir runs` shows them, all runs below `runs` together. Needs the extra `tensorboard`.
+
+    Args:
+        directory: where the event file goes, such as `tensorboard` in the run's own; both appear with the first row.
+        resume_step: None for a new run; else the gradient step that the run continues from: what was written past it
+            is not shown any more.
+
+    Raises:
+        MissingDependencyError: tensorboard is not installed.
+    """
+
+    def __init__(self, directory: str | Path, resume_step: int | None = None) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise missing_dependency("tensorboard", extra="tensorboard", purpose="TensorBoardLogger") from error
+        purge_step = None if resume_step is None else resume_step + 1
+        # Not opened yet: `fit` wants the directory of a new run to be empty.
+        self._open = partial(SummaryWriter, str(directory), purge_step=purge_step)
+        self._writer: Any = None
+
+    def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Writes the numbers; they are on disk when it returns."""
+        if self._writer is None:
+            self._writer = self._open()
+        for name, value in _with_timings(metrics, timings).items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class WandbLogger:
+    """Hands the numbers to Weights & Biases: metrics by their names, timings under "timings/".
+
+    Needs the extra `wandb`, and an account unless `mode="offline"`, which writes to disk for a later `wandb sync`.
+
+    Args:
+        init: what `wandb.init` takes, such as project, name, config, mode, dir; for a run that is resumed, its `id` and
+            `resume="must"`.
+
+    Raises:
+        MissingDependencyError: wandb is not installed.
+    """
+
+    def __init__(self, **init: Any) -> None:
+        try:
+            # By name: wandb's own directory of runs, ./wandb, passes for an empty package where it is not installed.
+            from wandb import init as start
+        except ImportError as error:
+            raise missing_dependency("wandb", extra="wandb", purpose="WandbLogger") from error
+        self._run: Any = start(**init)
+
+    def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Hands the numbers over; wandb sends them, or writes them, in the background."""
+        self._run.log(_with_timings(metrics, timings), step=step)
+
+    def close(self) -> None:
+        """Waits until wandb has sent or written everything."""
+        self._run.finish()
+
+
+def _with_timings(metrics: Mapping[str, float], timings: Mapping[str, float]) -> dict[str, float]:
+    return {**metrics, **{f"timings/{name}": value for name, value in timings.items()}}

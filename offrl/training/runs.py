@@ -1,0 +1,130 @@
+"""Run directories: `runs/<name>/`, never overwritten silently."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from offrl.errors import RunError
+from offrl.system.files import write_json
+from offrl.system.versions import installed_versions
+
+_NOT_COMPARED = ("settled", "init", "notes")
+"""What a config.json holds beside settings: choices made by measuring, where the first weights came from, remarks."""
+
+
+def create_run(root: str | Path, name: str) -> Path:
+    """Makes the next free directory `root/name-001`, `root/name-002`, ... and returns it."""
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        directory = root / f"{name}-{number:03d}"
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return directory
+
+
+def claim_run(directory: Path) -> None:
+    """Makes this very directory, for a run that somebody named.
+
+    Raises:
+        RunError: something is there already.
+    """
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise RunError(
+            "exists already",
+            where=directory,
+            expected="a new name",
+            mend="choose another name, go on with --resume, or remove it yourself",
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def read_run_config(directory: Path) -> dict[str, Any]:
+    """The run's `config.json`.
+
+    Raises:
+        RunError: it is missing or no JSON object.
+    """
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError("no config.json here", where=directory, expected="a run's directory") from error
+    except ValueError as error:
+        raise RunError(f"damaged ({error})", where=path, expected="JSON") from error
+    if not isinstance(config, dict):
+        raise RunError("damaged", where=path, expected="a JSON object")
+    return config
+
+
+def require_same_config(directory: Path, config: Mapping[str, Any]) -> None:
+    """Checks that a run to be resumed has this very configuration; `_NOT_COMPARED` is the run's own affair.
+
+    Raises:
+        RunError: it differs; names the first setting that does.
+    """
+    recorded = read_run_config(directory)
+    current = json.loads(json.dumps(config))  # as it would be read back: tuples become lists
+    recorded, current = (
+        _flatten({key: value for key, value in settings.items() if key not in _NOT_COMPARED})
+        for settings in (recorded, current)
+    )
+    for key in sorted(recorded.keys() | current.keys()):
+        if recorded.get(key) != current.get(key):
+            raise RunError(
+                f"{key} is {current.get(key)!r}",
+                where=directory,
+                expected=f"{recorded.get(key)!r}, as the run began with",
+                mend="resume with the run's own settings, or start a new run from its weights with init",
+            )
+
+
+def write_environment(directory: Path, extra: Mapping[str, Any]) -> None:
+    """Writes `environment.json`: versions and machine, and what the caller adds (device, dataset)."""
+    write_json(directory / "environment.json", {**describe_machine(), **extra})
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions and hardware that a number depends on."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{sys.platform} {platform.machine()}",
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": installed_versions(),
+    }
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    # Virtual machines often hide the name's number; family and model tell generations apart all the same.
+    first = dict(reversed([[word.strip() for word in line.split(":", 1)] for line in lines if ":" in line]))
+    name = first.get("model name", "")
+    return f"{name} (family {first['cpu family']}, model {first['model']})" if "cpu family" in first else name
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,239 @@
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from episode_checks import assert_same_episodes
+from naive_replay import make_episode, make_spec, rows_of, save_frames, save_stacked, stacked_members
+
+from offrl.datasets import conversion as convert_module
+from offrl.datasets import convert
+from offrl.datasets._episodes import episodes
+from offrl.errors import ConfigError, DatasetError, SpecMismatchError
+from offrl.replay import ingest
+from offrl.shards import Manifest
+
+EPISODES = [make_episode(0, 3), make_episode(1, 2, terminated=False), make_episode(2, 1), make_episode(3, 4, leading=1)]
+SPEC = make_spec(2)
+
+
+def names_in(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.fixture
+def frames(tmp_path):
+    save_frames(tmp_path / "frames", [EPISODES[:2], EPISODES[2:]], SPEC)
+    return tmp_path / "frames"
+
+
+@pytest.fixture
+def stacked(tmp_path):
+    save_stacked(tmp_path / "stacked", [EPISODES], stack=2)
+    return tmp_path / "stacked"
+
+
+def test_stacked_to_frames_stores_shared_frames_once(stacked, tmp_path):
+    found = convert(stacked, tmp_path / "new", "frames")
+    assert_same_episodes(episodes(ingest(tmp_path / "new")), EPISODES)
+    assert (found.source_format, found.target_format) == ("stacked", "frames")
+    assert (found.num_transitions, found.num_episodes) == (10, 4)
+    assert (found.frames_before, found.frames_after) == (10 * 2 * 2, 4 + 3 + 2 + 6)
+    assert found.bytes_before == (stacked / "shard-000.npz").stat().st_size
+    assert found.bytes_after == sum(path.stat().st_size for path in (tmp_path / "new").glob("[!.]*") if path.is_file())
+    assert found.notes == ()
+
+
+def test_frames_to_stacked_and_back(frames, tmp_path):
+    found = convert(frames, tmp_path / "rows", "stacked")
+    assert (found.frames_before, found.frames_after) == (15, 40)
+    with np.load(tmp_path / "rows" / "shard-00000.npz", allow_pickle=False) as members:
+        for name, expected in stacked_members(rows_of(EPISODES, 2)).items():
+            np.testing.assert_array_equal(members[name], expected, err_msg=name)
+    convert(tmp_path / "rows", tmp_path / "back", "frames")
+    assert_same_episodes(episodes(ingest(tmp_path / "back")), EPISODES)
+    assert ingest(tmp_path / "back").spec == SPEC
+
+
+def test_the_manifest_says_what_the_source_said_and_where_it_came_from(frames, tmp_path):
+    convert(frames, tmp_path / "rows", "stacked")
+    manifest = Manifest.load(tmp_path / "rows")
+    assert (manifest.layout, manifest.complete, manifest.spec) == ("stacked", True, SPEC)
+    assert manifest.environment == {"id": "test"}
+    origin = {"format": "frames", "path": str(frames)}
+    assert manifest.generator == {"name": "test", "converted_from": origin}
+    assert manifest.num_transitions == 10
+
+
+def test_the_environment_is_noted_where_the_source_has_none(stacked, frames, tmp_path):
+    for source, expected in ((stacked, "Toy-v0"), (frames, "test")):
+        convert(source, tmp_path / f"new-{expected}", "frames", environment={"id": "Toy-v0"})
+        assert Manifest.load(tmp_path / f"new-{expected}").environment == {"id": expected}
+
+
+def test_a_target_inside_the_source_is_not_counted_with_it(stacked):
+    size = sum(path.stat().st_size for path in stacked.iterdir())
+    assert convert(stacked, stacked / "frames", "frames", progress=False).bytes_before == size
+
+
+@pytest.mark.parametrize(("shard_bytes", "episodes_in"), [(2**20, [4]), (7 * 6, [2, 1, 1]), (1, [1, 1, 1, 1])])
+def test_shards_are_bounded_and_episodes_whole(frames, tmp_path, shard_bytes, episodes_in):
+    convert(frames, tmp_path / "new", "frames", shard_bytes=shard_bytes)
+    manifest = Manifest.load(tmp_path / "new")
+    assert [shard.num_episodes for shard in manifest.shards] == episodes_in
+    assert_same_episodes(episodes(ingest(tmp_path / "new")), EPISODES)
+
+
+@pytest.mark.parametrize("to", ["frames", "stacked"])
+@pytest.mark.parametrize(("compress", "method"), [(True, zipfile.ZIP_DEFLATED), (False, zipfile.ZIP_STORED)])
+def test_compression_is_a_choice(frames, tmp_path, to, compress, method):
+    convert(frames, tmp_path / "new", to, compress=compress)
+    with zipfile.ZipFile(tmp_path / "new" / "shard-00000.npz") as archive:
+        assert {member.compress_type for member in archive.infolist()} == {method}
+
+
+def test_what_the_target_cannot_hold_is_noted(tmp_path):
+    known = make_episode(0, 3, behaviour_probability=np.full(3, 0.5, np.float32))
+    save_frames(tmp_path / "frames", [[known]], SPEC)
+    found = convert(tmp_path / "frames", tmp_path / "rows", "stacked")
+    assert found.notes == ("behaviour_probability has no place in the format stacked and is left out",)
+    rows = rows_of([make_episode(0, 3)], 2)
+    rows[-1].next_observation = rows[-1].next_observation + 1
+    (tmp_path / "log").mkdir()
+    np.savez(tmp_path / "log" / "a.npz", **stacked_members(rows))
+    assert convert(tmp_path / "log", tmp_path / "a", "stacked").notes == ()
+    (note,) = convert(tmp_path / "log", tmp_path / "b", "frames").notes
+    assert note.startswith("1 terminated transition(s) lead to a stack that does not continue theirs")
+
+
+@pytest.mark.parametrize("to", ["minari", "d3rlpy"])
+def test_to_another_format_and_back(frames, tmp_path, to):
+    pytest.importorskip({"minari": "minari", "d3rlpy": "h5py"}[to])
+    there = convert(frames, tmp_path / "there-v0", to)
+    assert (there.num_transitions, there.num_episodes) == (10, 4)
+    assert names_in(tmp_path) == ["frames", "there-v0"]
+    back = convert(tmp_path / "there-v0", tmp_path / "back", "frames")
+    assert (back.source_format, back.num_episodes) == (to, 4)
+    assert back.bytes_before == there.bytes_after > 0
+    store = ingest(tmp_path / "back")
+    assert store.spec == SPEC
+    assert Manifest.load(tmp_path / "back").environment == {"id": "test"}
+    if to == "minari":
+        assert_same_episodes(episodes(store), EPISODES)
+    else:  # the step of episode 1 that was cut has nothing to lead to
+        assert store.actions.tolist() == [a for e in EPISODES for a in (e.actions if e.terminated else e.actions[:-1])]
+        assert [note[:40] for note in there.notes + back.notes] == [
+            "d3rlpy holds no last observation: in 1 e",
+            "1 episode(s) begin in mid-episode: their",
+            "1 episode(s) that did not terminate lost",
+            "what the last step of 3 terminated episo",
+        ]
+
+
+def test_other_formats_become_frames_first(frames, tmp_path):
+    pytest.importorskip("minari")
+    convert(frames, tmp_path / "there-v0", "minari")
+    with pytest.raises(ConfigError, match="from minari to stacked; expected frames; convert to frames first"):
+        convert(tmp_path / "there-v0", tmp_path / "new", "stacked")
+    (tmp_path / "log.h5").touch()
+    with pytest.raises(ConfigError, match="from d3rlpy to d3rlpy"):
+        convert(tmp_path / "log.h5", tmp_path / "new", "d3rlpy")
+
+
+@pytest.mark.parametrize("to", ["frames", "stacked", "minari", "d3rlpy"])
+def test_nothing_is_overwritten(frames, tmp_path, to):
+    (tmp_path / "empty-v0").mkdir()
+    (tmp_path / "file-v0").write_text("mine")
+    (tmp_path / "link-v0").symlink_to(tmp_path / "nowhere")
+    for name in ("frames", "empty-v0", "file-v0", "link-v0"):
+        with pytest.raises(DatasetError, match=f"{name}: exists already; expected a new path"):
+            convert(frames, tmp_path / name, to)
+    assert (tmp_path / "file-v0").read_text() == "mine"
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("to", "writer"),
+    [("frames", "write_shard"), ("stacked", "write_stacked_shard"), ("minari", None), ("d3rlpy", None)],
+)
+def test_an_interrupted_conversion_leaves_nothing(frames, tmp_path, monkeypatch, to, writer):
+    if writer is None:
+        pytest.importorskip({"minari": "minari", "d3rlpy": "h5py"}[to])
+
+        def two_then_stop(store):
+            yield from EPISODES[:2]
+            raise Interrupted
+
+        monkeypatch.setattr(convert_module, "episodes", two_then_stop)
+    else:
+        write, written = getattr(convert_module, writer), []
+
+        def one_then_stop(path, *args, **settings):
+            if written:
+                raise Interrupted
+            written.append(path)
+            return write(path, *args, **settings)
+
+        monkeypatch.setattr(convert_module, writer, one_then_stop)
+    with pytest.raises(Interrupted):
+        convert(frames, tmp_path / "new-v0", to, shard_bytes=1)
+    assert names_in(tmp_path) == ["frames"]
+
+
+def test_what_frames_cannot_hold_leaves_nothing(tmp_path):
+    rows = rows_of([make_episode(0, 3, terminated=False)], 2)
+    rows[0].next_observation = rows[0].next_observation + 1
+    (tmp_path / "log").mkdir()
+    np.savez(tmp_path / "log" / "a.npz", **stacked_members(rows))
+    with pytest.raises(DatasetError, match="keep the stacked layout, or drop these rows"):
+        convert(tmp_path / "log", tmp_path / "new", "frames")
+    assert names_in(tmp_path) == ["log"]
+
+
+def test_a_disk_that_is_full_is_named(frames, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(convert_module, "write_shard", full)
+    with pytest.raises(DatasetError, match=r"new: cannot be written \(.*No space left.*\); expected room for it"):
+        convert(frames, tmp_path / "new", "frames")
+    assert names_in(tmp_path) == ["frames"]
+
+
+def test_settings_are_checked(frames, tmp_path):
+    with pytest.raises(ConfigError, match="to: 'zip'; expected one of frames, stacked, minari, d3rlpy"):
+        convert(frames, tmp_path / "new", "zip")
+    with pytest.raises(ConfigError, match="shard_bytes: 0; expected 1 or more"):
+        convert(frames, tmp_path / "new", "frames", shard_bytes=0)
+    with pytest.raises(SpecMismatchError, match="observation_shape"):
+        convert(frames, tmp_path / "new", "frames", spec=make_spec(3))
+    with pytest.raises(DatasetError, match="no such directory"):
+        convert(tmp_path / "nowhere", tmp_path / "new", "frames")
+
+
+def test_the_result_in_words_and_in_json(stacked, tmp_path):
+    found = convert(stacked, tmp_path / "new", "frames")
+    text = found.to_text()
+    assert "transitions  10 in 4 episodes" in text
+    assert text.splitlines()[1].split() == ["stacked", "frames"]
+    assert text.splitlines()[3].split() == ["frames", "40", "15"]
+    assert json.loads(json.dumps(found.to_dict()))["frames_after"] == 15
+
+
+def test_damaged_shards_can_be_set_aside(stacked, tmp_path):
+    (stacked / "shard-001.npz").write_bytes(b"cut short")
+    with pytest.raises(DatasetError, match=r"shard-001\.npz: cannot be opened"):
+        convert(stacked, tmp_path / "new", "frames")
+    with pytest.warns(UserWarning, match=r"shard-001\.npz"):
+        convert(stacked, tmp_path / "new", "frames", skip_bad_shards=True)
+    assert_same_episodes(episodes(ingest(tmp_path / "new")), EPISODES)
+
+
+def test_shards_may_lie_elsewhere_but_the_target_is_here(stacked, tmp_path):
+    convert(stacked.as_uri(), tmp_path / "new", "frames")
+    assert_same_episodes(episodes(ingest(tmp_path / "new")), EPISODES)
+    with pytest.raises(ConfigError, match="memory://bucket/new: is an address; expected a path on this machine"):
+        convert(stacked, "memory://key:secret@bucket/new", "frames")

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from offrl import TaskSpec
+from offrl.algorithms import Algorithm, PolicyOutput
+from offrl.errors import ConfigError, SpecMismatchError
+from offrl.policies import TorchPolicy
+from offrl.policies.policy import explore
+
+
+class Fixed(Algorithm):
+    """Action 1 has the best score and a tenth of the likelihood of action 0."""
+
+    name = "fixed"
+    threshold = 0.3
+
+    def __init__(self, spec):
+        super().__init__(spec, None)
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def loss(self, batch):
+        raise AssertionError("a policy needs no loss")
+
+    def forward(self, observation):
+        self.seen.append(observation)
+        scores = torch.tensor([[1.0, 5.0, 0.0]]).repeat(len(observation), 1)
+        return PolicyOutput(scores, torch.log(torch.tensor([[0.7, 0.07, 0.23]])).repeat(len(observation), 1))
+
+
+PIXELS = TaskSpec.pixels((4, 8, 8), ("left", "right", "stay"))
+
+
+def test_acts_on_raw_observations_with_the_algorithms_threshold():
+    algorithm = Fixed(PIXELS)
+    raw = np.full((2, 4, 8, 8), 64, dtype=np.uint8)
+    actions = TorchPolicy(algorithm)(raw)
+    assert actions.tolist() == [0, 0]
+    assert actions.dtype == np.int64
+    assert algorithm.seen[0].unique().tolist() == [-0.5]
+    assert not algorithm.training
+
+
+def test_another_threshold_without_training_again():
+    assert TorchPolicy(Fixed(PIXELS), threshold=0.05)(np.zeros((1, 4, 8, 8), np.uint8)).tolist() == [1]
+
+
+def test_read_only_observations_are_welcome():
+    raw = np.zeros((1, 4, 8, 8), np.uint8)
+    raw.setflags(write=False)
+    assert TorchPolicy(Fixed(PIXELS))(raw).tolist() == [0]
+
+
+def test_epsilon_replaces_its_share_of_the_actions_and_is_seeded():
+    actions = np.zeros(20_000, dtype=np.int64)
+    explored = explore(actions, 4, 0.2, np.random.default_rng(0))
+    # A random action is another one in 3 of 4 cases: 0.15; the standard error is 0.0025.
+    assert np.mean(explored != 0) == pytest.approx(0.15, abs=0.01)
+    assert np.array_equal(explored, explore(actions, 4, 0.2, np.random.default_rng(0)))
+    assert explore(actions, 4, 0.0, np.random.default_rng(0)) is actions
+
+
+@pytest.mark.parametrize("settings", [{"threshold": 1.0}, {"threshold": -1}, {"epsilon": 1.5}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(ConfigError, match=rf"TorchPolicy.{next(iter(settings))}: .*expected 0 <="):
+        TorchPolicy(Fixed(PIXELS), **settings)
+
+
+@pytest.mark.parametrize("raw", [np.zeros((1, 4, 9, 8), np.uint8), np.zeros((1, 4, 8, 8), np.float32), np.zeros(4)])
+def test_observations_of_another_task_are_refused(raw):
+    with pytest.raises(SpecMismatchError, match=r"observation: .*; expected uint8 \[N, 4, 8, 8\]; give the policy raw"):
+        TorchPolicy(Fixed(PIXELS))(raw)

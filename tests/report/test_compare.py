@@ -1,0 +1,62 @@
+import json
+
+import pytest
+
+from offrl.errors import RunError
+from offrl.report import find_runs, group_runs
+
+CONFIG = {
+    "algorithm": "bcq",
+    "algorithm_config": {"threshold": 0.3},
+    "learner": {"learning_rate": 0.1, "optimizer_settings": {}},
+    "replay": {"seed": 0},
+    "dataset": "0123456789",
+    "settled": {"precision": "fp32"},
+    "notes": {"data": "here"},
+}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Makes a run for each set of changes to CONFIG."""
+
+    def make(*changes):
+        made = []
+        for number, change in enumerate(changes):
+            run = tmp_path / f"run-{number}"
+            run.mkdir()
+            (run / "config.json").write_text(json.dumps({**CONFIG, **change}))
+            made.append(run)
+        return made
+
+    return make
+
+
+def test_runs_that_differ_in_seed_settled_precision_and_place_belong_together(runs):
+    made = runs({}, {"replay": {"seed": 1}, "settled": {"precision": "bf16"}, "notes": {"data": "there"}})
+    assert group_runs(made) == {"bcq": made}
+
+
+def test_labels_say_in_what_the_groups_of_an_algorithm_differ(runs):
+    low = {"algorithm_config": {"threshold": 0.1}}
+    made = runs({}, low, {**low, "replay": {"seed": 1}}, {"algorithm": "bc", "algorithm_config": {}})
+    assert group_runs(made) == {"bcq, threshold 0.3": [made[0]], "bcq, threshold 0.1": made[1:3], "bc": [made[3]]}
+
+
+def test_settings_of_settings_and_datasets_tell_groups_apart(runs):
+    decayed = {"learning_rate": 0.1, "optimizer_settings": {"weight_decay": 0.5}}
+    made = runs({}, {"learner": decayed}, {"dataset": "abcdefghij"})
+    assert list(group_runs(made)) == [
+        "bcq, optimizer settings {}, dataset 01234567",
+        "bcq, weight decay 0.5, dataset 01234567",
+        "bcq, optimizer settings {}, dataset abcdefgh",
+    ]
+
+
+def test_a_directory_stands_for_the_runs_below_it(runs, tmp_path):
+    made = runs({}, {})
+    (tmp_path / "plots").mkdir()
+    assert find_runs(tmp_path) == made
+    assert find_runs(made[1]) == [made[1]]
+    with pytest.raises(RunError, match="plots: no run here; expected config.json"):
+        find_runs(tmp_path / "plots")

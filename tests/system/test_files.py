@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from offrl.system.files import cache_home, new_directory, parse_size, replacing, require_writable, write_json
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def write_half():
+        with replacing(path) as partial:
+            partial.write_text("half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+def test_write_json_makes_the_folder_and_replaces(tmp_path):
+    path = tmp_path / "new" / "file.json"
+    write_json(path, {"a": 1})
+    write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before_the_work(tmp_path):
+    require_writable(tmp_path / "new" / "file.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        require_writable(tmp_path / "file" / "inside.json")
+
+
+def test_a_new_directory_is_whole_or_not_there(tmp_path):
+    def fill(stop):
+        with new_directory(tmp_path / "sub" / "new") as partial:
+            (partial / "a").write_text("1")
+            if stop:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(stop=True)
+    assert list((tmp_path / "sub").iterdir()) == []
+    fill(stop=False)
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["new"]
+    assert (tmp_path / "sub" / "new" / "a").read_text() == "1"
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("OFFRL_CACHE", str(tmp_path))
+    assert cache_home() == tmp_path
+    monkeypatch.delenv("OFFRL_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_home() == tmp_path / ".cache" / "offrl"
+
+
+@pytest.mark.parametrize(("text", "size"), [("700", 700), ("2KB", 2000), ("1.5m", 1_500_000), ("10G", 10 * 10**9)])
+def test_sizes_have_decimal_units(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "10X", "-1G", "1e9"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match=f"'{text}' is not a size such as 500M or 1.5G"):
+        parse_size(text)

@@ -1,0 +1,99 @@
+import os
+import signal
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from offrl import OfflineRLError
+from offrl.errors import ConfigError
+from offrl.system.workers import WorkerPool, available_memory, deaf_to_interrupts, num_cores, require_sendable
+
+
+def test_interrupts_are_ignored_in_the_block_only():
+    before = signal.getsignal(signal.SIGINT)
+    with deaf_to_interrupts():
+        signal.raise_signal(signal.SIGINT)  # nothing happens
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_threads_may_start_workers_too():
+    entered = []
+
+    def start():
+        with deaf_to_interrupts():
+            entered.append(True)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    assert entered == [True]
+
+
+def test_what_cannot_be_sent_is_named():
+    require_sendable(num_cores, "here", "it")
+    with pytest.raises(ConfigError, match="here: it cannot be sent to worker processes .*; use functools.partial"):
+        require_sendable(lambda: 1, "here", "it")
+
+
+def test_there_is_a_core():
+    assert num_cores() >= 1
+
+
+class Counter:
+    """Counts from a number; leaves a file as it ends."""
+
+    def __init__(self, count, goodbye):
+        if count < 0:
+            raise OfflineRLError("too few", where="Counter")
+        self._count, self._goodbye = count, goodbye
+
+    def add(self, number):
+        self._count += number
+        return self._count, os.getpid()
+
+    def fail(self, text):
+        raise KeyError(text)
+
+    def vanish(self, code):
+        os._exit(code)
+
+    def close(self):
+        Path(self._goodbye).write_text(str(self._count))
+
+
+def test_each_worker_keeps_what_it_made_and_closes_it(tmp_path):
+    pool = WorkerPool([partial(Counter, 10, tmp_path / "a"), partial(Counter, 20, tmp_path / "b")])
+    for worker in (0, 1):
+        pool.ask(worker, "add", 1)
+    (first, a), (second, b) = pool.answer(0), pool.answer(1)
+    assert (first, second) == (11, 21)
+    assert len({a, b, os.getpid()}) == 3
+    pool.ask(1, "add", 5)
+    assert pool.ready([0, 1]) == [1]
+    assert pool.answer(1) == (26, b)
+    pool.close()
+    assert [(tmp_path / name).read_text() for name in "ab"] == ["11", "26"]
+
+
+def test_what_goes_wrong_in_a_worker_is_raised_here(tmp_path):
+    pool = WorkerPool([partial(Counter, 0, tmp_path / "a"), partial(Counter, -1, tmp_path / "b")])
+    pool.ask(0, "fail", "a tyre")
+    with pytest.raises(OfflineRLError, match="environment in a worker: KeyError: 'a tyre'"):
+        pool.answer(0)
+    pool.ask(0, "add", 2)  # it lives on
+    assert pool.answer(0)[0] == 2
+    pool.ask(1, "add", 2)
+    with pytest.raises(OfflineRLError, match="Counter: too few"):
+        pool.answer(1)
+    pool.ask(0, "vanish", 3)
+    with pytest.raises(OfflineRLError, match="evaluate: a worker process ended; run it with workers=0"):
+        pool.answer(0)
+    pool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_available_memory_is_between_a_page_and_the_machine():
+    assert 4096 < available_memory() < 2**50

@@ -1,0 +1,333 @@
+import csv
+import json
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_replay import ToyReplay
+
+from offrl import Batch, TaskSpec
+from offrl.algorithms import DiscreteBCQ, DiscreteBCQConfig
+from offrl.errors import ConfigError, RunError, SpecMismatchError
+from offrl.networks import NatureEncoder
+from offrl.system.devices import resolve_device
+from offrl.training import FitConfig, LearnerConfig, checkpoints, fit, latest_checkpoint, load_policy
+from offrl.training._feed import _plan
+
+CONFIG = FitConfig(updates=24, batch_size=8, log_period=5, checkpoint_period=10)
+
+
+class Recorder:
+    """A Logger of a user's own; sends this process a ctrl-C when it sees `interrupt_at`."""
+
+    def __init__(self, interrupt_at=None):
+        self.rows, self.interrupt_at, self.closed = [], interrupt_at, False
+
+    def log(self, step, metrics, timings):
+        self.rows.append((step, dict(metrics)))
+        if step == self.interrupt_at:
+            signal.raise_signal(signal.SIGINT)
+
+    def close(self):
+        self.closed = True
+
+
+def train(replay, run, *, interrupt_at=None, algorithm=None, config=CONFIG, **options):
+    algorithm = DiscreteBCQ(replay.spec) if algorithm is None else algorithm
+    learner = LearnerConfig(schedule="cosine", average_decay=0.9, precision=options.pop("precision", "fp32"))
+    return fit(algorithm, replay, config, learner=learner, run=run, loggers=[Recorder(interrupt_at)], **options)
+
+
+def files_of(run):
+    last = latest_checkpoint(run / "checkpoints")
+    names = [last / "learner.safetensors", last / "policy.safetensors", last / "state.json"]
+    return [path.read_bytes() for path in [*names, run / "metrics.csv", run / "config.json"]]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_stopped_and_resumed_twice_equals_one_never_stopped(toy_replay, tmp_path, precision):
+    train(toy_replay, tmp_path / "whole", precision=precision)
+    broken = tmp_path / "broken"
+    with pytest.raises(KeyboardInterrupt):
+        train(toy_replay, broken, interrupt_at=5, precision=precision)
+    with pytest.raises(KeyboardInterrupt):
+        train(toy_replay, broken, interrupt_at=15, resume=True, precision=precision)
+    learner = train(toy_replay, broken, resume=True, precision=precision)
+    assert learner.step == 24
+    assert files_of(broken) == files_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "optimizer_settings", "precision"),
+    [("Adam", {}, "fp32"), ("Adam", {}, "bf16"), ("SGD", {"momentum": 0.9}, "fp32"), ("RMSprop", {}, "fp32")],
+)
+def test_a_resumed_run_is_exact_with_convolutions_too(tmp_path, optimizer, optimizer_settings, precision):
+    # Their weights lie in channels_last order, and a fused optimiser's moments must too.
+    spec = TaskSpec.pixels((4, 36, 36), ("left", "right", "stay"))
+    replay = ToyReplay(spec)
+    config = FitConfig(updates=6, batch_size=4, log_period=2)
+    settings = LearnerConfig(optimizer=optimizer, optimizer_settings=optimizer_settings, precision=precision)
+
+    def run(name, interrupt_at=None, resume=False):
+        bcq = DiscreteBCQ(spec, encoder=NatureEncoder)
+        fit(bcq, replay, config, learner=settings, run=tmp_path / name, loggers=[Recorder(interrupt_at)], resume=resume)
+
+    run("whole")
+    for stop in (2, 4):
+        with pytest.raises(KeyboardInterrupt):
+            run("broken", interrupt_at=stop, resume=stop > 2)
+    run("broken", resume=True)
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
+
+
+def test_a_run_killed_before_its_first_period_can_be_resumed(toy_replay, tmp_path):
+    class Killed(ToyReplay):
+        def gather(self, indices):
+            if self.left == 0:
+                raise RuntimeError("the machine is gone")
+            self.left -= 1
+            return super().gather(indices)
+
+    killed = Killed(toy_replay.spec)
+    killed.left = 4
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        train(killed, tmp_path / "run")
+    train(toy_replay, tmp_path / "run", resume=True)
+    train(toy_replay, tmp_path / "whole")
+    assert files_of(tmp_path / "run") == files_of(tmp_path / "whole")
+
+
+def test_a_run_whose_losses_are_no_numbers_stops_at_a_saved_state(toy_replay, tmp_path):
+    class Poisoned(ToyReplay):
+        def gather(self, indices):
+            batch = super().gather(indices)
+            return Batch(**{**vars(batch), "reward": batch.reward * float("nan")})
+
+    config = FitConfig(updates=24, batch_size=8, log_period=24, checkpoint_period=10)
+    with pytest.raises(RunError, match="the loss or a gradient is infinite or NaN in 10 of the 10 updates before 10"):
+        train(Poisoned(toy_replay.spec), tmp_path / "run", config=config)
+    first, last = checkpoints(tmp_path / "run" / "checkpoints")
+    assert (first.name, last.name) == ("step-000000000", "step-000000010")
+    weights = [load_file(path / "policy.safetensors") for path in (first, last)]
+    assert all(torch.equal(before, weights[1][name]) for name, before in weights[0].items())
+
+
+@pytest.mark.parametrize("most", [1, 4, 10])
+@pytest.mark.parametrize("start", [0, 3, 20])
+def test_groups_of_updates_end_where_the_run_logs_or_saves(start, most):
+    groups = list(_plan(start, 33, [10, 8], most))
+    assert [step for group in groups for step in group] == list(range(start, 33))
+    for group in groups:
+        assert 1 <= len(group) <= most
+        assert not any(step % period == 0 for step in group[1:] for period in (10, 8))
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(toy_replay, tmp_path):
+    train(toy_replay, tmp_path / "whole")
+
+    class Killed(Recorder):
+        def log(self, step, metrics, timings):
+            if step == 20:
+                raise RuntimeError("the machine is gone")
+
+    run = tmp_path / "killed"
+    with pytest.raises(RuntimeError, match="the machine is gone"):
+        fit(
+            DiscreteBCQ(toy_replay.spec),
+            toy_replay,
+            CONFIG,
+            learner=LearnerConfig(schedule="cosine", average_decay=0.9, precision="fp32"),
+            run=run,
+            loggers=[Killed()],
+        )
+    assert latest_checkpoint(run / "checkpoints").name == "step-000000010"
+    train(toy_replay, run, resume=True)
+    assert files_of(run) == files_of(tmp_path / "whole")
+
+
+class Watched(ToyReplay):
+    """Keeps what was gathered, and whether the main thread did it."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.gathered = []
+
+    def gather(self, indices):
+        self.gathered.append((threading.current_thread() is threading.main_thread(), np.asarray(indices).tolist()))
+        return super().gather(indices)
+
+
+def test_a_replay_that_cannot_prefetch_is_gathered_by_a_thread(toy_replay):
+    replay = Watched(toy_replay.spec)
+    fit(DiscreteBCQ(replay.spec), replay, FitConfig(updates=4, batch_size=8), loggers=[], device="cpu")
+    assert replay.gathered == [(False, replay.indices(step, 8).tolist()) for step in range(4)]
+
+
+def test_what_a_replay_is_asked_to_prefetch_is_gathered_two_updates_later(toy_replay):
+    class Prefetching(Watched):
+        def prefetch(self, indices):
+            self.gathered.append(("asked", indices.tolist()))
+
+    replay = Prefetching(toy_replay.spec)
+    fit(DiscreteBCQ(replay.spec), replay, FitConfig(updates=4, batch_size=8), loggers=[], device="cpu")
+    asked, gathered = ([(kind, replay.indices(step, 8).tolist()) for step in range(4)] for kind in ("asked", True))
+    assert replay.gathered == [*asked[:3], gathered[0], asked[3], *gathered[1:]]
+
+
+def test_batches_are_located_only_where_the_replay_was_placed(toy_replay):
+    class Elsewhere(Watched):
+        def to(self, device):
+            return Located(self.spec)
+
+    class Located(ToyReplay):
+        locate = ToyReplay.gather
+
+        def gather(self, indices):
+            raise AssertionError("locate stands in for it")
+
+    class Here(Watched):
+        def to(self, device):
+            return self
+
+        def locate(self, indices):
+            raise AssertionError("a subclass's own gather must have its say")
+
+    config = FitConfig(updates=2, batch_size=8)
+    assert fit(DiscreteBCQ(toy_replay.spec), Elsewhere(toy_replay.spec), config, loggers=[], device="cpu").step == 2
+    assert fit(DiscreteBCQ(toy_replay.spec), Here(toy_replay.spec), config, loggers=[], device="cpu").step == 2
+
+
+def test_a_run_directory_holds_what_the_design_says(toy_replay, tmp_path):
+    run = tmp_path / "run"
+    train(toy_replay, run)
+    config = json.loads((run / "config.json").read_text())
+    assert config["algorithm"] == "bcq"
+    assert config["encoder"] == "offrl.networks.encoders:MLPEncoder"
+    assert config["algorithm_config"]["threshold"] == 0.3
+    assert config["settled"] == {"precision": "fp32", "compile": "off"}
+    assert torch.__version__.startswith(json.loads((run / "environment.json").read_text())["versions"]["torch"])
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [5, 10, 15, 20, 24]
+    assert {"loss", "td_loss", "imitation_loss", "q", "learning_rate"} <= rows[0].keys()
+    assert [path.name for path in checkpoints(run / "checkpoints")] == [
+        "step-000000000",
+        "step-000000010",
+        "step-000000020",
+        "step-000000024",
+    ]
+    # Old checkpoints keep their policy, the last two also what resuming needs.
+    assert not (run / "checkpoints" / "step-000000010" / "learner.safetensors").exists()
+    assert (run / "checkpoints" / "step-000000010" / "policy.safetensors").exists()
+    assert (run / "checkpoints" / "step-000000020" / "learner.safetensors").exists()
+
+
+def test_a_checkpoints_policy_is_the_snapshot(toy_replay, tmp_path):
+    learner = train(toy_replay, tmp_path / "run")
+    loaded = load_policy(DiscreteBCQ(toy_replay.spec, seed=99), latest_checkpoint(tmp_path / "run" / "checkpoints"))
+    observation = toy_replay.gather([0, 1, 2]).observation
+    assert torch.equal(loaded(observation).scores, learner.snapshot()(observation).scores)
+    assert not torch.equal(loaded(observation).scores, learner.algorithm(observation).scores)  # weights were averaged
+
+
+def test_warm_start_takes_weights_and_sets_targets(toy_replay, tmp_path):
+    train(toy_replay, tmp_path / "first")
+    checkpoint = latest_checkpoint(tmp_path / "first" / "checkpoints")
+    algorithm = DiscreteBCQ(toy_replay.spec, seed=5)
+    fit(
+        algorithm,
+        toy_replay,
+        FitConfig(updates=1),
+        learner=LearnerConfig(learning_rate=1e-12, polyak=1e-12, precision="fp32"),
+        init=checkpoint,
+        loggers=[],
+    )
+    warm = load_policy(DiscreteBCQ(toy_replay.spec), checkpoint)
+    torch.testing.assert_close(algorithm.encoder.state_dict(), warm.encoder.state_dict())
+    torch.testing.assert_close(algorithm.target_encoder.state_dict(), warm.encoder.state_dict())
+
+
+def test_ctrl_c_leaves_a_checkpoint_at_the_update_it_came_in(toy_replay, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(toy_replay, tmp_path / "run", interrupt_at=5)
+    assert latest_checkpoint(tmp_path / "run" / "checkpoints").name == "step-000000005"
+
+
+def test_epochs_are_passes_worth_of_updates(toy_replay):
+    assert FitConfig(epochs=2, batch_size=64).total_updates(len(toy_replay)) == 8
+    recorder = Recorder()
+    fit(DiscreteBCQ(toy_replay.spec), toy_replay, FitConfig(epochs=0.5, batch_size=50), loggers=[recorder])
+    assert [step for step, _ in recorder.rows] == [2]
+    assert recorder.closed
+
+
+def test_the_same_seed_gives_the_same_weights(toy_replay):
+    def weights(seed):
+        learner = fit(
+            DiscreteBCQ(toy_replay.spec, seed=seed),
+            toy_replay,
+            FitConfig(updates=5),
+            learner=LearnerConfig(precision="fp32"),
+            loggers=[],
+        )
+        return learner.algorithm.q_head.output.weight
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+def test_refuses_a_directory_that_is_taken(toy_replay, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="run: exists already; expected a new name"):
+        train(toy_replay, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+def test_refuses_to_resume_with_other_settings(toy_replay, tmp_path):
+    train(toy_replay, tmp_path / "run")
+    other = DiscreteBCQ(toy_replay.spec, DiscreteBCQConfig(threshold=0.5))
+    with pytest.raises(RunError, match="algorithm_config.threshold is 0.5; expected 0.3, as the run began with"):
+        train(toy_replay, tmp_path / "run", algorithm=other, resume=True)
+
+
+def test_refuses_to_resume_what_is_no_run(toy_replay, tmp_path):
+    with pytest.raises(RunError, match="no config.json here"):
+        train(toy_replay, tmp_path, resume=True)
+
+
+def test_refuses_data_of_another_task(toy_replay):
+    other = DiscreteBCQ(TaskSpec.vector(3, ("left", "right", "jump")))
+    with pytest.raises(SpecMismatchError, match="replay: action_names is .*stay.*; expected .*jump"):
+        fit(other, toy_replay, CONFIG)
+
+
+def test_refuses_damaged_and_foreign_checkpoints(toy_replay, tmp_path):
+    train(toy_replay, tmp_path / "run")
+    checkpoint = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    wider = DiscreteBCQ(TaskSpec.vector(4, ("left", "right", "stay")))
+    with pytest.raises(RunError, match="does not fit .*size mismatch"):
+        load_policy(wider, checkpoint)
+    path = checkpoint / "policy.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunError, match="policy.safetensors: damaged"):
+        load_policy(DiscreteBCQ(toy_replay.spec), checkpoint)
+    path.unlink()
+    with pytest.raises(RunError, match="policy.safetensors: no such file"):
+        load_policy(DiscreteBCQ(toy_replay.spec), checkpoint)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"updates": 5, "epochs": 1}, {"updates": 0}, {"updates": 5, "batch_size": 0}, {"epochs": -1}]
+)
+def test_lengths_that_make_no_sense_are_refused(settings):
+    with pytest.raises(ConfigError, match="FitConfig"):
+        FitConfig(**settings)
+
+
+def test_a_device_that_is_not_here_is_refused():
+    with pytest.raises(ConfigError, match="device: 'cuda:99' cannot be used here"):
+        resolve_device("cuda:99")
