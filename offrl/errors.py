@@ -1,4 +1,4 @@
-"""Every error that offrl raises on purpose: one line that says what, where, what was expected and how to mend it."""
+"""Every error that offrl raises on purpose: one line that says what, where, what was expected and how to fix it."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ class OfflineRLError(Exception):
         what: what was found.
         where: the file, field or setting it was found in.
         expected: what should have been there.
-        mend: what to do about it.
+        hint: what to do about it.
     """
 
     def __init__(
@@ -19,13 +19,13 @@ class OfflineRLError(Exception):
         *,
         where: str | Path | None = None,
         expected: str | None = None,
-        mend: str | None = None,
+        hint: str | None = None,
     ) -> None:
         message = what if where is None else f"{where}: {what}"
         if expected is not None:
             message += f"; expected {expected}"
-        if mend is not None:
-            message += f"; {mend}"
+        if hint is not None:
+            message += f"; {hint}"
         super().__init__(message)
 
 
@@ -62,5 +62,5 @@ def missing_dependency(package: str, extra: str, purpose: str) -> MissingDepende
     return MissingDependencyError(
         f"{package} is not installed",
         where=purpose,
-        mend=f"install it with: pip install 'offrl[{extra}]'",
+        hint=f"install it with: pip install 'offrl[{extra}]'",
     )

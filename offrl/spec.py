@@ -93,7 +93,7 @@ class TaskSpec:
         values = observation if observation.is_floating_point() else observation.float()
         return values.mul(self.scale).add_(self.offset)  # a third full-size tensor would cost time
 
-    def require_same(self, other: TaskSpec, where: str | Path, mend: str) -> None:
+    def require_same(self, other: TaskSpec, where: str | Path, hint: str) -> None:
         """Checks that `other`, found at `where`, is this very task.
 
         Raises:
@@ -102,7 +102,7 @@ class TaskSpec:
         for field in fields(self):
             ours, theirs = getattr(self, field.name), getattr(other, field.name)
             if ours != theirs:
-                raise SpecMismatchError(f"{field.name} is {theirs}", where=where, expected=f"{ours}", mend=mend)
+                raise SpecMismatchError(f"{field.name} is {theirs}", where=where, expected=f"{ours}", hint=hint)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""

@@ -51,7 +51,7 @@ def test_a_different_task_is_named_by_its_first_field():
     shown = TaskSpec.pixels((4, 96, 96), NAMES, hud="visible")
     hidden = TaskSpec.pixels((4, 96, 96), NAMES, hud="hidden")
     with pytest.raises(SpecMismatchError, match="data: hud is hidden; expected visible; use other data"):
-        shown.require_same(hidden, where="data", mend="use other data")
+        shown.require_same(hidden, where="data", hint="use other data")
 
 
 @pytest.mark.parametrize("damage", [{}, {"observation_shape": 3}, {"unknown": 1}])

@@ -65,7 +65,7 @@ class Algorithm(nn.Module, ABC):
         Raises:
             OfflineRLError: the algorithm learns no values.
         """
-        raise OfflineRLError(f"{self.name} learns no values", mend="use an algorithm with q, such as DiscreteBCQ")
+        raise OfflineRLError(f"{self.name} learns no values", hint="use an algorithm with q, such as DiscreteBCQ")
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """(online, target) pairs of networks; the Learner moves each target after its online network."""

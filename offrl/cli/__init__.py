@@ -42,7 +42,7 @@ def main(debug: bool) -> None:
     \b
     Exit codes:
       0    done
-      2    bad input: one line on stderr says what, where, and how to mend it
+      2    bad input: one line on stderr says what, where, and how to fix it
       130  interrupted with ctrl-C
       1    anything else: a defect, of offrl or of a class of your own
     """

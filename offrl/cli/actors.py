@@ -117,7 +117,7 @@ def load_actor(
     from offrl.policies.torch_policy import TorchPolicy
 
     if str(path).startswith(DRIVER):
-        raise ConfigError("a driver", where=path, expected="a trained policy", mend="offrl evaluate plays drivers")
+        raise ConfigError("a driver", where=path, expected="a trained policy", hint="offrl evaluate plays drivers")
     policy: OnnxPolicy | TorchPolicy
     if is_file(path):
         require_no_network(path, algorithm, encoder, device)
@@ -127,14 +127,14 @@ def load_actor(
         policy = TorchPolicy(trained.algorithm, threshold=threshold, epsilon=epsilon)
         path, environment = trained.checkpoint, environment or trained.request.gymnasium_id(path)
     if environment is None:
-        raise ConfigError("no environment", where=path, expected="--env", mend=f"name it, such as --env {CAR_RACING}")
+        raise ConfigError("no environment", where=path, expected="--env", hint=f"name it, such as --env {CAR_RACING}")
     hud = hud or (policy.spec.hud if environment == CAR_RACING else None)
     # CarRacing hands its pictures over with every step.
     settings: dict[str, Any] = {"render_mode": "rgb_array"} if pictures and environment != CAR_RACING else {}
     make_env = environment_factory(environment, hud, **settings)
     with closing(make_env()) as env:
         policy.spec.require_same(
-            envs.task_spec(env), where=environment, mend="take the environment that the policy was trained for"
+            envs.task_spec(env), where=environment, hint="take the environment that the policy was trained for"
         )
         fps = int(env.metadata.get("render_fps", 50))
     return Actor(policy, path, environment, make_env, fps)
@@ -171,7 +171,7 @@ def load_driver(name: str, *, environment: str | None, hud: str | None, epsilon:
             ) from error
         if environment != CAR_RACING:
             raise ConfigError(
-                f"a driver in {environment}", where=name, expected=CAR_RACING, mend="only driver:random plays elsewhere"
+                f"a driver in {environment}", where=name, expected=CAR_RACING, hint="only driver:random plays elsewhere"
             )
         behaviour = TrackDriver(settings)
     if epsilon != 0:

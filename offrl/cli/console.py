@@ -98,7 +98,7 @@ def refuse_beside(what: str, given: Mapping[str, Any], *, where: str | Path, exp
     """
     for name, value in given.items():
         if value is not None:
-            raise ConfigError(f"{name} beside {what}", where=where, expected=expected, mend=f"leave out {name}")
+            raise ConfigError(f"{name} beside {what}", where=where, expected=expected, hint=f"leave out {name}")
 
 
 def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:

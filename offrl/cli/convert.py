@@ -48,11 +48,11 @@ def convert(
     from offrl.datasets.conversion import convert as convert_dataset
 
     if dedupe and to not in (None, "frames"):
-        raise ConfigError(f"--dedupe beside --to {to}", where="convert", expected="--to frames", mend="leave one out")
+        raise ConfigError(f"--dedupe beside --to {to}", where="convert", expected="--to frames", hint="leave one out")
     if dedupe:
         to = "frames"
     if to is None:
-        raise ConfigError("no format", where="convert", expected="--to or --dedupe", mend="add --to frames, say")
+        raise ConfigError("no format", where="convert", expected="--to or --dedupe", hint="add --to frames, say")
     spec = named_task(environment, hud)
     about = None
     if environment is not None and spec is not None:

@@ -57,7 +57,7 @@ def load_class(name: str, known: Mapping[str, str], what: str) -> Any:
             f"no {what} {name!r}",
             where=f"--{what}",
             expected=f"{', '.join(known)} or package.module:Class",
-            mend=f"did you mean {near[0]}?" if near else None,
+            hint=f"did you mean {near[0]}?" if near else None,
         )
     _search_current_directory()
     try:
@@ -101,7 +101,7 @@ def config_class(kind: type[Algorithm]) -> type[Any]:
         f"{kind.__name__}.__init__ declares config as {hint}",
         where="--algorithm",
         expected="a dataclass, or a dataclass | None",
-        mend="annotate the argument `config`",
+        hint="annotate the argument `config`",
     )
 
 
@@ -120,7 +120,7 @@ def named_recipe(name: str) -> Recipe | None:
     near = difflib.get_close_matches(name, RECIPES, n=1)
     if name not in RECIPES and near and name not in gymnasium.registry:
         raise ConfigError(
-            f"no dataset {name!r}", where="collect", expected=", ".join(RECIPES), mend=f"did you mean {near[0]}?"
+            f"no dataset {name!r}", where="collect", expected=", ".join(RECIPES), hint=f"did you mean {near[0]}?"
         )
     return RECIPES.get(name)
 
@@ -167,7 +167,7 @@ def environment_factory(environment: str, hud: str | None, **settings: Any) -> p
     if environment == CAR_RACING:
         settings["hud"] = hud or "visible"
     elif hud is not None:
-        raise ConfigError(f"{environment} has none", where="--hud", expected=CAR_RACING, mend="leave it out")
+        raise ConfigError(f"{environment} has none", where="--hud", expected=CAR_RACING, hint="leave it out")
     if ":" in environment:  # Gymnasium imports what stands before it
         _search_current_directory()
     return partial(envs.make, environment, **settings)
@@ -185,7 +185,7 @@ def named_task(environment: str | None, hud: str | None) -> TaskSpec | None:
 
     if environment is None:
         if hud is not None:
-            raise ConfigError(hud, where="--hud", expected="--env beside it", mend=f"add --env {CAR_RACING}")
+            raise ConfigError(hud, where="--hud", expected="--env beside it", hint=f"add --env {CAR_RACING}")
         return None
     if environment == CAR_RACING:  # this needs no Box2D
         return car_racing.spec("hidden" if hud == "hidden" else "visible")

@@ -218,7 +218,7 @@ def export(
     is_file = target.suffix == ".onnx"
     if is_file and len(chosen) > 1:
         raise ConfigError(
-            f"{target} for two contracts", where="export", expected="a directory", mend="or add --contract float"
+            f"{target} for two contracts", where="export", expected="a directory", hint="or add --contract float"
         )
     trained = load_trained(policy, algorithm, encoder, "cpu")
     observations = _real_observations(trained.request, quiet)

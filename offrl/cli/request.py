@@ -70,7 +70,7 @@ class Request:
                 f"the data is of the environment {self.environment}, whose id names a module to import",
                 where=where,
                 expected="that id on the command line: a file must not choose what code runs",
-                mend=f"add --env {self.environment}",
+                hint=f"add --env {self.environment}",
             )
         return self.environment
 
@@ -89,7 +89,7 @@ def parse_training(algorithm: str, assignments: Sequence[str]) -> dict[str, dict
     }
     settings = parse_settings(assignments, groups)
     if settings["fit"].keys().isdisjoint({"updates", "epochs"}):
-        raise ConfigError("no length", where="train", expected="--updates or --epochs", mend="add --updates 1000, say")
+        raise ConfigError("no length", where="train", expected="--updates or --epochs", hint="add --updates 1000, say")
     return settings
 
 
@@ -152,7 +152,7 @@ def recorded_request(run: Path) -> Request:
             f"damaged ({type(error).__name__}: {error})",
             where=run / "config.json",
             expected="what offrl wrote there",
-            mend="use another run, or the version of offrl that made this one",
+            hint="use another run, or the version of offrl that made this one",
         ) from error
 
 
@@ -195,7 +195,7 @@ def _known(name: str, known: Mapping[str, str], what: str, run: Path) -> str:
             f"the run was made with the {what} {name}",
             where=run,
             expected="that class named on the command line: a file must not choose what code runs",
-            mend=f"add --{what} {name if ':' in name else 'package.module:Class'}",
+            hint=f"add --{what} {name if ':' in name else 'package.module:Class'}",
         )
     return name
 
@@ -235,7 +235,7 @@ def open_data(request: Request, *, progress: bool) -> Replay:
 
     if request.data is None:
         raise ConfigError(
-            "the run does not say where its data is", where="train", expected="DIRECTORY", mend="name it as well"
+            "the run does not say where its data is", where="train", expected="DIRECTORY", hint="name it as well"
         )
     task = request.task if request.task_given else None
     return open_replay(
@@ -263,7 +263,7 @@ def find_checkpoint(path: Path) -> Path:
             "no such directory",
             where=path,
             expected="a run, a checkpoint's directory or, to evaluate, an .onnx file",
-            mend="check the path",
+            hint="check the path",
         )
     return latest_checkpoint(path / "checkpoints")
 
@@ -285,7 +285,7 @@ def require_same_task(checkpoint: Path, spec: TaskSpec) -> None:
 
     run = run_of(checkpoint)
     found = TaskSpec.from_dict(read_run_config(run).get("spec", {}), where=run / "config.json")
-    spec.require_same(found, where=run, mend="take the first weights from a run on the same task")
+    spec.require_same(found, where=run, hint="take the first weights from a run on the same task")
 
 
 def data_location(directory: Path | str) -> str:

@@ -51,7 +51,7 @@ def _unknown_field(name: str, groups: Mapping[str, Hints]) -> ConfigError:
         f"no field {name!r}",
         where="--set",
         expected=f"one of {', '.join(known)}",
-        mend=f"did you mean {' or '.join(near)}?" if near else None,
+        hint=f"did you mean {' or '.join(near)}?" if near else None,
     )
 
 

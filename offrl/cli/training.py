@@ -95,7 +95,7 @@ def train(
         if directory is not None:  # the data was moved; fit checks that it is the same
             request = replace(request, data=data_location(directory))
     elif directory is None:
-        raise ConfigError("no DIRECTORY", where="train", expected="a dataset", mend="name the directory of its shards")
+        raise ConfigError("no DIRECTORY", where="train", expected="a dataset", hint="name the directory of its shards")
     else:
         algorithm = algorithm or "bcq"
         task = named_task(environment, hud)
@@ -161,7 +161,7 @@ def _refuse_settings(options: Mapping[str, object], settings: Sequence[str]) -> 
             f"{', '.join(given)} beside --resume",
             where="train",
             expected="the run's own settings",
-            mend="leave them out, or start a new run with --init",
+            hint="leave them out, or start a new run with --init",
         )
 
 

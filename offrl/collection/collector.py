@@ -133,7 +133,7 @@ def _shards(job: _Job, first: int, workers: int) -> Generator[ShardRecord, None,
             yield pending.popleft().result()
     except BrokenProcessPool as error:
         raise DatasetError(
-            "a worker process died", where="collect", mend="is memory short? try fewer workers, or workers=1 to see why"
+            "a worker process died", where="collect", hint="is memory short? try fewer workers, or workers=1 to see why"
         ) from error
     finally:
         stop.set()

@@ -152,7 +152,7 @@ def collect_online(
     }
     with closing(make_env()) as env:
         plan = plan_dataset(env, environment, generator, packages=(*PACKAGES, "torch"))
-        algorithm.spec.require_same(plan.spec, where="environment", mend="make the algorithm with its task_spec")
+        algorithm.spec.require_same(plan.spec, where="environment", hint="make the algorithm with its task_spec")
         recording = Recording.resume(directory, plan)
         if recording.manifest.complete:
             return recording.manifest
@@ -160,7 +160,7 @@ def collect_online(
             raise DatasetError(
                 "holds an online collection that was interrupted, which cannot go on",
                 where=directory,
-                mend="remove it, or collect into another directory",
+                hint="remove it, or collect into another directory",
             )
         trainer = Learner(algorithm, learner, total_updates=max(1, config.num_updates(transitions)), device=device)
         seen = _Seen(directory, plan.spec)

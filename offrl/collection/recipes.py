@@ -69,7 +69,7 @@ class Recipe:
                 f"{workers} workers",
                 where=self.name,
                 expected="1: a double DQN plays and learns in one process",
-                mend="leave it out",
+                hint="leave it out",
             )
         return _collect_replay(make_env, directory, seed, common)
 

@@ -110,7 +110,7 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             DatasetError: an observation that is not what the environment's space says.
         """
         if not self._release.alive:
-            raise ConfigError("is closed", where="Recorder", mend="make a new one; it adds to the same directory")
+            raise ConfigError("is closed", where="Recorder", hint="make a new one; it adds to the same directory")
         self._end()
         self._write()
         observation, info = self.env.reset(seed=seed, options=options)
@@ -131,7 +131,7 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
                 "no episode to step in",
                 where="Recorder.step",
                 expected="reset() first",
-                mend="a wrapper that resets by itself goes around the Recorder",
+                hint="a wrapper that resets by itself goes around the Recorder",
             )
         index = self._action_index(action)
         try:
@@ -244,6 +244,6 @@ def _claim(directory: Path) -> int:
             "is being recorded into by another Recorder",
             where=directory,
             expected="one at a time",
-            mend="close that one, or give each a directory of its own",
+            hint="close that one, or give each a directory of its own",
         ) from None
     return claim

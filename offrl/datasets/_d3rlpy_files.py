@@ -21,7 +21,7 @@ from offrl.spec import TaskSpec, default_action_names
 _COLUMNS = ("observations", "actions", "rewards", "terminated")
 _VERSION = "2.1"
 _ABOUT = "offrl"  # a member of ours, which d3rlpy does not look at
-_MEND = "write it again with ReplayBuffer.dump of d3rlpy 2"
+_HINT = "write it again with ReplayBuffer.dump of d3rlpy 2"
 
 
 def write_d3rlpy(path: Path, log: EpisodeLog, *, compress: bool = True) -> Written:
@@ -92,7 +92,7 @@ def read_d3rlpy(path: Path, spec: TaskSpec | None = None) -> Iterator[EpisodeLog
         file = h5py.File(path, "r")
     except OSError as error:
         raise DatasetError(
-            f"cannot be opened ({error})", where=path, expected="an HDF5 file of d3rlpy's", mend=_MEND
+            f"cannot be opened ({error})", where=path, expected="an HDF5 file of d3rlpy's", hint=_HINT
         ) from error
     with file:
         yield _log(path, file, spec)
@@ -102,17 +102,17 @@ def _log(path: Path, file: Any, spec: TaskSpec | None) -> EpisodeLog:
     root = _Members(path, file)
     columns = {text.decode() if isinstance(text, bytes) else str(text) for text in root.read("columns").ravel()}
     if not columns.issuperset(_COLUMNS):
-        raise root.fault(f"has the columns {sorted(columns)}", expected=", ".join(_COLUMNS), mend=_MEND)
+        raise root.fault(f"has the columns {sorted(columns)}", expected=", ".join(_COLUMNS), hint=_HINT)
     counted = root.read("num_episodes")
     if counted.size != 1 or counted.dtype.kind not in "iu" or not 0 <= int(counted) <= len(file):
-        raise root.fault(f"num_episodes is {counted}", expected="the number of episodes in the file", mend=_MEND)
+        raise root.fault(f"num_episodes is {counted}", expected="the number of episodes in the file", hint=_HINT)
     num_episodes = int(counted)
     all_members = [_Members(path, file, index) for index in range(num_episodes)]
     about = _about(root)
     if about is not None:
         found = TaskSpec.from_dict(about["spec"], where=path)
         if spec is not None:
-            spec.require_same(found, where=path, mend="pass no spec to take the data's own")
+            spec.require_same(found, where=path, hint="pass no spec to take the data's own")
         spec = found
     num_transitions = num_frames = num_terminated = highest_action = 0
     for members in all_members:
@@ -123,7 +123,7 @@ def _log(path: Path, file: Any, spec: TaskSpec | None) -> EpisodeLog:
         num_terminated += terminated
         highest_action = max(highest_action, int(actions.max(initial=0)))
     if num_transitions < 1:
-        raise root.fault("holds no transitions", expected="1 or more", mend="collect data first")
+        raise root.fault("holds no transitions", expected="1 or more", hint="collect data first")
     if spec is None:
         spec = _inferred_spec(all_members[0], highest_action + 1)
     notes = []
@@ -158,17 +158,17 @@ class _Members:
     def read(self, name: str) -> NDArray[Any]:
         key = name if self.index is None else f"{name}_{self.index}"
         if key not in self.file:
-            raise self.fault(f"has no member {key!r}", expected="what d3rlpy 2 writes", mend=_MEND)
+            raise self.fault(f"has no member {key!r}", expected="what d3rlpy 2 writes", hint=_HINT)
         try:
             return np.asarray(self.file[key][()])
         except Exception as error:  # HDF5 fails in many ways on damaged bytes
             raise self.fault(
-                f"member {key!r} cannot be read ({type(error).__name__}: {error})", expected="an array", mend=_MEND
+                f"member {key!r} cannot be read ({type(error).__name__}: {error})", expected="an array", hint=_HINT
             ) from error
 
-    def fault(self, what: str, *, expected: str, mend: str) -> DatasetError:
+    def fault(self, what: str, *, expected: str, hint: str) -> DatasetError:
         where = f"{self.path}" if self.index is None else f"{self.path}: episode {self.index}"
-        return DatasetError(what, where=where, expected=expected, mend=mend)
+        return DatasetError(what, where=where, expected=expected, hint=hint)
 
 
 def _about(root: _Members) -> dict[str, Any] | None:
@@ -183,7 +183,7 @@ def _about(root: _Members) -> dict[str, Any] | None:
         raise root.fault(
             f"member {_ABOUT!r} cannot be read ({type(error).__name__}: {error})",
             expected="JSON with spec, environment, generator",
-            mend="convert the data again",
+            hint="convert the data again",
         ) from error
 
 
@@ -204,7 +204,7 @@ def _inferred_spec(first: _Members, num_actions: int) -> TaskSpec:
     raise first.fault(
         f"observations is {observations.dtype} {list(observations.shape)}",
         expected="vectors [T, D] or stacks [T, S, H, W], where no spec says how many single frames make an observation",
-        mend="pass spec= (--env on the command line)",
+        hint="pass spec= (--env on the command line)",
     )
 
 
@@ -242,7 +242,7 @@ def _frames(members: _Members, found: NDArray[Any], spec: TaskSpec) -> tuple[NDA
         raise members.fault(
             "observations do not continue each other by one frame",
             expected="stacks that overlap, oldest frame first",
-            mend="save single gray frames [T, 1, H, W]",
+            hint="save single gray frames [T, 1, H, W]",
         )
     frames = np.concatenate([found[0], found[1:, -1]])
     repeated = num_repeated(frames, channels - 1)

@@ -89,7 +89,7 @@ def episodes(store: FrameStore) -> Iterator[Episode]:
             f"frame, the first in row {unheld[0]}",
             where=store.path,
             expected="stacks that overlap, so that an episode is a row of frames",
-            mend="keep the stacked layout, or drop these rows",
+            hint="keep the stacked layout, or drop these rows",
         )
     for rows in segments(store):
         yield _episode(store, rows)

@@ -25,7 +25,7 @@ _ABOUT = "offrl"  # an entry of ours in the metadata: what Minari has no word fo
 _LEADING = "leading_frames"  # entries of ours in the infos
 _PROBABILITY, _LEGAL = "behaviour_probability", "action_mask"
 _LEAST_JPEG = 32  # Minari takes smaller pictures for something else
-_MEND = "download or create it again"
+_HINT = "download or create it again"
 
 
 def minari_path(name: Path | str) -> Path:
@@ -172,16 +172,16 @@ def read_minari(path: Path, spec: TaskSpec | None = None) -> Iterator[EpisodeLog
             f"no dataset that Minari can read ({type(error).__name__}: {error})",
             where=path,
             expected="a local dataset of Minari's",
-            mend=f"check the path; offrl downloads none: `minari download ID` does, and {PREFIX}ID names it",
+            hint=f"check the path; offrl downloads none: `minari download ID` does, and {PREFIX}ID names it",
         ) from error
     if num_transitions < 1:
-        raise DatasetError("holds no transitions", where=path, expected="1 or more", mend="collect data first")
+        raise DatasetError("holds no transitions", where=path, expected="1 or more", hint="collect data first")
     if ours is None:
         spec = _spec(path, dataset, spec)
     else:
         known = TaskSpec.from_dict(found, where=metadata_path)
         if spec is not None:
-            spec.require_same(known, where=metadata_path, mend="pass no spec to take the data's own")
+            spec.require_same(known, where=metadata_path, hint="pass no spec to take the data's own")
         spec = known
     notes = []
     if spec.is_pixels and metadata.get("jpeg_encoding", True) and min(spec.observation_shape[1:]) >= _LEAST_JPEG:
@@ -210,7 +210,7 @@ def _spec(path: Path, dataset: Any, spec: TaskSpec | None) -> TaskSpec:
             f"observations {observations}",
             where=path,
             expected="vectors, or uint8 frames (H, W), (H, W, 1) or (1, H, W)",
-            mend="write gray frames, or features, into a dataset of your own",
+            hint="write gray frames, or features, into a dataset of your own",
         )
     if spec is None:
         if len(shape) == 2:
@@ -218,7 +218,7 @@ def _spec(path: Path, dataset: Any, spec: TaskSpec | None) -> TaskSpec:
                 "holds single frames, and nothing says how many make an observation",
                 where=path,
                 expected="a task",
-                mend="pass spec= (--env on the command line)",
+                hint="pass spec= (--env on the command line)",
             )
         return TaskSpec.vector(shape[0], default_action_names(int(actions.n)))
     stacked = shape if len(shape) == 1 else (spec.stack, *shape)
@@ -227,7 +227,7 @@ def _spec(path: Path, dataset: Any, spec: TaskSpec | None) -> TaskSpec:
             f"observations {stacked}, {actions.n} actions",
             where=path,
             expected=f"{spec.observation_shape}, {spec.num_actions} actions",
-            mend="pass the task of this data",
+            hint="pass the task of this data",
         )
     return spec
 
@@ -250,8 +250,8 @@ class _Members:
     def read(self, name: str) -> NDArray[Any]:
         return np.asarray(self.arrays[name])
 
-    def fault(self, what: str, *, expected: str, mend: str) -> DatasetError:
-        return DatasetError(what, where=f"{self.path}: episode {self.index}", expected=expected, mend=mend)
+    def fault(self, what: str, *, expected: str, hint: str) -> DatasetError:
+        return DatasetError(what, where=f"{self.path}: episode {self.index}", expected=expected, hint=hint)
 
 
 def _episodes(path: Path, dataset: Any, spec: TaskSpec, *, is_ours: bool) -> Iterator[Episode]:
@@ -262,7 +262,7 @@ def _episodes(path: Path, dataset: Any, spec: TaskSpec, *, is_ours: bool) -> Ite
             data = next(found)
         except Exception as error:  # its storages fail in many ways on damaged bytes
             raise members.fault(
-                f"cannot be read ({type(error).__name__}: {error})", expected="an episode", mend=_MEND
+                f"cannot be read ({type(error).__name__}: {error})", expected="an episode", hint=_HINT
             ) from error
         arrays = {
             "observations": data.observations,
@@ -286,7 +286,7 @@ def _episode(members: _Members, spec: TaskSpec, extras: Mapping[str, Any]) -> Ep
             raise members.fault(
                 f"{name} is true at row {early[0]}, inside an episode",
                 expected="true only at its last step",
-                mend=_MEND,
+                hint=_HINT,
             )
         flags[name] = bool(flag[-1])
     observations = _observations(members, spec, len(actions) + 1)

@@ -119,7 +119,7 @@ def convert(
     target_path = minari_path(target)
     if target_path.exists() or target_path.is_symlink():
         raise DatasetError(
-            "exists already", where=target_path, expected="a new path", mend="name another, or remove it"
+            "exists already", where=target_path, expected="a new path", hint="name another, or remove it"
         )
     if is_remote(source):
         source_path = local_copy(source, skip_bad_shards=skip_bad_shards, progress=progress)
@@ -137,7 +137,7 @@ def convert(
         store = ingest(source_path, spec=spec, tier="mmap", **reading)
         found, opened = store.report.layout, nullcontext(_log(source_path, store, to))
     if store is None and to != "frames":
-        raise ConfigError(f"from {found} to {to}", where="convert", expected="frames", mend="convert to frames first")
+        raise ConfigError(f"from {found} to {to}", where="convert", expected="frames", hint="convert to frames first")
     bytes_before = _size(source_path)  # before the target, which may lie in the source
     try:
         with opened as log:
@@ -151,7 +151,7 @@ def convert(
             written = _write(target_path, to, log, store, compress, shard_bytes, progress)
     except OSError as error:
         raise DatasetError(
-            f"cannot be written ({error})", where=target_path, expected="room for it", mend="free some space"
+            f"cannot be written ({error})", where=target_path, expected="room for it", hint="free some space"
         ) from error
     return Conversion(
         source_format=found,

@@ -66,7 +66,7 @@ def task_spec(env: Env) -> TaskSpec:
         f"observations {observations}",
         where=name,
         expected="float32 vectors [D] or uint8 stacks of frames [C, H, W]",
-        mend="wrap the environment, for frames in offrl.envs.wrappers.GrayStack",
+        hint="wrap the environment, for frames in offrl.envs.wrappers.GrayStack",
     )
 
 
@@ -79,7 +79,7 @@ def _gymnasium_make(env_id: str, options: dict[str, Any]) -> tuple[Env, int | No
         near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3, cutoff=0.5)
         raise UnknownEnvironmentError(
             f"no environment {env_id!r} in Gymnasium {gymnasium.__version__}",
-            mend=f"did you mean {' or '.join(near)}?" if near else "gymnasium.pprint_registry() lists them",
+            hint=f"did you mean {' or '.join(near)}?" if near else "gymnasium.pprint_registry() lists them",
         )
     try:
         return gymnasium.make(env_id, disable_env_checker=True, **options), no_progress_steps

@@ -41,14 +41,14 @@ def require_evaluation_seeds(seeds: Sequence[int], where: str, *, choosing: bool
             f"seed {data}, on which data is collected",
             where=where,
             expected=f"seeds outside {DATA_SEEDS.start} to {DATA_SEEDS[-1]}",
-            mend="take SCORE_SEEDS for scores, TUNING_SEEDS for choosing settings",
+            hint="take SCORE_SEEDS for scores, TUNING_SEEDS for choosing settings",
         )
     if choosing and score is not None:
         raise ConfigError(
             f"seed {score}, which is kept for scores, where a setting is chosen",
             where=where,
             expected=f"TUNING_SEEDS ({TUNING_SEEDS.start} to {TUNING_SEEDS[-1]}) or seeds of your own",
-            mend="choose there, then score what was chosen on SCORE_SEEDS",
+            hint="choose there, then score what was chosen on SCORE_SEEDS",
         )
     if tuning is not None and score is not None:
         raise ConfigError(

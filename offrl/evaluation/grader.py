@@ -91,7 +91,7 @@ class GraderPolicy:
                 "a file of the uint8 contract, which takes whole gray values",
                 where=path,
                 expected="the float contract: the grader gives gray / 128 - 1 that was never rounded",
-                mend="export it with --contract float",
+                hint="export it with --contract float",
             )
         _require_task(self._file.spec, path)
 
@@ -104,8 +104,8 @@ class GraderPolicy:
 
 
 def _require_task(spec: TaskSpec, where: str | Path) -> None:
-    mend = "the grader plays CarRacing with its information bar visible"
-    car_racing.spec().require_same(spec, where=where, mend=mend)
+    hint = "the grader plays CarRacing with its information bar visible"
+    car_racing.spec().require_same(spec, where=where, hint=hint)
 
 
 def grader_actions(q: Tensor, logits: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class _ConvEncoder(nn.Module):
                 f"observation shape {observation_shape}",
                 where=name,
                 expected="(C, H, W)",
-                mend="use MLPEncoder for vectors",
+                hint="use MLPEncoder for vectors",
             )
         channels, *size = observation_shape
         modules: list[nn.Module] = []
@@ -51,7 +51,7 @@ class _ConvEncoder(nn.Module):
                     f"frames of {observation_shape[1:]} pixels",
                     where=name,
                     expected="larger ones",
-                    mend="pass an encoder of your own for small pictures",
+                    hint="pass an encoder of your own for small pictures",
                 )
         self.network = nn.Sequential(*modules, nn.Flatten())
         self.feature_dim = channels * math.prod(size)
@@ -84,7 +84,7 @@ class MLPEncoder(nn.Module):
                 f"observation shape {observation_shape}",
                 where="MLPEncoder",
                 expected="(D,)",
-                mend="use NatureEncoder or CompactEncoder for pixels",
+                hint="use NatureEncoder or CompactEncoder for pixels",
             )
         sizes = [observation_shape[0], *hidden]
         layers: list[nn.Module] = []
@@ -116,6 +116,6 @@ def feature_dim(encoder: nn.Module) -> int:
             f"{type(encoder).__name__} has feature_dim {size!r}",
             where="encoder",
             expected="an int, the size of its output",
-            mend="set self.feature_dim in its __init__",
+            hint="set self.feature_dim in its __init__",
         )
     return size

@@ -46,14 +46,14 @@ class OnnxFile:
     """
 
     def __init__(self, path: str | Path) -> None:
-        mend = "write it with offrl.policies.export.export_onnx"
+        hint = "write it with offrl.policies.export.export_onnx"
         try:
             content = Path(path).read_bytes()
             model = onnx.load_from_string(content)
         except OSError as error:
-            raise ExportError(f"cannot be read ({error.strerror})", where=path, mend=mend) from error
+            raise ExportError(f"cannot be read ({error.strerror})", where=path, hint=hint) from error
         except DecodeError as error:
-            raise ExportError("not an ONNX file", where=path, mend=mend) from error
+            raise ExportError("not an ONNX file", where=path, hint=hint) from error
         properties = {entry.key: entry.value for entry in model.metadata_props}
         contract = properties.get("contract", "")
         inputs = [value.name for value in model.graph.input]
@@ -63,16 +63,16 @@ class OnnxFile:
                 f"contract {contract!r}, inputs {inputs}, outputs {list(outputs)}",
                 where=path,
                 expected=f"an offrl policy: input {INPUT!r}, outputs {' or '.join(map(str, OUTPUTS.values()))}",
-                mend=mend,
+                hint=hint,
             )
         try:
             spec = json.loads(properties.get("task_spec", ""))
         except json.JSONDecodeError as error:
-            raise ExportError(f"metadata task_spec is not JSON ({error})", where=path, mend=mend) from error
+            raise ExportError(f"metadata task_spec is not JSON ({error})", where=path, hint=hint) from error
         self.algorithm_threshold = _parse_threshold(properties.get("algorithm_threshold", ""))
         if not 0 <= self.algorithm_threshold < 1:
             found = properties.get("algorithm_threshold")
-            raise ExportError(f"metadata algorithm_threshold is {found!r}", where=path, expected="0 to 1", mend=mend)
+            raise ExportError(f"metadata algorithm_threshold is {found!r}", where=path, expected="0 to 1", hint=hint)
         self.path = Path(path)
         self.contract = contract
         self.spec = TaskSpec.from_dict(spec, where=path)

@@ -59,7 +59,7 @@ class OnnxPolicy:
                 f"{threshold} for {self._file.path}, which was exported with threshold 0 and without logits",
                 where="OnnxPolicy.threshold",
                 expected="0",
-                mend="take the checkpoint, or export it with a threshold to act with",
+                hint="take the checkpoint, or export it with a threshold to act with",
             )
         self.threshold = threshold
         # The file's logits are scaled for `APPLY_THRESHOLD`; another threshold needs them as they were.

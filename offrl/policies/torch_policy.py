@@ -61,7 +61,7 @@ class TorchPolicy:
                 f"{observation.dtype} {list(observation.shape)}",
                 where="observation",
                 expected=f"{self.spec.observation_dtype} [N, {str(list(self.spec.observation_shape))[1:]}",
-                mend="give the policy raw observations of the task that it was trained for",
+                hint="give the policy raw observations of the task that it was trained for",
             )
         with torch.inference_mode():
             raw = torch.from_numpy(np.array(observation)).to(self._device)

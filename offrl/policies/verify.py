@@ -74,7 +74,7 @@ def verify_onnx(
         ConfigError: there is nothing to compare.
     """
     file = OnnxFile(path)
-    algorithm.spec.require_same(file.spec, where=path, mend="verify it with the algorithm it was exported from")
+    algorithm.spec.require_same(file.spec, where=path, hint="verify it with the algorithm it was exported from")
     raw = _random_observations(file.spec, num_random, np.random.default_rng(seed))
     if observations is not None:
         file.check(observations)
@@ -97,7 +97,7 @@ def verify_onnx(
             f"q differs from torch by up to {q_difference:.3g}, logits by up to {logits_difference:.3g}",
             where=path,
             expected=f"at most {q_tolerance:.3g} and {logits_tolerance:.3g}",
-            mend="export it again from this algorithm",
+            hint="export it again from this algorithm",
         )
     near_tie = _near_ties(q, logits, q_tolerance, logits_tolerance)
     disagree = greedy_actions(found["q"], found["logits"], APPLY_THRESHOLD) != action

@@ -139,7 +139,7 @@ def _copy_shards(
                 unsaved = 0
     if tally.layout is None or tally.shape is None or not writer.num_transitions:
         raise DatasetError(
-            "the shards hold no transitions", where=dataset.directory, expected="1 or more", mend="collect data first"
+            "the shards hold no transitions", where=dataset.directory, expected="1 or more", hint="collect data first"
         )
     if spec is None:
         spec = _inferred_spec(tally.shape, tally.highest_action + 1)
@@ -198,7 +198,7 @@ def _read(dataset: _Dataset, index: int, dones: Dones, layout: Layout | None, sh
         found = detect_layout(shard)
         if layout not in (None, found):
             raise shard.fault(
-                f"is in the {found} layout", expected=f"{layout}, like the shards before it", mend="move it away"
+                f"is in the {found} layout", expected=f"{layout}, like the shards before it", hint="move it away"
             )
         rows = _read_shard(shard, found, spec, shape, None if spec is None else spec.num_actions, dones)
     if dataset.manifest is not None:
@@ -221,7 +221,7 @@ def _read_shard(
             "no such file",
             where=shard.path.parent / MANIFEST_NAME,
             expected="the manifest of a frames dataset, which says how many frames make an observation",
-            mend="restore it, or pass spec=",
+            hint="restore it, or pass spec=",
         )
     return read_frames(shard, spec)
 
@@ -232,14 +232,14 @@ def _verified_sha256(dataset: _Dataset, index: int) -> str:
         found = file_sha256(path)
     except OSError as error:
         raise DatasetError(
-            f"cannot be read ({error.strerror})", where=path, expected="a shard", mend="restore it or re-create it"
+            f"cannot be read ({error.strerror})", where=path, expected="a shard", hint="restore it or re-create it"
         ) from error
     if dataset.manifest is not None and found != (expected := dataset.manifest.shards[index].sha256):
         raise DatasetError(
             f"sha256 is {found}",
             where=path,
             expected=f"{expected}, as {MANIFEST_NAME} says",
-            mend="the file was changed or damaged since it was written: restore it or collect the data again",
+            hint="the file was changed or damaged since it was written: restore it or collect the data again",
         )
     return found
 
@@ -262,7 +262,7 @@ def _require_recorded(path: Path, manifest: Manifest, index: int, layout: Layout
                 f"{name} is {found}",
                 where=path,
                 expected=f"{expected}, as {MANIFEST_NAME} says",
-                mend="the manifest was changed or is of other data: restore it, or collect the data again",
+                hint="the manifest was changed or is of other data: restore it, or collect the data again",
             )
 
 

@@ -27,7 +27,7 @@ def frames_on(device: torch.device, store: FrameStore) -> Tensor:
             f"the frames need {frames.nbytes / 2**30:.1f} GiB",
             where=f"tier='device' on {device}",
             expected="as much free memory there",
-            mend="take tier='auto'",
+            hint="take tier='auto'",
         ) from error
     rows = max(1, _CHUNK_BYTES // max(frames[:1].nbytes, 1))
     for start in range(0, len(frames), rows):

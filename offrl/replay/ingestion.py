@@ -79,7 +79,7 @@ def ingest(
             f"the frame store cannot be written ({error})",
             where=root,
             expected="a writable directory with room for it",
-            mend="free some space, or set OFFRL_CACHE to another directory",
+            hint="free some space, or set OFFRL_CACHE to another directory",
         ) from error
     store = FrameStore.open(root / key, tier)
     for line in store.report.warnings:
@@ -91,7 +91,7 @@ def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
     if not directory.is_dir():
         what = "is not a directory" if directory.exists() else "no such directory"
         raise DatasetError(
-            what, where=directory, expected="a directory of .npz shards", mend="check the path, or collect data first"
+            what, where=directory, expected="a directory of .npz shards", hint="check the path, or collect data first"
         )
     if (directory / MANIFEST_NAME).exists():
         manifest = Manifest.load(directory)
@@ -99,7 +99,7 @@ def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
             spec.require_same(
                 manifest.spec,
                 where=directory / MANIFEST_NAME,
-                mend="pass no spec to take the data's own, or point at data of this task",
+                hint="pass no spec to take the data's own, or point at data of this task",
             )
         if not manifest.complete:
             warnings.warn(
@@ -121,7 +121,7 @@ def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
             "holds no shards",
             where=directory,
             expected="*.npz files",
-            mend="check the path, or collect data first; offrl convert makes shards of other formats",
+            hint="check the path, or collect data first; offrl convert makes shards of other formats",
         )
     return _Dataset(directory, paths, manifest, spec)
 

@@ -74,7 +74,10 @@ class IngestReport:
             TypeError, KeyError: not such a dictionary.
         """
         skipped = tuple((name, reason) for name, reason in values.get("skipped", ()))
-        problems = tuple(Problem(**problem) for problem in values["warnings"])
+        # Stores that were made before 0.1.0 call the hint "mend".
+        problems = tuple(
+            Problem(**{("hint" if k == "mend" else k): v for k, v in p.items()}) for p in values["warnings"]
+        )
         return cls(**{**values, "warnings": problems, "skipped": skipped})
 
 
@@ -163,7 +166,7 @@ class FrameStore:
                 f"no finished frame store ({type(error).__name__}: {error})",
                 where=path,
                 expected=f"{STORE_NAME} and its arrays",
-                mend="delete this directory and open the dataset again to rebuild it",
+                hint="delete this directory and open the dataset again to rebuild it",
             ) from error
         frames = arrays["frames"]
         row_shape = spec.observation_shape[1:] if spec.is_pixels else spec.observation_shape
@@ -173,7 +176,7 @@ class FrameStore:
                 f"{frames.dtype} {list(frames.shape)}",
                 where=path / "frames.npy",
                 expected=f"{spec.observation_dtype} {list(expected)}",
-                mend="delete this directory and open the dataset again to rebuild it",
+                hint="delete this directory and open the dataset again to rebuild it",
             )
         return cls(path, spec, report, fingerprint, tier, arrays)
 

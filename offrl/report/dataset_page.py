@@ -30,7 +30,7 @@ _LOOKED_FOR = (
 def write_dataset_page(
     store: FrameStore, path: str | Path, *, title: str, summary: DatasetSummary | None = None
 ) -> Path:
-    """Writes a page about a dataset: what looks wrong and how to mend it, counts, distributions, samples.
+    """Writes a page about a dataset: what looks wrong and how to fix it, counts, distributions, samples.
 
     The page holds its pictures itself and asks for nothing from elsewhere. The same dataset gives the same bytes.
 
@@ -95,8 +95,8 @@ def _health(summary: DatasetSummary) -> Markup:
 
 
 def _problem(problem: Problem) -> Markup:
-    mend = element("p", element("b", "To mend it: "), problem.mend)
-    return element("div", element("h3", problem.what), element("p", problem.means), mend, class_="card problem")
+    hint = element("p", element("b", "To fix it: "), problem.hint)
+    return element("div", element("h3", problem.what), element("p", problem.means), hint, class_="card problem")
 
 
 def _grid(*cards: Markup) -> Markup:

@@ -78,7 +78,7 @@ class ActionPanel:
                 f"{low}, {high}",
                 where="ActionPanel.limits",
                 expected="finite numbers, low <= high",
-                mend="where the policy's scores are NaN or infinite, record without a panel",
+                hint="where the policy's scores are NaN or infinite, record without a panel",
             )
         try:
             import PIL  # noqa: F401

@@ -149,7 +149,7 @@ def _frame(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> NDArray[np.uin
             "the environment gives no pictures",
             where="record_episode",
             expected='info["rgb"] or render_mode="rgb_array" (RGB, uint8 [H, W, 3])',
-            mend='make it with render_mode="rgb_array"',
+            hint='make it with render_mode="rgb_array"',
         )
     factor = max(1, _SMALLEST_SIDE // min(frame.shape[:2]))
     return frame.repeat(factor, axis=0).repeat(factor, axis=1)

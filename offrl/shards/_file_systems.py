@@ -67,7 +67,7 @@ class _Remote:
         listed = ask(lambda: file_system.ls(folder, detail=True))
         found = {info["name"].rstrip("/").rpartition("/")[2]: info for info in listed if info["type"] == "file"}
         if [info["name"].rstrip("/") for info in listed] == [folder.rstrip("/")] and found:
-            raise DatasetError("is a file", where=name, expected="a directory of .npz shards", mend="check the address")
+            raise DatasetError("is a file", where=name, expected="a directory of .npz shards", hint="check the address")
         data = None
         if MANIFEST_NAME in found:
             data = ask(lambda: file_system.cat_file(found[MANIFEST_NAME]["name"]))
@@ -76,7 +76,7 @@ class _Remote:
         else:
             checksums = {each: None for each in sorted(found) if each.endswith(".npz") and each[0] != "."}
         if not checksums:
-            raise DatasetError("holds no shards", where=name, expected="*.npz files", mend="check the address")
+            raise DatasetError("holds no shards", where=name, expected="*.npz files", hint="check the address")
         files = {}
         for each, sha256 in checksums.items():
             if each not in found and skip_bad_shards:
@@ -86,7 +86,7 @@ class _Remote:
                     "no such file",
                     where=f"{name}/{each}",
                     expected=f"the shard that {MANIFEST_NAME} names",
-                    mend="upload it again",
+                    hint="upload it again",
                 )
             info = found[each]
             if info.get("size") is None:  # some listings do not say it
@@ -112,7 +112,7 @@ class _Remote:
                 raise DatasetError(
                     f"{size} of {file.size} bytes came",
                     where=f"{self.name}/{name}",
-                    mend="the same call fetches it again",
+                    hint="the same call fetches it again",
                 )
             if file.sha256 is None or (found := file_sha256(part)) == file.sha256:
                 return file.version
@@ -121,7 +121,7 @@ class _Remote:
                     f"sha256 is {found}",
                     where=f"{self.name}/{name}",
                     expected=f"{file.sha256}, as {MANIFEST_NAME} says",
-                    mend="the file there was changed or damaged since it was written: upload it again",
+                    hint="the file there was changed or damaged since it was written: upload it again",
                 )
             return file.damaged
 
@@ -147,7 +147,7 @@ def _file_system(url: str, name: str) -> tuple[Any, str]:
         file_system.invalidate_cache()  # another call may have listed it before it changed
     except ImportError as error:
         raise MissingDependencyError(
-            "the package for this kind of address is not installed", where=name, mend=f"{error} (with pip)"
+            "the package for this kind of address is not installed", where=name, hint=f"{error} (with pip)"
         ) from None
     except ValueError as error:
         if "Protocol not known" not in str(error):
@@ -156,7 +156,7 @@ def _file_system(url: str, name: str) -> tuple[Any, str]:
             f"addresses of a kind that fsspec {fsspec.__version__} does not know",
             where=name,
             expected="s3://, gs://, or another of fsspec's",
-            mend="check the address",
+            hint="check the address",
         ) from None
     except Exception as error:
         raise _unreachable(error, url, name) from None
@@ -169,7 +169,7 @@ def _ask(question: Callable[[], _Result], *, url: str, name: str) -> _Result:
         return question()
     except FileNotFoundError:
         raise DatasetError(
-            "no such file or directory", where=name, expected="a dataset", mend="check the address"
+            "no such file or directory", where=name, expected="a dataset", hint="check the address"
         ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # ours, not theirs
@@ -188,5 +188,5 @@ def _unreachable(error: Exception, url: str, name: str) -> DatasetError:
     return DatasetError(
         f"cannot be reached or read ({type(error).__name__}: {text})",
         where=name,
-        mend="check the address, the credentials and the network; the same call goes on from here",
+        hint="check the address, the credentials and the network; the same call goes on from here",
     )

@@ -12,7 +12,7 @@ from offrl.shards._npz import NpzReader
 from offrl.shards.layouts import ShardRows
 from offrl.spec import TaskSpec
 
-_MEND = "re-create the shard"
+_HINT = "re-create the shard"
 
 
 _FRAMES_MEMBERS = frozenset(
@@ -51,7 +51,7 @@ def read_frames(shard: NpzReader, spec: TaskSpec) -> ShardRows:
             raise shard.fault(
                 f"{name} is true at row {row}, inside an episode",
                 expected="true only at the last step of an episode, by episode_lengths",
-                mend=_MEND,
+                hint=_HINT,
             )
     truncated |= is_end & ~terminated  # an episode that just stops was cut by the end of its log
 
@@ -84,7 +84,7 @@ def _require_known(shard: NpzReader, spec: TaskSpec) -> None:
         raise shard.fault(
             f"holds {sorted(unknown)}, unknown to the frames layout",
             expected=f"only {', '.join(sorted(known))}",
-            mend="correct the name, or leave that member out",
+            hint="correct the name, or leave that member out",
         )
 
 
@@ -102,13 +102,13 @@ def _episode_bounds(shard: NpzReader, num_rows: int) -> tuple[NDArray[np.int64],
         raise shard.fault(
             f"episode_lengths (smallest {lengths.min(initial=num_rows)}) do not add up to the rows of actions",
             expected=f"lengths of 1 or more that add up to {num_rows}",
-            mend=_MEND,
+            hint=_HINT,
         )
     leading = shard.read("leading") if "leading" in shard.names else np.zeros(len(lengths), np.int64)
     if leading.shape != lengths.shape or leading.dtype.kind not in "iu":
         raise unfit(shard, "leading", leading, f"integers [{len(lengths)}], one for each episode")
     if (leading < 0).any() or (leading > 2**31).any():
-        raise shard.fault("leading has values out of range", expected="small counts, 0 or more", mend=_MEND)
+        raise shard.fault("leading has values out of range", expected="small counts, 0 or more", hint=_HINT)
     return lengths.astype(np.int64), leading.astype(np.int64)
 
 
@@ -122,7 +122,7 @@ def _episode_observations(shard: NpzReader, spec: TaskSpec, num_frames: int) -> 
         raise shard.fault(
             f"{name} has {len(observations)} rows",
             expected=f"{num_frames}: leading + steps + 1 of every episode",
-            mend=_MEND,
+            hint=_HINT,
         )
     if not spec.is_pixels:
         require_finite(shard, name, observations)
@@ -137,7 +137,7 @@ def _behaviour_probability(shard: NpzReader, num_rows: int) -> NDArray[np.float3
         raise unfit(shard, "behaviour_probability", found, f"float [{num_rows}]")
     known = found[~np.isnan(found)]
     if ((known < 0) | (known > 1)).any():
-        raise shard.fault("behaviour_probability has values outside 0..1", expected="probabilities", mend=_MEND)
+        raise shard.fault("behaviour_probability has values outside 0..1", expected="probabilities", hint=_HINT)
     return found.astype(np.float32, copy=False)
 
 
@@ -151,6 +151,6 @@ def _action_mask(shard: NpzReader, actions: NDArray[np.int64], num_actions: int)
     if illegal.any():
         row = int(np.flatnonzero(illegal)[0])
         raise shard.fault(
-            f"action_mask forbids the action taken at row {row} ({actions[row]})", expected="it legal", mend=_MEND
+            f"action_mask forbids the action taken at row {row} ({actions[row]})", expected="it legal", hint=_HINT
         )
     return found

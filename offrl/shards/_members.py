@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
 
-_MEND = "re-create the shard"
+_HINT = "re-create the shard"
 _NO_NUMBERS = "number the discrete actions (a table of continuous ones has one for each row), and save the numbers"
 
 
@@ -20,7 +20,7 @@ class Members(Protocol):
         """One member; DatasetError where it is missing or damaged."""
         ...
 
-    def fault(self, what: str, *, expected: str, mend: str) -> DatasetError:
+    def fault(self, what: str, *, expected: str, hint: str) -> DatasetError:
         """An error that says where these members are."""
         ...
 
@@ -33,10 +33,10 @@ def read_actions(shard: Members, num_actions: int | None) -> NDArray[np.int64]:
     """
     found = shard.read("actions")
     if found.ndim == 2 and found.shape[1] > 1:
-        raise unfit(shard, "actions", found, "integers [N]", _mend_of_rows(found))
+        raise unfit(shard, "actions", found, "integers [N]", _hint_for_rows(found))
     found = _column(shard, "actions", found)
     if found.dtype.kind not in "iu":
-        raise unfit(shard, "actions", found, "integers", _mend_of_numbers(found))
+        raise unfit(shard, "actions", found, "integers", _hint_for_numbers(found))
     lowest, highest = int(found.min(initial=0)), int(found.max(initial=0))
     limit = 2**15 if num_actions is None else num_actions  # beyond that it is no action table but something else
     if lowest < 0 or highest >= limit:
@@ -45,21 +45,21 @@ def read_actions(shard: Members, num_actions: int | None) -> NDArray[np.int64]:
         raise shard.fault(
             f"actions has {wrong} at row {int(np.flatnonzero(found == wrong)[0])}",
             expected=f"integers 0..{limit - 1}",
-            mend="they look counted from 1: save actions - 1"
+            hint="they look counted from 1: save actions - 1"
             if from_one
             else "re-create the shard, or pass a spec with all the actions",
         )
     return found.astype(np.int64)
 
 
-def _mend_of_rows(found: NDArray[Any]) -> str:
+def _hint_for_rows(found: NDArray[Any]) -> str:
     """What to do about actions [N, K]."""
     if found.dtype.kind in "biuf" and ((found == 0) | (found == 1)).all() and (found.sum(axis=1) == 1).all():
         return "they are one-hot: save actions.argmax(axis=1)"
     return _NO_NUMBERS
 
 
-def _mend_of_numbers(found: NDArray[Any]) -> str:
+def _hint_for_numbers(found: NDArray[Any]) -> str:
     """What to do about actions [N] of another type than integers."""
     if found.dtype.kind in "bf" and np.isin(found, np.arange(2**15)).all():
         return "they are whole numbers: save actions.astype(np.int64)"
@@ -94,7 +94,7 @@ def read_flags(shard: Members, name: str, num_rows: int) -> NDArray[np.bool_]:
         raise unfit(shard, name, found, "booleans")
     wrong = np.flatnonzero((found != 0) & (found != 1))
     if wrong.size:
-        raise shard.fault(f"{name} has {found[wrong[0]]} at row {wrong[0]}", expected="0 or 1", mend=_MEND)
+        raise shard.fault(f"{name} has {found[wrong[0]]} at row {wrong[0]}", expected="0 or 1", hint=_HINT)
     return found.astype(np.bool_)
 
 
@@ -113,7 +113,7 @@ def require_rows(shard: Members, name: str, found: NDArray[Any], num_rows: int) 
         raise shard.fault(
             f"{name} has {len(found)} rows",
             expected=f"{num_rows}, like actions",
-            mend="the file is cut short or mixes two runs: re-create it",
+            hint="the file is cut short or mixes two runs: re-create it",
         )
 
 
@@ -125,10 +125,10 @@ def require_finite(shard: Members, name: str, values: NDArray[Any]) -> None:
         raise shard.fault(
             f"{name} has {values[tuple(place)]} at row {place[0]}",
             expected="finite numbers in the range of float32",
-            mend="drop that episode or repair the logger",
+            hint="drop that episode or repair the logger",
         )
 
 
-def unfit(shard: Members, name: str, found: NDArray[Any], expected: str, mend: str = _MEND) -> DatasetError:
+def unfit(shard: Members, name: str, found: NDArray[Any], expected: str, hint: str = _HINT) -> DatasetError:
     """The error for a member whose type or shape is wrong."""
-    return shard.fault(f"{name} is {found.dtype} {list(found.shape)}", expected=expected, mend=mend)
+    return shard.fault(f"{name} is {found.dtype} {list(found.shape)}", expected=expected, hint=hint)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from offrl.errors import DatasetError
 from offrl.system.workers import available_memory
 
-_MEND = "the file is damaged or was cut short: re-create it or copy it again"
+_HINT = "the file is damaged or was cut short: re-create it or copy it again"
 
 # A member of a zip: a header of 30 bytes, the last four of them the lengths of name and extra field; these; the data;
 # and sizes and checksum, if the writer could not go back to put them into the header (APPNOTE.TXT 4.3.7 and 4.3.9).
@@ -47,14 +47,14 @@ class NpzReader:
         """
         if name not in self._infos:
             raise self.fault(
-                f"has no member {name!r}", expected=f"one beside {sorted(self.names)}", mend="re-create the file"
+                f"has no member {name!r}", expected=f"one beside {sorted(self.names)}", hint="re-create the file"
             )
         info = self._infos[name]
         if info.file_size > (available := available_memory()):  # or the system would end the process
             raise self.fault(
                 f"member {name!r} takes {info.file_size / 2**30:.1f} GiB",
                 expected=f"at most the {available / 2**30:.1f} GiB of memory that are free",
-                mend="free some memory, or save the data in smaller shards",
+                hint="free some memory, or save the data in smaller shards",
             )
         try:
             with self._archive.open(info) as member:
@@ -64,7 +64,7 @@ class NpzReader:
             raise
         except Exception as error:  # zipfile, zlib, the decoders and numpy each fail in their own ways on damaged bytes
             raise self.fault(
-                f"member {name!r} cannot be read ({type(error).__name__}: {error})", expected="an array", mend=_MEND
+                f"member {name!r} cannot be read ({type(error).__name__}: {error})", expected="an array", hint=_HINT
             ) from error
 
     def _array(self, name: str, content: bytes) -> NDArray[Any]:
@@ -80,7 +80,7 @@ class NpzReader:
             raise self.fault(
                 f"member {name!r} holds pickled Python objects, which could run code",
                 expected="plain numbers",
-                mend="save it as a numeric array (no ragged lists)",
+                hint="save it as a numeric array (no ragged lists)",
             )
         start = stream.tell()
         promised = math.prod(shape) * dtype.itemsize
@@ -88,13 +88,13 @@ class NpzReader:
             raise self.fault(
                 f"member {name!r} holds {len(content) - start} bytes",
                 expected=f"{promised} for {dtype} {list(shape)}",
-                mend=_MEND,
+                hint=_HINT,
             )
         return np.ndarray(shape, dtype, buffer=content, offset=start, order="F" if fortran_order else "C")
 
-    def fault(self, what: str, *, expected: str, mend: str) -> DatasetError:
+    def fault(self, what: str, *, expected: str, hint: str) -> DatasetError:
         """A DatasetError about this file."""
-        return DatasetError(what, where=self.path, expected=expected, mend=mend)
+        return DatasetError(what, where=self.path, expected=expected, hint=hint)
 
 
 @contextmanager
@@ -111,11 +111,11 @@ def open_npz(path: Path) -> Iterator[NpzReader]:
             _require_whole(archive, file)
         except FileNotFoundError:
             raise DatasetError(
-                "no such file", where=path, expected="a shard", mend="restore it or re-create it"
+                "no such file", where=path, expected="a shard", hint="restore it or re-create it"
             ) from None
         except Exception as error:  # zipfile lets struct, decoding and value errors through on damaged directories
             raise DatasetError(
-                f"cannot be opened ({type(error).__name__}: {error})", where=path, expected="an .npz file", mend=_MEND
+                f"cannot be opened ({type(error).__name__}: {error})", where=path, expected="an .npz file", hint=_HINT
             ) from error
         yield NpzReader(path, archive)
 

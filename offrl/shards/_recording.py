@@ -166,7 +166,7 @@ class Recording:
                 "is missing or damaged",
                 where=directory / found.shards[num_intact].name,
                 expected=f"the shard that {MANIFEST_NAME} names",
-                mend="restore it, or record into another directory",
+                hint="restore it, or record into another directory",
             )
         return cls(directory, found)
 
@@ -205,7 +205,7 @@ def _found(directory: Path) -> Manifest | None:
     if (directory / MANIFEST_NAME).exists():
         return Manifest.load(directory)
     if directory.exists() and any(directory.glob("*.npz")):
-        raise DatasetError("holds .npz files without a manifest", where=directory, mend="use another directory")
+        raise DatasetError("holds .npz files without a manifest", where=directory, hint="use another directory")
     return None
 
 
@@ -222,7 +222,7 @@ def _require_same(directory: Path, found: Manifest, plan: Manifest, *, but_versi
                     f"holds a dataset whose {field}.{key} is {theirs.get(key)!r}",
                     where=directory,
                     expected=f"{ours.get(key)!r}",
-                    mend="use another directory, or the settings of the dataset",
+                    hint="use another directory, or the settings of the dataset",
                 )
 
 

@@ -11,7 +11,7 @@ from offrl.shards._members import read_actions, read_flags, read_rewards, requir
 from offrl.shards._npz import NpzReader
 from offrl.shards.layouts import Dones, ShardRows
 
-_MEND = "re-create the shard"
+_HINT = "re-create the shard"
 
 
 _SURELY_OFF = 0.25  # gray levels
@@ -101,7 +101,7 @@ def _stacked_observations(
         is_fit = found.shape[1:] == shape
     if not is_fit:
         expected = "[N, S, H, W] or [N, D]" if shape is None else f"[{num_rows}, {', '.join(map(str, shape))}]"
-        raise unfit(shard, name, found, expected, _mend_of_shape(found.shape[1:], shape))
+        raise unfit(shard, name, found, expected, _hint_for_shape(found.shape[1:], shape))
     require_rows(shard, name, found, num_rows)
     if min(found.shape[1:]) < 1:
         raise unfit(shard, name, found, "no empty axis")
@@ -126,7 +126,7 @@ def _is_channels_last(shape: tuple[int, ...]) -> bool:
     return width <= _MOST_CHANNELS < min(stack, height)
 
 
-def _mend_of_shape(found: tuple[int, ...], expected: tuple[int, ...] | None) -> str:
+def _hint_for_shape(found: tuple[int, ...], expected: tuple[int, ...] | None) -> str:
     """What to do about observations of a wrong shape, which loggers write for known reasons."""
     if len(found) == 2:
         return "single frames need the axis of a stack: the last S of an episode on axis 1 (for S = 1 states[:, None])"
@@ -136,7 +136,7 @@ def _mend_of_shape(found: tuple[int, ...], expected: tuple[int, ...] | None) -> 
         return "the channels are last: save states.transpose(0, 3, 1, 2), and gray frames where they are colours"
     if expected is not None:
         return "a dataset has one shape: re-create the shard, or move it to a dataset of its own"
-    return _MEND
+    return _HINT
 
 
 def _gray_levels(shard: NpzReader, name: str, found: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
@@ -150,7 +150,7 @@ def _gray_levels(shard: NpzReader, name: str, found: NDArray[Any]) -> tuple[NDAr
             raise shard.fault(
                 f"{name} has values from {chunk.min():g} to {chunk.max():g} in rows {start}..{start + len(chunk) - 1}",
                 expected="float pixels in [-1, 1] (gray / 128 - 1)",
-                mend="save the frames as uint8 0..255, or as gray / 128 - 1",
+                hint="save the frames as uint8 0..255, or as gray / 128 - 1",
             )
         # Costs nothing where pixels are as they should be: the first chunk has some below 0.
         is_unit_scaled = is_unit_scaled and bool(chunk.min() >= 0) and _is_whole(chunk.astype(np.float32) * 255)
@@ -162,7 +162,7 @@ def _gray_levels(shard: NpzReader, name: str, found: NDArray[Any]) -> tuple[NDAr
         raise shard.fault(
             f"{name} has only multiples of 1/255 from 0 to 1",
             expected="float pixels in [-1, 1] (gray / 128 - 1)",
-            mend=f"save the frames as uint8: np.rint({name} * 255).astype(np.uint8)",
+            hint=f"save the frames as uint8: np.rint({name} * 255).astype(np.uint8)",
         )
     return pixels, largest_error
 

@@ -74,7 +74,7 @@ def write_members(
             raise DatasetError(
                 f"holds more than {index} files and folders",
                 where=where,
-                mend="raise max_members (--max-members) if you trust it",
+                hint="raise max_members (--max-members) if you trust it",
             )
         path = folder.joinpath(*_safe_parts(name, where))
         try:
@@ -92,7 +92,7 @@ def write_members(
                     raise DatasetError(
                         f"unpacks to more than {tqdm.format_sizeof(most, 'B')}",
                         where=where,
-                        mend="raise max_unpacked_bytes (--max-unpacked) or max_ratio (--max-ratio) if you trust it",
+                        hint="raise max_unpacked_bytes (--max-unpacked) or max_ratio (--max-ratio) if you trust it",
                     )
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -115,7 +115,7 @@ def refused(name: str, why: str, where: str) -> DatasetError:
         f"holds {name!r}, {why}",
         where=where,
         expected="plain files and folders, each once",
-        mend="do not trust it, or pack it again",
+        hint="do not trust it, or pack it again",
     )
 
 
@@ -171,7 +171,7 @@ def _decoding(where: str) -> Iterator[None]:
             f"cannot be unpacked ({type(error).__name__}: {error})",
             where=where,
             expected="a zip or tar archive, or an .npz file",
-            mend="it is damaged, cut short, or something else such as a web page: look at it, and fetch it again",
+            hint="it is damaged, cut short, or something else such as a web page: look at it, and fetch it again",
         ) from error
 
 

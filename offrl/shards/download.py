@@ -88,7 +88,7 @@ def fetch(
             _discard(part)
         elif local.is_dir():
             if sha256 is not None:
-                raise ConfigError("given for a directory", where="sha256", expected="a file", mend="leave it out")
+                raise ConfigError("given for a directory", where="sha256", expected="a file", hint="leave it out")
             _place(folder_members(local), name, target, None, None, limits, progress)
         elif local.stat().st_size > max_bytes:
             raise _too_large(name, max_bytes)
@@ -99,7 +99,7 @@ def fetch(
             f"cannot be fetched into ({error})",
             where=target,
             expected="a source that can be read, and a writable directory with room for it",
-            mend=f"free some space or name another directory; {_GOES_ON}",
+            hint=f"free some space or name another directory; {_GOES_ON}",
         ) from error
     return target
 
@@ -114,7 +114,7 @@ def _local_path(source: str) -> Path | None:
         raise ConfigError(f"{scheme} addresses", where=source, expected="http://, https://, file:// or a path")
     path = Path(source if scheme is None else url2pathname(urlsplit(source).path))
     if not source or (not path.is_file() and not path.is_dir()):  # "" would be the current directory
-        raise DatasetError("no such file or directory", where=path, expected="a dataset", mend="check the path")
+        raise DatasetError("no such file or directory", where=path, expected="a dataset", hint="check the path")
     return path.resolve()
 
 
@@ -127,7 +127,7 @@ def _is_there(target: Path, source: str, sha256: str | None) -> bool:
             "is a file, the current directory or a mount point",
             where=target,
             expected="a directory of its own",
-            mend="name a new one",
+            hint="name a new one",
         )
     if not any(target.iterdir()):
         return False
@@ -139,7 +139,7 @@ def _is_there(target: Path, source: str, sha256: str | None) -> bool:
         found = "files that were not fetched"
     if found != wanted:
         raise DatasetError(
-            f"holds something else ({found})", where=target, expected=wanted, mend="name another directory"
+            f"holds something else ({found})", where=target, expected=wanted, hint="name another directory"
         )
     return True
 
@@ -148,7 +148,7 @@ def _place_file(path: Path, source: str, target: Path, sha256: str | None, limit
     found = file_sha256(path)
     if sha256 not in (None, found):
         raise DatasetError(
-            f"sha256 is {found}", where=source, expected=sha256, mend="it is damaged, or not the file you expect"
+            f"sha256 is {found}", where=source, expected=sha256, hint="it is damaged, or not the file you expect"
         )
     _place(archive_members(path, source), source, target, found, path.stat().st_size, limits, progress)
 
@@ -173,7 +173,7 @@ def _place(
         shutil.rmtree(partial / "__MACOSX", ignore_errors=True)  # the Finder's notes about the real files
         _remove_hidden(partial)
         if not any(path.is_file() and path.stat().st_size for path in partial.rglob("*")):
-            raise DatasetError("holds no data", where=source, expected="shards", mend="check what was packed")
+            raise DatasetError("holds no data", where=source, expected="shards", hint="check what was packed")
         root = partial
         while len(inside := [*root.iterdir()]) == 1 and inside[0].is_dir():
             root = inside[0]
@@ -201,7 +201,7 @@ def _download(url: str, part: Path, max_bytes: int, progress: bool) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DatasetError("is being written by another fetch", where=part, mend="wait for it") from None
+            raise DatasetError("is being written by another fetch", where=part, hint="wait for it") from None
         known = _read_state(part, url)
         size, total = (file.tell(), known.get("size")) if known else (0, None)
         if size and size == total:
@@ -240,12 +240,12 @@ def _connect(url: str, start: int, version: str) -> tuple[Any, int]:
         if error.code == 416 and start:
             return _connect(url, 0, "")
         raise DatasetError(
-            f"the server answers {error.code} {error.reason}", where=url, expected="the file", mend="check the address"
+            f"the server answers {error.code} {error.reason}", where=url, expected="the file", hint="check the address"
         ) from None
     except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise DatasetError(
-            f"cannot be reached ({reason})", where=url, mend="check the address and the network, and try again"
+            f"cannot be reached ({reason})", where=url, hint="check the address and the network, and try again"
         ) from error
     if not start or response.status != 206:
         return response, 0
@@ -299,14 +299,14 @@ def _discard(part: Path) -> None:
 
 
 def _broken(url: str, size: int, why: str) -> DatasetError:
-    return DatasetError(f"the connection broke after {size} bytes ({why})", where=url, mend=_GOES_ON)
+    return DatasetError(f"the connection broke after {size} bytes ({why})", where=url, hint=_GOES_ON)
 
 
 def _too_large(where: str, limit: int) -> DatasetError:
     return DatasetError(
         f"is larger than {tqdm.format_sizeof(limit, 'B')}",
         where=where,
-        mend="raise max_bytes (--max-size) if you trust it",
+        hint="raise max_bytes (--max-size) if you trust it",
     )
 
 

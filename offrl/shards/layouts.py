@@ -71,5 +71,5 @@ def detect_layout(shard: NpzReader) -> Layout:
         f"has the members {sorted(shard.names)}",
         expected="states, actions, next_states, rewards, dones (stacked), or frames or observations, actions, rewards, "
         "terminated, truncated, episode_lengths (frames)",
-        mend="save it in one of these layouts",
+        hint="save it in one of these layouts",
     )

@@ -91,11 +91,11 @@ class Manifest:
             data = path.read_bytes()
         except FileNotFoundError:
             raise DatasetError(
-                "no such file", where=path, expected="the manifest of a frames dataset", mend="collect the data again"
+                "no such file", where=path, expected="the manifest of a frames dataset", hint="collect the data again"
             ) from None
         except OSError as error:
             raise DatasetError(
-                f"cannot be read ({error})", where=path, expected="a manifest", mend="collect the data again"
+                f"cannot be read ({error})", where=path, expected="a manifest", hint="collect the data again"
             ) from error
         return cls.parse(data, where=path)
 
@@ -111,7 +111,7 @@ class Manifest:
             data = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise DatasetError(
-                f"cannot be read ({error})", where=where, expected="JSON", mend="collect the data again"
+                f"cannot be read ({error})", where=where, expected="JSON", hint="collect the data again"
             ) from error
         if not isinstance(data, dict) or str(data.get("format")) not in _FORMATS:
             expected = " or ".join(f'"format": "{name}"' for name in _FORMATS)
@@ -121,7 +121,7 @@ class Manifest:
                 f"format_version is {data.get('format_version')!r}",
                 where=where,
                 expected=str(FORMAT_VERSION),
-                mend="read it with the version of offrl that wrote it, or collect the data again",
+                hint="read it with the version of offrl that wrote it, or collect the data again",
             )
         try:
             return cls(
@@ -137,7 +137,7 @@ class Manifest:
                 f"a field is missing or malformed ({type(error).__name__}: {error})",
                 where=where,
                 expected="spec, shards, environment, generator, complete",
-                mend="collect the data again",
+                hint="collect the data again",
             ) from error
 
 

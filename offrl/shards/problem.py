@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that looks wrong with a dataset; as text it is one line, of what and mend.
+    """Something that looks wrong with a dataset; as text it is one line, of what and hint.
 
     Attributes:
         what: was seen.
         means: what comes of it.
-        mend: what to do about it.
+        hint: what to do about it.
     """
 
     what: str
     means: str
-    mend: str
+    hint: str
 
     def __str__(self) -> str:
         """The line for people."""
-        return f"{self.what}; {self.mend}"
+        return f"{self.what}; {self.hint}"

@@ -73,7 +73,7 @@ def local_copy(
             f"the copy cannot be written ({error.strerror or error})",
             where=copy,
             expected="a writable directory with room for it",
-            mend="free some space, or set OFFRL_CACHE to another directory",
+            hint="free some space, or set OFFRL_CACHE to another directory",
         ) from error
     return copy
 
@@ -96,7 +96,7 @@ def _path(path: Path) -> Path:
             "an address as a pathlib.Path, which loses a slash",
             where=path.parts[0],
             expected="a text",
-            mend='pass it as it is: "s3://bucket/folder"',
+            hint='pass it as it is: "s3://bucket/folder"',
         )
     return path
 
@@ -181,7 +181,7 @@ def _make_room(copy: Path, remote: _Remote, limit: int) -> None:
             f"takes {tqdm.format_sizeof(size, 'B')}",
             where=remote.name,
             expected=f"at most the {tqdm.format_sizeof(limit, 'B')} that the cache may hold",
-            mend=f"set {LIMIT_VARIABLE} to more (100G is its default)",
+            hint=f"set {LIMIT_VARIABLE} to more (100G is its default)",
         )
     others = [path for path in copy.parent.iterdir() if path.is_dir() and path != copy]
     sizes = {path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in others}

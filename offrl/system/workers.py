@@ -50,7 +50,7 @@ def require_sendable(task: Any, where: str, what: str) -> None:
         raise ConfigError(
             f"{what} cannot be sent to worker processes ({error})",
             where=where,
-            mend="use functools.partial and classes of an importable module, or work in this process (see `workers`)",
+            hint="use functools.partial and classes of an importable module, or work in this process (see `workers`)",
         ) from error
 
 
@@ -141,7 +141,7 @@ def _speaking_of_workers() -> Iterator[None]:
         raise OfflineRLError(
             "a worker process ended",
             where="evaluate",
-            mend="run it with workers=0 to see why; a script needs its `if __name__ == '__main__':` line",
+            hint="run it with workers=0 to see why; a script needs its `if __name__ == '__main__':` line",
         ) from error
 
 

@@ -104,12 +104,12 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _load_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
     if not path.is_file():
         raise RunError(
-            "no such file", where=path, mend="name a checkpoint's folder, such as runs/bcq-001/checkpoints/…"
+            "no such file", where=path, hint="name a checkpoint's folder, such as runs/bcq-001/checkpoints/…"
         )
     try:
         return load_file(path, device=str(device))
     except (SafetensorError, OSError, struct.error) as error:
-        raise RunError(f"damaged ({error})", where=path, mend="use another checkpoint") from error
+        raise RunError(f"damaged ({error})", where=path, hint="use another checkpoint") from error
 
 
 def _mismatch(checkpoint: Path, error: Exception) -> RunError:
@@ -118,5 +118,5 @@ def _mismatch(checkpoint: Path, error: Exception) -> RunError:
         f"does not fit ({reason[:200]})",
         where=checkpoint,
         expected="a checkpoint of the same algorithm, encoder, task and optimiser",
-        mend="construct the algorithm as the run's config.json says",
+        hint="construct the algorithm as the run's config.json says",
     )

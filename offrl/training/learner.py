@@ -293,7 +293,7 @@ class Learner:
                 f"the loss or a gradient is infinite or NaN in {skipped:.0f} of the {count} updates before {self.step}",
                 where="training",
                 expected="finite ones",
-                mend="lower learning_rate, scale the rewards down (reward_scale), or set precision='fp32'",
+                hint="lower learning_rate, scale the rewards down (reward_scale), or set precision='fp32'",
             )
 
     def _forget_metrics(self) -> None:
@@ -355,7 +355,7 @@ class Learner:
                     f"torch.compile fails ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})",
                     where="LearnerConfig.compile",
                     expected="a loss that it can take, and a C++ compiler",
-                    mend="take compile='off'",
+                    hint="take compile='off'",
                 ) from error
             repays = False
         if not repays:

@@ -77,7 +77,7 @@ class _Table:
         if not path.exists():
             return
         if resume_step is None:
-            raise RunError("exists already", where=path, mend="resume the run, or take another directory")
+            raise RunError("exists already", where=path, hint="resume the run, or take another directory")
         self._drop_rows_after(resume_step)
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
@@ -91,7 +91,7 @@ class _Table:
                 f"columns {columns[1:]} at step {step}",
                 where=self.path,
                 expected=f"{self.columns[1:]}, as in the first row",
-                mend="log what comes at other times to a file of its own",
+                hint="log what comes at other times to a file of its own",
             )
         _append_row(self.path, row)
 

@@ -46,7 +46,7 @@ def claim_run(directory: Path) -> None:
             "exists already",
             where=directory,
             expected="a new name",
-            mend="choose another name, go on with --resume, or remove it yourself",
+            hint="choose another name, go on with --resume, or remove it yourself",
         )
     directory.mkdir(parents=True, exist_ok=True)
 
@@ -87,7 +87,7 @@ def require_same_config(directory: Path, config: Mapping[str, Any]) -> None:
                 f"{key} is {current.get(key)!r}",
                 where=directory,
                 expected=f"{recorded.get(key)!r}, as the run began with",
-                mend="resume with the run's own settings, or start a new run from its weights with init",
+                hint="resume with the run's own settings, or start a new run from its weights with init",
             )
 
 

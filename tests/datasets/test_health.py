@@ -285,4 +285,4 @@ def test_each_problem_says_what_it_means_and_how_to_mend_it(tmp_path):
         "every reward is 0",
         "100% of the frames have one colour only",
     ]
-    assert all(problem.means.endswith(".") and problem.mend for problem in problems)
+    assert all(problem.means.endswith(".") and problem.hint for problem in problems)

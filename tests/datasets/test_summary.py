@@ -61,7 +61,7 @@ def test_equal_rewards_and_one_episode_are_shown_too(tmp_path):
     (problem,) = summary.problems
     assert problem.what == "every reward is 0"
     assert summary.mean_return == (0, 0, 0)
-    assert f"warning: every reward is 0; {problem.mend}" in summary.to_text().splitlines()
+    assert f"warning: every reward is 0; {problem.hint}" in summary.to_text().splitlines()
 
 
 def test_a_shuffled_log_is_noticed(tmp_path):

@@ -75,7 +75,7 @@ def test_problems_come_first_with_what_they_mean_and_how_to_mend_them(tmp_path):
     assert "Actions 2 1 never taken" in shown.text
     assert (
         "Health 1 of 2 actions never occur: <right> What they are worth is not in the data: the network's guesses "
-        "about them are never corrected. To mend it: train BCQ or BC,"
+        "about them are never corrected. To fix it: train BCQ or BC,"
     ) in shown.text
     assert shown.source.count('class="card problem"') == 2
     assert shown.text.index("never occur") < shown.text.index("one colour only") < shown.text.index("Transitions")
