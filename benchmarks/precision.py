@@ -23,7 +23,7 @@ from offrl.statistics import bootstrap_mean
 from offrl.system.files import write_json
 from offrl.system.workers import num_cores
 from offrl.training import describe_machine
-from offrl.training.learner import Precision
+from offrl.training.config import Precision
 
 RESULTS = ROOT / "benchmarks" / "results" / "precision.json"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

@@ -24,7 +24,7 @@ from offrl.replay import FrameStore, Replay
 from offrl.system.files import write_json
 from offrl.system.workers import num_cores
 from offrl.training import Learner, describe_machine
-from offrl.training.learner import Precision
+from offrl.training.config import Precision
 
 RESULTS = ROOT / "benchmarks" / "results" / "profile"
 PARTS = ("gather", "prepare", "forward", "backward", "optimiser", "targets", "the rest")

@@ -22,7 +22,7 @@ from offrl import Batch, TaskSpec
 from offrl.networks import EncoderFactory
 from offrl.replay import FrameStore, Replay
 from offrl.training import Learner
-from offrl.training.learner import Precision
+from offrl.training.config import Precision
 
 
 @dataclass(frozen=True)

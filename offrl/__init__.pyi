@@ -32,6 +32,8 @@ from .networks import NatureEncoder as NatureEncoder
 from .policies import OnnxPolicy as OnnxPolicy
 from .policies import TorchPolicy as TorchPolicy
 from .policies import export_onnx as export_onnx
+from .replay import ReplayConfig as ReplayConfig
+from .replay import ReplaySource as ReplaySource
 from .replay import open_replay as open_replay
 from .spec import TaskSpec as TaskSpec
 from .training import FitConfig as FitConfig

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from numpy.typing import ArrayLike, NDArray
 
 import offrl
+from offrl.replay import ReplaySource
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "gymnasium", "matplotlib", "onnx", "onnxruntime", "imageio", "pygame", "Box2D"}
@@ -148,7 +149,7 @@ def test_the_commands_in_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @dataclass
-class Bandit:
+class Bandit(ReplaySource):
     """A replay of one observation in which action 1 is rewarded, action 0 is not, and the data choose evenly."""
 
     spec: offrl.TaskSpec

@@ -15,6 +15,7 @@ from offrl.envs import task_spec
 from offrl.losses import imitation_loss
 from offrl.networks import seeded
 from offrl.policies import OnnxPolicy, export_onnx, verify_onnx
+from offrl.replay import ReplaySource
 
 
 class Line(gymnasium.Env):
@@ -35,7 +36,7 @@ class Line(gymnasium.Env):
         return np.array([self._position], np.float32), float(arrived), arrived, self._steps == 20, {}
 
 
-class OwnReplay:
+class OwnReplay(ReplaySource):
     """A replay source of a user's own: the line's transitions, walked at random, made on the fly."""
 
     def __init__(self):

@@ -2,6 +2,7 @@
 
 from .algorithm import Algorithm as Algorithm
 from .algorithm import Metrics as Metrics
+from .algorithm import ParameterGroup as ParameterGroup
 from .algorithm import PolicyOutput as PolicyOutput
 from .algorithm import frozen_copy as frozen_copy
 from .bc import BC as BC

@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, get_args, get_origin
 
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from offrl.batch import Batch
 from offrl.errors import ConfigError, OfflineRLError
+from offrl.networks.encoders import EncoderFactory, default_encoder
+from offrl.networks.initialisation import seeded
 from offrl.spec import TaskSpec
 
+Config = TypeVar("Config", default=Any)
 Metrics = Mapping[str, Tensor]
-"""Detached 0-d tensors on the device of the loss; reading one on the host is the logger's business."""
+"""0-d tensors by name, on the device of the loss; the Learner detaches them and reads them when a row is logged."""
 
 
 class PolicyOutput(NamedTuple):
@@ -26,31 +30,71 @@ class PolicyOutput(NamedTuple):
     """[B, A] float32: which actions are likely; all zero where the algorithm rules none out."""
 
 
-class Algorithm(nn.Module, ABC):
-    """Base of all algorithms; a subclass brings a frozen config, its networks, a loss and what its policy acts on.
-
-    The observations that `loss`, `forward` and `values` see are normalised (`TaskSpec.normalise`). Networks may
-    run in bf16, and pixels come in it where that rounds no gray; q, logits and losses are float32
-    (`offrl.networks.Head` sees to it).
+class ParameterGroup(NamedTuple):
+    """Parameters with a learning rate of their own.
 
     Attributes:
-        name: what the algorithm is called in runs and tables.
-        spec: the task.
-        config: the algorithm's frozen dataclass.
-        threshold: the likelihood threshold its policy acts with, see `offrl.losses.greedy_actions`.
+        parameters: Trained together.
+        learning_rate_scale: The learner's learning rate is multiplied by it, at every update.
+    """
+
+    parameters: list[nn.Parameter]
+    learning_rate_scale: float = 1.0
+
+
+class Algorithm(nn.Module, ABC, Generic[Config]):
+    """Base of all algorithms; a subclass brings a frozen config, its networks, a loss and what its policy acts on.
+
+    Write `class MyAlgorithm(Algorithm[MyConfig])`, with `MyConfig` a frozen dataclass. The observations that `loss`,
+    `forward` and `values` see are normalised (`TaskSpec.normalise`). Networks may run in bf16, and pixels come in it
+    where that rounds no gray; q, logits and losses are float32 (`offrl.networks.Head` sees to it).
+
+    Args:
+        spec: The task.
+        config: The algorithm's settings; None takes the defaults.
+        encoder: Makes the encoder for an observation shape: a class, or a `functools.partial` of one.
+        seed: Of the first weights.
+
+    Attributes:
+        name: What the algorithm is called in runs and tables.
+        threshold: The likelihood threshold its policy acts with, see `offrl.losses.greedy_actions`.
     """
 
     name: ClassVar[str]
     threshold: float = 0.0
 
-    def __init__(self, spec: TaskSpec, config: Any) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        config: Config | None = None,
+        *,
+        encoder: EncoderFactory = default_encoder,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.spec = spec
-        self.config = config
+        if config is None and (kind := self.config_class()) is not None:
+            config = kind()
+        self.config: Config = config  # type: ignore[assignment]  # None only where the algorithm has no config
+        with seeded(seed):
+            self.make_networks(encoder)
+
+    @classmethod
+    def config_class(cls) -> type[Any] | None:
+        """The dataclass of the settings: `MyConfig` of `class MyAlgorithm(Algorithm[MyConfig])`; None without one."""
+        for kind in cls.__mro__:
+            for base in kind.__dict__.get("__orig_bases__", ()):
+                if get_origin(base) is Algorithm and isinstance(get_args(base)[0], type):
+                    found: type[Any] = get_args(base)[0]
+                    return found
+        return None
+
+    def make_networks(self, encoder: EncoderFactory) -> None:
+        """Makes the networks as attributes of this module. Their first weights are drawn from the seed."""
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """The loss [] of a prepared batch, and metrics to log beside it.
+        """The loss [] of a prepared batch, and 0-d metrics to log beside it.
 
         On a CUDA device it is recorded once and then replayed: what changes from update to update must be a tensor.
         """
@@ -70,6 +114,15 @@ class Algorithm(nn.Module, ABC):
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """(online, target) pairs of networks; the Learner moves each target after its online network."""
         return []
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What is trained, in groups with learning rates of their own. The default is one group of all parameters."""
+        return [ParameterGroup([parameter for parameter in self.parameters() if parameter.requires_grad])]
+
+    def copy_to_targets(self) -> None:
+        """Sets each target network to its online network, as at the beginning of training."""
+        for online, target in self.targets():
+            target.load_state_dict(online.state_dict())
 
 
 Network = TypeVar("Network")

@@ -9,45 +9,24 @@ from torch import Tensor
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput
 from offrl.batch import Batch
 from offrl.losses import imitation_loss
-from offrl.networks.encoders import EncoderFactory, default_encoder, feature_dim
+from offrl.networks.encoders import EncoderFactory, feature_dim
 from offrl.networks.heads import Head
-from offrl.networks.initialisation import Initialisation, initialise, require_initialisation, seeded
-from offrl.spec import TaskSpec
 
 
 @dataclass(frozen=True)
 class BCConfig:
-    """Settings of behaviour cloning.
-
-    Attributes:
-        initialisation: how weights begin, see `offrl.networks.initialise`.
-    """
-
-    initialisation: Initialisation = "default"
-
-    def __post_init__(self) -> None:
-        require_initialisation(self.initialisation)
+    """Behaviour cloning has no settings of its own."""
 
 
-class BC(Algorithm):
+class BC(Algorithm[BCConfig]):
     """Behaviour cloning by cross-entropy (Pomerleau 1991)."""
 
     name = "bc"
 
-    def __init__(
-        self,
-        spec: TaskSpec,
-        config: BCConfig | None = None,
-        *,
-        encoder: EncoderFactory = default_encoder,
-        seed: int = 0,
-    ) -> None:
-        config = BCConfig() if config is None else config
-        super().__init__(spec, config)
-        with seeded(seed):
-            self.encoder = encoder(spec.observation_shape)
-            self.imitation_head = Head(feature_dim(self.encoder), spec.num_actions)
-            initialise(self, config.initialisation)
+    def make_networks(self, encoder: EncoderFactory) -> None:
+        """An encoder, and a head for the logits of each action."""
+        self.encoder = encoder(self.spec.observation_shape)
+        self.imitation_head = Head(feature_dim(self.encoder), self.spec.num_actions)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Mean of -log G(a | s)."""

@@ -11,10 +11,8 @@ from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_
 from offrl.batch import Batch
 from offrl.errors import ConfigError
 from offrl.losses import double_q_target, imitation_loss, likely_actions, logit_penalty, select_action, td_loss
-from offrl.networks.encoders import EncoderFactory, default_encoder, feature_dim
+from offrl.networks.encoders import EncoderFactory, feature_dim
 from offrl.networks.heads import Head
-from offrl.networks.initialisation import Initialisation, initialise, require_initialisation, seeded
-from offrl.spec import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -25,42 +23,29 @@ class DiscreteBCQConfig:
         threshold: an action is allowed if it is more than this many times as likely as the likeliest, in [0, 1);
             0 allows all (double DQN), close to 1 leaves the imitator's choice (behaviour cloning).
         logit_penalty: weight of the mean squared logit, 0 or more.
-        initialisation: how weights begin, see `offrl.networks.initialise`.
     """
 
     threshold: float = 0.3
     logit_penalty: float = 0.01
-    initialisation: Initialisation = "default"
 
     def __post_init__(self) -> None:
-        require_initialisation(self.initialisation)
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"{self.threshold}", where="DiscreteBCQConfig.threshold", expected="0 <= threshold < 1")
         if self.logit_penalty < 0:
             raise ConfigError(f"{self.logit_penalty}", where="DiscreteBCQConfig.logit_penalty", expected="0 or more")
 
 
-class DiscreteBCQ(Algorithm):
+class DiscreteBCQ(Algorithm[DiscreteBCQConfig]):
     """Q-learning that only ever considers actions the data makes likely."""
 
     name = "bcq"
 
-    def __init__(
-        self,
-        spec: TaskSpec,
-        config: DiscreteBCQConfig | None = None,
-        *,
-        encoder: EncoderFactory = default_encoder,
-        seed: int = 0,
-    ) -> None:
-        config = DiscreteBCQConfig() if config is None else config
-        super().__init__(spec, config)
-        self.threshold = config.threshold
-        with seeded(seed):
-            self.encoder = encoder(spec.observation_shape)
-            self.q_head = Head(feature_dim(self.encoder), spec.num_actions)
-            self.imitation_head = Head(feature_dim(self.encoder), spec.num_actions)
-            initialise(self, config.initialisation)
+    def make_networks(self, encoder: EncoderFactory) -> None:
+        """An encoder, a head for q and one for the imitator's logits; target networks for encoder and q."""
+        self.threshold = self.config.threshold
+        self.encoder = encoder(self.spec.observation_shape)
+        self.q_head = Head(feature_dim(self.encoder), self.spec.num_actions)
+        self.imitation_head = Head(feature_dim(self.encoder), self.spec.num_actions)
         self.target_encoder = frozen_copy(self.encoder)
         self.target_q_head = frozen_copy(self.q_head)
 
@@ -83,7 +68,7 @@ class DiscreteBCQ(Algorithm):
             "q": select_action(q, batch.action).mean(),
             "allowed_actions": allowed.sum(dim=1).float().mean(),
         }
-        return loss, {name: value.detach() for name, value in metrics.items()}
+        return loss, metrics
 
     def forward(self, observation: Tensor) -> PolicyOutput:
         """Q ranks the actions that the imitator's logits allow."""

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
 from offrl.batch import Batch
 from offrl.losses import double_q_target, max_q_target, select_action, td_loss
-from offrl.networks.encoders import EncoderFactory, default_encoder, feature_dim
+from offrl.networks.encoders import EncoderFactory, feature_dim
 from offrl.networks.heads import Head
-from offrl.networks.initialisation import Initialisation, initialise, require_initialisation, seeded
-from offrl.spec import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -23,35 +21,20 @@ class DQNConfig:
     Attributes:
         double: the online network picks the next action and the target network judges it (arXiv:1509.06461);
             otherwise the target network does both.
-        initialisation: how weights begin, see `offrl.networks.initialise`.
     """
 
     double: bool = True
-    initialisation: Initialisation = "default"
-
-    def __post_init__(self) -> None:
-        require_initialisation(self.initialisation)
 
 
-class DQN(Algorithm):
+class DQN(Algorithm[DQNConfig]):
     """Deep Q-learning (doi:10.1038/nature14236), with double Q-learning as an option."""
 
     name = "dqn"
 
-    def __init__(
-        self,
-        spec: TaskSpec,
-        config: DQNConfig | None = None,
-        *,
-        encoder: EncoderFactory = default_encoder,
-        seed: int = 0,
-    ) -> None:
-        config = DQNConfig() if config is None else config
-        super().__init__(spec, config)
-        with seeded(seed):
-            self.encoder = encoder(spec.observation_shape)
-            self.q_head = Head(feature_dim(self.encoder), spec.num_actions)
-            initialise(self, config.initialisation)
+    def make_networks(self, encoder: EncoderFactory) -> None:
+        """An encoder and a head for q; target networks for both."""
+        self.encoder = encoder(self.spec.observation_shape)
+        self.q_head = Head(feature_dim(self.encoder), self.spec.num_actions)
         self.target_encoder = frozen_copy(self.encoder)
         self.target_q_head = frozen_copy(self.q_head)
 
@@ -66,7 +49,7 @@ class DQN(Algorithm):
             else:
                 target = max_q_target(batch.reward, batch.discount, next_q_target, batch.next_action_mask)
         loss = td_loss(q, batch.action, target)
-        return loss, {"q": select_action(q.detach(), batch.action).mean()}
+        return loss, {"q": select_action(q, batch.action).mean()}
 
     def forward(self, observation: Tensor) -> PolicyOutput:
         """Q ranks the actions, and no action is ruled out."""

@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
-from inspect import signature
 from typing import Any, get_type_hints
 
 from offrl.cli.docstrings import read_section
 from offrl.cli.names import algorithm_class, config_class
-
-REPLAY_FIELDS = (
-    "n_step",
-    "discount",
-    "reward_clip",
-    "reward_scale",
-    "actions",
-    "sampling",
-    "held_out",
-    "split_seed",
-    "part",
-    "seed",
-    "tier",
-)
 
 
 @dataclass(frozen=True)
@@ -45,14 +30,15 @@ def setting_groups(algorithm: str) -> dict[str, dict[str, Field]]:
     Raises:
         ConfigError: no such algorithm.
     """
-    from offrl.training.learner import LearnerConfig
+    from offrl.replay.config import ReplayConfig
+    from offrl.training.config import LearnerConfig
     from offrl.training.loop import FitConfig
 
     return {
         "algorithm": config_fields(config_class(algorithm_class(algorithm))),
         "learner": config_fields(LearnerConfig),
         "fit": config_fields(FitConfig),
-        "replay": _replay_fields(),
+        "replay": config_fields(ReplayConfig),
     }
 
 
@@ -65,11 +51,3 @@ def config_fields(config: type[Any]) -> dict[str, Field]:
             default = field.default if field.default_factory is MISSING else field.default_factory()
             found[field.name] = Field(hints[field.name], default, meanings.get(field.name, ""))
     return found
-
-
-def _replay_fields() -> dict[str, Field]:
-    from offrl.replay.replay import Replay, open_replay
-
-    hints, arguments = get_type_hints(open_replay), signature(open_replay).parameters
-    meanings = read_section(Replay.__doc__, "Args")
-    return {name: Field(hints[name], arguments[name].default, meanings[name]) for name in REPLAY_FIELDS}

@@ -85,7 +85,7 @@ def algorithm_class(name: str) -> type[Algorithm]:
 
 
 def config_class(kind: type[Algorithm]) -> type[Any]:
-    """The dataclass that the algorithm's constructor declares for `config`.
+    """The dataclass of the algorithm's settings, from `class MyAlgorithm(Algorithm[MyConfig])` or its constructor.
 
     Raises:
         ConfigError: it declares none.
@@ -94,14 +94,13 @@ def config_class(kind: type[Algorithm]) -> type[Any]:
         hint = get_type_hints(kind.__init__).get("config")
     except NameError as error:  # a type that is imported for type checkers only
         hint = f"a type that cannot be found ({error})"
-    for candidate in (hint, *get_args(hint)):
+    for candidate in (hint, *get_args(hint), kind.config_class()):
         if isinstance(candidate, type) and is_dataclass(candidate):
             return candidate
     raise ConfigError(
-        f"{kind.__name__}.__init__ declares config as {hint}",
+        f"{kind.__name__} declares no dataclass as its config",
         where="--algorithm",
-        expected="a dataclass, or a dataclass | None",
-        hint="annotate the argument `config`",
+        expected=f"class {kind.__name__}(Algorithm[{kind.__name__}Config]), whose config is a dataclass",
     )
 
 

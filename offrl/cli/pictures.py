@@ -71,7 +71,7 @@ def plot(
     """
     from offrl.report import plots
     from offrl.report.compare import find_runs, group_runs
-    from offrl.training.metrics import read_metrics
+    from offrl.report.metrics import read_metrics
 
     if episode is None:
         groups = group_runs([run for directory in runs for run in find_runs(directory)])

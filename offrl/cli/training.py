@@ -72,7 +72,7 @@ def train(
     import torch
 
     from offrl.training.checkpoint import checkpoints, latest_checkpoint
-    from offrl.training.learner import LearnerConfig
+    from offrl.training.config import LearnerConfig
     from offrl.training.loop import FitConfig, fit
     from offrl.training.runs import create_run
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # a recipe that needs no learner loads without torch
     from offrl.policies.policy import Policy
     from offrl.replay.replay import Replay
     from offrl.replay.store import FrameStore
-    from offrl.training.learner import LearnerConfig
+    from offrl.training.config import LearnerConfig
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def collect_online(
         RunError: the loss became infinite.
     """
     from offrl.policies.torch_policy import TorchPolicy
-    from offrl.training.learner import Learner, LearnerConfig
+    from offrl.training.config import LearnerConfig
+    from offrl.training.learner import Learner
 
     if min(transitions, episodes_per_shard) < 1 or seed < 0:
         raise ConfigError(

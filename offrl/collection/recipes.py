@@ -79,7 +79,7 @@ def _collect_replay(make_env: envs.EnvFactory, directory: Path, seed: int, commo
     import torch  # the other recipes do without
 
     from offrl.algorithms.dqn import DQN
-    from offrl.training.learner import LearnerConfig
+    from offrl.training.config import LearnerConfig
 
     with closing(make_env()) as env:
         algorithm = DQN(envs.task_spec(env), seed=seed)  # double Q-learning is its default

@@ -1,4 +1,4 @@
-"""How weights begin: seeded, by torch's own scheme or another."""
+"""The first weights of networks: drawn from a seed, by torch's own scheme or another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from offrl.errors import ConfigError
 
-Initialisation = Literal["default", "kaiming", "xavier", "orthogonal"]
+Initialisation = Literal["kaiming", "xavier", "orthogonal"]
 
 
 @contextmanager
@@ -23,38 +23,30 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def require_initialisation(scheme: str) -> None:
-    """Checks a scheme's name, for the configs that hold one.
-
-    Raises:
-        ConfigError: an unknown scheme.
-    """
-    if scheme not in get_args(Initialisation):
-        raise ConfigError(f"{scheme!r}", where="initialisation", expected=f"one of {get_args(Initialisation)}")
-
-
-def initialise(network: nn.Module, scheme: Initialisation) -> None:
+def initialise(network: nn.Module, scheme: Initialisation, *, seed: int = 0) -> None:
     """Draws the weights of all linear and convolutional layers anew; biases become 0.
 
+    For an algorithm, call it before training and then `algorithm.copy_to_targets()`.
+
     Args:
-        network: changed in place.
-        scheme: "default" leaves the layers as they were constructed (torch's own scheme, or a user's pretrained
-            weights); "kaiming" (arXiv:1502.01852, uniform, ReLU gain), "xavier" (Glorot & Bengio 2010, uniform),
+        network: Changed in place.
+        scheme: "kaiming" (arXiv:1502.01852, uniform, ReLU gain), "xavier" (Glorot & Bengio 2010, uniform) or
             "orthogonal" (arXiv:1312.6120, gain sqrt(2)).
+        seed: Of the weights.
 
     Raises:
-        ConfigError: an unknown scheme.
+        ConfigError: An unknown scheme.
     """
-    require_initialisation(scheme)
-    if scheme == "default":
-        return
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            if scheme == "kaiming":
-                nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
-            elif scheme == "xavier":
-                nn.init.xavier_uniform_(module.weight)
-            else:
-                nn.init.orthogonal_(module.weight, gain=math.sqrt(2))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    if scheme not in get_args(Initialisation):
+        raise ConfigError(f"{scheme!r}", where="initialise", expected=f"one of {get_args(Initialisation)}")
+    with seeded(seed):
+        for module in network.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                if scheme == "kaiming":
+                    nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+                elif scheme == "xavier":
+                    nn.init.xavier_uniform_(module.weight)
+                else:
+                    nn.init.orthogonal_(module.weight, gain=math.sqrt(2))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)

@@ -1,5 +1,6 @@
 """From shards to batches: the frame store made from a dataset, and the replay that draws from it."""
 
+from .config import ReplayConfig as ReplayConfig
 from .ingestion import ingest as ingest
 from .replay import Replay as Replay
 from .replay import open_replay as open_replay

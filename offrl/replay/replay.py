@@ -2,135 +2,86 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from offrl.batch import Batch
+from offrl.batch import Batch, FrameBatch
 from offrl.errors import ConfigError
 from offrl.replay._device import fits_on, frames_on
 from offrl.replay._windows import n_step_returns, stack_windows
+from offrl.replay.config import ReplayConfig
 from offrl.replay.ingestion import ingest
 from offrl.replay.sampler import Sampler
-from offrl.replay.sampling import Sampling, Uniform, candidates_of, parse_sampling
+from offrl.replay.sampling import Uniform, candidates_of
+from offrl.replay.source import ReplaySource
 from offrl.replay.store import FrameStore
 from offrl.shards.layouts import Dones
 from offrl.spec import TaskSpec
 
-Part = Literal["train", "held_out"]
-ReplayTier = Literal["auto", "device", "ram", "mmap"]
 
-
-class Replay:
+class Replay(ReplaySource):
     """A ReplaySource over a FrameStore: stacks and n-step returns are made when they are asked for.
 
     Args:
-        store: the data.
-        n_step: steps summed into one reward, at least 1; fewer at a segment's end.
-        discount: per step, in [0, 1].
-        reward_clip: each step's reward is cut to -reward_clip .. reward_clip; None leaves it.
-        reward_scale: rewards are then multiplied by it; finite and not 0.
-        actions: only transitions that took one of these are drawn, and all others count as illegal; None takes all.
-            Where the data says what is legal, those that lead to where none of these is are not drawn either.
-        sampling: how often each transition is drawn: "uniform", "top-returns:0.1" (of the best tenth of the
-            episodes), "softmax-returns:0.1" (a temperature), "balanced-actions", or an object, see
-            `offrl.replay.sampling`.
-        held_out: share of the episodes to keep from training, 0 or more, under 1.
-        split_seed: chooses which; apart from `seed`, so that runs with other seeds keep the same episodes.
-        part: "train", or "held_out" for a replay over the episodes that the training part lacks.
-        seed: of the sampler, 0 .. 2**64 - 1.
-        tier: where the frames are: on the "device" that trains, in "ram", or "mmap", on disk, from where the system
-            reads what is asked for; "auto" takes the first of these that has twice as much memory free, the device
-            only where it is a GPU. The batches are the same bytes from each.
+        store: The data.
+        config: What is drawn, and how transitions are made of it.
+        settings: Fields of `ReplayConfig` by name, in place of `config`: `Replay(store, n_step=10)`.
 
     Attributes:
-        spec: the task that the data is of.
-        fingerprint: a hash of the data, for a run's records.
-        weights: float64 [n], how often each is drawn in proportion to the others; None where all are equal.
+        spec: The task that the data is of.
+        config: As given.
+        fingerprint: A hash of the data, for a run's records.
+        weights: float64 [n], how often each transition is drawn in proportion to the others; None where all are equal.
 
     Raises:
-        ConfigError: a setting outside what is allowed, or settings that leave nothing to draw.
+        ConfigError: A setting outside what is allowed, settings that leave nothing to draw, or both a config and
+            settings.
     """
 
-    def __init__(
-        self,
-        store: FrameStore,
-        *,
-        n_step: int = 1,
-        discount: float = 0.99,
-        reward_clip: float | None = None,
-        reward_scale: float = 1.0,
-        actions: Sequence[int] | None = None,
-        sampling: Sampling | str = "uniform",
-        held_out: float = 0.0,
-        split_seed: int = 0,
-        part: Part = "train",
-        seed: int = 0,
-        tier: ReplayTier = "auto",
-    ) -> None:
-        _require(_is_whole(n_step) and n_step >= 1, "n_step", n_step, "1 or more, a whole number")
-        _require(0 <= discount <= 1, "discount", discount, "a number in [0, 1]")
-        _require(reward_clip is None or reward_clip > 0, "reward_clip", reward_clip, "a number over 0, or None")
-        scalable = math.isfinite(reward_scale) and reward_scale != 0
-        _require(scalable, "reward_scale", reward_scale, "a finite number other than 0")
-        _require(0 <= held_out < 1, "held_out", held_out, "a share in [0, 1)")
-        _require(_is_whole(split_seed) and split_seed >= 0, "split_seed", split_seed, "0 or more, a whole number")
-        _require(tier in get_args(ReplayTier), "tier", repr(tier), f"one of {', '.join(get_args(ReplayTier))}")
-        _require(part in get_args(Part), "part", repr(part), "'train' or 'held_out'")
+    gather_ahead = False  # `prefetch` is enough, and a thread's page faults would take a core from the update
+
+    def __init__(self, store: FrameStore, config: ReplayConfig | None = None, **settings: Any) -> None:
+        self.config = config = _config(config, settings)
         num_actions = store.spec.num_actions
-        if actions is not None:
-            known = len(actions) > 0 and all(_is_whole(action) and 0 <= action < num_actions for action in actions)
-            _require(known, "actions", actions, f"one or more of 0..{num_actions - 1}")
+        known = config.actions is None or max(config.actions) < num_actions
+        _require(known, "actions", config.actions, f"one or more of 0..{num_actions - 1}")
         self.spec: TaskSpec = store.spec
         self.store = store
         self.fingerprint = store.fingerprint
-        self.n_step = int(n_step)
-        self.discount = discount
-        self.reward_clip = reward_clip
-        self.reward_scale = reward_scale
-        self.actions = None if actions is None else tuple(sorted({int(action) for action in actions}))
-        self.sampling = parse_sampling(sampling) if isinstance(sampling, str) else sampling
-        self.held_out = held_out
-        self.split_seed = int(split_seed)
-        self.part: Part = part
         self._subset = self._choose_rows()
         # A dataset that is still being played opens a replay for every update: nothing here may cost its whole length.
-        is_uniform = isinstance(self.sampling, Uniform)
-        self.weights = None if is_uniform else self.sampling.weights(candidates_of(store, self._subset))
-        self._sampler = Sampler(len(self), seed, self.weights)
-        self.seed = self._sampler.seed
-        rewards = store.rewards
-        self._rewards = rewards if reward_clip is None else np.clip(rewards, -reward_clip, reward_clip)
-        self._tier = tier
-        self._frames: Tensor | None = None
+        strategy: Any = config.sampling
+        self.weights = None if isinstance(strategy, Uniform) else strategy.weights(candidates_of(store, self._subset))
+        self._sampler = Sampler(len(self), config.seed, self.weights)
+        clip = config.reward_clip
+        self._rewards = store.rewards if clip is None else np.clip(store.rewards, -clip, clip)
 
     def _choose_rows(self) -> NDArray[np.int64] | None:
         """The store's rows that can be drawn, or None for all."""
-        if self.held_out == 0 and self.part == "held_out":
-            raise ConfigError("no episodes are held out", where="Replay.part", expected="held_out over 0 beside it")
-        if self.held_out == 0 and self.actions is None:
+        if self.config.held_out == 0 and self.config.actions is None:
             return None
         chosen = np.ones(len(self.store), np.bool_)
-        if self.held_out > 0:
+        if self.config.held_out > 0:
             episode = self.store.episode_of_rows()
             num_episodes = int(episode[-1]) + 1
-            count = max(1, round(self.held_out * num_episodes))
-            _require(count < num_episodes, "held_out", self.held_out, f"some of the {num_episodes} episodes left")
-            out = np.random.default_rng(self.split_seed).permutation(num_episodes)[:count]
-            chosen = np.isin(episode, out, invert=self.part == "train")
-        if self.actions is not None:
-            chosen &= np.isin(self.store.actions, self.actions) & self._goes_on_legally(self.actions)
-            _require(bool(chosen.any()), "actions", self.actions, "actions that the data has")
+            count = max(1, round(self.config.held_out * num_episodes))
+            _require(
+                count < num_episodes, "held_out", self.config.held_out, f"some of the {num_episodes} episodes left"
+            )
+            out = np.random.default_rng(self.config.split_seed).permutation(num_episodes)[:count]
+            chosen = np.isin(episode, out, invert=self.config.part == "train")
+        if self.config.actions is not None:
+            chosen &= np.isin(self.store.actions, self.config.actions) & self._goes_on_legally(self.config.actions)
+            _require(bool(chosen.any()), "actions", self.config.actions, "actions that the data has")
         return np.flatnonzero(chosen)
 
-    def _goes_on_legally(self, actions: tuple[int, ...]) -> NDArray[np.bool_]:
+    def _goes_on_legally(self, actions: Sequence[int]) -> NDArray[np.bool_]:
         """Whether one of the actions is legal where each transition leads to; else there is no value of it. [N]."""
         store, rows = self.store, np.arange(len(self.store))
         if store.action_mask is None:
@@ -144,7 +95,7 @@ class Replay:
 
     def _last_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The last of the steps that each return sums, as `n_step_returns` has it."""
-        return np.minimum(rows + (self.n_step - 1), self.store.segment_end[rows])
+        return np.minimum(rows + (self.config.n_step - 1), self.store.segment_end[rows])
 
     def __len__(self) -> int:
         """Transitions that can be drawn."""
@@ -152,85 +103,97 @@ class Replay:
 
     def settings(self) -> dict[str, Any]:
         """What a run's config records, JSON-ready."""
-        return {
-            "n_step": self.n_step,
-            "discount": self.discount,
-            "reward_clip": self.reward_clip,
-            "reward_scale": self.reward_scale,
-            "actions": None if self.actions is None else list(self.actions),
-            "sampling": str(self.sampling),
-            "held_out": self.held_out,
-            "split_seed": self.split_seed,
-            "part": self.part,
-            "seed": self.seed,
-        }
+        return self.config.to_dict()
 
     def indices(self, step: int, batch_size: int) -> NDArray[np.int64]:
         """The global batch of update `step`, int64 [batch_size]: a pure function of (seed, step)."""
         return self._sampler.indices(step, batch_size)
 
     def gather(self, indices: ArrayLike) -> Batch:
-        """The transitions at `indices` [B], on the host, or on the device that `to` has put the frames on.
+        """The transitions at `indices` [B], on the host.
 
         Raises:
-            IndexError: an index outside 0 .. len - 1.
+            IndexError: An index outside 0 .. len - 1.
         """
-        batch = self.locate(indices)
-        return batch if self._frames is None else batch.to(self._frames.device).stacked()
-
-    def locate(self, indices: ArrayLike) -> Batch:
-        """What `gather` gives, but where the frames lie on a device: there, they are not yet looked up.
-
-        Raises:
-            IndexError: an index outside 0 .. len - 1.
-        """
-        chosen = np.asarray(indices, np.int64)
-        if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self):
-            raise IndexError(f"indices {chosen.min()} to {chosen.max()} reach outside 0..{len(self) - 1}")
-        store, rows = self.store, chosen if self._subset is None else self._subset[chosen]
-        returns = n_step_returns(rows, self._rewards, store.terminated, store.segment_end, self.n_step, self.discount)
-        action_mask, next_action_mask = self._action_masks(rows, returns.last_row)
+        rows = self._rows(indices)
+        values, last_rows = self._values(rows, indices)
         return Batch(
-            observation=self._stacks(store.last[rows], store.first[rows]),
-            action=torch.from_numpy(store.actions[rows]),
-            reward=torch.from_numpy(returns.reward) * self.reward_scale,
-            discount=torch.from_numpy(returns.discount),
-            next_observation=self._stacks(store.next_last[returns.last_row], store.next_first[returns.last_row]),
-            action_mask=action_mask,
-            next_action_mask=next_action_mask,
-            frames=self._frames,
+            observation=torch.from_numpy(self.store.observations(rows)),
+            next_observation=torch.from_numpy(self.store.next_observations(last_rows)),
+            **values,
+        )
+
+    def locate(self, indices: ArrayLike, frames: Tensor) -> FrameBatch:
+        """The transitions at `indices` [B], on the host, as rows of `frames`, which has all frames of the store.
+
+        Raises:
+            IndexError: An index outside 0 .. len - 1.
+        """
+        store, stack = self.store, self.spec.stack
+        rows = self._rows(indices)
+        values, last_rows = self._values(rows, indices)
+        windows = stack_windows(store.last[rows], store.first[rows], stack)
+        next_windows = stack_windows(store.next_last[last_rows], store.next_first[last_rows], stack)
+        return FrameBatch(
+            frames=frames, rows=torch.from_numpy(windows), next_rows=torch.from_numpy(next_windows), **values
         )
 
     def prefetch(self, indices: ArrayLike) -> None:
-        """Has what `gather` will ask for read from disk, where it is not in memory; returns at once."""
-        if self.store.tier == "mmap" and self._frames is None:
-            chosen = np.asarray(indices, np.int64)
-            rows = chosen if self._subset is None else self._subset[chosen]
+        """Starts to read from disk what `gather` will need where it is not in memory, and returns at once."""
+        if self.store.tier == "mmap":
+            rows = self._rows(indices)
             self.store.prefetch(rows, self._last_rows(rows))
 
-    def to(self, device: torch.device) -> Replay:
-        """The same replay for training on `device`, with its frames there if the tier says so.
+    def to(self, device: torch.device) -> ReplaySource:
+        """The replay to train on `device` with: one whose frames are there, if the tier says so, or else this one.
 
         Raises:
-            ConfigError: they do not fit.
+            ConfigError: The frames do not fit there.
         """
-        if self._tier != "device" and not (self._tier == "auto" and fits_on(device, self.store)):
-            return self
-        placed = copy.copy(self)
-        placed._frames = frames_on(device, self.store)
-        return placed
+        tier = self.config.tier
+        if tier == "device" or (tier == "auto" and fits_on(device, self.store)):
+            return DeviceReplay(self, frames_on(device, self.store))
+        return self
 
-    def _stacks(self, last: NDArray[np.int64], first: NDArray[np.int64]) -> Tensor:
-        if self._frames is not None:
-            return torch.from_numpy(stack_windows(last, first, self.spec.stack))
-        return torch.from_numpy(self.store.stacks(last, first))
+    def _rows(self, indices: ArrayLike) -> NDArray[np.int64]:
+        """The store's rows of the transitions at `indices`."""
+        chosen = np.asarray(indices, np.int64)
+        if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self):
+            raise IndexError(f"indices {chosen.min()} to {chosen.max()} reach outside 0..{len(self) - 1}")
+        return chosen if self._subset is None else self._subset[chosen]
+
+    def _values(self, rows: NDArray[np.int64], indices: ArrayLike) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        """All of a batch but its observations, and the last row [B] of each return."""
+        store, config = self.store, self.config
+        returns = n_step_returns(
+            rows, self._rewards, store.terminated, store.segment_end, config.n_step, config.discount
+        )
+        action_mask, next_action_mask = self._action_masks(rows, returns.last_row)
+        values = {
+            "action": torch.from_numpy(store.actions[rows]),
+            "reward": torch.from_numpy(returns.reward) * config.reward_scale,
+            "discount": torch.from_numpy(returns.discount),
+            "action_mask": action_mask,
+            "next_action_mask": next_action_mask,
+        }
+        if "next_action" in config.include:
+            is_end = returns.last_row == store.segment_end[returns.last_row]
+            following = store.actions[np.where(is_end, returns.last_row, returns.last_row + 1)]
+            values["next_action"] = torch.from_numpy(np.where(is_end, -1, following))
+        if "behaviour_probability" in config.include:
+            known = store.behaviour_probability
+            found = np.full(len(rows), np.nan, np.float32) if known is None else known[rows]
+            values["behaviour_probability"] = torch.from_numpy(found)
+        if "index" in config.include:
+            values["index"] = torch.from_numpy(np.array(indices, np.int64))
+        return values, returns.last_row
 
     def _action_masks(
         self, rows: NDArray[np.int64], last_rows: NDArray[np.int64]
     ) -> tuple[Tensor | None, Tensor | None]:
         legal, next_legal = self._logged_action_masks(rows, last_rows)
-        if self.actions is not None:
-            subset = np.isin(np.arange(self.spec.num_actions), self.actions)
+        if self.config.actions is not None:
+            subset = np.isin(np.arange(self.spec.num_actions), self.config.actions)
             legal = np.tile(subset, (len(rows), 1)) if legal is None else legal & subset
             next_legal = np.tile(subset, (len(rows), 1)) if next_legal is None else next_legal & subset
         return (None, None) if legal is None else (torch.from_numpy(legal), torch.from_numpy(next_legal))
@@ -246,8 +209,43 @@ class Replay:
         return legal[rows], legal[np.where(is_end, last_rows, last_rows + 1)] | is_end[:, None]
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, (int, np.integer))
+class DeviceReplay(ReplaySource):
+    """A replay whose frames lie on a device: its batches name rows there, and are stacked there.
+
+    Args:
+        replay: Draws the transitions.
+        frames: All frames of its store, on the device.
+    """
+
+    gather_ahead = False
+
+    def __init__(self, replay: Replay, frames: Tensor) -> None:
+        self.spec = replay.spec
+        self.fingerprint = replay.fingerprint
+        self.replay = replay
+        self.frames = frames
+
+    def __len__(self) -> int:
+        """The number of transitions."""
+        return len(self.replay)
+
+    def indices(self, step: int, batch_size: int) -> NDArray[np.int64]:
+        """The transitions of update `step`, as the replay draws them."""
+        return self.replay.indices(step, batch_size)
+
+    def gather(self, indices: ArrayLike) -> FrameBatch:
+        """The transitions at `indices` [B]: rows on the host, frames on the device."""
+        return self.replay.locate(indices, self.frames)
+
+    def settings(self) -> dict[str, Any]:
+        """Those of the replay."""
+        return self.replay.settings()
+
+
+def _config(config: ReplayConfig | None, settings: Mapping[str, Any]) -> ReplayConfig:
+    if config is not None and settings:
+        raise ConfigError(f"{', '.join(settings)} beside a config", where="Replay", expected="one of the two")
+    return ReplayConfig.of(settings) if config is None else config
 
 
 def _require(holds: bool, name: str, value: Any, expected: str) -> None:
@@ -257,56 +255,41 @@ def _require(holds: bool, name: str, value: Any, expected: str) -> None:
 
 def open_replay(
     directory: Path | str,
+    config: ReplayConfig | None = None,
     *,
     spec: TaskSpec | None = None,
-    n_step: int = 1,
-    discount: float = 0.99,
-    reward_clip: float | None = None,
-    reward_scale: float = 1.0,
-    actions: Sequence[int] | None = None,
-    sampling: Sampling | str = "uniform",
-    held_out: float = 0.0,
-    split_seed: int = 0,
-    part: Part = "train",
-    seed: int = 0,
-    tier: ReplayTier = "auto",
     dones: Dones = "terminated",
     skip_bad_shards: bool = False,
     cache: Path | str | None = None,
     progress: bool = True,
+    **settings: Any,
 ) -> Replay:
-    """A Replay over a directory of shards in either layout, ingested first where that was not done before.
+    """A Replay over a directory of shards in either layout, which is ingested first where that was not done before.
 
-    The directory may lie elsewhere: an address such as s3://bucket/folder is fetched into the cache first, see
-    `offrl.shards.remote`.
-
-    See `ingest` for `spec`, `dones`, `skip_bad_shards`, `cache` and `progress`, and `Replay` for the others.
+    Args:
+        directory: The shards, or their address elsewhere such as s3://bucket/folder, from where they are fetched into
+            the cache first.
+        config: What is drawn, and how transitions are made of it.
+        spec: See `ingest`, as for the next four.
+        dones: Stacked layout only: what true in `dones` says.
+        skip_bad_shards: Set damaged shards aside.
+        cache: Where to put the store.
+        progress: Show a bar on stderr.
+        settings: Fields of `ReplayConfig` by name, in place of `config`: `open_replay("data", n_step=10)`.
 
     Raises:
-        ConfigError: a setting outside what is allowed.
-        DatasetError: a missing, damaged or inconsistent dataset.
+        ConfigError: A setting outside what is allowed.
+        DatasetError: A missing, damaged or inconsistent dataset.
         SpecMismatchError: `spec` differs from the dataset's.
     """
+    config = _config(config, settings)  # before the work, not after it
     store = ingest(
         directory,
         spec=spec,
         dones=dones,
         skip_bad_shards=skip_bad_shards,
         cache=cache,
-        tier="mmap" if tier == "device" else tier,
+        tier="mmap" if config.tier == "device" else config.tier,
         progress=progress,
     )
-    return Replay(
-        store,
-        n_step=n_step,
-        discount=discount,
-        reward_clip=reward_clip,
-        reward_scale=reward_scale,
-        actions=actions,
-        sampling=sampling,
-        held_out=held_out,
-        split_seed=split_seed,
-        part=part,
-        seed=seed,
-        tier=tier,
-    )
+    return Replay(store, config)

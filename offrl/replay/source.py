@@ -1,38 +1,56 @@
-"""What the Learner asks of a replay: pass any object that has this."""
+"""What training asks of a replay."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
-from offrl.batch import Batch
+from offrl.batch import Batch, FrameBatch
 from offrl.spec import TaskSpec
 
 
-class ReplaySource(Protocol):
+class ReplaySource(ABC):
     """Logged transitions to train on.
 
-    A replay may also have `to(device) -> ReplaySource`, which `fit` calls once: another replay, whose batches may lie
-    there, or itself. If that other one has `locate(indices) -> Batch`, `fit` calls it in place of `gather`: see
-    `Batch.frames`. And a replay may have `prefetch(indices)`, called some batches ahead, which has what `gather` will
-    ask for read from disk and returns at once; without it a thread gathers ahead, on a CPU too.
+    A replay of your own needs `spec` and the three abstract methods; the other members have defaults that work.
 
     Attributes:
         spec: the task that the data is of.
+        fingerprint: a hash of the data, for a run's records; None where there is none.
+        gather_ahead: whether a thread should gather the next batches while a processor is busy with the update. It
+            pays where `gather` waits for something, such as a disk; a GPU's batches are always gathered ahead.
     """
 
     spec: TaskSpec
+    fingerprint: str | None = None
+    gather_ahead: bool = True
 
+    @abstractmethod
     def __len__(self) -> int:
-        """Transitions."""
-        ...
+        """The number of transitions."""
 
+    @abstractmethod
     def indices(self, step: int, batch_size: int) -> NDArray[np.int64]:
-        """The global batch of update `step`, int64 [batch_size], on the host: a pure function of (seed, step)."""
-        ...
+        """The transitions of update `step`, int64 [batch_size], on the host: a pure function of (seed, step)."""
 
-    def gather(self, indices: ArrayLike) -> Batch:
-        """The transitions at `indices` [B], wherever the frames live: memory map, RAM or device."""
-        ...
+    @abstractmethod
+    def gather(self, indices: ArrayLike) -> Batch | FrameBatch:
+        """The transitions at `indices` [B], wherever the frames are: memory map, RAM or device."""
+
+    def prefetch(self, indices: ArrayLike) -> None:  # noqa: B027  (a default that does nothing)
+        """Starts to read from disk what `gather` will need, and returns at once. Called some batches ahead.
+
+        The default does nothing.
+        """
+
+    def to(self, device: torch.device) -> ReplaySource:
+        """The replay to train on `device` with; called once, before training. The default is this replay itself."""
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """What a run's config.json records about this replay, JSON-ready. The default is nothing."""
+        return {}

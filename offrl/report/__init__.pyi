@@ -3,6 +3,7 @@
 from .compare import find_runs as find_runs
 from .compare import group_runs as group_runs
 from .dataset_page import write_dataset_page as write_dataset_page
+from .metrics import read_metrics as read_metrics
 from .overlay import ActionPanel as ActionPanel
 from .page import write_report as write_report
 from .plots import plot_action_coverage as plot_action_coverage

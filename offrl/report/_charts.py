@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offrl.report._markup import Markup, element, join
+from offrl.report.metrics import smooth
 from offrl.statistics import bootstrap_mean
-from offrl.training.metrics import smooth
 
 # In SVG units; so narrow that the text can still be read where a phone shows the chart at 340 pixels.
 _WIDTH, _HEIGHT = 460.0, 240.0

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from offrl.errors import RunError
 from offrl.evaluation.scores import Evaluation
 from offrl.report.compare import find_runs
+from offrl.report.metrics import read_metrics
 from offrl.statistics import Interval
-from offrl.training.metrics import read_metrics
 from offrl.training.runs import read_run_config
 
 Columns = Mapping[str, NDArray[np.float64]]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offrl.errors import ConfigError, RunError, missing_dependency
+from offrl.report.metrics import read_metrics, smooth
 from offrl.statistics import bootstrap_mean
-from offrl.training.metrics import read_metrics, smooth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from .checkpoint import latest_checkpoint as latest_checkpoint
 from .checkpoint import load_learner as load_learner
 from .checkpoint import load_policy as load_policy
 from .checkpoint import save_checkpoint as save_checkpoint
+from .config import LearnerConfig as LearnerConfig
 from .learner import Learner as Learner
-from .learner import LearnerConfig as LearnerConfig
 from .loggers import ConsoleLogger as ConsoleLogger
 from .loggers import CSVLogger as CSVLogger
 from .loggers import Logger as Logger
@@ -14,7 +14,6 @@ from .loggers import TensorBoardLogger as TensorBoardLogger
 from .loggers import WandbLogger as WandbLogger
 from .loop import FitConfig as FitConfig
 from .loop import fit as fit
-from .metrics import read_metrics as read_metrics
 from .runs import create_run as create_run
 from .runs import describe_machine as describe_machine
 from .runs import read_run_config as read_run_config

@@ -1,12 +1,15 @@
-"""Pixel augmentation on the device: pictures are changed in ways that a policy should not care about."""
+"""What happens to a raw batch on the device before the loss sees it: stacking, augmentation, normalisation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from offrl.batch import Batch, FrameBatch
+from offrl.spec import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,38 @@ class Augmentation:
             brighter = pictures.to(torch.int16).add_(draws[:, 2].to(torch.int16)[:, None, None, None])
             pictures = brighter.clamp_(0, 255).to(torch.uint8)
         return pictures
+
+
+class Preparation:
+    """Makes of a raw batch what the loss sees: observations that are stacked, augmented, normalised, channels_last.
+
+    Args:
+        spec: The task.
+        augmentation: Changes pictures at random.
+    """
+
+    def __init__(self, spec: TaskSpec, augmentation: Augmentation) -> None:
+        self._spec = spec
+        self._augmentation = augmentation
+        self._bf16_is_exact = _normalises_exactly(spec, torch.bfloat16)
+
+    def __call__(self, batch: Batch | FrameBatch, draws: Tensor, precision: str) -> Batch:
+        """The prepared batch; pixels are bf16 where the networks are and no gray is rounded by it."""
+        stacked = batch.stacked()
+        now, after = stacked.observation, stacked.next_observation
+        if self._augmentation:
+            now, after = self._augmentation(now, after, draws)
+        dtype = torch.bfloat16 if precision == "bf16" and self._bf16_is_exact else torch.float32
+        return replace(stacked, observation=self._normalise(now, dtype), next_observation=self._normalise(after, dtype))
+
+    def _normalise(self, observation: Tensor, dtype: torch.dtype) -> Tensor:
+        if observation.dim() == 4 and not observation.is_contiguous(memory_format=torch.channels_last):
+            # Before one byte becomes two or four; twice as fast as contiguous(memory_format=torch.channels_last).
+            observation = torch.stack(observation.unbind(1), dim=-1).permute(0, 3, 1, 2)
+        return self._spec.normalise(observation.to(dtype))
+
+
+def _normalises_exactly(spec: TaskSpec, dtype: torch.dtype) -> bool:
+    """Whether pixels lose nothing by being normalised in `dtype`: gray / 128 - 1 fits into the 8 bits of bf16."""
+    grays = torch.arange(256, dtype=torch.uint8)
+    return spec.is_pixels and torch.equal(spec.normalise(grays.to(dtype)).float(), spec.normalise(grays))

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from offrl.batch import Batch
+from offrl.batch import Batch, FrameBatch
 
-Update = Callable[[Batch, Tensor, Tensor], None]
-"""One update from its B transitions, augmentation draws [B, 2, 3] and pace [P]."""
+Update = Callable[[Batch | FrameBatch, Tensor, Tensor], None]
+"""One update from its B transitions, augmentation draws [B, 2, 3] and step schedule [3]."""
 
 
 def recorded(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
@@ -50,28 +50,29 @@ class UpdateGraph:
         update: has been run before with the same shapes, so that nothing is left to be set up.
         batch: [count * B, ...] on the device; later ones must have its shapes and, if it has frames, the same ones.
         draws: [count, B, 2, 3], on the device.
-        paces: [count, P], on the host.
+        schedules: [count, 3], on the host: see `StepSchedule`.
 
     Raises:
         RuntimeError: `update` does what cannot be recorded, such as to wait for the device.
     """
 
-    def __init__(self, update: Update, batch: Batch, draws: Tensor, paces: Tensor) -> None:
+    def __init__(self, update: Update, batch: Batch | FrameBatch, draws: Tensor, schedules: Tensor) -> None:
         self._batch = batch.map(torch.clone)
         self._draws = draws.clone()
-        self._paces = paces.to(draws.device)
+        self._schedules = schedules.to(draws.device)
         self._graph = torch.cuda.CUDAGraph()
         with _recording(self._graph, draws.device):
-            for part, draw, pace in zip(self._batch.split(len(draws)), self._draws, self._paces, strict=True):
-                update(part, draw, pace)
+            parts: list[Batch | FrameBatch] = [*self._batch.split(len(draws))]
+            for part, draw, schedule in zip(parts, self._draws, self._schedules, strict=True):
+                update(part, draw, schedule)
 
-    def fits(self, batch: Batch) -> bool:
+    def fits(self, batch: Batch | FrameBatch) -> bool:
         """Whether a batch has the shapes of the recorded one, and the same frames if it has any."""
         return self._batch.is_like(batch)
 
-    def replay(self, batch: Batch, draws: Tensor, paces: Tensor) -> None:
+    def replay(self, batch: Batch | FrameBatch, draws: Tensor, schedules: Tensor) -> None:
         """The same updates on other data, which `fits`; returns before the device is done."""
-        self._batch.copy_(batch)
+        self._batch.copy_(batch)  # type: ignore[arg-type]  # `fits` has seen that both are of one kind
         self._draws.copy_(draws, non_blocking=True)
-        self._paces.copy_(paces, non_blocking=True)
+        self._schedules.copy_(schedules, non_blocking=True)
         self._graph.replay()

@@ -3,116 +3,44 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm
-from offrl.batch import Batch
+from offrl.batch import Batch, FrameBatch
 from offrl.errors import ConfigError, RunError
-from offrl.spec import TaskSpec
 from offrl.system.memory import keep_freed_memory
-from offrl.training._augment import Augmentation
-from offrl.training._autotune import shortest_seconds
-from offrl.training._graphs import UpdateGraph, recorded
+from offrl.training import optimizer
+from offrl.training._augment import Augmentation, Preparation
+from offrl.training._autotune import does_compiling_repay, fastest_precision
+from offrl.training._graphs import UpdateGraph
+from offrl.training._metric_sums import MetricSums
+from offrl.training.config import Compile, LearnerConfig, Precision
+from offrl.training.optimizer import exact_convolutions
 
-_UNSUITABLE_OPTIMIZERS = {"LBFGS": "it needs the loss as a function", "SparseAdam": "it needs sparse gradients"}
 # Older versions cache a weight's bf16 copy under no_grad, and a later forward then loses the gradient (pytorch#112583).
 _AUTOCAST_CACHE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
 
-Precision = Literal["auto", "fp32", "bf16"]
-Compile = Literal["auto", "on", "off"]
-_COMPILING_TAKES = 60.0  # seconds at the most, on 2 cores, and what share of an update it may well save
-_COMPILING_SAVES = 0.1
-_COMPILING_NEEDS = 1000  # updates; with fewer the question is not worth a measurement
-
-Schedule = Literal["constant", "cosine"]
-NonFinite = Literal["stop", "skip"]
+_HINT = (
+    "lower learning_rate, scale the rewards down (reward_scale), or set precision='fp32'; "
+    "what was saved before holds weights that were checked"
+)
 
 
-@dataclass(frozen=True)
-class LearnerConfig:
-    """Settings of the update.
-
-    Attributes:
-        optimizer: the name of a class in torch.optim.
-        optimizer_settings: its further keyword arguments, such as {"weight_decay": 0.01}.
-        learning_rate: at the first update.
-        schedule: "constant", or "cosine" down to 0 at the last update (arXiv:1608.03983).
-        polyak: how far targets move towards their online networks, in (0, 1].
-        target_period: every how many updates they move; polyak 1 with a longer period is the hard copy of DQN.
-        average_decay: of the averaged weights that evaluation and export use, in [0, 1); 0 uses the plain weights.
-            After t updates it is at most t / (t + 10), so that the first weights are soon forgotten.
-        precision: of the networks; "auto" takes bf16 where a short measurement shows it faster; "fp32" is exact on a
-            GPU too (no TF32).
-        compile: whether torch.compile works on the loss; "auto" only in runs long enough to repay its warm-up, and
-            where a measurement shows it faster.
-        updates_per_graph: updates that a CUDA device replays as one CUDA graph, with Adam or AdamW; 0 runs each
-            kernel by itself. Without effect on other devices.
-        non_finite: what an update does whose loss or a gradient is infinite or NaN: it changes no trained weight, and
-            at the next reading of the metrics the run stops ("stop") or counts it as `skipped_updates` ("skip").
-            Targets go on following; running statistics, if the networks have any, have seen it.
-        augment_shift: pictures move at random by up to so many pixels, in x and y apart (`offrl.training._augment`).
-        augment_brightness: pictures become brighter or darker at random by up to so many of the 256 gray levels.
-        augment_seed: of the augmentation.
-
-    Raises:
-        ConfigError: a setting outside what is allowed.
-    """
-
-    optimizer: str = "Adam"
-    optimizer_settings: Mapping[str, Any] = field(default_factory=dict)
-    learning_rate: float = 3e-4
-    schedule: Schedule = "constant"
-    polyak: float = 0.005
-    target_period: int = 1
-    average_decay: float = 0.0
-    precision: Precision = "auto"
-    compile: Compile = "auto"
-    updates_per_graph: int = 10
-    non_finite: NonFinite = "stop"
-    augment_shift: int = 0
-    augment_brightness: int = 0
-    augment_seed: int = 0
-
-    def __post_init__(self) -> None:
-        def require(valid: bool, name: str, expected: str) -> None:
-            if not valid:
-                raise ConfigError(f"{getattr(self, name)!r}", where=f"LearnerConfig.{name}", expected=expected)
-
-        kind = getattr(torch.optim, self.optimizer, None)
-        is_optimizer = inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
-        require(is_optimizer, "optimizer", "a class of torch.optim, such as 'Adam', 'AdamW' or 'SGD'")
-        unsuitable = _UNSUITABLE_OPTIMIZERS.get(self.optimizer)
-        require(unsuitable is None, "optimizer", f"another one: {unsuitable}")
-        require("lr" not in self.optimizer_settings, "optimizer_settings", "learning_rate in place of 'lr'")
-        require(0 < self.learning_rate < math.inf, "learning_rate", "a positive number")
-        require(self.schedule in get_args(Schedule), "schedule", f"one of {get_args(Schedule)}")
-        require(0 < self.polyak <= 1, "polyak", "0 < polyak <= 1")
-        require(self.target_period >= 1, "target_period", "1 or more")
-        require(0 <= self.average_decay < 1, "average_decay", "0 <= average_decay < 1")
-        require(self.precision in get_args(Precision), "precision", f"one of {get_args(Precision)}")
-        require(self.compile in get_args(Compile), "compile", f"one of {get_args(Compile)}")
-        require(self.non_finite in get_args(NonFinite), "non_finite", f"one of {get_args(NonFinite)}")
-        for name in ("updates_per_graph", "augment_shift", "augment_brightness", "augment_seed"):
-            require(getattr(self, name) >= 0, name, "0 or more")
-
-
-class Pace(NamedTuple):
+class StepSchedule(NamedTuple):
     """What changes from update to update beside the batch; float32 tensors [] where a CUDA graph replays the update.
 
     Attributes:
-        learning_rate: of the optimiser.
-        target: how far the targets move; 0 leaves them.
-        average: how far the averaged weights move; 0 where there are none.
+        learning_rate: Of the optimiser.
+        target: How far the targets move; 0 leaves them.
+        average: How far the averaged weights move; 0 where there are none.
     """
 
     learning_rate: float | Tensor
@@ -134,7 +62,7 @@ class Learner:
 
     Attributes:
         step: updates done.
-        precision: "fp32" or "bf16"; "auto" is settled by `settle`, at the first update at the latest.
+        precision: "fp32" or "bf16"; "auto" becomes one of them in `autotune`, at the first update at the latest.
         compile: "on" or "off", likewise.
     """
 
@@ -159,26 +87,27 @@ class Learner:
         # channels_last is how convolutions run fastest; it changes strides and no value.
         algorithm.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         algorithm.train()
-        self._loss = algorithm.loss
-        self._is_settled = False
+        self._loss = self._detached_loss
+        self._is_tuned = False
         self._trained = {name: p for name, p in algorithm.named_parameters() if p.requires_grad}
-        self._optimizer = self._make_optimizer()
-        self._targets = [pair for online, target in algorithm.targets() for pair in _state_pairs(online, target)]
+        groups = algorithm.parameter_groups()
+        self._optimizer = optimizer.make_optimizer(config, groups, self.device)
+        self._rate_scales = [group.learning_rate_scale for group in groups]
+        self._targets = [
+            pair for online, target in algorithm.targets() for pair in optimizer.state_pairs(online, target)
+        ]
         self._average = {name: p.detach().clone() for name, p in self._trained.items() if config.average_decay > 0}
-        self._metric_sums: dict[str, Tensor] = {}
-        self._metric_count = 0
+        self._metrics = MetricSums()
+        self._last_batch: tuple[Batch | FrameBatch, Tensor] | None = None
         self._augmentation = Augmentation(config.augment_shift, config.augment_brightness, config.augment_seed)
         if self._augmentation and not algorithm.spec.is_pixels:
             raise ConfigError("vectors", where="LearnerConfig.augment_shift, augment_brightness", expected="pixels")
-        self._bf16_is_exact = _normalises_exactly(algorithm.spec, torch.bfloat16)
-        # Adam's fused CUDA kernels can leave a step out without asking the host, and so can run inside a graph.
-        self._stays_on_device = self.device.type == "cuda" and all(
-            map(self._optimizer.defaults.get, ("fused", "capturable"))
-        )
+        self._prepare = Preparation(algorithm.spec, self._augmentation)
+        self._stays_on_device = optimizer.stays_on_device(self._optimizer, self.device)
         self.updates_per_graph = config.updates_per_graph if self._stays_on_device else 0
         self._graphs: dict[int, UpdateGraph] = {}
 
-    def update(self, batch: Batch, count: int = 1) -> None:
+    def update(self, batch: Batch | FrameBatch, count: int = 1) -> None:
         """`count` gradient steps, on as many equal parts of a raw batch, one after the other.
 
         Nothing waits for a CUDA device, with Adam or AdamW.
@@ -189,40 +118,41 @@ class Learner:
                 them as one graph.
         """
         batch = batch.to(self.device)
-        parts = batch.split(count)
-        self.settle(parts[0])
+        parts: list[Batch | FrameBatch] = [*batch.split(count)]
+        self.autotune(parts[0])
         self.algorithm.train()  # a policy made of it in the meantime has switched it to evaluation
         steps = range(self.step, self.step + count)
-        draws = self._augmentation.draws(steps, len(parts[0].action))
-        paces = [self._pace(step) for step in steps]
+        draws = self._augmentation.draws(steps, len(parts[0]))
+        schedules = [self._step_schedule(step) for step in steps]
         graph = self._graphs.get(count)
         if graph is not None and graph.fits(batch):
             # From pinned memory the device copies by itself, and the host goes on.
-            graph.replay(batch, draws.pin_memory(), torch.tensor(paces).pin_memory())
+            graph.replay(batch, draws.pin_memory(), torch.tensor(schedules).pin_memory())
         else:
             draws = draws.to(self.device)
-            for part, draw, pace in zip(parts, draws, paces, strict=True):
-                self._update(part, draw, pace)
-            self._record(batch, draws, torch.tensor(paces))  # what has run once is set up
+            for part, draw, schedule in zip(parts, draws, schedules, strict=True):
+                self._update(part, draw, schedule)
+            self._record(batch, draws, torch.tensor(schedules))  # what has run once is set up
         self.step += count
-        self._metric_count += count
+        self._metrics.count += count
+        self._last_batch = parts[-1], draws[-1]
 
-    def _record(self, batch: Batch, draws: Tensor, paces: Tensor) -> None:
+    def _record(self, batch: Batch | FrameBatch, draws: Tensor, schedules: Tensor) -> None:
         if self.updates_per_graph == 0:
             return
         try:
-            self._graphs[len(paces)] = UpdateGraph(
-                lambda part, draw, pace: self._update(part, draw, Pace(*pace)), batch, draws, paces
+            self._graphs[len(schedules)] = UpdateGraph(
+                lambda part, draw, values: self._update(part, draw, StepSchedule(*values)), batch, draws, schedules
             )
         except RuntimeError as error:
             self.updates_per_graph = 0
             reason = str(error).splitlines()[0]
             warnings.warn(f"no CUDA graph of {self.algorithm.name}'s update: {reason}; it runs without", stacklevel=3)
 
-    def _update(self, batch: Batch, draws: Tensor, pace: Pace) -> None:
+    def _update(self, batch: Batch | FrameBatch, draws: Tensor, schedule: StepSchedule) -> None:
         """One update, wholly on the device: this is what a CUDA graph holds."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = pace.learning_rate
+        for group, scale in zip(self._optimizer.param_groups, self._rate_scales, strict=True):
+            group["lr"] = schedule.learning_rate if scale == 1 else schedule.learning_rate * scale
         self._optimizer.zero_grad(set_to_none=True)
         metrics = self._gradients(batch, draws, self.precision)
         skipped = self._not_finite(metrics["loss"])
@@ -231,21 +161,16 @@ class Learner:
             self._optimizer.step()
         elif not skipped.item():
             self._optimizer.step()
-        _lerp(self._targets, pace.target)
-        _lerp([(self._trained[name], average) for name, average in self._average.items()], pace.average)
-        sums = {}
-        for name, value in {**metrics, "skipped_updates": skipped}.items():
-            counted = value if name == "skipped_updates" else torch.where(skipped > 0, 0.0, value.float())
-            total = self._metric_sums.get(name)
-            sums[name] = counted.clone() if total is None else total.add_(counted)
-        self._metric_sums = sums
+        optimizer.move(self._targets, schedule.target)
+        optimizer.move([(self._trained[name], average) for name, average in self._average.items()], schedule.average)
+        self._metrics.add(metrics, skipped)
 
-    def _pace(self, step: int) -> Pace:
+    def _step_schedule(self, step: int) -> StepSchedule:
         """Of the update that follows `step` others."""
         config, done = self.config, step + 1
         # Early averages would otherwise remember the random first weights for 1 / (1 - decay) updates.
         decay = min(config.average_decay, done / (done + 10))
-        return Pace(
+        return StepSchedule(
             learning_rate=self.learning_rate_at(step),
             target=config.polyak if done % config.target_period == 0 else 0.0,
             average=1 - decay if self._average else 0.0,
@@ -272,34 +197,46 @@ class Learner:
             RunError: some were not finite, and non_finite="stop".
         """
         self.require_finite()
-        sums = dict(zip(self._metric_sums, torch.stack([*self._metric_sums.values()]).tolist(), strict=True))
-        skipped = sums.pop("skipped_updates")
-        applied = self._metric_count - skipped
-        means = {name: total / applied if applied else math.nan for name, total in sums.items()}
-        self._forget_metrics()
-        return means if self.config.non_finite == "stop" else {**means, "skipped_updates": skipped}
+        means, num_skipped = self._metrics.read()
+        return means if self.config.non_finite == "stop" else {**means, "skipped_updates": num_skipped}
 
     def require_finite(self) -> None:
         """Waits for the device and, with non_finite="stop", checks the updates since the last reading.
 
         Raises:
-            RunError: some were not finite. They were left out, so the weights are the last good ones.
+            RunError: The loss or a gradient of some was not finite. They changed no trained weight.
         """
-        skipped = self._metric_sums["skipped_updates"].item() if self._metric_count else 0.0
+        skipped = self._metrics.num_skipped()
         if skipped and self.config.non_finite == "stop":
-            count = self._metric_count
-            self._forget_metrics()
+            count = self._metrics.count
+            self._metrics.forget()
             raise RunError(
                 f"the loss or a gradient is infinite or NaN in {skipped:.0f} of the {count} updates before {self.step}",
                 where="training",
                 expected="finite ones",
-                hint="lower learning_rate, scale the rewards down (reward_scale), or set precision='fp32'",
+                hint=_HINT,
             )
 
-    def _forget_metrics(self) -> None:
-        for total in self._metric_sums.values():
-            total.zero_()  # in place: a CUDA graph adds to these very tensors
-        self._metric_count = 0
+    def require_sound_weights(self) -> None:
+        """Checks the weights as they are now: an update's loss says something of the weights before it only.
+
+        Raises:
+            RunError: A weight is infinite or NaN or, with non_finite="stop", their loss for the last batch.
+        """
+        finite = torch.stack([parameter.detach().isfinite().all() for parameter in self._trained.values()]).all()
+        if self._last_batch is not None and self.config.non_finite == "stop":
+            self.algorithm.eval()  # what only training has (dropout, running statistics) sees nothing of this
+            with torch.no_grad(), self._in_precision(self.precision):
+                loss, _ = self._detached_loss(self._prepare(*self._last_batch, self.precision))
+            self.algorithm.train()
+            finite = finite & loss.isfinite()
+        if not finite.item():
+            raise RunError(
+                f"the weights after update {self.step} are infinite or NaN, or give a loss that is",
+                where="training",
+                expected="finite ones",
+                hint=_HINT,
+            )
 
     def snapshot(self) -> Algorithm:
         """A copy of the algorithm as evaluation and export see it: the averaged weights where those are on."""
@@ -309,84 +246,62 @@ class Learner:
                 parameter.data.copy_(self._average[name])
         return algorithm.eval()
 
-    def settle(self, batch: Batch) -> None:
+    def autotune(self, batch: Batch | FrameBatch) -> None:
         """Turns each "auto" into what runs a forward and backward pass on this batch faster here, and compiles.
 
         Raises:
             ConfigError: compile is "on", and cannot be here.
         """
-        if self._is_settled:
+        if self._is_tuned:
             return
-        self._is_settled = True
+        self._is_tuned = True
         batch = batch.to(self.device)
-        draws = self._augmentation.draws(range(1), len(batch.action))[0].to(self.device)
+        draws = self._augmentation.draws(range(1), len(batch))[0].to(self.device)
         buffers = [(buffer, buffer.clone()) for buffer in self.algorithm.buffers()]
+        as_graphs = self.updates_per_graph > 0
         if self.precision == "auto":
             known = ("fp32", "bf16") if self.device.type in ("cpu", "cuda") else ("fp32",)
             ways = {precision: partial(self._gradients, batch, draws, precision) for precision in known}
-            seconds = self._shortest_seconds(ways)
-            self.precision = "bf16" if seconds.get("bf16", math.inf) < 0.95 * seconds["fp32"] else "fp32"
+            self.precision = fastest_precision(ways, self.device, as_graphs=as_graphs)
         if self.compile != "off":
-            self._settle_compiling(partial(self._gradients, batch, draws, self.precision))
+            repays = does_compiling_repay(
+                partial(self._gradients, batch, draws, self.precision),
+                self._compile_loss,
+                self.total_updates - self.step,
+                self.device,
+                is_asked=self.compile == "on",
+                as_graphs=as_graphs,
+            )
+            self.compile = "on" if repays else "off"
+            if not repays:
+                self._loss = self._detached_loss
         for buffer, before in buffers:
             buffer.copy_(before)  # running statistics have not seen these passes
         self._optimizer.zero_grad(set_to_none=True)
 
-    def _settle_compiling(self, run: Callable[[], object]) -> None:
-        """Lets the loss run compiled from now on, unless that is left to us and does not repay the time it takes.
+    def _compile_loss(self) -> None:
+        self._loss = torch.compile(self._detached_loss, dynamic=False)
 
-        Raises:
-            ConfigError: compile is "on", and cannot be here.
-        """
-        eager_seconds = math.inf
-        if self.compile == "auto":
-            updates = self.total_updates - self.step
-            if updates >= _COMPILING_NEEDS:
-                eager_seconds = self._shortest_seconds({"eager": run})["eager"]
-            if updates < _COMPILING_NEEDS or eager_seconds * updates * _COMPILING_SAVES < _COMPILING_TAKES:
-                self.compile = "off"
-                return
-        self._loss = torch.compile(self.algorithm.loss, dynamic=False)
-        try:
-            repays = self._shortest_seconds({"compiled": run})["compiled"] < 0.95 * eager_seconds
-        except Exception as error:  # whatever the compiler, or the one behind it, has to say
-            if self.compile == "on":
-                raise ConfigError(
-                    f"torch.compile fails ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})",
-                    where="LearnerConfig.compile",
-                    expected="a loss that it can take, and a C++ compiler",
-                    hint="take compile='off'",
-                ) from error
-            repays = False
-        if not repays:
-            self._loss = self.algorithm.loss
-        self.compile = "on" if repays else "off"
-
-    def _shortest_seconds(self, ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-        """Of each way as it will run: where updates are replayed as graphs, launching kernels must not count."""
-        if self.updates_per_graph > 0:
-            ways = {name: recorded(run, self.device) for name, run in ways.items()}
-        return shortest_seconds(ways, self.device)
+    def _detached_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and metrics without gradients: a compiled function would else make room for them."""
+        loss, metrics = self.algorithm.loss(batch)
+        return loss, {name: value.detach() for name, value in metrics.items()}
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor that the next update depends on; `load_state` is the inverse."""
         tensors = {f"algorithm.{name}": tensor for name, tensor in self.algorithm.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self._average.items()}
-        tensors |= {f"metric.{name}": total for name, total in self._metric_sums.items()}
-        for index, values in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": v for key, v in values.items() if isinstance(v, Tensor)}
-        return tensors
+        tensors |= {f"metric.{name}": total for name, total in self._metrics.totals.items()}
+        return tensors | {f"optimizer.{name}": t for name, t in optimizer.state_tensors(self._optimizer).items()}
 
     def state_values(self) -> dict[str, Any]:
         """The rest of the state, ready for JSON."""
-        state = self._optimizer.state_dict()["state"]
-        scalars = {str(i): {k: v for k, v in s.items() if not isinstance(v, Tensor)} for i, s in state.items()}
         return {
             "step": self.step,
             "precision": self.precision,
             "compile": self.compile,
-            "metric_count": self._metric_count,
-            "optimizer": scalars,
+            "metric_count": self._metrics.count,
+            "optimizer": optimizer.state_values(self._optimizer),
         }
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -402,46 +317,30 @@ class Learner:
         self.algorithm.load_state_dict(groups["algorithm"])
         for name, average in self._average.items():
             average.copy_(groups["average"][name])
-        self._metric_sums = {name: tensor.to(self.device) for name, tensor in groups["metric"].items()}
-        self._metric_count = values["metric_count"]
-        state: dict[int, dict[str, Any]] = {int(i): dict(s) for i, s in values["optimizer"].items()}
-        trained = list(self._trained.values())
-        for name, tensor in groups["optimizer"].items():
-            index, key = name.split(".", 1)
-            parameter = trained[int(index)]
-            if tensor.shape == parameter.shape:
-                # Fused kernels walk raw memory: a moment must lie in memory as its parameter does (channels_last).
-                tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
-            state[int(index)][key] = tensor
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
+        self._metrics.totals = {name: tensor.to(self.device) for name, tensor in groups["metric"].items()}
+        self._metrics.count = values["metric_count"]
+        optimizer.load_state(self._optimizer, groups["optimizer"], values["optimizer"])
         self.step = values["step"]
         self.precision, self.compile = values["precision"], values["compile"]
-        self._is_settled, self._graphs = False, {}
+        self._is_tuned, self._graphs = False, {}
 
-    def _prepare(self, batch: Batch, draws: Tensor, precision: str) -> Batch:
-        batch = batch.stacked()
-        now, after = batch.observation, batch.next_observation
-        if self._augmentation:
-            now, after = self._augmentation(now, after, draws)
-        dtype = torch.bfloat16 if precision == "bf16" and self._bf16_is_exact else torch.float32
-        return replace(batch, observation=self._normalise(now, dtype), next_observation=self._normalise(after, dtype))
-
-    def _normalise(self, observation: Tensor, dtype: torch.dtype) -> Tensor:
-        if observation.dim() == 4 and not observation.is_contiguous(memory_format=torch.channels_last):
-            # Before one byte becomes two or four; twice as fast as contiguous(memory_format=torch.channels_last).
-            observation = torch.stack(observation.unbind(1), dim=-1).permute(0, 3, 1, 2)
-        return self.algorithm.spec.normalise(observation.to(dtype))
-
-    def _gradients(self, batch: Batch, draws: Tensor, precision: str) -> Mapping[str, Tensor]:
+    def _gradients(self, batch: Batch | FrameBatch, draws: Tensor, precision: str) -> Mapping[str, Tensor]:
         prepared = self._prepare(batch, draws, precision)
-        use_bf16 = precision == "bf16"
-        with nullcontext() if use_bf16 else _exact_convolutions(self.device):
-            with torch.autocast(
-                self.device.type, dtype=torch.bfloat16, enabled=use_bf16, cache_enabled=_AUTOCAST_CACHE
-            ):
-                loss, metrics = self._loss(prepared)
+        with self._in_precision(precision):
+            loss, metrics = self._loss(prepared)
+        with nullcontext() if precision == "bf16" else exact_convolutions(self.device):
             loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach(), **metrics}
+
+    @contextmanager
+    def _in_precision(self, precision: str) -> Iterator[None]:
+        """Within it the networks run in this precision."""
+        is_bf16 = precision == "bf16"
+        with (
+            nullcontext() if is_bf16 else exact_convolutions(self.device),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16, cache_enabled=_AUTOCAST_CACHE),
+        ):
+            yield
 
     def _not_finite(self, loss: Tensor) -> Tensor:
         """1.0 where the loss or a gradient is infinite or NaN, else 0.0. [].
@@ -451,54 +350,3 @@ class Learner:
         gradients = [p.grad for p in self._trained.values() if p.grad is not None]
         norms = torch.stack([loss.float(), *torch._foreach_norm(gradients)])
         return (~norms.isfinite()).any().float()
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        kind = getattr(torch.optim, self.config.optimizer)
-        settings = {"lr": self.config.learning_rate, **self.config.optimizer_settings}
-        is_open = not {"fused", "foreach", "differentiable"} & settings.keys()
-        fused = {"cpu": {"Adam", "AdamW", "SGD", "Adagrad"}, "cuda": {"Adam", "AdamW", "SGD"}}  # in every torch we take
-        if is_open and self.config.optimizer in fused.get(self.device.type, ()):
-            settings["fused"] = True
-        if self.device.type == "cuda" and "fused" in settings and "capturable" in inspect.signature(kind).parameters:
-            settings.setdefault("capturable", True)
-        try:
-            optimizer: torch.optim.Optimizer = kind(self._trained.values(), **settings)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"{self.config.optimizer} refuses {settings} ({error})", where="LearnerConfig.optimizer_settings"
-            ) from error
-        return optimizer
-
-
-def _normalises_exactly(spec: TaskSpec, dtype: torch.dtype) -> bool:
-    """Whether pixels lose nothing by being normalised in `dtype`: gray / 128 - 1 fits into the 8 bits of bf16."""
-    grays = torch.arange(256, dtype=torch.uint8)
-    return spec.is_pixels and torch.equal(spec.normalise(grays.to(dtype)).float(), spec.normalise(grays))
-
-
-def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
-    """Within it float32 convolutions on a CUDA device are that, where torch's default rounds to TF32's 11 bits."""
-    cudnn = torch.backends.cudnn
-    if device.type != "cuda":
-        return nullcontext()
-    return cudnn.flags(
-        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
-    )
-
-
-def _state_pairs(online: nn.Module, target: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """(source, destination) tensors of a target network, buffers (running means) included."""
-    ours, theirs = online.state_dict(), target.state_dict()
-    return [(ours[name], theirs[name]) for name in theirs if theirs[name].is_floating_point()]
-
-
-@torch.no_grad()
-def _lerp(pairs: list[tuple[Tensor, Tensor]], weight: float | Tensor) -> None:
-    """Moves each destination by `weight` towards its source, all in one call."""
-    if not pairs:
-        return
-    sources, destinations = zip(*pairs, strict=True)
-    if isinstance(weight, Tensor):  # read when a graph is replayed
-        torch._foreach_lerp_(destinations, sources, [weight] * len(pairs))
-    elif weight > 0:
-        torch._foreach_lerp_(destinations, sources, weight)

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 
 from offrl.algorithms.algorithm import Algorithm
-from offrl.errors import ConfigError, RunError
+from offrl.errors import ConfigError
 from offrl.replay.source import ReplaySource
 from offrl.system.devices import resolve_device
 from offrl.system.files import write_json
-from offrl.training._feed import Gather, _gathered_ahead, _plan
+from offrl.training._feed import gathered_ahead, plan_updates
 from offrl.training.checkpoint import latest_checkpoint, load_learner, load_policy, save_checkpoint
-from offrl.training.learner import Learner, LearnerConfig
+from offrl.training.config import LearnerConfig
+from offrl.training.learner import Learner
 from offrl.training.loggers import ConsoleLogger, CSVLogger, Logger
 from offrl.training.runs import claim_run, require_same_config, write_environment
 
@@ -105,6 +106,13 @@ def fit(
         SpecMismatchError: the data are of another task than the algorithm.
         RunError: the directory is taken, or cannot be resumed; the loss became infinite.
     """
+    if not isinstance(replay, ReplaySource):
+        raise ConfigError(
+            f"{type(replay).__name__} is no replay",
+            where="replay",
+            expected="a subclass of offrl.ReplaySource",
+            hint="derive your class from it: what it lacks has a default there",
+        )
     algorithm.spec.require_same(
         replay.spec,
         where="replay",
@@ -115,12 +123,9 @@ def fit(
     total = config.total_updates(len(replay))
     if init is not None:
         load_policy(algorithm, Path(init))
-        for online, target in algorithm.targets():
-            target.load_state_dict(online.state_dict())
+        algorithm.copy_to_targets()
     trainer = Learner(algorithm, learner, total_updates=total, device=resolve_device(device))
-    given, place = replay, getattr(replay, "to", None)  # a replay need not know of devices
-    replay = given if place is None else place(trainer.device)
-    gather: Gather = getattr(replay, "locate", replay.gather) if replay is not given else replay.gather
+    replay = replay.to(trainer.device)
     directory = None if run is None else Path(run)
     if directory is not None:
         settings = _describe(trainer, replay, config, init)
@@ -129,9 +134,9 @@ def fit(
             load_learner(trainer, latest_checkpoint(directory / "checkpoints"))
         else:
             claim_run(directory)
-            trainer.settle(replay.gather(replay.indices(0, config.batch_size)))
-            settled = {"precision": trainer.precision, "compile": trainer.compile}
-            write_json(directory / "config.json", {**settings, "settled": settled, "notes": dict(notes or {})})
+            trainer.autotune(replay.gather(replay.indices(0, config.batch_size)))
+            tuned = {"precision": trainer.precision, "compile": trainer.compile}
+            write_json(directory / "config.json", {**settings, "settled": tuned, "notes": dict(notes or {})})
             write_environment(directory, {"device": str(trainer.device), "dataset": settings["dataset"]})
             save_checkpoint(trainer, directory / "checkpoints")  # from the first moment on there is one to resume
     with ExitStack() as stack:
@@ -140,14 +145,13 @@ def fit(
             outputs.append(CSVLogger(directory, resume_step=trainer.step if resume else None))
         for output in outputs:
             stack.callback(output.close)
-        _loop(trainer, replay, gather, config, total, outputs, directory)
+        _loop(trainer, replay, config, total, outputs, directory)
     return trainer
 
 
 def _loop(
     learner: Learner,
     replay: ReplaySource,
-    gather: Gather,
     config: FitConfig,
     total: int,
     loggers: Sequence[Logger],
@@ -155,35 +159,32 @@ def _loop(
 ) -> None:
     clock = _Clock(learner.step)
     periods = [config.log_period, *([] if directory is None else [config.checkpoint_period])]
-    plan = _plan(learner.step, total, periods, max(learner.updates_per_graph, 1))
+    plan = plan_updates(learner.step, total, periods, max(learner.updates_per_graph, 1))
     saved = learner.step
 
     def save() -> None:
         nonlocal saved
+        learner.require_sound_weights()
         if directory is not None and saved != learner.step:
             save_checkpoint(learner, directory / "checkpoints")
             saved = learner.step
 
-    ahead = _gathered_ahead(replay, gather, plan, config.batch_size, learner.device)
+    ahead = gathered_ahead(replay, plan, config.batch_size, learner.device)
     with _interruptible() as interrupted, ahead as batches:
-        try:
-            while learner.step < total and not interrupted.is_set():
-                with clock.waiting():
-                    batch, count = next(batches)
-                learning_rate = learner.learning_rate_at(learner.step + count - 1)
-                learner.update(batch, count)
-                if learner.step % config.log_period == 0 or learner.step == total:
-                    metrics = {**learner.read_metrics(), "learning_rate": learning_rate}
-                    timings = clock.read(learner.step)
-                    for logger in loggers:
-                        logger.log(learner.step, metrics, timings)
-                if learner.step % config.checkpoint_period == 0:
-                    learner.require_finite()
-                    save()
-            learner.require_finite()
-        except RunError:  # updates that were not finite have left the weights as they were
-            save()
-            raise
+        while learner.step < total and not interrupted.is_set():
+            with clock.waiting():
+                batch, count = next(batches)
+            learning_rate = learner.learning_rate_at(learner.step + count - 1)
+            learner.update(batch, count)
+            if learner.step % config.log_period == 0 or learner.step == total:
+                metrics = {**learner.read_metrics(), "learning_rate": learning_rate}
+                timings = clock.read(learner.step)
+                for logger in loggers:
+                    logger.log(learner.step, metrics, timings)
+            if learner.step % config.checkpoint_period == 0:
+                learner.require_finite()
+                save()
+        learner.require_finite()
         save()
     if interrupted.is_set():
         raise KeyboardInterrupt
@@ -232,15 +233,14 @@ def _interruptible() -> Iterator[threading.Event]:
 def _describe(learner: Learner, replay: ReplaySource, config: FitConfig, init: str | Path | None) -> dict[str, Any]:
     """What a run was made with: everything that its result depends on, beside software and machine."""
     encoder = getattr(learner.algorithm, "encoder", None)
-    settings = getattr(replay, "settings", None)
     return {
         "algorithm": learner.algorithm.name,
         "encoder": None if encoder is None else f"{type(encoder).__module__}:{type(encoder).__qualname__}",
         "algorithm_config": {} if learner.algorithm.config is None else asdict(learner.algorithm.config),
         "learner": asdict(learner.config),
         "fit": asdict(config),
-        "replay": settings() if settings is not None else {},
-        "dataset": getattr(replay, "fingerprint", None),
+        "replay": replay.settings(),
+        "dataset": replay.fingerprint,
         "init": None if init is None else str(init),
         "spec": learner.algorithm.spec.to_dict(),
     }

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from offrl.errors import RunError
+from offrl.errors import RunError, SpecMismatchError
+from offrl.spec import TaskSpec
 from offrl.system.files import write_json
 from offrl.system.versions import installed_versions
 
@@ -66,6 +69,19 @@ def read_run_config(directory: Path) -> dict[str, Any]:
         raise RunError(f"damaged ({error})", where=path, expected="JSON") from error
     if not isinstance(config, dict):
         raise RunError("damaged", where=path, expected="a JSON object")
+    return _upgraded(config)
+
+
+def _upgraded(config: dict[str, Any]) -> dict[str, Any]:
+    """What a config.json of a development version before 0.1.0 says, in today's names."""
+    settings, encoder, spec = (config.get(name) for name in ("algorithm_config", "encoder", "spec"))
+    if isinstance(settings, dict):
+        settings.pop("initialisation", None)  # how weights began says nothing about weights that are loaded
+    if isinstance(encoder, str):
+        config["encoder"] = re.sub(r"^offrl\.encoders:", "offrl.networks.encoders:", encoder)
+    if isinstance(spec, dict):
+        with suppress(SpecMismatchError):  # who reads the spec says what is wrong with it
+            config["spec"] = json.loads(json.dumps(TaskSpec.from_dict(spec, where="config.json").to_dict()))
     return config
 
 

@@ -24,7 +24,6 @@ from offrl.algorithms import DQN
 @dataclass(frozen=True)
 class OwnConfig:
     double: bool = False
-    initialisation: str = "default"
     sizes: tuple[int, ...] = (1,)
 
 
@@ -143,13 +142,13 @@ def test_inspect_names_the_actions_of_stacked_shards_when_told_the_task(tmp_path
 def test_train_writes_the_settings_it_was_given(data, tmp_path):
     run = tmp_path / "run"
     shown = offrl_json(
-        "train", data, "--algorithm", "bc", "--encoder", "mlp", "--updates", 4, "--run", run,
+        "train", data, "--algorithm", "dqn", "--encoder", "mlp", "--updates", 4, "--run", run,
         "--set", "batch_size=16", "--set", "learning_rate=0.01", "--set", "n_step=3", "--set", "seed=5",
-        "--set", "initialisation=orthogonal", "--set", 'optimizer_settings={"weight_decay": 0.5}', "--set", "tier=mmap",
+        "--set", "double=false", "--set", 'optimizer_settings={"weight_decay": 0.5}', "--set", "tier=mmap",
     )  # fmt: skip
     config = json.loads((run / "config.json").read_text())
-    assert config["algorithm"] == "bc"
-    assert config["algorithm_config"] == {"initialisation": "orthogonal"}
+    assert config["algorithm"] == "dqn"
+    assert config["algorithm_config"] == {"double": False}
     assert (config["fit"]["updates"], config["fit"]["batch_size"]) == (4, 16)
     assert config["learner"]["learning_rate"] == 0.01
     assert config["learner"]["optimizer_settings"] == {"weight_decay": 0.5}

@@ -42,5 +42,5 @@ def test_every_setting_of_offrls_own_has_a_default_and_a_meaning(algorithm):
 def test_the_replays_settings_are_those_of_open_replay():
     replay = setting_groups("bcq")["replay"]
     assert replay["discount"].default == 0.99
-    assert replay["n_step"].meaning.startswith("steps summed into one reward")
+    assert replay["n_step"].meaning.startswith("Steps summed into one reward")
     assert "memory" in replay["tier"].meaning

@@ -4,9 +4,10 @@ import numpy as np
 import torch
 
 from offrl import Batch, TaskSpec
+from offrl.replay import ReplaySource
 
 
-class ToyReplay:
+class ToyReplay(ReplaySource):
     """A ReplaySource of a user's own: 200 random transitions in plain tensors."""
 
     def __init__(self, spec: TaskSpec, seed: int = 0) -> None:

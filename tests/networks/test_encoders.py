@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from offrl import DQN, TaskSpec
 from offrl.errors import ConfigError
 from offrl.networks import (
     CompactEncoder,
@@ -95,17 +96,19 @@ def test_orthogonal_rows_are_orthogonal_and_scaled():
 @pytest.mark.parametrize(("scheme", "bound"), [("kaiming", (6 / 64) ** 0.5), ("xavier", (6 / (64 + 32)) ** 0.5)])
 def test_uniform_schemes_fill_their_range(scheme, bound):
     layer = nn.Linear(64, 32)
-    with seeded(0):
-        initialise(layer, scheme)
+    initialise(layer, scheme, seed=0)
     assert layer.weight.abs().max() <= bound
     assert layer.weight.abs().max() > 0.98 * bound
 
 
-def test_default_scheme_leaves_pretrained_weights_alone():
-    layer = nn.Linear(2, 2)
-    before = layer.weight.detach().clone()
-    initialise(layer, "default")
-    assert torch.equal(layer.weight, before)
+def test_drawing_weights_anew_depends_on_the_seed_alone_and_targets_can_follow():
+    one, other = (DQN(TaskSpec.vector(2, ("left", "right")), seed=seed) for seed in (0, 1))
+    for algorithm in (one, other):
+        initialise(algorithm, "orthogonal", seed=5)
+        algorithm.copy_to_targets()
+    for ours, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(one.q_head.output.weight, one.target_q_head.output.weight)
 
 
 def test_unknown_scheme_is_refused():

@@ -1,6 +1,7 @@
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,12 @@ def assert_equals_naive(replay, rows):
     """Compares all of a dataset's transitions, in one batch."""
     assert len(replay) == len(rows)
     batch = replay.gather(np.arange(len(rows)))
-    returns = [n_step_of(rows, index, replay.n_step, replay.discount) for index in range(len(rows))]
+    returns = [n_step_of(rows, index, replay.config.n_step, replay.config.discount) for index in range(len(rows))]
     rewards, discounts, next_observations = zip(*returns, strict=True)
     np.testing.assert_array_equal(batch.observation.numpy(), np.stack([row.observation for row in rows]), strict=True)
     np.testing.assert_array_equal(batch.next_observation.numpy(), np.stack(next_observations), strict=True)
     assert batch.action.tolist() == [row.action for row in rows]
-    np.testing.assert_allclose(batch.reward, np.array(rewards) * replay.reward_scale, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(batch.reward, np.array(rewards) * replay.config.reward_scale, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(batch.discount, discounts, rtol=1e-6)
 
 
@@ -286,11 +287,10 @@ def test_frames_on_a_device_give_the_same_batches(dataset, n_step):
         host = open_replay(folder, n_step=n_step, tier="ram")
         device = open_replay(folder, n_step=n_step, tier="device").to(torch.device("cpu"))
         indices = host.indices(3, 16)
-        located = device.locate(indices)
+        located = device.gather(indices)
         assert located.frames.device.type == "cpu"
-        assert located.observation.dtype == torch.int64
+        assert located.rows.dtype == torch.int64
         assert_same_bytes(host.gather(indices), located.stacked())
-        assert_same_bytes(host.gather(indices), device.gather(indices))
 
 
 @pytest.mark.parametrize("tier", ["mmap", "ram"])
@@ -431,22 +431,41 @@ def test_a_run_records_how_data_was_chosen(tmp_path):
     ("wrong", "message"),
     [
         ({"reward_clip": 0.0}, r"Replay\.reward_clip: 0\.0"),
-        ({"actions": ()}, r"Replay\.actions: \(\); expected one or more of 0\.\.2"),
-        ({"actions": (3,)}, r"Replay\.actions"),
-        ({"actions": (0.5,)}, r"Replay\.actions: \(0\.5,\); expected one or more of 0\.\.2"),
+        ({"actions": ()}, r"Replay\.actions: \(\); expected one or more actions, or None"),
+        ({"actions": (3,)}, r"Replay\.actions: \(3,\); expected one or more of 0\.\.2"),
+        ({"actions": (0.5,)}, r"Replay\.actions: \(0\.5,\); expected one or more actions, or None"),
         ({"n_step": 1.5}, r"Replay\.n_step: 1\.5; expected 1 or more, a whole number"),
-        ({"seed": 1.5}, r"Sampler\.seed: 1\.5"),
+        ({"seed": 1.5}, r"Replay\.seed: 1\.5"),
         ({"held_out": 0.5, "split_seed": -1}, r"Replay\.split_seed: -1; expected 0 or more, a whole number"),
         ({"actions": (2,)}, r"Replay\.actions: \(2,\); expected actions that the data has"),
         ({"held_out": 1.0}, r"Replay\.held_out"),
         ({"held_out": 0.9}, r"Replay\.held_out: 0\.9; expected some of the 2 episodes left"),
-        ({"part": "held_out"}, r"Replay\.part: no episodes are held out"),
+        ({"part": "held_out"}, r"Replay\.part: .*no episodes are held out"),
         ({"part": "test"}, r"Replay\.part: 'test'"),
         ({"sampling": "best"}, "sampling: 'best'"),
         ({"tier": "gpu"}, "tier: 'gpu'"),
+        ({"discount": float("nan")}, r"Replay\.discount: nan; expected a number in \[0, 1\]"),
+        ({"n_step": True}, r"Replay\.n_step: True; expected 1 or more, a whole number"),
+        ({"include": ("reward",)}, r"Replay\.include: \('reward',\); expected some of"),
+        ({"n_steps": 3}, r"Replay: no setting 'n_steps'; expected one of n_step, .*; did you mean n_step\?"),
     ],
 )
 def test_choices_that_make_no_sense_are_refused(tmp_path, wrong, message):
     save_frames(tmp_path, [episodes_of_gray([2, 2])], make_spec())
     with pytest.raises(ConfigError, match=message):
         open_replay(tmp_path, **wrong)
+
+
+def test_what_a_batch_is_asked_to_carry_is_there(tmp_path):
+    """Two episodes of 3 and 2 steps; with two-step returns the action after the next, where the log has one."""
+    first, second = make_episode(0, 3), make_episode(1, 2)
+    probability = np.array([0.5, 0.25, 1.0], np.float32)
+    save_frames(tmp_path, [[replace(first, behaviour_probability=probability), second]], make_spec())
+    plain = open_replay(tmp_path, n_step=2).gather(np.arange(5))
+    assert (plain.next_action, plain.behaviour_probability, plain.index) == (None, None, None)
+    replay = open_replay(tmp_path, n_step=2, include=("next_action", "behaviour_probability", "index"))
+    batch = replay.gather([4, 0, 1, 2, 3])
+    assert batch.index.tolist() == [4, 0, 1, 2, 3]
+    assert batch.next_action.tolist() == [-1, first.actions[2], -1, -1, -1]
+    np.testing.assert_array_equal(batch.behaviour_probability, [np.nan, 0.5, 0.25, 1.0, np.nan])
+    assert replay.settings()["include"] == ["next_action", "behaviour_probability", "index"]

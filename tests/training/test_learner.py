@@ -8,10 +8,12 @@ from torch import nn
 
 from offrl import Batch, TaskSpec
 from offrl.algorithms import Algorithm, DiscreteBCQ, PolicyOutput, frozen_copy
+from offrl.batch import FrameBatch
 from offrl.errors import ConfigError, RunError
 from offrl.networks import CompactEncoder
 from offrl.training import Learner, LearnerConfig
-from offrl.training.learner import Pace, _lerp
+from offrl.training.learner import StepSchedule
+from offrl.training.optimizer import move
 
 SPEC = TaskSpec.vector(1, ("left", "right"))
 
@@ -107,8 +109,8 @@ def test_a_hard_copy_is_one_also_where_polyak_is_a_whole_number():
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
 def test_a_weight_on_the_device_moves_as_a_number_does(weight):
     online, moved, expected = (torch.tensor([value, 3.0]) for value in (1e-8, 1.0, 1.0))
-    _lerp([(online, moved)], torch.tensor(weight))
-    _lerp([(online, expected)], weight)
+    move([(online, moved)], torch.tensor(weight))
+    move([(online, expected)], weight)
     assert moved.tolist() == expected.tolist()
 
 
@@ -199,15 +201,15 @@ def test_several_updates_at_once_are_those_updates_one_after_the_other():
     assert together.read_metrics() == apart.read_metrics()
 
 
-def test_a_pace_in_tensors_is_the_same_update():
+def test_a_schedule_in_tensors_is_the_same_update():
     """What a CUDA graph replays, run without one."""
     settings = {"average_decay": 0.9, "polyak": 0.25, "optimizer": "Adam"}
     numbers, tensors = make_learner(**settings), make_learner(**settings)
     for step in range(3):
         batch = batch_of(step + 1)
         numbers.update(batch)
-        pace = Pace(*torch.tensor(tensors._pace(step)))
-        tensors._update(batch, tensors._augmentation.draws(range(step, step + 1), 4)[0], pace)
+        schedule = StepSchedule(*torch.tensor(tensors._step_schedule(step)))
+        tensors._update(batch, tensors._augmentation.draws(range(step, step + 1), 4)[0], schedule)
     for name, tensor in numbers.state_tensors().items():
         torch.testing.assert_close(tensors.state_tensors()[name], tensor, msg=name)
 
@@ -218,7 +220,7 @@ def test_frames_on_the_device_are_stacked_in_the_update():
     rows, following = torch.tensor([[0, 0], [2, 3]]), torch.tensor([[0, 1], [3, 4]])
     zeros = torch.zeros(2)
     learner = Learner(Slope(spec), LearnerConfig(precision="fp32"), total_updates=1)
-    learner.update(Batch(rows, zeros.long(), zeros, zeros, following, frames=frames))
+    learner.update(FrameBatch(frames, rows, following, zeros.long(), zeros, zeros))
     expected = torch.stack([frames[[0, 0]], frames[[2, 3]]]).float() / 128 - 1
     torch.testing.assert_close(learner.algorithm.seen[-1], expected, rtol=0, atol=0)
 
@@ -248,7 +250,7 @@ def test_bf16_takes_pixels_as_bf16_only_where_no_gray_is_rounded(scale, dtype):
 
 def test_auto_settles_on_a_precision_without_touching_the_weights():
     learner = make_learner(precision="auto")
-    learner.settle(batch_of(1))
+    learner.autotune(batch_of(1))
     assert learner.precision in ("fp32", "bf16")
     assert learner.compile == "off"  # so short a run does not repay the compiler's time
     assert learner.algorithm.weight.item() == 10
@@ -362,7 +364,7 @@ def test_a_loss_that_cannot_be_compiled_is_a_clear_error(monkeypatch):
 def test_compiling_is_tried_in_a_long_run_and_left_where_it_fails(monkeypatch):
     tried = []
     monkeypatch.setattr(torch, "compile", lambda function, **settings: tried.append(function))  # None cannot be called
-    monkeypatch.setattr("offrl.training.learner._COMPILING_TAKES", 0.0)
+    monkeypatch.setattr("offrl.training._autotune._COMPILING_SECONDS", 0.0)
     long = make_learner(total_updates=10_000)
     long.update(batch_of(2))
     assert len(tried) == 1
@@ -375,10 +377,10 @@ def test_compiling_is_tried_in_a_long_run_and_left_where_it_fails(monkeypatch):
 def test_a_loss_that_runs_faster_compiled_is_compiled_once_and_stays_so(monkeypatch):
     tried = []
     monkeypatch.setattr(torch, "compile", lambda function, **settings: tried.append(function) or function)
-    monkeypatch.setattr("offrl.training.learner._COMPILING_TAKES", 0.0)
+    monkeypatch.setattr("offrl.training._autotune._COMPILING_SECONDS", 0.0)
     speed = {"eager": 1.0, "compiled": 0.5}
     monkeypatch.setattr(
-        "offrl.training.learner.shortest_seconds", lambda ways, device: {way: speed[way] for way in ways}
+        "offrl.training._autotune.shortest_seconds", lambda ways, device: {way: speed[way] for way in ways}
     )
     learner = make_learner(total_updates=10_000)
     learner.update(batch_of(2))

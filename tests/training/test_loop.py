@@ -6,16 +6,16 @@ import threading
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from toy_replay import ToyReplay
 
 from offrl import Batch, TaskSpec
-from offrl.algorithms import DiscreteBCQ, DiscreteBCQConfig
+from offrl.algorithms import BC, DiscreteBCQ, DiscreteBCQConfig
+from offrl.batch import FrameBatch
 from offrl.errors import ConfigError, RunError, SpecMismatchError
 from offrl.networks import NatureEncoder
 from offrl.system.devices import resolve_device
 from offrl.training import FitConfig, LearnerConfig, checkpoints, fit, latest_checkpoint, load_policy
-from offrl.training._feed import _plan
+from offrl.training._feed import plan_updates
 
 CONFIG = FitConfig(updates=24, batch_size=8, log_period=5, checkpoint_period=10)
 
@@ -100,7 +100,7 @@ def test_a_run_killed_before_its_first_period_can_be_resumed(toy_replay, tmp_pat
     assert files_of(tmp_path / "run") == files_of(tmp_path / "whole")
 
 
-def test_a_run_whose_losses_are_no_numbers_stops_at_a_saved_state(toy_replay, tmp_path):
+def test_a_run_whose_losses_are_no_numbers_stops_and_keeps_what_was_checked(toy_replay, tmp_path):
     class Poisoned(ToyReplay):
         def gather(self, indices):
             batch = super().gather(indices)
@@ -109,16 +109,24 @@ def test_a_run_whose_losses_are_no_numbers_stops_at_a_saved_state(toy_replay, tm
     config = FitConfig(updates=24, batch_size=8, log_period=24, checkpoint_period=10)
     with pytest.raises(RunError, match="the loss or a gradient is infinite or NaN in 10 of the 10 updates before 10"):
         train(Poisoned(toy_replay.spec), tmp_path / "run", config=config)
-    first, last = checkpoints(tmp_path / "run" / "checkpoints")
-    assert (first.name, last.name) == ("step-000000000", "step-000000010")
-    weights = [load_file(path / "policy.safetensors") for path in (first, last)]
-    assert all(torch.equal(before, weights[1][name]) for name, before in weights[0].items())
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-000000000"]
+
+
+@pytest.mark.parametrize(("checkpoint_period", "found_by"), [(1, "the weights after update 1"), (5, "the loss or a")])
+def test_weights_that_an_update_ruined_are_never_saved(toy_replay, tmp_path, checkpoint_period, found_by):
+    """The first update's loss is finite and its step is 1e19 long: only a loss after it tells."""
+    learner = LearnerConfig(precision="fp32", optimizer="SGD", learning_rate=1e19)
+    config = FitConfig(updates=10, batch_size=8, log_period=10, checkpoint_period=checkpoint_period)
+    with pytest.raises(RunError, match=found_by):
+        fit(BC(toy_replay.spec), toy_replay, config, learner=learner, run=tmp_path / "run", loggers=[], device="cpu")
+    (first,) = checkpoints(tmp_path / "run" / "checkpoints")
+    assert first.name == "step-000000000"
 
 
 @pytest.mark.parametrize("most", [1, 4, 10])
 @pytest.mark.parametrize("start", [0, 3, 20])
 def test_groups_of_updates_end_where_the_run_logs_or_saves(start, most):
-    groups = list(_plan(start, 33, [10, 8], most))
+    groups = list(plan_updates(start, 33, [10, 8], most))
     assert [step for group in groups for step in group] == list(range(start, 33))
     for group in groups:
         assert 1 <= len(group) <= most
@@ -168,6 +176,8 @@ def test_a_replay_that_cannot_prefetch_is_gathered_by_a_thread(toy_replay):
 
 def test_what_a_replay_is_asked_to_prefetch_is_gathered_two_updates_later(toy_replay):
     class Prefetching(Watched):
+        gather_ahead = False
+
         def prefetch(self, indices):
             self.gathered.append(("asked", indices.tolist()))
 
@@ -177,27 +187,32 @@ def test_what_a_replay_is_asked_to_prefetch_is_gathered_two_updates_later(toy_re
     assert replay.gathered == [*asked[:3], gathered[0], asked[3], *gathered[1:]]
 
 
-def test_batches_are_located_only_where_the_replay_was_placed(toy_replay):
-    class Elsewhere(Watched):
+def test_batches_come_from_the_replay_that_was_placed_on_the_device(toy_replay):
+    class Elsewhere(ToyReplay):
         def to(self, device):
-            return Located(self.spec)
-
-    class Located(ToyReplay):
-        locate = ToyReplay.gather
+            return Placed(self.spec)
 
         def gather(self, indices):
-            raise AssertionError("locate stands in for it")
+            raise AssertionError("its frames lie elsewhere by now")
 
-    class Here(Watched):
-        def to(self, device):
-            return self
-
-        def locate(self, indices):
-            raise AssertionError("a subclass's own gather must have its say")
+    class Placed(ToyReplay):
+        def gather(self, indices):
+            batch = super().gather(indices)
+            rows = torch.arange(len(batch))[:, None]
+            rest = {name: getattr(batch, name) for name in ("action", "reward", "discount")}
+            return FrameBatch(torch.cat([batch.observation, batch.next_observation]), rows, rows + len(batch), **rest)
 
     config = FitConfig(updates=2, batch_size=8)
-    assert fit(DiscreteBCQ(toy_replay.spec), Elsewhere(toy_replay.spec), config, loggers=[], device="cpu").step == 2
-    assert fit(DiscreteBCQ(toy_replay.spec), Here(toy_replay.spec), config, loggers=[], device="cpu").step == 2
+    here, placed = (
+        fit(DiscreteBCQ(toy_replay.spec, seed=1), replay, config, loggers=[], device="cpu").snapshot().state_dict()
+        for replay in (ToyReplay(toy_replay.spec), Elsewhere(toy_replay.spec))
+    )
+    assert all(torch.equal(tensor, placed[name]) for name, tensor in here.items())
+
+
+def test_a_replay_that_is_none_is_refused_in_a_line(toy_replay):
+    with pytest.raises(ConfigError, match=r"replay: list is no replay; expected a subclass of offrl.ReplaySource"):
+        fit(DiscreteBCQ(toy_replay.spec), [1, 2], FitConfig(updates=1))
 
 
 def test_a_run_directory_holds_what_the_design_says(toy_replay, tmp_path):

@@ -1,0 +1,64 @@
+"""The metrics of many updates, summed on the device and read on the host once in a while."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_SKIPPED = "skipped_updates"
+
+
+class MetricMeans(NamedTuple):
+    """What the updates since the last reading came to.
+
+    Attributes:
+        means: Of each metric, over the updates that were applied; NaN where none was.
+        num_skipped: Updates that were not, because something was not finite.
+    """
+
+    means: dict[str, float]
+    num_skipped: float
+
+
+class MetricSums:
+    """Sums of metrics.
+
+    Attributes:
+        totals: By name, [] on the device; only ever changed in place, because a CUDA graph adds to these very tensors.
+        count: Updates that were added; the caller counts, because a graph replays `add` without calling it.
+    """
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, metrics: Mapping[str, Tensor], skipped: Tensor) -> None:
+        """Adds the metrics of an update, or, where `skipped` is 1.0, only that it was skipped."""
+        totals = {}
+        for name, value in {**metrics, _SKIPPED: skipped}.items():
+            counted = value if name == _SKIPPED else torch.where(skipped > 0, 0.0, value.float())
+            total = self.totals.get(name)
+            totals[name] = counted.clone() if total is None else total.add_(counted)
+        self.totals = totals
+
+    def num_skipped(self) -> float:
+        """Updates that were skipped since the last reading; waits for the device."""
+        return self.totals[_SKIPPED].item() if self.count else 0.0
+
+    def read(self) -> MetricMeans:
+        """The means since the last reading; waits for the device, and begins anew."""
+        sums = dict(zip(self.totals, torch.stack([*self.totals.values()]).tolist(), strict=True))
+        skipped = sums.pop(_SKIPPED)
+        applied = self.count - skipped
+        self.forget()
+        return MetricMeans({name: total / applied if applied else math.nan for name, total in sums.items()}, skipped)
+
+    def forget(self) -> None:
+        """Begins anew."""
+        for total in self.totals.values():
+            total.zero_()
+        self.count = 0

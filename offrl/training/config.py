@@ -1,0 +1,88 @@
+"""The settings of an update."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+
+from offrl.errors import ConfigError
+
+_UNSUITABLE_OPTIMIZERS = {"LBFGS": "it needs the loss as a function", "SparseAdam": "it needs sparse gradients"}
+
+Precision = Literal["auto", "fp32", "bf16"]
+Compile = Literal["auto", "on", "off"]
+Schedule = Literal["constant", "cosine"]
+NonFinite = Literal["stop", "skip"]
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """Settings of the update.
+
+    Attributes:
+        optimizer: the name of a class in torch.optim.
+        optimizer_settings: its further keyword arguments, such as {"weight_decay": 0.01}.
+        learning_rate: at the first update.
+        schedule: "constant", or "cosine" down to 0 at the last update (arXiv:1608.03983).
+        polyak: how far targets move towards their online networks, in (0, 1].
+        target_period: every how many updates they move; polyak 1 with a longer period is the hard copy of DQN.
+        average_decay: of the averaged weights that evaluation and export use, in [0, 1); 0 uses the plain weights.
+            After t updates it is at most t / (t + 10), so that the first weights are soon forgotten.
+        precision: of the networks; "auto" takes bf16 where a short measurement shows it faster; "fp32" is exact on a
+            GPU too (no TF32).
+        compile: whether torch.compile works on the loss; "auto" only in runs long enough to repay its warm-up, and
+            where a measurement shows it faster.
+        updates_per_graph: updates that a CUDA device replays as one CUDA graph, with Adam or AdamW; 0 runs each
+            kernel by itself. Without effect on other devices.
+        non_finite: what an update does whose loss or a gradient is infinite or NaN: it changes no trained weight, and
+            at the next reading of the metrics the run stops ("stop") or counts it as `skipped_updates` ("skip").
+            Targets go on following; running statistics, if the networks have any, have seen it.
+        augment_shift: pictures move at random by up to so many pixels, in x and y apart (`offrl.training._augment`).
+        augment_brightness: pictures become brighter or darker at random by up to so many of the 256 gray levels.
+        augment_seed: of the augmentation.
+
+    Raises:
+        ConfigError: a setting outside what is allowed.
+    """
+
+    optimizer: str = "Adam"
+    optimizer_settings: Mapping[str, Any] = field(default_factory=dict)
+    learning_rate: float = 3e-4
+    schedule: Schedule = "constant"
+    polyak: float = 0.005
+    target_period: int = 1
+    average_decay: float = 0.0
+    precision: Precision = "auto"
+    compile: Compile = "auto"
+    updates_per_graph: int = 10
+    non_finite: NonFinite = "stop"
+    augment_shift: int = 0
+    augment_brightness: int = 0
+    augment_seed: int = 0
+
+    def __post_init__(self) -> None:
+        def require(valid: bool, name: str, expected: str) -> None:
+            if not valid:
+                raise ConfigError(f"{getattr(self, name)!r}", where=f"LearnerConfig.{name}", expected=expected)
+
+        kind = getattr(torch.optim, self.optimizer, None)
+        is_optimizer = inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
+        require(is_optimizer, "optimizer", "a class of torch.optim, such as 'Adam', 'AdamW' or 'SGD'")
+        unsuitable = _UNSUITABLE_OPTIMIZERS.get(self.optimizer)
+        require(unsuitable is None, "optimizer", f"another one: {unsuitable}")
+        require("lr" not in self.optimizer_settings, "optimizer_settings", "learning_rate in place of 'lr'")
+        require(0 < self.learning_rate < math.inf, "learning_rate", "a positive number")
+        require(self.schedule in get_args(Schedule), "schedule", f"one of {get_args(Schedule)}")
+        require(0 < self.polyak <= 1, "polyak", "0 < polyak <= 1")
+        require(self.target_period >= 1, "target_period", "1 or more")
+        require(0 <= self.average_decay < 1, "average_decay", "0 <= average_decay < 1")
+        require(self.precision in get_args(Precision), "precision", f"one of {get_args(Precision)}")
+        require(self.compile in get_args(Compile), "compile", f"one of {get_args(Compile)}")
+        require(self.non_finite in get_args(NonFinite), "non_finite", f"one of {get_args(NonFinite)}")
+        for name in ("updates_per_graph", "augment_shift", "augment_brightness", "augment_seed"):
+            require(getattr(self, name) >= 0, name, "0 or more")

@@ -1,0 +1,106 @@
+"""How weights are changed: the optimiser, any of torch.optim by name, and the weights that follow others."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from offrl.algorithms.algorithm import ParameterGroup
+from offrl.errors import ConfigError
+from offrl.training.config import LearnerConfig
+
+_FUSED = {"cpu": {"Adam", "AdamW", "SGD", "Adagrad"}, "cuda": {"Adam", "AdamW", "SGD"}}  # in every torch we support
+
+
+def make_optimizer(
+    config: LearnerConfig, groups: Sequence[ParameterGroup], device: torch.device
+) -> torch.optim.Optimizer:
+    """The optimiser that the config names, over these parameters.
+
+    Raises:
+        ConfigError: It refuses its settings.
+    """
+    kind = getattr(torch.optim, config.optimizer)
+    settings = {"lr": config.learning_rate, **config.optimizer_settings}
+    is_open = not {"fused", "foreach", "differentiable"} & settings.keys()
+    if is_open and config.optimizer in _FUSED.get(device.type, ()):
+        settings["fused"] = True
+    if device.type == "cuda" and "fused" in settings and "capturable" in inspect.signature(kind).parameters:
+        settings.setdefault("capturable", True)
+    try:
+        optimizer: torch.optim.Optimizer = kind([{"params": group.parameters} for group in groups], **settings)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{config.optimizer} refuses {settings} ({error})", where="LearnerConfig.optimizer_settings"
+        ) from error
+    return optimizer
+
+
+def stays_on_device(optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
+    """Whether a step can be left out without asking the host, as Adam's fused CUDA kernels do, also inside a graph."""
+    return device.type == "cuda" and all(map(optimizer.defaults.get, ("fused", "capturable")))
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors of an optimiser's state, by the parameter's number and their name, such as "0.exp_avg"."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{key}": value for i, s in state.items() for key, value in s.items() if isinstance(value, Tensor)}
+
+
+def state_values(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """The rest of its state, by the parameter's number, ready for JSON."""
+    state = optimizer.state_dict()["state"]
+    return {str(i): {key: v for key, v in s.items() if not isinstance(v, Tensor)} for i, s in state.items()}
+
+
+def load_state(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Sets an optimiser's state to what `state_tensors` and `state_values` gave.
+
+    Raises:
+        RuntimeError, KeyError, ValueError: The state belongs to other networks or settings.
+    """
+    state: dict[int, dict[str, Any]] = {int(i): dict(s) for i, s in values.items()}
+    parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            # Fused kernels walk raw memory: a moment must lie in memory as its parameter does (channels_last).
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+        state[int(index)][key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
+    """Within it float32 convolutions on a CUDA device are that, where torch's default rounds to TF32's 11 bits."""
+    cudnn = torch.backends.cudnn
+    if device.type != "cuda":
+        return nullcontext()
+    return cudnn.flags(
+        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+    )
+
+
+def state_pairs(online: nn.Module, target: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """(source, destination) tensors of a target network, buffers (running means) included."""
+    ours, theirs = online.state_dict(), target.state_dict()
+    return [(ours[name], theirs[name]) for name in theirs if theirs[name].is_floating_point()]
+
+
+@torch.no_grad()
+def move(pairs: list[tuple[Tensor, Tensor]], weight: float | Tensor) -> None:
+    """Moves each destination by `weight` towards its source, all in one call."""
+    if not pairs:
+        return
+    sources, destinations = zip(*pairs, strict=True)
+    if isinstance(weight, Tensor):  # read when a graph is replayed
+        torch._foreach_lerp_(destinations, sources, [weight] * len(pairs))
+    elif weight > 0:
+        torch._foreach_lerp_(destinations, sources, weight)
