@@ -8,11 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ DECLARED: dict[str, str] = {}
 It holds against the revisions from before the change; remove an entry when no older one is compared with any more.
 """
 
-_SHOWN = 20  # lines of a list on the screen; the JSON file has all of them
+_SHOWN = 4  # differences of each part on the screen, so that no part hides the others; the JSON file has all
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _array_difference(ours: NDArray[Any], theirs: NDArray[Any]) -> str:
 def unlike_never_stopped(items: Path) -> tuple[Difference, ...]:
     """What differs between the runs that were stopped and resumed, and the same ones that never stopped."""
     return tuple(
-        Difference(f"resumed/{run.name}/{difference.item}", f"beside the run that never stopped: {difference.what}")
+        Difference(f"resumed/{run.name}/{difference.item}", difference.what)
         for run in sorted((items / "resumed").glob("*"))
         for difference in compare(run, items / "runs" / run.name, {}).different
     )
@@ -204,8 +204,8 @@ def make_runs(trees: Mapping[str, Path], folder: Path) -> dict[str, float]:
     return seconds
 
 
-def show(comparison: Comparison) -> None:
-    """Prints a table of the parts, and the lists of what differs."""
+def show(comparison: Comparison, resumed: Sequence[Difference]) -> None:
+    """Prints a table of the parts, and the lists of what differs; `resumed` is what `unlike_never_stopped` found."""
     print(f"\n{'part':<14}{'items':>8}{'different':>12}{'on purpose':>12}")
     for part, counts in comparison.counts().items():
         print(f"{part:<14}{counts['items']:>8}{counts['different']:>12}{counts['declared']:>12}")
@@ -213,15 +213,18 @@ def show(comparison: Comparison) -> None:
         "may differ, for information": comparison.information,
         "changed on purpose": comparison.declared,
         "different": comparison.different,
+        "resumed runs unlike those that never stopped": resumed,
     }
     for title, differences in titles.items():
         if differences:
             print(f"\n{title}: {len(differences)}")
-        for difference in differences[:_SHOWN]:
-            reason = "" if difference.reason is None else f" ({difference.reason})"
-            print(f"  {difference.item}: {difference.what}{reason}")
-        if len(differences) > _SHOWN:
-            print(f"  ... and {len(differences) - _SHOWN} more in {RESULTS.name}")
+        for _, part in groupby(differences, key=lambda difference: difference.item.split("/")[0]):
+            listed = list(part)
+            for difference in listed[:_SHOWN]:
+                reason = "" if difference.reason is None else f" ({difference.reason})"
+                print(f"  {difference.item}: {difference.what}{reason}")
+            if len(listed) > _SHOWN:
+                print(f"  ... and {len(listed) - _SHOWN} more, see {RESULTS.name}")
 
 
 @click.command()
@@ -253,9 +256,7 @@ def same(revision: str, keep: Path | None) -> None:
             seconds = make_runs({"this": ROOT, "other": tree}, folder)
         comparison = compare(folder / "this" / "items", folder / "other" / "items", DECLARED)
         resumed = unlike_never_stopped(folder / "this" / "items")
-    show(comparison)
-    for difference in resumed:
-        print(f"  {difference.item}: {difference.what}")
+    show(comparison, resumed)
     write_json(
         RESULTS,
         {
