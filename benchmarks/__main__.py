@@ -20,6 +20,7 @@ from benchmarks.precision import precision
 from benchmarks.profile import profile
 from benchmarks.quick import quick
 from benchmarks.readme import readme
+from benchmarks.same import same
 from benchmarks.speed import collection, environment, evaluation
 from benchmarks.train import train
 
@@ -30,12 +31,15 @@ def main(context: click.Context) -> None:
     """Makes the figures under benchmarks/results/; without a command all of them, which takes many hours."""
     if context.invoked_subcommand is None:
         for name in main.commands:
+            if name in _NOT_FIGURES:
+                continue
             options = _OPTIONS.get(name, [])
             print(f"\n== {' '.join([name, *options])}", flush=True)
             subprocess.run([sys.executable, "-m", "benchmarks", name, *options], check=True)
 
 
 _OPTIONS = {"train": ["--peers"], "quick": ["--record"]}
+_NOT_FIGURES = {"same"}  # it makes no figure, and only who changed something knows the revision to compare with
 
 
 for command in (
@@ -56,6 +60,7 @@ for command in (
     identity,
     memory,
     corruption,
+    same,
     readme,
 ):
     main.add_command(command)
