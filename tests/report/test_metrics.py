@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from offrl.errors import RunError
+from offrl.report import read_metrics
 from offrl.report.metrics import smooth
-from offrl.training import read_metrics
 
 
 def test_columns_are_read_by_name(tmp_path):
