@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from offrl import BC, Algorithm, Batch, FitConfig, LearnerConfig, TaskSpec, TorchPolicy, evaluate, fit, open_replay
+from offrl import BC, Algorithm, Batch, FitConfig, LearnerConfig, TorchPolicy, evaluate, fit, open_replay
 from offrl.algorithms import Metrics, PolicyOutput, frozen_copy
 from offrl.collection import collect
 from offrl.envs import SCORE_SEEDS, drivers, make
 from offrl.evaluation import Evaluation
 from offrl.losses import bootstrap_target, select_action, td_loss
-from offrl.networks import EncoderFactory, Head, default_encoder, feature_dim, seeded
+from offrl.networks import EncoderFactory, Head, feature_dim
 
 
 @dataclass(frozen=True)
@@ -21,25 +21,22 @@ class Config:
     """Settings of CRR.
 
     Attributes:
-        margin: an action is imitated where its advantage exceeds this.
+        margin: An action is imitated where its advantage exceeds this.
     """
 
     margin: float = 0.0
 
 
-class CRR(Algorithm):
+class CRR(Algorithm[Config]):
     """Imitates what the critic finds better than the policy itself (Wang et al. 2020, arXiv:2006.15134, binary)."""
 
     name = "crr"
 
-    def __init__(
-        self, spec: TaskSpec, config: Config | None = None, *, encoder: EncoderFactory = default_encoder, seed: int = 0
-    ) -> None:
-        super().__init__(spec, Config() if config is None else config)
-        with seeded(seed):
-            self.encoder = encoder(spec.observation_shape)
-            self.q_head = Head(feature_dim(self.encoder), spec.num_actions)
-            self.policy_head = Head(feature_dim(self.encoder), spec.num_actions)
+    def make_networks(self, encoder: EncoderFactory) -> None:
+        """An encoder, a head for the critic's q and one for the policy's logits; targets for encoder and q."""
+        self.encoder = encoder(self.spec.observation_shape)
+        self.q_head = Head(feature_dim(self.encoder), self.spec.num_actions)
+        self.policy_head = Head(feature_dim(self.encoder), self.spec.num_actions)
         self.target_encoder, self.target_q_head = frozen_copy(self.encoder), frozen_copy(self.q_head)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -53,7 +50,7 @@ class CRR(Algorithm):
             imitated = (advantage > self.config.margin).float()
         td = td_loss(q, batch.action, bootstrap_target(batch.reward, batch.discount, next_value))
         imitation = (imitated * nn.functional.cross_entropy(logits, batch.action, reduction="none")).mean()
-        return td + imitation, {"td_loss": td.detach(), "imitated": imitated.mean()}
+        return td + imitation, {"td_loss": td, "imitated": imitated.mean()}
 
     def forward(self, observation: Tensor) -> PolicyOutput:
         """The policy's logits rank the actions and rule out the unlikely."""

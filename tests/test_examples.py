@@ -49,6 +49,14 @@ def test_cartpole_learns_and_its_file_acts_alike(workplace, monkeypatch, capsys)
     assert "0 of 1064 actions differ" in capsys.readouterr().out
 
 
+def test_the_bare_loop_learns_without_fit_and_learner(workplace, monkeypatch) -> None:
+    source = (EXAMPLES / "bare_loop.py").read_text(encoding="utf-8")
+    assert not {"fit", "Learner"} & {name for line in source.splitlines() if "import" in line for name in line.split()}
+    monkeypatch.chdir(workplace)
+    score = example("bare_loop", monkeypatch).main(transitions=4_000, updates=500, episodes=5)
+    assert score > 50  # a random policy scores 22
+
+
 def test_own_data_is_the_same_in_both_layouts_and_worth_more_than_its_makers(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = example("own_data", monkeypatch)
