@@ -7,6 +7,7 @@ from . import algorithms as algorithms
 from . import collection as collection
 from . import datasets as datasets
 from . import envs as envs
+from . import errors as errors
 from . import evaluation as evaluation
 from . import losses as losses
 from . import networks as networks

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
 from offrl.batch import Batch
-from offrl.errors import ConfigError
+from offrl.checks import Checks
 from offrl.losses import double_q_target, imitation_loss, likely_actions, logit_penalty, select_action, td_loss
 from offrl.networks.encoders import EncoderFactory, feature_dim
 from offrl.networks.heads import Head
@@ -29,10 +29,9 @@ class DiscreteBCQConfig:
     logit_penalty: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold < 1:
-            raise ConfigError(f"{self.threshold}", where="DiscreteBCQConfig.threshold", expected="0 <= threshold < 1")
-        if self.logit_penalty < 0:
-            raise ConfigError(f"{self.logit_penalty}", where="DiscreteBCQConfig.logit_penalty", expected="0 or more")
+        checks = Checks(self)
+        checks.number("threshold", "0 <= threshold < 1", lambda threshold: 0 <= threshold < 1)
+        checks.number("logit_penalty", "0 or more", lambda penalty: penalty >= 0)
 
 
 class DiscreteBCQ(Algorithm[DiscreteBCQConfig]):

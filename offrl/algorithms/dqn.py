@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
 from offrl.batch import Batch
+from offrl.checks import Checks
 from offrl.losses import double_q_target, max_q_target, select_action, td_loss
 from offrl.networks.encoders import EncoderFactory, feature_dim
 from offrl.networks.heads import Head
@@ -24,6 +25,9 @@ class DQNConfig:
     """
 
     double: bool = True
+
+    def __post_init__(self) -> None:
+        Checks(self).flag("double")
 
 
 class DQN(Algorithm[DQNConfig]):

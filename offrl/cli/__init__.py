@@ -9,9 +9,7 @@ import click
 from offrl._version import __version__
 from offrl.cli.about import algorithms, version
 from offrl.cli.console import Group
-from offrl.cli.convert import convert
-from offrl.cli.data import collect, inspect
-from offrl.cli.fetch import fetch
+from offrl.cli.data import collect, convert, fetch, inspect
 from offrl.cli.pictures import plot, record, report
 from offrl.cli.policies import evaluate, export
 from offrl.cli.training import train

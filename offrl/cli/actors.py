@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from offrl.cli.behaviours import DRIVER
 from offrl.cli.console import refuse_beside
 from offrl.cli.names import CAR_RACING, environment_factory
 from offrl.cli.request import Request, build_algorithm, find_checkpoint, read_request, run_of
@@ -14,13 +15,9 @@ from offrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
-    from offrl.envs.behaviours import Behaviour
     from offrl.envs.making import Env
     from offrl.policies.onnx_policy import OnnxPolicy
     from offrl.policies.torch_policy import TorchPolicy
-
-DRIVER = "driver:"
-"""What the name of a driver begins with where a policy is asked for."""
 
 
 class Trained(NamedTuple):
@@ -39,14 +36,6 @@ class Actor(NamedTuple):
     environment: str
     make_env: partial[Env]
     fps: int
-
-
-class Driven(NamedTuple):
-    """A driver, and the environment that it plays in."""
-
-    behaviour: Behaviour
-    environment: str
-    make_env: partial[Env]
 
 
 def load_trained(path: Path, algorithm: str | None, encoder: str | None, device: str | None) -> Trained:
@@ -138,42 +127,3 @@ def load_actor(
         )
         fps = int(env.metadata.get("render_fps", 50))
     return Actor(policy, path, environment, make_env, fps)
-
-
-def load_driver(name: str, *, environment: str | None, hud: str | None, epsilon: float = 0.0) -> Driven:
-    """The behaviour behind driver:expert, driver:random or driver:SKILL.
-
-    Args:
-        name: as above.
-        environment: a Gymnasium id; None for CarRacing's.
-        hud: CarRacing's bar, which no driver looks at.
-        epsilon: probability of a random action.
-
-    Raises:
-        ConfigError: no such driver, one that cannot drive there, or a setting outside what is allowed.
-    """
-    from offrl.envs.behaviours import EpsilonGreedy, RandomBehaviour
-    from offrl.envs.drivers import EXPERT, DriverSettings, TrackDriver
-
-    word = name.removeprefix(DRIVER)
-    environment = environment or CAR_RACING
-    behaviour: Behaviour
-    if word == "random":
-        behaviour = RandomBehaviour()
-    else:
-        try:
-            settings = EXPERT if word == "expert" else DriverSettings.of_skill(float(word))
-        except ValueError as error:
-            raise ConfigError(
-                f"no driver {word!r}",
-                where=name,
-                expected="driver:expert, driver:random or driver:SKILL with a number in [0, 1], such as driver:0.7",
-            ) from error
-        if environment != CAR_RACING:
-            raise ConfigError(
-                f"a driver in {environment}", where=name, expected=CAR_RACING, hint="only driver:random plays elsewhere"
-            )
-        behaviour = TrackDriver(settings)
-    if epsilon != 0:
-        behaviour = EpsilonGreedy(behaviour, epsilon)
-    return Driven(behaviour, environment, environment_factory(environment, hud))

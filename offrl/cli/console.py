@@ -38,12 +38,21 @@ _ON_INTERRUPT = "offrl.on_interrupt"
 class Group(click.Group):
     """Commands whose errors come out as one line; needs a flag `debug`, which shows the traceback besides."""
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parses what stands before the command."""
+        try:
+            return super().make_context(*args, **extra)
+        except click.UsageError as error:
+            _refuse_usage(error)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes what it is given
                 return super().invoke(ctx)
+        except click.UsageError as error:
+            _refuse_usage(error)
         except OfflineRLError as error:
             _fail(ctx, error, str(error))
         except OSError as error:
@@ -54,6 +63,16 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo(ctx.meta.get(_ON_INTERRUPT, "interrupted"), err=True)
             ctx.exit(EXIT_INTERRUPTED)
+
+
+def _refuse_usage(error: click.UsageError) -> NoReturn:
+    """Says in one line what is wrong with a command's words; a command without any shows its help."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        raise error
+    command = "offrl" if error.ctx is None else f"offrl{error.ctx.command_path.removeprefix(error.ctx.find_root().command_path)}"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    click.echo(f"error: {command}: {message}; {command} --help says what it takes", err=True)
+    raise click.exceptions.Exit(EXIT_BAD_INPUT)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:

@@ -1,29 +1,37 @@
-"""`offrl collect` and `offrl inspect`."""
+"""`offrl collect`, `offrl fetch`, `offrl convert` and `offrl inspect`."""
 
 # ruff: noqa: D415  (the help of a command begins with an example)
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click import argument, option
 
+from offrl.cli.console import PATH, output_options, say_on_interrupt, show, task_options
+from offrl.cli.names import named_task
+from offrl.errors import ConfigError
+from offrl.system.files import parse_size
+
+if TYPE_CHECKING:
+    from offrl.datasets.conversion import Format
+    from offrl.shards.layouts import Dones
+
+
+from typing import TYPE_CHECKING, Any
+
+from offrl.cli.behaviours import named_behaviour
 from offrl.cli.console import (
     DATA,
     FILE,
-    PATH,
     hud_option,
-    output_options,
     refuse_beside,
-    say_on_interrupt,
-    show,
-    task_options,
     workers_option,
 )
-from offrl.cli.names import CAR_RACING, environment_factory, named_behaviour, named_recipe, named_task
-from offrl.errors import ConfigError
+from offrl.cli.names import CAR_RACING, environment_factory, named_recipe
 
 if TYPE_CHECKING:
     from offrl.shards.layouts import Dones
@@ -144,3 +152,109 @@ def inspect(
         write_dataset_page(store, html, title=title, summary=summary)
         text += f"\n\npage         {html}"
     show(summary.to_dict(), as_json, text=text)
+
+
+@click.command(short_help="Write a dataset anew: frames, stacked, Minari's or d3rlpy's format.")
+@argument("source")
+@argument("target")
+@option("--to", type=click.Choice(["frames", "stacked", "minari", "d3rlpy"]), help="The target's format.")
+@option("--dedupe", is_flag=True, help="Hold each frame that stacks share once: --to frames.")
+@option("--compress/--no-compress", default=True, show_default=True, help="Deflate the target (never Minari's).")
+@task_options
+@output_options
+def convert(
+    source: str,
+    target: str,
+    to: Format | None,
+    dedupe: bool,
+    compress: bool,
+    environment: str | None,
+    hud: str | None,
+    dones: Dones,
+    skip_bad_shards: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Example: offrl convert data/course-shards data/frames --to frames
+
+    SOURCE is a directory of shards in either layout, a dataset of Minari's (its directory, or minari:ID), or an HDF5
+    file of d3rlpy's; the last two become frames first. The frames layout holds each frame that stacks share once.
+    TARGET must be new, and is whole or not there. Shows the sizes before and after.
+    """
+    from offrl.datasets.conversion import convert as convert_dataset
+
+    if dedupe and to not in (None, "frames"):
+        raise ConfigError(f"--dedupe beside --to {to}", where="convert", expected="--to frames", hint="leave one out")
+    if dedupe:
+        to = "frames"
+    if to is None:
+        raise ConfigError("no format", where="convert", expected="--to or --dedupe", hint="add --to frames, say")
+    spec = named_task(environment, hud)
+    about = None
+    if environment is not None and spec is not None:
+        about = {"id": environment, **({} if spec.hud is None else {"hud": spec.hud})}
+    say_on_interrupt("interrupted; nothing was written")
+    found = convert_dataset(
+        source,
+        target,
+        to,
+        spec=spec,
+        dones=dones,
+        skip_bad_shards=skip_bad_shards,
+        environment=about,
+        compress=compress,
+        progress=not quiet,
+    )
+    show(found.to_dict(), as_json, text=found.to_text())
+
+
+def size(text: str) -> int:
+    """Bytes, from 500M or 1.5G."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
+
+
+@click.command(short_help="Bring a dataset from an address or a path into a directory.")
+@argument("source", metavar="URL|PATH")
+@argument("directory", type=PATH)
+@option("--sha256", help="Checksum of the file, verified before it is unpacked.")
+@option("--max-size", type=size, default="10G", show_default=True, help="Refuse a larger file.")
+@option("--max-unpacked", type=size, default="100G", show_default=True, help="Refuse more after unpacking.")
+@option("--max-members", type=click.IntRange(1), default=100_000, show_default=True, help="Refuse more files.")
+@option("--max-ratio", type=float, default=200.0, show_default=True, help="Refuse to unpack to more times the size.")
+@output_options
+def fetch(
+    source: str,
+    directory: Path,
+    sha256: str | None,
+    max_size: int,
+    max_unpacked: int,
+    max_members: int,
+    max_ratio: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Example: offrl fetch https://example.org/carracing.zip data/carracing
+
+    Downloads, checks and unpacks a zip or tar archive (also .gz, .bz2, .xz), or copies an .npz file or a directory.
+    DIRECTORY is whole or not there, and ready for offrl inspect. What is there already is not fetched again; after
+    ctrl-C, the same command goes on.
+    """
+    from offrl.shards.download import MARKER_NAME
+    from offrl.shards.download import fetch as fetch_dataset
+
+    say_on_interrupt("interrupted; the same command goes on from here")
+    found = fetch_dataset(
+        source,
+        directory,
+        sha256=sha256,
+        max_bytes=max_size,
+        max_unpacked_bytes=max_unpacked,
+        max_members=max_members,
+        max_ratio=max_ratio,
+        progress=not quiet,
+    )
+    marker = json.loads((found / MARKER_NAME).read_text(encoding="utf-8"))
+    show({"directory": str(directory), **marker}, as_json)

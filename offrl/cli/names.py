@@ -20,7 +20,6 @@ from offrl.errors import ConfigError
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
     from offrl.collection.recipes import Recipe
-    from offrl.envs.behaviours import Behaviour
     from offrl.envs.making import Env
     from offrl.spec import TaskSpec
 
@@ -34,7 +33,6 @@ ENCODERS = {
     "compact": "offrl.networks.encoders:CompactEncoder",
     "mlp": "offrl.networks.encoders:MLPEncoder",
 }
-BEHAVIOURS = {"random": "offrl.envs.behaviours:RandomBehaviour"}
 CAR_RACING = "CarRacing-v3"
 
 network_options = options(
@@ -122,37 +120,6 @@ def named_recipe(name: str) -> Recipe | None:
             f"no dataset {name!r}", where="collect", expected=", ".join(RECIPES), hint=f"did you mean {near[0]}?"
         )
     return RECIPES.get(name)
-
-
-def named_behaviour(name: str | None, environment: str) -> Behaviour:
-    """The behaviour of that name; "mixture" is what offrl has for this environment, None that or random actions.
-
-    Raises:
-        ConfigError: no such name, no such mixture, or a class that needs arguments.
-    """
-    from offrl.cli.actors import DRIVER, load_driver  # which itself needs this module
-    from offrl.envs.behaviours import RandomBehaviour
-    from offrl.envs.drivers import default_behaviour
-
-    if name is None or name == "mixture":
-        found = default_behaviour(environment)
-        if name is not None and isinstance(found, RandomBehaviour):
-            raise ConfigError(
-                f"no mixture for {environment}",
-                where="--behaviour",
-                expected="random or package.module:Class; mixtures are for CarRacing and CartPole",
-            )
-        return found
-    if name.startswith(DRIVER):
-        return load_driver(name, environment=environment, hud=None).behaviour
-    kind = load_class(name, BEHAVIOURS, "behaviour")
-    try:
-        behaviour: Behaviour = kind()
-    except TypeError as error:
-        raise ConfigError(
-            f"{name} cannot be constructed ({error})", where="--behaviour", expected="a class that needs no arguments"
-        ) from error
-    return behaviour
 
 
 def environment_factory(environment: str, hud: str | None, **settings: Any) -> partial[Env]:

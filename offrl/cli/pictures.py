@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,10 @@ from offrl.cli.console import (
     output_options,
     show,
 )
-from offrl.cli.names import network_options
-from offrl.cli.request import is_data_there, open_data, recorded_request, training_command
+from offrl.cli.fields import setting_groups
+from offrl.cli.names import ALGORITHMS, network_options
+from offrl.cli.request import LENGTHS, Request, is_data_there, open_data, recorded_request
+from offrl.cli.settings import format_value
 from offrl.errors import ConfigError, OfflineRLError, SpecMismatchError
 
 if TYPE_CHECKING:
@@ -208,3 +211,36 @@ def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> Fram
             raise
         click.echo(f"warning: without the dataset: {error}", err=True)
         return None
+
+
+def training_command(request: Request, init: str | None) -> str:
+    """What to type to make the run again; settings that have their default are left out.
+
+    Args:
+        request: as `recorded_request` gives it.
+        init: the checkpoint that the first weights came from.
+    """
+    words = ["offrl", "train", request.data or "DIRECTORY", "--algorithm", request.algorithm]
+    if request.encoder is not None:
+        words += ["--encoder", request.encoder]
+    if request.task_given and request.environment is not None:
+        words += ["--env", request.environment]
+        if request.task is not None and request.task.hud is not None:
+            words += ["--hud", request.task.hud]
+    if init is not None:
+        words += ["--init", init]
+    if request.dones != "terminated":
+        words += ["--dones", request.dones]
+    if request.skip_bad_shards:
+        words += ["--skip-bad-shards"]
+    # The defaults of a class that a file names are not known: that class is not loaded.
+    known = setting_groups(request.algorithm if request.algorithm in ALGORITHMS else "bcq")
+    if request.algorithm not in ALGORITHMS:
+        known["algorithm"] = {}
+    for group, values in request.settings.items():
+        for name, value in values.items():
+            if name in known[group] and value == known[group][name].default:
+                continue
+            text = format_value(value)
+            words += [f"--{name}", text] if name in LENGTHS else ["--set", f"{name}={text}"]
+    return shlex.join(words)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 from click import argument, option
 
-from offrl.cli.actors import DRIVER, Actor, is_file, load_actor, load_driver, load_trained, require_no_network
+from offrl.cli.actors import Actor, is_file, load_actor, load_trained, require_no_network
+from offrl.cli.behaviours import DRIVER, load_driver
 from offrl.cli.console import (
     FILE,
     PATH,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from offrl.cli.fields import config_fields, setting_groups
 from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, config_class, load_class
-from offrl.cli.settings import format_value, parse_settings, restore_value
+from offrl.cli.settings import parse_settings, restore_value
 from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from offrl.replay.replay import Replay
     from offrl.spec import TaskSpec
 
-_LENGTHS = ("updates", "epochs")
+LENGTHS = ("updates", "epochs")
+MOST_THREADS = 1024  # torch crashes on absurd numbers
 _CONFIG_KEYS = {"algorithm": "algorithm_config", "learner": "learner", "fit": "fit", "replay": "replay"}
 
 
@@ -75,6 +75,16 @@ class Request:
         return self.environment
 
 
+_KINDS: dict[str, Any] = {
+    "algorithm": str,
+    "encoder": str | None,
+    "data": str | None,
+    "environment": str | None,
+    "task_given": bool,
+    "skip_bad_shards": bool,
+    "device": str,
+    "threads": int | None,
+}
 _NOTED = {field.name for field in fields(Request)} - {"settings", "task"}
 
 
@@ -129,7 +139,10 @@ def recorded_request(run: Path) -> Request:
     Raises:
         RunError: no run, or a damaged one.
     """
+    from offrl.replay.config import ReplayConfig
     from offrl.spec import TaskSpec
+    from offrl.training.config import LearnerConfig
+    from offrl.training.loop import FitConfig
     from offrl.training.runs import read_run_config
 
     config = read_run_config(run)
@@ -142,12 +155,15 @@ def recorded_request(run: Path) -> Request:
         unknown = [n for group in ("learner", "fit", "replay") for n in settings[group].keys() - known[group].keys()]
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}")
-        return Request(
+        LearnerConfig(**settings["learner"]), FitConfig(**settings["fit"]), ReplayConfig.of(settings["replay"])
+        request = Request(
             **{**said, **notes},
             settings=settings,
             task=TaskSpec.from_dict(config["spec"], where=run / "config.json"),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _require_kinds(request)
+        return request
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # ConfigError is a ValueError
         raise RunError(
             f"damaged ({type(error).__name__}: {error})",
             where=run / "config.json",
@@ -156,37 +172,13 @@ def recorded_request(run: Path) -> Request:
         ) from error
 
 
-def training_command(request: Request, init: str | None) -> str:
-    """What to type to make the run again; settings that have their default are left out.
-
-    Args:
-        request: as `recorded_request` gives it.
-        init: the checkpoint that the first weights came from.
-    """
-    words = ["offrl", "train", request.data or "DIRECTORY", "--algorithm", request.algorithm]
-    if request.encoder is not None:
-        words += ["--encoder", request.encoder]
-    if request.task_given and request.environment is not None:
-        words += ["--env", request.environment]
-        if request.task is not None and request.task.hud is not None:
-            words += ["--hud", request.task.hud]
-    if init is not None:
-        words += ["--init", init]
-    if request.dones != "terminated":
-        words += ["--dones", request.dones]
-    if request.skip_bad_shards:
-        words += ["--skip-bad-shards"]
-    # The defaults of a class that a file names are not known: that class is not loaded.
-    known = setting_groups(request.algorithm if request.algorithm in ALGORITHMS else "bcq")
-    if request.algorithm not in ALGORITHMS:
-        known["algorithm"] = {}
-    for group, values in request.settings.items():
-        for name, value in values.items():
-            if name in known[group] and value == known[group][name].default:
-                continue
-            text = format_value(value)
-            words += [f"--{name}", text] if name in _LENGTHS else ["--set", f"{name}={text}"]
-    return shlex.join(words)
+def _require_kinds(request: Request) -> None:
+    """Raises TypeError where somebody has put a value of another kind into a config.json."""
+    for name, kinds in _KINDS.items():
+        if not isinstance(value := getattr(request, name), kinds):
+            raise TypeError(f"{name} is {value!r}")
+    if request.threads is not None and not 1 <= request.threads <= MOST_THREADS:
+        raise TypeError(f"threads is {request.threads}")
 
 
 def _known(name: str, known: Mapping[str, str], what: str, run: Path) -> str:

@@ -16,6 +16,7 @@ from click import argument, option
 from offrl.cli.console import DATA, PATH, device_option, output_options, say_on_interrupt, show, task_options
 from offrl.cli.names import named_task, network_options
 from offrl.cli.request import (
+    MOST_THREADS,
     Request,
     build_algorithm,
     data_location,
@@ -40,7 +41,7 @@ from offrl.errors import ConfigError
 @option("--init", type=PATH, metavar="POLICY", help="A run or checkpoint to take the first weights from.")
 @task_options
 @device_option
-@option("--threads", type=click.IntRange(1), help="Of torch; default: its own choice.")
+@option("--threads", type=click.IntRange(1, MOST_THREADS), help="Of torch; default: its own choice.")
 @output_options
 def train(
     directory: Path | str | None,

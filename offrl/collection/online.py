@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl import envs
+from offrl.checks import Checks
 from offrl.collection._play import PACKAGES, plan_dataset, play_episode, progress_bar
 from offrl.envs.behaviours import EpsilonGreedy
 from offrl.errors import ConfigError, DatasetError
@@ -58,16 +59,11 @@ class OnlineConfig:
     reward_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        def require(valid: bool, name: str, expected: str) -> None:
-            if not valid:
-                raise ConfigError(f"{getattr(self, name)!r}", where=f"OnlineConfig.{name}", expected=expected)
-
-        require(0 <= self.first_epsilon <= 1, "first_epsilon", "a number in [0, 1]")
-        require(0 <= self.last_epsilon <= 1, "last_epsilon", "a number in [0, 1]")
-        require(0 < self.exploration <= 1, "exploration", "0 < exploration <= 1")
-        require(self.first_update >= 1, "first_update", "1 or more")
-        require(self.steps_per_update >= 1, "steps_per_update", "1 or more")
-        require(self.batch_size >= 1, "batch_size", "1 or more")
+        checks = Checks(self)
+        checks.number("first_epsilon", "a number in [0, 1]", lambda epsilon: 0 <= epsilon <= 1)
+        checks.number("last_epsilon", "a number in [0, 1]", lambda epsilon: 0 <= epsilon <= 1)
+        checks.number("exploration", "0 < exploration <= 1", lambda share: 0 < share <= 1)
+        checks.whole("first_update", "steps_per_update", "batch_size", least=1)
 
     def epsilon(self, progress: float) -> float:
         """How likely each action is a random one, after that share of the transitions."""

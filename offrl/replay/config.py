@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from offrl.checks import Checks, is_whole
 from offrl.errors import ConfigError
 from offrl.replay.sampling import Sampling, parse_sampling
 
@@ -60,33 +60,31 @@ class ReplayConfig:
     include: Sequence[Extra] = ()
 
     def __post_init__(self) -> None:
-        def require(holds: bool, name: str, expected: str) -> None:
-            if not holds:
-                raise ConfigError(f"{getattr(self, name)!r}", where=f"Replay.{name}", expected=expected)
-
-        require(_is_whole(self.n_step) and self.n_step >= 1, "n_step", "1 or more, a whole number")
-        require(_is_number(self.discount) and 0 <= self.discount <= 1, "discount", "a number in [0, 1]")
-        clips = self.reward_clip is None or (_is_number(self.reward_clip) and self.reward_clip > 0)
-        require(clips, "reward_clip", "a number over 0, or None")
-        scales = _is_number(self.reward_scale) and math.isfinite(self.reward_scale) and self.reward_scale != 0
-        require(scales, "reward_scale", "a finite number other than 0")
-        require(_is_number(self.held_out) and 0 <= self.held_out < 1, "held_out", "a share in [0, 1)")
-        require(_is_whole(self.split_seed) and self.split_seed >= 0, "split_seed", "0 or more, a whole number")
-        require(_is_whole(self.seed) and 0 <= self.seed < 2**64, "seed", "0 .. 2**64 - 1")
-        require(self.tier in get_args(ReplayTier), "tier", f"one of {', '.join(get_args(ReplayTier))}")
-        require(self.part in get_args(Part), "part", "'train' or 'held_out'")
+        checks = Checks(self, "Replay")
+        checks.whole("n_step", least=1)
+        checks.number("discount", "a number in [0, 1]", lambda discount: 0 <= discount <= 1)
+        if self.reward_clip is not None:
+            checks.number("reward_clip", "a number over 0, or None", lambda clip: clip > 0)
+        checks.number("reward_scale", "a finite number other than 0", lambda scale: scale != 0)
+        checks.number("held_out", "a share in [0, 1)", lambda share: 0 <= share < 1)
+        checks.whole("split_seed", least=0)
+        checks.whole("seed", least=0, most=2**64 - 1)
+        checks.choice("tier", get_args(ReplayTier))
+        checks.choice("part", get_args(Part))
         holds_out = self.part == "train" or self.held_out > 0
-        require(holds_out, "part", "'train', or held_out over 0 beside it: no episodes are held out")
+        checks.that(holds_out, "part", "'train', or held_out over 0 beside it: no episodes are held out")
         if self.actions is not None:
             is_list = isinstance(self.actions, Sequence | np.ndarray) and not isinstance(self.actions, str)
-            known = is_list and len(self.actions) > 0 and all(_is_whole(each) and each >= 0 for each in self.actions)
-            require(known, "actions", "one or more actions, or None")
+            known = is_list and len(self.actions) > 0 and all(is_whole(each) and each >= 0 for each in self.actions)
+            checks.that(known, "actions", "one or more actions, or None")
             object.__setattr__(self, "actions", tuple(sorted({int(action) for action in self.actions})))
         if isinstance(self.sampling, str):
             object.__setattr__(self, "sampling", parse_sampling(self.sampling))
-        require(callable(getattr(self.sampling, "weights", None)), "sampling", "a name, or an object with `weights`")
+        is_strategy = callable(getattr(self.sampling, "weights", None))
+        checks.that(is_strategy, "sampling", "a name, or an object with `weights`")
         is_list = isinstance(self.include, Sequence) and not isinstance(self.include, str)
-        require(is_list and set(self.include) <= set(get_args(Extra)), "include", f"some of {get_args(Extra)}")
+        known = is_list and all(isinstance(each, str) and each in get_args(Extra) for each in self.include)
+        checks.that(known, "include", f"some of {get_args(Extra)}")
         for name in ("n_step", "split_seed", "seed"):
             object.__setattr__(self, name, int(getattr(self, name)))
 
@@ -121,11 +119,3 @@ class ReplayConfig:
         if not self.include:
             del values["include"]
         return values
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -17,8 +17,8 @@ def resolve_device(device: torch.device | str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=resolved).item()  # "meta" makes tensors, but has no values
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ConfigError(
             f"{device!r} cannot be used here", where="device", expected="'auto', 'cpu', or 'cuda' with a CUDA GPU"
         ) from error

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
 
-from offrl.errors import ConfigError
+from offrl.checks import Checks
 
 _UNSUITABLE_OPTIMIZERS = {"LBFGS": "it needs the loss as a function", "SparseAdam": "it needs sparse gradients"}
+_UNSUITABLE_SETTINGS = {
+    "lr": "learning_rate in place of 'lr'",
+    "params": "no 'params': the algorithm says what is trained",
+    "differentiable": "no 'differentiable': no gradient of an update is ever taken",
+}
 
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
@@ -66,23 +70,25 @@ class LearnerConfig:
     augment_seed: int = 0
 
     def __post_init__(self) -> None:
-        def require(valid: bool, name: str, expected: str) -> None:
-            if not valid:
-                raise ConfigError(f"{getattr(self, name)!r}", where=f"LearnerConfig.{name}", expected=expected)
-
-        kind = getattr(torch.optim, self.optimizer, None)
+        checks = Checks(self)
+        kind = getattr(torch.optim, self.optimizer, None) if isinstance(self.optimizer, str) else None
         is_optimizer = inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
-        require(is_optimizer, "optimizer", "a class of torch.optim, such as 'Adam', 'AdamW' or 'SGD'")
+        checks.that(is_optimizer, "optimizer", "a class of torch.optim, such as 'Adam', 'AdamW' or 'SGD'")
         unsuitable = _UNSUITABLE_OPTIMIZERS.get(self.optimizer)
-        require(unsuitable is None, "optimizer", f"another one: {unsuitable}")
-        require("lr" not in self.optimizer_settings, "optimizer_settings", "learning_rate in place of 'lr'")
-        require(0 < self.learning_rate < math.inf, "learning_rate", "a positive number")
-        require(self.schedule in get_args(Schedule), "schedule", f"one of {get_args(Schedule)}")
-        require(0 < self.polyak <= 1, "polyak", "0 < polyak <= 1")
-        require(self.target_period >= 1, "target_period", "1 or more")
-        require(0 <= self.average_decay < 1, "average_decay", "0 <= average_decay < 1")
-        require(self.precision in get_args(Precision), "precision", f"one of {get_args(Precision)}")
-        require(self.compile in get_args(Compile), "compile", f"one of {get_args(Compile)}")
-        require(self.non_finite in get_args(NonFinite), "non_finite", f"one of {get_args(NonFinite)}")
-        for name in ("updates_per_graph", "augment_shift", "augment_brightness", "augment_seed"):
-            require(getattr(self, name) >= 0, name, "0 or more")
+        checks.that(unsuitable is None, "optimizer", f"another one: {unsuitable}")
+        checks.that(
+            isinstance(self.optimizer_settings, Mapping), "optimizer_settings", "a mapping from names to values"
+        )
+        for name, instead in _UNSUITABLE_SETTINGS.items():
+            checks.that(name not in self.optimizer_settings, "optimizer_settings", instead)
+        checks.number("learning_rate", "a positive number", lambda rate: rate > 0)
+        checks.choice("schedule", get_args(Schedule))
+        checks.number("polyak", "0 < polyak <= 1", lambda polyak: 0 < polyak <= 1)
+        checks.whole("target_period", least=1)
+        checks.number("average_decay", "0 <= average_decay < 1", lambda decay: 0 <= decay < 1)
+        checks.choice("precision", get_args(Precision))
+        checks.choice("compile", get_args(Compile))
+        checks.choice("non_finite", get_args(NonFinite))
+        checks.whole("updates_per_graph", "augment_shift", least=0)
+        checks.whole("augment_brightness", least=0, most=255)
+        checks.whole("augment_seed", least=0, most=2**64 - 1)

@@ -102,6 +102,10 @@ class Learner:
         self._augmentation = Augmentation(config.augment_shift, config.augment_brightness, config.augment_seed)
         if self._augmentation and not algorithm.spec.is_pixels:
             raise ConfigError("vectors", where="LearnerConfig.augment_shift, augment_brightness", expected="pixels")
+        if self._augmentation and config.augment_shift >= (most := min(algorithm.spec.observation_shape[-2:])):
+            raise ConfigError(
+                f"{config.augment_shift}", where="LearnerConfig.augment_shift", expected=f"fewer pixels than {most}"
+            )
         self._prepare = Preparation(algorithm.spec, self._augmentation)
         self._stays_on_device = optimizer.stays_on_device(self._optimizer, self.device)
         self.updates_per_graph = config.updates_per_graph if self._stays_on_device else 0

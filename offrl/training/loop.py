@@ -16,16 +16,20 @@ from typing import Any
 import torch
 
 from offrl.algorithms.algorithm import Algorithm
+from offrl.checks import Checks
 from offrl.errors import ConfigError
 from offrl.replay.source import ReplaySource
 from offrl.system.devices import resolve_device
 from offrl.system.files import write_json
+from offrl.system.workers import available_memory
 from offrl.training._feed import gathered_ahead, plan_updates
 from offrl.training.checkpoint import latest_checkpoint, load_learner, load_policy, save_checkpoint
 from offrl.training.config import LearnerConfig
 from offrl.training.learner import Learner
 from offrl.training.loggers import ConsoleLogger, CSVLogger, Logger
 from offrl.training.runs import claim_run, require_same_config, write_environment
+
+_MOST_IN_A_BATCH = 2**24  # transitions; more is a slip of the pen
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,13 @@ class FitConfig:
             raise ConfigError(
                 f"updates={self.updates}, epochs={self.epochs}", where="FitConfig", expected="exactly one of the two"
             )
-        for name in ("updates", "epochs", "batch_size", "log_period", "checkpoint_period"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"{value}", where=f"FitConfig.{name}", expected="a positive number")
+        checks = Checks(self)
+        if self.updates is not None:
+            checks.whole("updates", least=1)
+        if self.epochs is not None:
+            checks.number("epochs", "a positive number", lambda epochs: epochs > 0)
+        checks.whole("batch_size", least=1, most=_MOST_IN_A_BATCH)
+        checks.whole("log_period", "checkpoint_period", least=1)
 
     def total_updates(self, num_transitions: int) -> int:
         """The run's length in updates, for a dataset of that size."""
@@ -121,6 +128,7 @@ def fit(
     if resume and (run is None or init is not None):
         raise ConfigError("resume", where="fit", expected="with `run` and without `init`")
     total = config.total_updates(len(replay))
+    _require_memory(config.batch_size, replay)
     if init is not None:
         load_policy(algorithm, Path(init))
         algorithm.copy_to_targets()
@@ -134,7 +142,11 @@ def fit(
             load_learner(trainer, latest_checkpoint(directory / "checkpoints"))
         else:
             claim_run(directory)
-            trainer.autotune(replay.gather(replay.indices(0, config.batch_size)))
+            try:
+                trainer.autotune(replay.gather(replay.indices(0, config.batch_size)))
+            except BaseException:  # a run that was refused leaves no empty directory behind
+                directory.rmdir()
+                raise
             tuned = {"precision": trainer.precision, "compile": trainer.compile}
             write_json(directory / "config.json", {**settings, "settled": tuned, "notes": dict(notes or {})})
             write_environment(directory, {"device": str(trainer.device), "dataset": settings["dataset"]})
@@ -147,6 +159,17 @@ def fit(
             stack.callback(output.close)
         _loop(trainer, replay, config, total, outputs, directory)
     return trainer
+
+
+def _require_memory(batch_size: int, replay: ReplaySource) -> None:
+    spec = replay.spec
+    size = math.prod(spec.observation_shape) * (1 if spec.is_pixels else 4)
+    if 2 * batch_size * size > available_memory():
+        raise ConfigError(
+            f"{batch_size}, whose observations alone need {2 * batch_size * size / 2**30:.0f} GiB",
+            where="FitConfig.batch_size",
+            expected="a batch that fits into memory",
+        )
 
 
 def _loop(

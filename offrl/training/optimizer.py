@@ -34,7 +34,7 @@ def make_optimizer(
         settings.setdefault("capturable", True)
     try:
         optimizer: torch.optim.Optimizer = kind([{"params": group.parameters} for group in groups], **settings)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # torch checks some settings, and stumbles over others
         raise ConfigError(
             f"{config.optimizer} refuses {settings} ({error})", where="LearnerConfig.optimizer_settings"
         ) from error

@@ -2,7 +2,7 @@ import pytest
 from run_offrl import offrl, offrl_json
 
 from offrl.cli import main
-from offrl.cli.names import named_behaviour
+from offrl.cli.behaviours import named_behaviour
 from offrl.collection import RECIPES, Recipe
 from offrl.envs import CartPoleMixture, DriverSettings, RandomBehaviour, TrackDriver
 from offrl.envs.drivers import EXPERT

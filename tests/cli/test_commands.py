@@ -119,7 +119,10 @@ def test_inspect_writes_a_page_beside_what_it_prints(data, tmp_path):
 
 def test_inspect_refuses_a_directory_as_page_before_the_work(tmp_path):
     refused = offrl("inspect", tmp_path / "absent", "--html", tmp_path, code=2).stderr
-    assert refused.splitlines()[-1] == f"Error: Invalid value for '--html': File '{tmp_path}' is a directory."
+    assert refused == (
+        f"error: offrl inspect: Invalid value for '--html': File '{tmp_path}' is a directory; "
+        "offrl inspect --help says what it takes\n"
+    )
 
 
 def test_inspect_prints_each_problem_in_a_line(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from run_offrl import offrl, offrl_json
 
-from offrl.cli.request import recorded_request, training_command
+from offrl.cli.pictures import training_command
+from offrl.cli.request import recorded_request
 from offrl.errors import RunError
 
 

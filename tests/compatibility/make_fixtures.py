@@ -35,14 +35,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from offrl.checkpoint import latest_checkpoint, load_policy
 from offrl.collect import collect
 from offrl.replay.convert import convert
-from offrl.replay.shards import Episode, Manifest, write_shard
 
 import offrl
 from offrl import envs
-from offrl.envs.behaviours import RandomBehaviour
+from offrl.envs import RandomBehaviour
+from offrl.shards import Episode, Manifest, write_shard
+from offrl.training import latest_checkpoint, load_policy
 
 COMMIT = "caac73b"
 HERE = Path(__file__).parent

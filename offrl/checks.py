@@ -1,0 +1,81 @@
+"""Checks of settings: what is of the wrong kind, NaN or out of range is refused in one line, never by a traceback."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from offrl.errors import ConfigError
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is an integer; True and False are not."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite real number; True and False are not."""
+    return is_whole(value) or (isinstance(value, float | np.floating) and math.isfinite(value))
+
+
+class Checks:
+    """Checks the fields of a config in its `__post_init__`.
+
+    Args:
+        config: The config.
+        where: What messages call it; None for the name of its class.
+    """
+
+    def __init__(self, config: object, where: str | None = None) -> None:
+        self._config = config
+        self._where = type(config).__name__ if where is None else where
+
+    def that(self, holds: bool, name: str, expected: str) -> None:
+        """Refuses the field of that name unless `holds`.
+
+        Raises:
+            ConfigError: It does not hold.
+        """
+        if not holds:
+            raise ConfigError(f"{getattr(self._config, name)!r}", where=f"{self._where}.{name}", expected=expected)
+
+    def number(self, name: str, expected: str, holds: Callable[[Any], bool]) -> None:
+        """Refuses a field that is no finite number, or for which `holds` is false; `expected` says what it checks.
+
+        Raises:
+            ConfigError: It is refused.
+        """
+        value = getattr(self._config, name)
+        self.that(is_number(value) and holds(value), name, expected)
+
+    def whole(self, *names: str, least: int, most: int | None = None) -> None:
+        """Refuses fields that are no whole numbers from `least` to `most`, None for no limit.
+
+        Raises:
+            ConfigError: One is refused.
+        """
+        for name in names:
+            value = getattr(self._config, name)
+            holds = is_whole(value) and value >= least and (most is None or value <= most)
+            limits = f"{least} or more" if most is None else f"{least} to {most}"
+            self.that(holds, name, f"{limits}, a whole number")
+
+    def choice(self, name: str, choices: Sequence[str]) -> None:
+        """Refuses a field that is none of these words.
+
+        Raises:
+            ConfigError: It is refused.
+        """
+        value = getattr(self._config, name)
+        self.that(isinstance(value, str) and value in choices, name, f"one of {choices}")
+
+    def flag(self, name: str) -> None:
+        """Refuses a field that is neither True nor False.
+
+        Raises:
+            ConfigError: It is refused.
+        """
+        self.that(isinstance(getattr(self._config, name), bool), name, "True or False")
