@@ -1,6 +1,6 @@
 # From a fresh clone, with Python 3.11 to 3.13 and nothing else:
 #   make demo        collect CarRacing data, train, evaluate, export; make demo ARGS=--fast for two minutes of it
-#   make test        the tests; make test-all with the slow ones, make lint for style, types and layering
+#   make test        the tests, on all cores; make test-all with the slow ones, make lint for style, types and layering
 #   make test-properties   the replay's property tests on 100,000 cases; fewer: make test-properties CASES=5000
 #   make docs        the documentation on http://127.0.0.1:8000, built anew when a page or the code changes
 # PYTHON names the interpreter that makes .venv: make demo PYTHON=/path/to/python3.12
@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 CASES ?= 100000
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 PYTHON ?= python3 python3.13 python3.12 python3.11
 SUPPORTED := not (3, 11) <= sys.version_info[:2] <= (3, 13)
 
@@ -18,13 +19,13 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/carracing_bcq.py $(ARGS)
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-properties: $(VENV)/dev.stamp
-	OFFRL_PROPERTY_CASES=$(CASES) $(BIN)/python -m pytest tests/replay/test_replay.py $(ARGS)
+	OFFRL_PROPERTY_CASES=$(CASES) $(PYTEST) tests/replay/test_replay.py $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/python -m ruff check .

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -23,6 +23,8 @@ from offrl.training import describe_machine
 from offrl.training._autotune import shortest_seconds
 
 RESULTS = ROOT / "benchmarks" / "results" / "train"
+SMALLEST_MATRIX = 256
+LONGEST_PRODUCT_SECONDS = 1.0
 LONG = 10**9  # a run that ends when it is told to
 OURS = {
     "offrl": "offrl",
@@ -122,15 +124,32 @@ def spread(ratios: Sequence[float] | np.ndarray) -> dict[str, float]:
     return {"median": float(middle), "low": float(low), "high": float(high)}
 
 
-def matrix_teraflops(device: str, size: int) -> dict[str, float]:
-    """What products of square matrices reach here, the roofline of an update: 10^12 operations a second."""
+class Roofline(NamedTuple):
+    """What products of square matrices reach: 10^12 operations a second, and the size that reached it, by precision."""
+
+    teraflops: dict[str, float]
+    sizes: dict[str, int]
+
+
+def matrix_roofline(device: str, largest: int) -> Roofline:
+    """The roofline of an update, from matrices of `largest` rows, or of fewer where a product would take too long.
+
+    The size is doubled from a small one: a processor without bf16 instructions may be a hundred times slower in bf16.
+    """
     torch.set_num_threads(num_cores())
-    found = {}
+    teraflops, sizes = {}, {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        seconds = shortest_seconds({name: partial(torch.mm, one, other)}, torch.device(device))[name]
-        found[name] = 2 * size**3 / seconds / 1e12
-    return found
+        size = min(SMALLEST_MATRIX, largest)
+        while True:
+            one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+            seconds = shortest_seconds({name: partial(torch.mm, one, other)}, torch.device(device))[name]
+            # Twice the rows are eight times the work.
+            if 2 * size > largest or 8 * seconds > LONGEST_PRODUCT_SECONDS:
+                break
+            size *= 2
+        teraflops[name] = 2 * size**3 / seconds / 1e12
+        sizes[name] = size
+    return Roofline(teraflops, sizes)
 
 
 def show(ways: dict[str, dict[str, Any]]) -> None:
@@ -187,8 +206,8 @@ def train(
         commands |= peer_commands(store, batch_size, device)
     found = measure(commands, updates, rounds, directory / "peers")
     show(found)
-    roofline = matrix_teraflops(device, 2048 if device == "cpu" else 16384)
-    print(f"matrix products: {', '.join(f'{way} {rate:.3g} TFLOP/s' for way, rate in roofline.items())}")
+    roofline = matrix_roofline(device, 2048 if device == "cpu" else 16384)
+    print(f"matrix products: {', '.join(f'{way} {rate:.3g} TFLOP/s' for way, rate in roofline.teraflops.items())}")
     name = "results" if device == "cpu" else device.partition(":")[0]
     rates = {way: row["updates_per_second"] for way, row in found.items()}
     charts.bars(rates, "updates a second", RESULTS / f"{name}.png", [way for way in rates if way.startswith("offrl")])
@@ -211,7 +230,8 @@ def train(
             "threads": num_cores(),
             "device": device,
             "ways": found,
-            "matrix_teraflops": roofline,
+            "matrix_teraflops": roofline.teraflops,
+            "matrix_sizes": roofline.sizes,
             "machine": describe_machine(),
         },
     )

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 
+# One thread for each of pytest-xdist's workers, and for the processes that tests start: together they have all cores.
+# OpenMP reads it when torch is imported, which the imports below do.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
+import torch
 from toy_replay import ToyReplay
 
 from offrl import TaskSpec
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """A test that sets torch's number of threads, as `offrl train` does, leaves no trace for the next."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ def test_the_command_writes_what_the_page_shows(store, hooks, tmp_path, monkeypa
     from benchmarks import train
 
     monkeypatch.setattr(train, "RESULTS", tmp_path / "train")
+    monkeypatch.setattr(train, "LONGEST_PRODUCT_SECONDS", 0.0)  # the smallest matrices
     monkeypatch.setattr(train, "OURS", {"offrl": "offrl", "plain PyTorch": "plain"})
     monkeypatch.setattr(train, "car_racing_store", lambda directory, transitions: store)
     arguments = [
@@ -47,11 +48,27 @@ def test_the_command_writes_what_the_page_shows(store, hooks, tmp_path, monkeypa
     backward = 2 * (sum(convolutions) + 2 * head) - convolutions[0]  # pixels need no gradient
     assert ours["gflop"] == pytest.approx(2 * 4 * (forward + backward) / 1e9)
     assert found["matrix_teraflops"]["fp32"] > 0
+    assert found["matrix_sizes"] == {"fp32": 256, "bf16": 256}
     drawn = hooks.train()
     assert f"; {ours['precision']}, " in drawn
     assert "| plain PyTorch |" in drawn
     assert "| 4.30 M |" in drawn
     assert "![Updates a second](benchmarks/train/results.png)" in drawn
+
+
+def test_matrices_grow_until_a_product_would_take_too_long(monkeypatch):
+    from benchmarks import train
+
+    def seconds_of(ways, device):  # of 10^9 operations a second in float32, of 10^8 in bf16
+        [(name, run)] = ways.items()
+        return {name: 2 * len(run.args[0]) ** 3 / {"fp32": 1e9, "bf16": 1e8}[name]}
+
+    monkeypatch.setattr(train, "shortest_seconds", seconds_of)
+    roofline = train.matrix_roofline("cpu", largest=1024)
+    # Products of 512 take 0.27 and 2.7 seconds, of 1024 2.1 seconds in float32.
+    assert roofline.sizes == {"fp32": 512, "bf16": 256}
+    assert roofline.teraflops == pytest.approx({"fp32": 0.001, "bf16": 0.0001})
+    assert train.matrix_roofline("cpu", largest=256).sizes == {"fp32": 256, "bf16": 256}
 
 
 def test_the_notebook_loop_answers_like_the_others(store, tmp_path):
