@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,9 @@ class TaskSpec:
         offset: see `scale`.
         hud: whether the picture's information bar is "visible", "hidden" (its rows are 0 after
             normalisation, which is gray 128), or None where the task has none.
+        legal_actions: the only actions that a policy may take, in ascending order; None for all of them.
+        action_masks: whether each observation comes with legal actions of its own (bool [A]), which a policy must
+            be given too.
 
     Raises:
         ConfigError: a field outside what is allowed.
@@ -36,6 +39,8 @@ class TaskSpec:
     scale: float = 1.0
     offset: float = 0.0
     hud: Literal["visible", "hidden"] | None = None
+    legal_actions: tuple[int, ...] | None = None
+    action_masks: bool = False
 
     def __post_init__(self) -> None:
         if len(self.observation_shape) not in (1, 3) or min(self.observation_shape) < 1:
@@ -57,6 +62,15 @@ class TaskSpec:
             )
         if self.hud not in (None, "visible", "hidden"):
             raise ConfigError(f"{self.hud!r}", where="TaskSpec.hud", expected="'visible', 'hidden' or None")
+        if self.legal_actions is not None:
+            legal = tuple(sorted({int(action) for action in self.legal_actions}))
+            if not legal or not 0 <= legal[0] <= legal[-1] < self.num_actions:
+                raise ConfigError(
+                    f"{self.legal_actions}",
+                    where="TaskSpec.legal_actions",
+                    expected=f"one or more of 0..{self.num_actions - 1}, or None",
+                )
+            object.__setattr__(self, "legal_actions", legal)
 
     @classmethod
     def pixels(
@@ -93,20 +107,40 @@ class TaskSpec:
         values = observation if observation.is_floating_point() else observation.float()
         return values.mul(self.scale).add_(self.offset)  # a third full-size tensor would cost time
 
-    def require_same(self, other: TaskSpec, where: str | Path, hint: str) -> None:
-        """Checks that `other`, found at `where`, is this very task.
+    def without_legal_actions(self) -> TaskSpec:
+        """The same task as an environment describes it, which does not know what a policy is confined to."""
+        return replace(self, legal_actions=None, action_masks=False)
+
+    def require_same(self, other: TaskSpec, where: str | Path, hint: str, *, legal_actions: bool = True) -> None:
+        """Checks that `other`, found at `where`, is the same task.
+
+        Args:
+            other: the other task.
+            where: the file, environment or dataset that it describes.
+            hint: what to do where they differ.
+            legal_actions: whether `legal_actions` and `action_masks` must agree too. An environment or a dataset on
+                disk does not state them, so a comparison with one leaves them out.
 
         Raises:
-            SpecMismatchError: it is not; names the first field that differs.
+            SpecMismatchError: it is another task; names the first field that differs.
         """
+        if not legal_actions:
+            self.without_legal_actions().require_same(other.without_legal_actions(), where, hint)
+            return
         for field in fields(self):
             ours, theirs = getattr(self, field.name), getattr(other, field.name)
             if ours != theirs:
                 raise SpecMismatchError(f"{field.name} is {theirs}", where=where, expected=f"{ours}", hint=hint)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary."""
-        return asdict(self)
+        """A JSON-ready dictionary; fields about legal actions are there only where they say something."""
+        values = asdict(self)
+        # Files of tasks in which every action is legal stay, byte for byte, what they were before these fields.
+        if self.legal_actions is None:
+            del values["legal_actions"]
+        if not self.action_masks:
+            del values["action_masks"]
+        return values
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str | Path) -> TaskSpec:
@@ -119,6 +153,8 @@ class TaskSpec:
             values = dict(data)
             values["observation_shape"] = tuple(int(n) for n in values["observation_shape"])
             values["action_names"] = tuple(str(name) for name in values["action_names"])
+            if values.get("legal_actions") is not None:
+                values["legal_actions"] = tuple(int(action) for action in values["legal_actions"])
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SpecMismatchError(

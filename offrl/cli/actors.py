@@ -123,7 +123,10 @@ def load_actor(
     make_env = environment_factory(environment, hud, **settings)
     with closing(make_env()) as env:
         policy.spec.require_same(
-            envs.task_spec(env), where=environment, hint="take the environment that the policy was trained for"
+            envs.task_spec(env),
+            where=environment,
+            hint="take the environment that the policy was trained for",
+            legal_actions=False,
         )
         fps = int(env.metadata.get("render_fps", 50))
     return Actor(policy, path, environment, make_env, fps)

@@ -69,7 +69,11 @@ def _refuse_usage(error: click.UsageError) -> NoReturn:
     """Says in one line what is wrong with a command's words; a command without any shows its help."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         raise error
-    command = "offrl" if error.ctx is None else f"offrl{error.ctx.command_path.removeprefix(error.ctx.find_root().command_path)}"
+    command = (
+        "offrl"
+        if error.ctx is None
+        else f"offrl{error.ctx.command_path.removeprefix(error.ctx.find_root().command_path)}"
+    )
     message = " ".join(error.format_message().split()).rstrip(".")
     click.echo(f"error: {command}: {message}; {command} --help says what it takes", err=True)
     raise click.exceptions.Exit(EXIT_BAD_INPUT)

@@ -222,6 +222,8 @@ def export(
             f"{target} for two contracts", where="export", expected="a directory", hint="or add --contract float"
         )
     trained = load_trained(policy, algorithm, encoder, "cpu")
+    if contract == "both" and trained.algorithm.spec.action_masks:
+        chosen = ["uint8"]  # the float contract has no input for the legal actions of each observation
     observations = _real_observations(trained.request, quiet)
     num_real = 0 if observations is None else len(observations)
     files, lines = [], []

@@ -9,7 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from offrl import envs
-from offrl.envs.behaviours import Behaviour
+from offrl.envs.behaviours import Behaviour, act
+from offrl.envs.episodes import EpisodeRunner
 from offrl.envs.seeds import DATA_SEEDS
 from offrl.errors import DatasetError, OfflineRLError
 from offrl.shards._recording import EpisodeLog
@@ -67,15 +68,15 @@ def play_episode(env: envs.Env, behaviour: Behaviour, spec: TaskSpec, seed: int,
 def _play(env: envs.Env, behaviour: Behaviour, spec: TaskSpec, seed: int, number: int) -> Episode:
     env_sequence, behaviour_sequence = np.random.SeedSequence([seed, number]).spawn(2)
     env_seed = DATA_SEEDS[int(env_sequence.generate_state(1)[0]) % len(DATA_SEEDS)]
-    observation, _ = env.reset(seed=env_seed)
+    runner = EpisodeRunner(env)
+    runner.reset(env_seed)
     behaviour.begin(env, np.random.default_rng(behaviour_sequence))
-    log = EpisodeLog(observation, spec)
-    terminated = truncated = False
-    while not (terminated or truncated):
-        action, probability = behaviour(observation)
-        observation, reward, terminated, truncated, _ = env.step(action)
-        log.append(action, probability, float(reward), observation)
-    return log.episode(terminated=bool(terminated), truncated=bool(truncated))
+    log = EpisodeLog(runner.observation, spec, runner.action_mask)
+    while not runner.ended:
+        action, probability = act(behaviour, runner.observation, runner.action_mask)
+        runner.step(action)
+        log.append(action, probability, runner.reward, runner.observation, runner.action_mask)
+    return log.episode(terminated=runner.terminated, truncated=runner.truncated)
 
 
 def progress_bar(transitions: int, played: int, progress: bool) -> tqdm[Any]:

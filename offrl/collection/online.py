@@ -149,7 +149,15 @@ def collect_online(
     }
     with closing(make_env()) as env:
         plan = plan_dataset(env, environment, generator, packages=(*PACKAGES, "torch"))
-        algorithm.spec.require_same(plan.spec, where="environment", hint="make the algorithm with its task_spec")
+        algorithm.spec.require_same(
+            plan.spec, where="environment", hint="make the algorithm with its task_spec", legal_actions=False
+        )
+        if algorithm.spec.legal_actions is not None:
+            raise ConfigError(
+                f"an algorithm confined to the actions {algorithm.spec.legal_actions}",
+                where="collect_online",
+                expected="one that may take every action, because exploration draws from all of them",
+            )
         recording = Recording.resume(directory, plan)
         if recording.manifest.complete:
             return recording.manifest
@@ -191,8 +199,9 @@ class _Greedy:
     def begin(self, env: envs.Env, rng: np.random.Generator) -> None:
         """Nothing to draw."""
 
-    def __call__(self, observation: NDArray[Any]) -> tuple[int, float]:
-        return int(self.policy(observation[None])[0]), 1.0
+    def __call__(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> tuple[int, float]:
+        mask = None if action_mask is None else action_mask[None]
+        return int(self.policy(observation[None], mask)[0]), 1.0
 
 
 class _Seen:
@@ -220,6 +229,8 @@ class _Seen:
             "next_first": first,
             "segment_end": np.full(num_steps, first_row + num_steps - 1),
         }
+        if episode.action_mask is not None:
+            rows["action_mask"] = episode.action_mask
         for name, values in rows.items():
             self._append(name, first_row, values)
         self._append("frames", self._num_frames, episode.observations)

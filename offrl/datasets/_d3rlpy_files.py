@@ -112,7 +112,7 @@ def _log(path: Path, file: Any, spec: TaskSpec | None) -> EpisodeLog:
     if about is not None:
         found = TaskSpec.from_dict(about["spec"], where=path)
         if spec is not None:
-            spec.require_same(found, where=path, hint="pass no spec to take the data's own")
+            spec.require_same(found, where=path, hint="pass no spec to take the data's own", legal_actions=False)
         spec = found
     num_transitions = num_frames = num_terminated = highest_action = 0
     for members in all_members:

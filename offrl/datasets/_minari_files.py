@@ -181,7 +181,9 @@ def read_minari(path: Path, spec: TaskSpec | None = None) -> Iterator[EpisodeLog
     else:
         known = TaskSpec.from_dict(found, where=metadata_path)
         if spec is not None:
-            spec.require_same(known, where=metadata_path, hint="pass no spec to take the data's own")
+            spec.require_same(
+                known, where=metadata_path, hint="pass no spec to take the data's own", legal_actions=False
+            )
         spec = known
     notes = []
     if spec.is_pixels and metadata.get("jpeg_encoding", True) and min(spec.observation_shape[1:]) >= _LEAST_JPEG:

@@ -9,40 +9,30 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-from offrl.envs.behaviours import Behaviour
+from offrl.envs.behaviours import Behaviour, act
+from offrl.envs.episodes import EpisodeEnd, EpisodeRunner
 from offrl.envs.making import EnvFactory
 from offrl.envs.seeds import episode_rng
 from offrl.system.workers import WorkerPool, require_sendable
 
 
-class EpisodeEnd(NamedTuple):
-    """What an episode came to.
-
-    Attributes:
-        score: its undiscounted return.
-        length: in steps.
-        finished: `info["lap_finished"]`; None where the environment does not say.
-    """
-
-    score: float
-    length: int
-    finished: bool | None
-
-
 class Step(NamedTuple):
-    """One environment's answer to one action: what it shows, and at the end of an episode what that came to."""
+    """What one environment shows after a reset or an action, and at the end of an episode what that came to."""
 
     observation: NDArray[Any]
+    action_mask: NDArray[np.bool_] | None
+    """bool [A], the legal actions; None where the environment states none."""
     end: EpisodeEnd | None
 
 
 class Environments(Protocol):
     """Several environments, each in a slot of its own, that are asked together."""
 
-    def reset(self, seeds: Mapping[int, int]) -> dict[int, NDArray[Any]]:
-        """Begins an episode in each slot that has a seed here. Slot -> its first observation."""
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, Step]:
+        """Begins an episode in each slot that has a seed here. Slot -> what it shows first."""
         ...
 
     def step(self, actions: Mapping[int, int]) -> dict[int, Step]:
@@ -98,40 +88,29 @@ def play_episodes(
                 yield playing.pop(worker), pool.answer(worker)
 
 
-def _lap_finished(info: Mapping[str, Any]) -> bool | None:
-    return bool(info["lap_finished"]) if "lap_finished" in info else None
-
-
 class _LocalEnvironments:
     """Some environments, stepped one after the other."""
 
     def __init__(self, make_env: EnvFactory, slots: Sequence[int]) -> None:
-        self._envs = {slot: make_env() for slot in slots}
-        self._scores = dict.fromkeys(slots, 0.0)
-        self._lengths = dict.fromkeys(slots, 0)
+        self._runners = {slot: EpisodeRunner(make_env()) for slot in slots}
 
-    def reset(self, seeds: Mapping[int, int]) -> dict[int, NDArray[Any]]:
-        observations = {}
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, Step]:
         for slot, seed in seeds.items():
-            observations[slot], _ = self._envs[slot].reset(seed=seed)
-            self._scores[slot], self._lengths[slot] = 0.0, 0
-        return observations
+            self._runners[slot].reset(seed)
+        return {slot: self._shown(slot) for slot in seeds}
 
     def step(self, actions: Mapping[int, int]) -> dict[int, Step]:
-        steps = {}
         for slot, action in actions.items():
-            observation, reward, terminated, truncated, info = self._envs[slot].step(action)
-            self._scores[slot] += float(reward)
-            self._lengths[slot] += 1
-            end = None
-            if terminated or truncated:
-                end = EpisodeEnd(self._scores[slot], self._lengths[slot], _lap_finished(info))
-            steps[slot] = Step(observation, end)
-        return steps
+            self._runners[slot].step(action)
+        return {slot: self._shown(slot) for slot in actions}
+
+    def _shown(self, slot: int) -> Step:
+        runner = self._runners[slot]
+        return Step(runner.observation, runner.action_mask, runner.end)
 
     def close(self) -> None:
-        for env in self._envs.values():
-            env.close()
+        for runner in self._runners.values():
+            runner.env.close()
 
 
 class _RemoteEnvironments:
@@ -143,7 +122,7 @@ class _RemoteEnvironments:
         shares = (range(worker, num_envs, workers) for worker in range(workers))
         self._pool = WorkerPool([partial(_LocalEnvironments, make_env, share) for share in shares])
 
-    def reset(self, seeds: Mapping[int, int]) -> dict[int, NDArray[Any]]:
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, Step]:
         return self._call("reset", seeds)
 
     def step(self, actions: Mapping[int, int]) -> dict[int, Step]:
@@ -175,15 +154,13 @@ class _Player:
         behaviour = copy.deepcopy(self.behaviour)
         # A new environment for every episode: what one leaves behind cannot depend on who played it.
         with closing(self.make_env()) as env:
-            observation, _ = env.reset(seed=seed)
+            runner = EpisodeRunner(env)
+            runner.reset(seed)
             behaviour.begin(env, episode_rng(seed))
-            score, length = 0.0, 0
-            while True:
-                action, _ = behaviour(observation)
-                observation, reward, terminated, truncated, info = env.step(action)
-                score, length = score + float(reward), length + 1
-                if terminated or truncated:
-                    return EpisodeEnd(score, length, _lap_finished(info))
+            while (end := runner.end) is None:
+                action, _ = act(behaviour, runner.observation, runner.action_mask)
+                runner.step(action)
+            return end
 
     def close(self) -> None:
         """Nothing is open between episodes."""

@@ -11,7 +11,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.policies.policy import Choices, Policy
+from offrl.envs.episodes import EpisodeRunner
+from offrl.policies.policy import Choices, Policy, policy_inputs
 from offrl.spec import TaskSpec
 
 
@@ -20,7 +21,7 @@ class OpenPolicy(Policy, Protocol):
 
     spec: TaskSpec
 
-    def choices(self, observation: NDArray[Any]) -> Choices:
+    def choices(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> Choices:
         """The scores of the actions and which of them are allowed, for raw observations [N, ...]."""
         ...
 
@@ -30,7 +31,7 @@ class Trace:
     """An episode of T steps, seen from inside.
 
     Attributes:
-        scores: float32 [T, A], q or whatever ranks the actions.
+        scores: float32 [T, A], q or whatever ranks the actions; -inf for illegal ones.
         allowed: bool [T, A], the actions that the policy chose from.
         actions: int64 [T], taken.
         rewards: float64 [T].
@@ -67,14 +68,14 @@ def trace_episode(
     actions: list[int] = []
     rewards: list[float] = []
     with closing(make_env()) as env:
-        observation, _ = env.reset(seed=seed)
-        ended = False
-        while not ended and len(actions) != max_steps:
-            choices = policy.choices(observation[None])
+        runner = EpisodeRunner(env)
+        runner.reset(seed)
+        while not runner.ended and runner.length != max_steps:
+            inputs = policy_inputs(policy, runner)
+            choices = policy.choices(*inputs)
             scores.append(choices.scores[0].cpu().numpy())
             allowed.append(choices.allowed[0].cpu().numpy())
-            actions.append(int(policy(observation[None])[0]))
-            observation, reward, terminated, truncated, _ = env.step(actions[-1])
-            rewards.append(float(reward))
-            ended = bool(terminated or truncated)
+            actions.append(int(policy(*inputs)[0]))
+            runner.step(actions[-1])
+            rewards.append(runner.reward)
     return Trace(np.stack(scores), np.stack(allowed), np.array(actions, dtype=np.int64), np.array(rewards))

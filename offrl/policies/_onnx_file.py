@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import onnx
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -24,6 +25,11 @@ Contract = Literal["float", "uint8"]
 
 
 INPUT = "observation"
+MASK_INPUT = "action_mask"
+
+
+ILLEGAL = -1e9
+"""What a file gives as q and logit of an illegal action: no reader picks it, and no softmax of it is NaN."""
 
 
 OUTPUTS: dict[str, tuple[str, ...]] = {"float": ("q", "logits"), "uint8": ("action", "q", "logits")}
@@ -58,7 +64,8 @@ class OnnxFile:
         contract = properties.get("contract", "")
         inputs = [value.name for value in model.graph.input]
         outputs = tuple(value.name for value in model.graph.output)
-        if contract not in OUTPUTS or inputs != [INPUT] or outputs != OUTPUTS[contract]:
+        may_take_masks = contract == "uint8" and inputs == [INPUT, MASK_INPUT]
+        if contract not in OUTPUTS or (inputs != [INPUT] and not may_take_masks) or outputs != OUTPUTS[contract]:
             raise ExportError(
                 f"contract {contract!r}, inputs {inputs}, outputs {list(outputs)}",
                 where=path,
@@ -76,6 +83,13 @@ class OnnxFile:
         self.path = Path(path)
         self.contract = contract
         self.spec = TaskSpec.from_dict(spec, where=path)
+        if self.spec.action_masks != (MASK_INPUT in inputs):
+            raise ExportError(
+                f"inputs {inputs} for a task with action_masks {self.spec.action_masks}",
+                where=path,
+                expected=f"an input {MASK_INPUT!r} where the task has action masks, and there only",
+                hint=hint,
+            )
         self.names = OUTPUTS[contract]
         self.runtime, self._session = _open_session(model, path)
 
@@ -89,8 +103,12 @@ class OnnxFile:
                 expected=f"{spec.observation_dtype} [N, {', '.join(map(str, spec.observation_shape))}]",
             )
 
-    def run(self, observation: NDArray[Any]) -> dict[str, Tensor]:
+    def run(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None = None) -> dict[str, Tensor]:
         """The file's outputs by name, for raw observations [N, ...].
+
+        Args:
+            observation: as the environment gives them.
+            legal: bool [N, A], for a file that takes the legal actions of each observation; others leave it out.
 
         Raises:
             SpecMismatchError: see `check`.
@@ -98,11 +116,12 @@ class OnnxFile:
         self.check(observation)
         if self.contract == "float":
             observation = self.spec.normalise(torch.tensor(observation)).numpy()
-        return self.run_as_they_are(observation)
+        return self.run_as_they_are(observation, legal)
 
-    def run_as_they_are(self, observation: NDArray[Any]) -> dict[str, Tensor]:
+    def run_as_they_are(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None = None) -> dict[str, Tensor]:
         """The outputs by name, for what the file itself takes: in the float contract, normalised observations."""
-        outputs = self._session.run(list(self.names), {INPUT: observation})
+        inputs = {INPUT: observation, MASK_INPUT: legal} if self.spec.action_masks else {INPUT: observation}
+        outputs = self._session.run(list(self.names), inputs)
         return {name: torch.from_numpy(output) for name, output in zip(self.names, outputs, strict=True)}
 
 

@@ -11,7 +11,7 @@ import math
 import tempfile
 import warnings
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -22,7 +22,7 @@ from offrl._version import __version__
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, ExportError
 from offrl.losses import greedy_actions
-from offrl.policies._onnx_file import APPLY_THRESHOLD, INPUT, OUTPUTS, Contract
+from offrl.policies._onnx_file import APPLY_THRESHOLD, ILLEGAL, INPUT, MASK_INPUT, OUTPUTS, Contract
 from offrl.system.files import replacing
 
 _OPSET = 13
@@ -46,7 +46,10 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
 
     Both contracts have the outputs `q` (the scores) and `logits`, float32 [N, A], the logits scaled by
     log 0.3 / log threshold. A reader takes the best q among the actions whose probability, softmax(logits),
-    exceeds 0.3 times the largest. The metadata says all that a reader needs: task_spec (JSON), action_names (JSON),
+    exceeds 0.3 times the largest. An illegal action has q and logit of about -1e9, so that no such reader takes it:
+    the task's fixed subset (`TaskSpec.legal_actions`) is folded into the file, and where each observation has legal
+    actions of its own (`TaskSpec.action_masks`) the uint8 contract has a second input, `action_mask` bool [N, A].
+    The metadata says all that a reader needs: task_spec (JSON), action_names (JSON),
     stack_order, contract, apply_threshold (0.3), algorithm, algorithm_threshold, offrl_version.
 
     Args:
@@ -61,14 +64,23 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
 
     Raises:
         ConfigError: an unknown contract.
-        ExportError: the file cannot be written, or torch cannot trace the algorithm.
+        ExportError: the file cannot be written, torch cannot trace the algorithm, or the float contract was asked for
+            where each observation has legal actions of its own.
     """
     if contract not in get_args(Contract):
         raise ConfigError(f"{contract!r}", where="contract", expected=f"one of {get_args(Contract)}")
     path = Path(path)
+    if contract == "float" and algorithm.spec.action_masks:
+        raise ExportError(
+            "the float contract has no input for the legal actions of each observation",
+            where=path,
+            expected="the uint8 contract for a policy whose data has action masks",
+            hint="pass contract='uint8' (offrl export --contract uint8)",
+        )
     model = _trace(algorithm, contract)
     _drop_idle_casts(model)
-    _fold_logits(model.graph)
+    for output in ("q", "logits") if algorithm.spec.legal_actions is not None else ("logits",):
+        _fold(model.graph, output)
     _prune(model.graph)
     onnx.helper.set_model_props(
         model,
@@ -100,12 +112,24 @@ class _Graph(nn.Module):
         self.algorithm = algorithm
         self.contract = contract
         self.scale = logit_scale(algorithm.threshold)
+        legal = algorithm.spec.legal_actions
+        self.illegal: list[int] | None = None
+        if legal is not None:
+            self.illegal = [action for action in range(algorithm.spec.num_actions) if action not in legal]
+        penalty = torch.zeros(algorithm.spec.num_actions)
+        penalty[self.illegal or []] = ILLEGAL
+        self.register_buffer("penalty", penalty, persistent=False)
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, observation: Tensor, action_mask: Tensor | None = None) -> tuple[Tensor, ...]:
         raw = self.contract == "uint8"
         scores, logits = self.algorithm(self.algorithm.spec.normalise(observation) if raw else observation)
         if self.scale != 1:
             logits = logits * self.scale
+        if self.illegal:  # added, not filled in: an addition folds into the bias of the last layer
+            scores, logits = scores + self.penalty, logits + self.penalty
+        if action_mask is not None:
+            illegal = torch.tensor(ILLEGAL)
+            scores, logits = torch.where(action_mask, scores, illegal), torch.where(action_mask, logits, illegal)
         return (greedy_actions(scores, logits, APPLY_THRESHOLD), scores, logits) if raw else (scores, logits)
 
 
@@ -114,6 +138,10 @@ def _trace(algorithm: Algorithm, contract: Contract) -> onnx.ModelProto:
     graph = _Graph(copy.deepcopy(algorithm).cpu().float(), contract).eval()
     raw_pixels = contract == "uint8" and spec.is_pixels
     example = torch.zeros(2, *spec.observation_shape, dtype=torch.uint8 if raw_pixels else torch.float32)
+    inputs: list[str] = [INPUT]
+    examples: tuple[Tensor, ...] = (example,)
+    if spec.action_masks:
+        inputs, examples = [INPUT, MASK_INPUT], (example, torch.ones(2, spec.num_actions, dtype=torch.bool))
     names = OUTPUTS[contract]
     with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
         file = Path(directory) / "traced.onnx"
@@ -123,13 +151,13 @@ def _trace(algorithm: Algorithm, contract: Contract) -> onnx.ModelProto:
         try:
             torch.onnx.export(
                 graph,
-                (example,),
+                examples,
                 file,
                 dynamo=False,
                 opset_version=_OPSET,
-                input_names=[INPUT],
+                input_names=inputs,
                 output_names=list(names),
-                dynamic_axes={name: {0: "N"} for name in (INPUT, *names)},
+                dynamic_axes={name: {0: "N"} for name in (*inputs, *names)},
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             what = str(error).strip().splitlines()[0]
@@ -148,11 +176,11 @@ def _drop_idle_casts(model: onnx.ModelProto) -> None:
             renamed[node.output[0]] = node.input[0]
 
 
-def _fold_logits(graph: onnx.GraphProto) -> None:
-    """Lets a Gemm write `logits` where it can, so that readers need no operator beyond those of the networks.
+def _fold(graph: onnx.GraphProto, output: str) -> None:
+    """Lets a Gemm write an output where it can, so that readers need no operator beyond those of the networks.
 
-    A scaled or aliased Gemm becomes one Gemm with scaled weights, constant zeros one with zero weights; anything
-    else stays as torch wrote it.
+    A Gemm that is scaled, shifted by a constant for each action, or aliased becomes one Gemm with other weights;
+    constant zeros become one with zero weights; anything else stays as torch wrote it.
     """
     producers = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -160,30 +188,42 @@ def _fold_logits(graph: onnx.GraphProto) -> None:
         n.output[0]: onnx.numpy_helper.to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"
     }
 
-    source, factor = producers["logits"], np.float32(1)
-    while source.op_type in ("Identity", "Mul"):
-        scalars = [name for name in source.input if name in constants and constants[name].size == 1]
-        inputs = [name for name in source.input if name not in scalars]
+    # Walking back from the output, which is factor * (what `source` gives) + shift.
+    shift: Any = np.zeros(1, np.float32)
+    source, factor = producers[output], np.float32(1)
+    while source.op_type in ("Identity", "Mul", "Add"):
+        # A Mul by one number is the scale of the logits, an Add of one number for each action the penalty.
+        is_add = source.op_type == "Add"
+        folded = [n for n in source.input if n in constants and (is_add or constants[n].size == 1)]
+        inputs = [name for name in source.input if name not in folded]
         if len(inputs) != 1 or inputs[0] not in producers:
             return
-        factor *= np.prod([constants[name].item() for name in scalars], dtype=np.float32)
+        for name in folded:
+            if is_add:
+                shift = shift + factor * constants[name]
+            else:
+                factor *= np.float32(constants[name].item())
         source = producers[inputs[0]]
     if source.op_type == "ConstantOfShape" and not any(onnx.numpy_helper.to_array(a.t).any() for a in source.attribute):
         source, factor = producers["q"], np.float32(0)
-    if source.op_type != "Gemm" or not all(name in constants for name in source.input[1:]):
+    if source.op_type != "Gemm" or len(source.input) != 3 or not all(name in constants for name in source.input[1:]):
         return
-    if "logits" in source.output:
+    if output in source.output:
         return
 
-    weights = []
-    for name in source.input[1:]:
-        weights.append(f"logits.scaled.{name}")
-        graph.initializer.append(onnx.numpy_helper.from_array(constants[name] * factor, weights[-1]))
+    weight, bias = (constants[name] * factor for name in source.input[1:])
+    if shift.any():
+        if shift.ndim != 1 or shift.shape != bias.shape:
+            return
+        bias = bias + shift
+    names = [f"{output}.scaled.{name}" for name in source.input[1:]]
+    for name, values in zip(names, (weight, bias), strict=True):
+        graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     gemm = copy.deepcopy(source)
-    gemm.name = "logits"
-    gemm.input[1:] = weights
-    gemm.output[:] = ["logits"]
-    graph.node.remove(producers["logits"])
+    gemm.name = output
+    gemm.input[1:] = names
+    gemm.output[:] = [output]
+    graph.node.remove(producers[output])
     graph.node.insert(list(graph.node).index(source) + 1, gemm)
 
 

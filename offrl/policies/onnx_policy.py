@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import ConfigError
-from offrl.losses import likely_actions
 from offrl.policies._onnx_file import APPLY_THRESHOLD, OnnxFile
-from offrl.policies.policy import Choices, explore
+from offrl.policies.policy import Actor, Choices, choose_from, legal_actions
 
 
 class OnnxPolicy:
@@ -23,7 +22,8 @@ class OnnxPolicy:
         path: a file written by `offrl.policies.export_onnx`.
         threshold: as TorchPolicy's, in [0, 1); None takes the algorithm's own. The file's logits are scaled so that
             0.3 on them stands for the algorithm's own threshold; any other is scaled alike before it is applied.
-        epsilon: probability of a uniformly random action; drawn as TorchPolicy draws them.
+        epsilon: probability of a uniformly random legal action; drawn as TorchPolicy draws them.
+        stochastic: as TorchPolicy's: sample from the softmax of the algorithm's own logits.
         seed: of the random actions.
 
     Attributes:
@@ -32,14 +32,20 @@ class OnnxPolicy:
         runtime: what runs the file, with its version: onnxruntime where installed, else onnx's reference evaluator.
 
     Raises:
-        ConfigError: threshold or epsilon outside what is allowed; or a threshold over 0 for a file that was exported
-            with threshold 0, which holds no logits.
+        ConfigError: threshold or epsilon outside what is allowed; or a threshold over 0 or stochastic actions for a
+            file that was exported with threshold 0, which holds no logits.
         ExportError: the file is missing, not ONNX, or not one of ours.
         SpecMismatchError: the task spec in its metadata cannot be read.
     """
 
     def __init__(
-        self, path: str | Path, *, threshold: float | None = None, epsilon: float = 0.0, seed: int = 0
+        self,
+        path: str | Path,
+        *,
+        threshold: float | None = None,
+        epsilon: float = 0.0,
+        stochastic: bool = False,
+        seed: int = 0,
     ) -> None:
         if not 0 <= epsilon <= 1:
             raise ConfigError(f"{epsilon}", where="OnnxPolicy.epsilon", expected="0 <= epsilon <= 1")
@@ -47,6 +53,7 @@ class OnnxPolicy:
         self.spec = self._file.spec
         self.runtime = self._file.runtime
         self.epsilon = epsilon
+        self.stochastic = stochastic
         self.seed = seed
         self._begin(self._file.algorithm_threshold if threshold is None else threshold)
 
@@ -54,6 +61,13 @@ class OnnxPolicy:
         if not 0 <= threshold < 1:
             raise ConfigError(f"{threshold}", where="OnnxPolicy.threshold", expected="0 <= threshold < 1")
         own = self._file.algorithm_threshold
+        if own == 0 and self.stochastic:
+            raise ConfigError(
+                f"stochastic actions of {self._file.path}, which was exported with threshold 0 and without logits",
+                where="OnnxPolicy.stochastic",
+                expected="False",
+                hint="take the checkpoint, or export it with a threshold over 0",
+            )
         if own == 0 < threshold:
             raise ConfigError(
                 f"{threshold} for {self._file.path}, which was exported with threshold 0 and without logits",
@@ -62,28 +76,43 @@ class OnnxPolicy:
                 hint="take the checkpoint, or export it with a threshold to act with",
             )
         self.threshold = threshold
-        # The file's logits are scaled for `APPLY_THRESHOLD`; another threshold needs them as they were.
+        # The file's logits are scaled for `APPLY_THRESHOLD`; another threshold needs them as they were, and so does
+        # sampling. At the file's own threshold they stay as they are, so that a tie is decided as its readers do.
         self._applied, self._scale = APPLY_THRESHOLD, 1.0
-        if threshold != own:
+        if threshold != own or self.stochastic:
             self._applied, self._scale = threshold, math.log(APPLY_THRESHOLD) / math.log(own)
-        self._rng = np.random.default_rng(self.seed)
+        self._actor = Actor(self.epsilon, self.stochastic, self.seed)
 
-    def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
-        """Actions [N] for raw observations [N, ...].
+    def __call__(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> NDArray[np.int64]:
+        """Actions [N] for raw observations [N, ...] and, where the task has them, legal actions bool [N, A].
 
         Raises:
-            SpecMismatchError: observations of another shape or dtype than the task's.
+            SpecMismatchError: observations of another shape or dtype than the task's; a mask that is missing, of
+                another shape, or without a legal action in some row.
         """
-        return explore(self.choices(observation).greedy(), self.spec.num_actions, self.epsilon, self._rng)
+        legal = legal_actions(self.spec, len(observation), action_mask)
+        return self._actor.act(self._choices(observation, legal), legal)
 
-    def choices(self, observation: NDArray[Any]) -> Choices:
+    def probabilities(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> NDArray[np.float64]:
+        """How likely the policy is to take each action. Raw observations [N, ...] -> [N, A].
+
+        Raises:
+            SpecMismatchError: as for a call.
+        """
+        legal = legal_actions(self.spec, len(observation), action_mask)
+        return self._actor.probabilities(self._choices(observation, legal), legal)
+
+    def choices(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> Choices:
         """What the policy chooses from, for raw observations [N, ...].
 
         Raises:
-            SpecMismatchError: observations of another shape or dtype than the task's.
+            SpecMismatchError: as for a call.
         """
-        outputs = self._file.run(observation)
-        return Choices(outputs["q"], likely_actions(outputs["logits"] / self._scale, self._applied))
+        return self._choices(observation, legal_actions(self.spec, len(observation), action_mask))
+
+    def _choices(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> Choices:
+        outputs = self._file.run(observation, legal)
+        return choose_from(outputs["q"], outputs["logits"], self._applied, legal, self._scale)
 
     def with_threshold(self, threshold: float) -> OnnxPolicy:
         """A policy of the same file with this threshold; its random actions begin anew.

@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, SpecMismatchError
-from offrl.losses import likely_actions
-from offrl.policies.policy import Choices, explore
+from offrl.policies.policy import Actor, Choices, choose_from, legal_actions
 
 
 class TorchPolicy:
     """Acts with an algorithm's networks, in float32, on whatever device they are.
 
+    It takes legal actions only: those of `spec.legal_actions`, and of the `action_mask` that it is given.
+
     Args:
         algorithm: is put into evaluation mode.
         threshold: the likelihood threshold, in [0, 1); None takes the algorithm's own.
-        epsilon: probability of a uniformly random action (0.001 in the discrete BCQ paper).
+        epsilon: probability of a uniformly random legal action (0.001 in the discrete BCQ paper).
+        stochastic: sample each action from the softmax of the logits over the legal and likely actions, instead of
+            taking the one with the best score.
         seed: of the random actions.
 
     Raises:
@@ -28,7 +31,13 @@ class TorchPolicy:
     """
 
     def __init__(
-        self, algorithm: Algorithm, *, threshold: float | None = None, epsilon: float = 0.0, seed: int = 0
+        self,
+        algorithm: Algorithm,
+        *,
+        threshold: float | None = None,
+        epsilon: float = 0.0,
+        stochastic: bool = False,
+        seed: int = 0,
     ) -> None:
         self.threshold = algorithm.threshold if threshold is None else threshold
         if not 0 <= self.threshold < 1:
@@ -38,24 +47,39 @@ class TorchPolicy:
         self.algorithm = algorithm.eval()
         self.spec = algorithm.spec
         self.epsilon = epsilon
+        self.stochastic = stochastic
         self.seed = seed
-        self._rng = np.random.default_rng(seed)
+        self._actor = Actor(epsilon, stochastic, seed)
         self._device = next(algorithm.parameters()).device
 
-    def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
-        """Raw observations [N, ...] -> actions [N].
+    def __call__(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> NDArray[np.int64]:
+        """Actions [N] for raw observations [N, ...] and, where the task has them, legal actions bool [N, A].
 
         Raises:
-            SpecMismatchError: observations of another shape or dtype than the task's.
+            SpecMismatchError: observations of another shape or dtype than the task's; a mask that is missing, of
+                another shape, or without a legal action in some row.
         """
-        return explore(self.choices(observation).greedy(), self.spec.num_actions, self.epsilon, self._rng)
+        legal = legal_actions(self.spec, len(observation), action_mask)
+        return self._actor.act(self._choices(observation, legal), legal)
 
-    def choices(self, observation: NDArray[Any]) -> Choices:
+    def probabilities(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> NDArray[np.float64]:
+        """How likely the policy is to take each action. Raw observations [N, ...] -> [N, A].
+
+        Raises:
+            SpecMismatchError: as for a call.
+        """
+        legal = legal_actions(self.spec, len(observation), action_mask)
+        return self._actor.probabilities(self._choices(observation, legal), legal)
+
+    def choices(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> Choices:
         """What the policy chooses from, for raw observations [N, ...].
 
         Raises:
-            SpecMismatchError: observations of another shape or dtype than the task's.
+            SpecMismatchError: as for a call.
         """
+        return self._choices(observation, legal_actions(self.spec, len(observation), action_mask))
+
+    def _choices(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> Choices:
         if observation.shape[1:] != self.spec.observation_shape or observation.dtype != self.spec.observation_dtype:
             raise SpecMismatchError(
                 f"{observation.dtype} {list(observation.shape)}",
@@ -66,7 +90,7 @@ class TorchPolicy:
         with torch.inference_mode():
             raw = torch.from_numpy(np.array(observation)).to(self._device)
             output = self.algorithm(self.spec.normalise(raw))
-            return Choices(output.scores, likely_actions(output.logits, self.threshold))
+            return choose_from(output.scores, output.logits, self.threshold, legal)
 
     def with_threshold(self, threshold: float) -> TorchPolicy:
         """A policy of the same networks with this threshold; its random actions begin anew.
@@ -74,4 +98,6 @@ class TorchPolicy:
         Raises:
             ConfigError: a threshold out of range.
         """
-        return TorchPolicy(self.algorithm, threshold=threshold, epsilon=self.epsilon, seed=self.seed)
+        return TorchPolicy(
+            self.algorithm, threshold=threshold, epsilon=self.epsilon, stochastic=self.stochastic, seed=self.seed
+        )

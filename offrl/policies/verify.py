@@ -17,8 +17,9 @@ from torch import Tensor
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, ExportError
 from offrl.losses import greedy_actions, likely_actions
-from offrl.policies._onnx_file import APPLY_THRESHOLD, OnnxFile
-from offrl.policies.export import _Graph
+from offrl.policies._onnx_file import APPLY_THRESHOLD, ILLEGAL, OnnxFile
+from offrl.policies.export import logit_scale
+from offrl.policies.policy import legal_actions
 from offrl.spec import TaskSpec
 
 
@@ -29,7 +30,8 @@ class Verification:
     Attributes:
         runtime: what ran the file, with its version.
         batch_sizes: the sizes of the batches that were run, each once.
-        num_observations: how many observations were compared.
+        num_observations: how many observations were compared; each with random legal actions (one or more) where the
+            task has action masks.
         max_q_difference: largest |q of the file - scores of torch|.
         max_logits_difference: the same for the logits, scaled as in the file.
         num_disagreements: observations whose greedy action differs; all of them near-ties.
@@ -75,23 +77,41 @@ def verify_onnx(
     """
     file = OnnxFile(path)
     algorithm.spec.require_same(file.spec, where=path, hint="verify it with the algorithm it was exported from")
-    raw = _random_observations(file.spec, num_random, np.random.default_rng(seed))
+    generator = np.random.default_rng(seed)
+    raw = _random_observations(file.spec, num_random, generator)
     if observations is not None:
         file.check(observations)
         raw = np.concatenate([observations, raw])
-    batches = list(_batches(raw))
+    batches = [raw[rows] for rows in _slices(len(raw))]
     if not batches:
         raise ConfigError("no observations", where="verify_onnx", expected="observations, or num_random over 0")
 
-    graph = _Graph(copy.deepcopy(algorithm).cpu().float(), "uint8").eval()
+    num_actions = algorithm.spec.num_actions
+    masks = _random_masks(algorithm.spec, len(raw), generator) if algorithm.spec.action_masks else None
+    is_legal = legal_actions(algorithm.spec, len(raw), masks)
+    legal = torch.ones(len(raw), num_actions, dtype=torch.bool) if is_legal is None else torch.from_numpy(is_legal)
+    reference = copy.deepcopy(algorithm).cpu().float().eval()
     with torch.no_grad():
-        expected = [torch.cat(parts) for parts in zip(*(graph(torch.tensor(b)) for b in batches), strict=True)]
-    runs = [file.run(batch) for batch in batches]
+        outputs = [reference(algorithm.spec.normalise(torch.tensor(batch))) for batch in batches]
+    q, logits = (torch.cat(values) for values in zip(*outputs, strict=True))
+    logits = logits * logit_scale(algorithm.threshold)
+    action = greedy_actions(q, logits, APPLY_THRESHOLD, None if is_legal is None else legal)
+    runs = [file.run(raw[rows], None if masks is None else masks[rows]) for rows in _slices(len(raw))]
     found = {name: torch.cat([run[name] for run in runs]) for name in file.names}
 
-    action, q, logits = expected
-    q_tolerance, logits_tolerance = (tolerance * max(1.0, values.abs().max().item()) for values in (q, logits))
-    q_difference, logits_difference = ((found[n] - v).abs().max().item() for n, v in (("q", q), ("logits", logits)))
+    q_tolerance, logits_tolerance = (tolerance * max(1.0, values[legal].abs().max().item()) for values in (q, logits))
+    q_difference, logits_difference = (
+        (found[name] - values)[legal].abs().max().item() for name, values in (("q", q), ("logits", logits))
+    )
+    illegal = torch.cat([found[name][~legal] for name in ("q", "logits")])
+    highest = illegal.max().item() if len(illegal) else ILLEGAL
+    if not highest <= ILLEGAL / 2:
+        raise ExportError(
+            f"q or logits of an illegal action reach {highest:.3g}",
+            where=path,
+            expected=f"about {ILLEGAL:.0e}, so that no reader takes it",
+            hint="export it again from this algorithm",
+        )
     if not (q_difference <= q_tolerance and logits_difference <= logits_tolerance):
         raise ExportError(
             f"q differs from torch by up to {q_difference:.3g}, logits by up to {logits_difference:.3g}",
@@ -99,7 +119,7 @@ def verify_onnx(
             expected=f"at most {q_tolerance:.3g} and {logits_tolerance:.3g}",
             hint="export it again from this algorithm",
         )
-    near_tie = _near_ties(q, logits, q_tolerance, logits_tolerance)
+    near_tie = _near_ties(q, logits, legal, q_tolerance, logits_tolerance)
     disagree = greedy_actions(found["q"], found["logits"], APPLY_THRESHOLD) != action
     if "action" in found:
         disagree |= found["action"] != action
@@ -128,17 +148,26 @@ def _random_observations(spec: TaskSpec, count: int, generator: np.random.Genera
     return generator.standard_normal(shape, dtype=np.float32)
 
 
-def _batches(observations: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def _random_masks(spec: TaskSpec, count: int, generator: np.random.Generator) -> NDArray[np.bool_]:
+    """Each action legal with probability 1/2, and one or more of those that the task allows in each row."""
+    masks = generator.random((count, spec.num_actions)) < 0.5
+    allowed = range(spec.num_actions) if spec.legal_actions is None else spec.legal_actions
+    masks[np.arange(count), generator.choice(np.array(allowed), size=count)] = True
+    return masks
+
+
+def _slices(count: int) -> Iterator[slice]:
     """Batches of 1, 7, 64, 64, ... and what is left."""
     start, size = 0, 1
-    while start < len(observations):
-        yield observations[start : start + size]
+    while start < count:
+        yield slice(start, start + size)
         start, size = start + size, 7 if size == 1 else 64
 
 
-def _near_ties(q: Tensor, logits: Tensor, q_tolerance: float, logits_tolerance: float) -> Tensor:
-    """Where rounding may decide the greedy action. [N, A], [N, A] -> bool [N]."""
+def _near_ties(q: Tensor, logits: Tensor, legal: Tensor, q_tolerance: float, logits_tolerance: float) -> Tensor:
+    """Where rounding may decide the greedy action. [N, A], [N, A], bool [N, A] -> bool [N]."""
+    logits = logits.masked_fill(~legal, ILLEGAL)
     log_ratio = logits - logits.max(dim=1, keepdim=True).values
     at_threshold = (log_ratio - math.log(APPLY_THRESHOLD)).abs() <= logits_tolerance
-    best_two = q.masked_fill(~likely_actions(logits, APPLY_THRESHOLD), -torch.inf).topk(2, dim=1).values
+    best_two = q.masked_fill(~likely_actions(logits, APPLY_THRESHOLD, legal), -torch.inf).topk(2, dim=1).values
     return at_threshold.any(dim=1) | (best_two[:, 0] - best_two[:, 1] <= q_tolerance)

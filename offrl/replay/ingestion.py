@@ -100,6 +100,7 @@ def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
                 manifest.spec,
                 where=directory / MANIFEST_NAME,
                 hint="pass no spec to take the data's own, or point at data of this task",
+                legal_actions=False,
             )
         if not manifest.complete:
             warnings.warn(
@@ -123,7 +124,8 @@ def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
             expected="*.npz files",
             hint="check the path, or collect data first; offrl convert makes shards of other formats",
         )
-    return _Dataset(directory, paths, manifest, spec)
+    # Which actions are legal is for a replay to say: a store is the same whatever is learned from it.
+    return _Dataset(directory, paths, manifest, None if spec is None else spec.without_legal_actions())
 
 
 def _shard_paths(directory: Path) -> set[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Replay(ReplaySource):
         settings: Fields of `ReplayConfig` by name, in place of `config`: `Replay(store, n_step=10)`.
 
     Attributes:
-        spec: The task that the data is of.
+        spec: The task that the data is of, with its legal actions: `config.actions`, and whether the data has masks.
         config: As given.
         fingerprint: A hash of the data, for a run's records.
         weights: float64 [n], how often each transition is drawn in proportion to the others; None where all are equal.
@@ -51,7 +52,8 @@ class Replay(ReplaySource):
         num_actions = store.spec.num_actions
         known = config.actions is None or max(config.actions) < num_actions
         _require(known, "actions", config.actions, f"one or more of 0..{num_actions - 1}")
-        self.spec: TaskSpec = store.spec
+        legal = None if config.actions is None else tuple(config.actions)
+        self.spec: TaskSpec = replace(store.spec, legal_actions=legal, action_masks=store.action_mask is not None)
         self.store = store
         self.fingerprint = store.fingerprint
         self._subset = self._choose_rows()

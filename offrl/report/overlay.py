@@ -63,6 +63,7 @@ class ActionPanel:
         choices: raw observations [1, ...] -> what the policy chooses from, such as `TorchPolicy.choices`.
         limits: the scores at the left and the right end of the bars, the same at every moment; what lies outside is
             drawn at the end.
+        action_masks: whether `choices` is given the legal actions too, bool [1, A].
 
     Raises:
         ConfigError: limits that are no finite interval.
@@ -70,7 +71,12 @@ class ActionPanel:
     """
 
     def __init__(
-        self, names: Sequence[str], choices: Callable[[NDArray[Any]], Choices], limits: tuple[float, float]
+        self,
+        names: Sequence[str],
+        choices: Callable[..., Choices],
+        limits: tuple[float, float],
+        *,
+        action_masks: bool = False,
     ) -> None:
         low, high = limits
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
@@ -86,6 +92,7 @@ class ActionPanel:
             raise missing_dependency("pillow", "video", "ActionPanel") from error
         self._names = names
         self._choices = choices
+        self._action_masks = action_masks
         self._low, self._high = low, high
         # To a hundredth of the scale, or somewhat finer.
         self._digits = min(6, max(0, 2 - math.floor(math.log10(high - low)))) if high > low else 3
@@ -109,14 +116,15 @@ class ActionPanel:
             max_steps: look no farther; None plays to the end.
         """
         scores = trace_episode(policy, make_env, seed, max_steps=max_steps).scores
-        limits = float(scores.min()), float(scores.max())
-        return cls(policy.spec.action_names, policy.choices, limits)
+        legal = scores[~np.isneginf(scores)]  # of an illegal action the score is -inf
+        limits = float(legal.min()), float(legal.max())
+        return cls(policy.spec.action_names, policy.choices, limits, action_masks=policy.spec.action_masks)
 
     def __call__(self, moment: Moment) -> NDArray[np.uint8]:
         """The panel: RGB uint8 [H, W, 3], as high as the picture, or as its rows need."""
         from PIL import Image, ImageDraw
 
-        choices = self._choices(moment.observation[None])
+        choices = self._choose(moment)
         scores, allowed = choices.scores[0].tolist(), choices.allowed[0].tolist()
         layout = self._layout(moment.height)
         image = Image.new("RGB", (layout.width, layout.height), "white")
@@ -125,6 +133,13 @@ class ActionPanel:
         for index, (score, is_allowed) in enumerate(zip(scores, allowed, strict=True)):
             self._draw_row(image, draw, layout, index, score, is_allowed, is_taken=index == moment.action)
         return np.array(image)
+
+    def _choose(self, moment: Moment) -> Choices:
+        observation, mask = moment.observation[None], moment.action_mask
+        if not self._action_masks or mask is None:
+            return self._choices(observation)
+        # Nothing is chosen in the last picture, where an environment may call no action legal.
+        return self._choices(observation, (mask if moment.action is not None else np.ones_like(mask))[None])
 
     def _layout(self, picture_height: int) -> _Layout:
         num_rows, (lowest, highest) = len(self._names), ROW_HEIGHTS

@@ -12,7 +12,9 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
+from offrl.envs.episodes import EpisodeRunner
 from offrl.errors import ConfigError, missing_dependency
+from offrl.policies.policy import ActionFunction, policy_inputs
 from offrl.system.files import replacing
 
 _SMALLEST_SIDE = 480
@@ -32,6 +34,8 @@ class Moment(NamedTuple):
     """How many actions came before."""
     height: int
     """Of the picture, in pixels; a panel of another height is fine."""
+    action_mask: NDArray[np.bool_] | None = None
+    """[A], the legal actions, where the environment states them."""
 
 
 Panel = Callable[[Moment], NDArray[np.uint8]]
@@ -53,7 +57,7 @@ class _Shown(NamedTuple):
 
 
 def record_episode(
-    policy: Callable[[NDArray[Any]], NDArray[np.int64]],
+    policy: ActionFunction,
     make_env: Callable[[], gymnasium.Env[Any, Any]],
     seed: int,
     path: Path,
@@ -68,7 +72,7 @@ def record_episode(
     The frames are `info["rgb"]` where the environment gives it (CarRacing), else those of `env.render()`.
 
     Args:
-        policy: raw observations [N, ...] -> actions [N].
+        policy: raw observations [N, ...] -> actions [N]; given the legal actions too where its spec has action masks.
         make_env: makes the environment.
         seed: given to `reset`.
         path: the mp4 file (H.264, yuv420p); it appears whole or not at all.
@@ -113,7 +117,7 @@ def record_episode(
 
 
 def _film(
-    policy: Callable[[NDArray[Any]], NDArray[np.int64]],
+    policy: ActionFunction,
     env: gymnasium.Env[Any, Any],
     seed: int,
     max_steps: int | None,
@@ -121,19 +125,20 @@ def _film(
     panel: Panel | None,
 ) -> Iterator[_Shown]:
     """Every picture of the episode, the one of its end included."""
-    observation, info = env.reset(seed=seed)
-    score, length, ended = 0.0, 0, False
+    runner = EpisodeRunner(env)
+    runner.reset(seed)
     while True:
-        picture = _frame(env, info)
-        goes_on = not ended and length != max_steps
-        action = int(policy(np.repeat(observation[None], num_envs, axis=0))[0]) if goes_on else None
+        picture = _frame(env, runner.info)
+        goes_on = not runner.ended and runner.length != max_steps
+        action = int(policy(*policy_inputs(policy, runner, num_envs))[0]) if goes_on else None
         if panel is not None:
-            picture = _beside(picture, panel(Moment(observation, action, score, length, len(picture))))
-        yield _Shown(_even(picture), Recording(score, length))
+            mask = runner.action_mask
+            moment = Moment(runner.observation, action, runner.score, runner.length, len(picture), mask)
+            picture = _beside(picture, panel(moment))
+        yield _Shown(_even(picture), Recording(runner.score, runner.length))
         if action is None:
             return
-        observation, reward, terminated, truncated, info = env.step(action)
-        score, length, ended = score + float(reward), length + 1, bool(terminated or truncated)
+        runner.step(action)
 
 
 def _frame(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ class _Step(NamedTuple):
     probability: float
     reward: float
     row: NDArray[Any]
+    action_mask: NDArray[np.bool_] | None
 
 
 class EpisodeLog:
@@ -31,13 +32,15 @@ class EpisodeLog:
     Args:
         observation: what the episode begins with: a stack of frames, uint8 [C, H, W], oldest first, or float32 [D].
         spec: of the task.
+        action_mask: bool [A], the legal actions there; None where the environment states none.
 
     Raises:
         DatasetError: an observation that is not of the task.
     """
 
-    def __init__(self, observation: NDArray[Any], spec: TaskSpec) -> None:
+    def __init__(self, observation: NDArray[Any], spec: TaskSpec, action_mask: NDArray[np.bool_] | None = None) -> None:
         self._spec = spec
+        self._action_mask = action_mask
         self._newest = self._checked(observation)
         self._rows = self._first_rows(self._newest)
         self._steps: list[_Step] = []
@@ -46,12 +49,34 @@ class EpisodeLog:
         """Steps until now."""
         return len(self._steps)
 
-    def append(self, action: int, probability: float, reward: float, observation: NDArray[Any]) -> None:
-        """One step, and the observation that it led to.
+    def append(
+        self,
+        action: int,
+        probability: float,
+        reward: float,
+        observation: NDArray[Any],
+        action_mask: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """One step, the observation that it led to, and the legal actions there.
 
         Raises:
-            DatasetError: a reward or observation that cannot be kept; the episode is as it was before.
+            DatasetError: an illegal action, or a reward or observation that cannot be kept; the episode is as it was
+                before.
         """
+        legal = self._action_mask
+        if legal is not None and legal.shape != (self._spec.num_actions,):
+            raise DatasetError(
+                f"an action_mask of shape {list(legal.shape)}",
+                where="environment",
+                expected=f"[{self._spec.num_actions}]",
+            )
+        if legal is not None and not legal[action]:
+            raise DatasetError(
+                f"action {action} of step {len(self)} is illegal there",
+                where="behaviour",
+                expected=f"one of {np.flatnonzero(legal).tolist()}",
+                hint="give the behaviour's __call__ a second parameter, action_mask, and keep to it",
+            )
         if not math.isfinite(reward):
             raise DatasetError(f"the reward of step {len(self)} is {reward}", where="environment", expected="a number")
         following = self._checked(observation)
@@ -61,11 +86,14 @@ class EpisodeLog:
                 where="environment",
                 expected="stacks of frames, oldest first, one new frame a step",
             )
-        self._newest = following
-        self._steps.append(_Step(action, probability, reward, self._last_row(following)))
+        self._newest, self._action_mask = following, action_mask
+        self._steps.append(_Step(action, probability, reward, self._last_row(following), legal))
 
     def episode(self, *, terminated: bool, truncated: bool) -> Episode:
         """All of it, of 1 step or more."""
+        masks = [step.action_mask for step in self._steps]
+        has_masks = any(mask is not None for mask in masks)
+        every = np.ones(self._spec.num_actions, np.bool_)  # where the environment said nothing
         return Episode(
             observations=np.stack([*self._rows, *(step.row for step in self._steps)]),
             actions=np.array([step.action for step in self._steps], np.int64),
@@ -74,6 +102,7 @@ class EpisodeLog:
             truncated=truncated,
             behaviour_probability=np.array([step.probability for step in self._steps], np.float32),
             leading=len(self._rows) - 1,
+            action_mask=np.stack([every if mask is None else mask for mask in masks]) if has_masks else None,
         )
 
     def cut(self) -> Episode:

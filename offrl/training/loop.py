@@ -123,7 +123,7 @@ def fit(
     algorithm.spec.require_same(
         replay.spec,
         where="replay",
-        hint="construct the algorithm with the spec of the data: Algorithm(replay.spec, ...)",
+        hint="construct the algorithm with the replay's spec, which has the legal actions too: Algorithm(replay.spec)",
     )
     if resume and (run is None or init is not None):
         raise ConfigError("resume", where="fit", expected="with `run` and without `init`")

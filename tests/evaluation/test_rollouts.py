@@ -46,14 +46,14 @@ def test_only_those_that_are_asked_move(workers):
     environments = make_environments(Stairs, 3, workers)
     try:
         first = environments.reset({0: 5, 1: 2, 2: 1})
-        assert {slot: row.tolist() for slot, row in first.items()} == {0: [5, 0], 1: [2, 0], 2: [1, 0]}
+        assert {slot: step.observation.tolist() for slot, step in first.items()} == {0: [5, 0], 1: [2, 0], 2: [1, 0]}
         assert {slot: step.observation.tolist() for slot, step in environments.step({0: 7, 1: 3}).items()} == {
             0: [5, 1],
             1: [2, 1],
         }
         ends = {slot: step.end for slot, step in environments.step({0: 1, 1: 4, 2: 9}).items()}
         assert ends == {0: None, 1: EpisodeEnd(7.0, 2, True), 2: EpisodeEnd(9.0, 1, False)}
-        assert environments.reset({1: 3})[1].tolist() == [3, 0]
+        assert environments.reset({1: 3})[1].observation.tolist() == [3, 0]
         for _ in range(2):
             assert environments.step({1: 1})[1].end is None
         assert environments.step({1: 1})[1].end == EpisodeEnd(3.0, 3, None)  # counted anew, and no word of a lap
