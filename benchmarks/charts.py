@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from offrl.report.plots import _BLUE, _COLORS, _GRAY, _figure, _legend_above, _save, _tidy
+from offrl.report._figures import _BLUE, _COLORS, _GRAY, _figure, _legend_above, _save, _tidy
 
 
 def bars(rows: Mapping[str, float], unit: str, path: Path, ours: Sequence[str] = ()) -> Path:

@@ -24,6 +24,7 @@ from offrl.replay import FrameStore, Replay
 from offrl.system.files import write_json
 from offrl.system.workers import num_cores
 from offrl.training import Learner, describe_machine
+from offrl.training._augment import Preparation
 from offrl.training.config import Precision
 
 RESULTS = ROOT / "benchmarks" / "results" / "profile"
@@ -83,7 +84,7 @@ def clocked(clock: Clock, algorithm: offrl.Algorithm) -> Iterator[None]:
             patch.object(algorithm, "loss", clock.around("forward", algorithm.loss)),
             patch.object(torch.Tensor, "backward", clock.around("backward", torch.Tensor.backward)),
             patch.object(torch, "_foreach_lerp_", clock.around("targets", torch._foreach_lerp_)),
-            patch.object(Learner, "_prepare", clock.around("prepare", Learner._prepare)),
+            patch.object(Preparation, "__call__", clock.around("prepare", Preparation.__call__)),
         ):
             yield
     finally:

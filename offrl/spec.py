@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from offrl.checks import is_number, is_whole
 from offrl.errors import ConfigError, SpecMismatchError
 
 if TYPE_CHECKING:  # collection workers read specs without paying for torch
     from torch import Tensor
+
+_USUAL = {"channels": 1, "legal_actions": None, "action_masks": False}
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,15 @@ class TaskSpec:
     """Observations and actions of a task; equal specs mean that data, policies and environments fit together.
 
     Attributes:
-        observation_shape: (C, H, W) for pixels, C being the frames of a stack, oldest first; (D,) for vectors.
+        observation_shape: (C, H, W) for pixels, C being the channels of all frames of a stack, oldest frame first;
+            (D,) for vectors.
         observation_dtype: "uint8" for pixels, "float32" for vectors.
         action_names: what each action does, in words; their number is the number of actions.
         scale: networks see `observation * scale + offset`; for pixels 1/128 and -1, so gray 128 is 0.
         offset: see `scale`.
         hud: whether the picture's information bar is "visible", "hidden" (its rows are 0 after
             normalisation, which is gray 128), or None where the task has none.
+        channels: of one frame, for pixels: 1 for gray, 3 for RGB. The stack is then C / channels frames.
         legal_actions: the only actions that a policy may take, in ascending order; None for all of them.
         action_masks: whether each observation comes with legal actions of its own (bool [A]), which a policy must
             be given too.
@@ -39,6 +44,7 @@ class TaskSpec:
     scale: float = 1.0
     offset: float = 0.0
     hud: Literal["visible", "hidden"] | None = None
+    channels: int = 1
     legal_actions: tuple[int, ...] | None = None
     action_masks: bool = False
 
@@ -60,10 +66,23 @@ class TaskSpec:
             raise ConfigError(
                 f"{len(self.action_names)} action(s)", where="TaskSpec.action_names", expected="2 or more"
             )
+        divides = is_whole(self.channels) and self.channels >= 1 and (self.is_pixels or self.channels == 1)
+        if not divides or (self.is_pixels and self.observation_shape[0] % self.channels):
+            raise ConfigError(
+                f"{self.channels!r} with shape {self.observation_shape}",
+                where="TaskSpec.channels",
+                expected="a divisor of the first axis for pixels, 1 for vectors",
+            )
+        for name in ("scale", "offset"):
+            if not is_number(getattr(self, name)):
+                raise ConfigError(f"{getattr(self, name)!r}", where=f"TaskSpec.{name}", expected="a finite number")
         if self.hud not in (None, "visible", "hidden"):
             raise ConfigError(f"{self.hud!r}", where="TaskSpec.hud", expected="'visible', 'hidden' or None")
+        if not isinstance(self.action_masks, bool):
+            raise ConfigError(f"{self.action_masks!r}", where="TaskSpec.action_masks", expected="True or False")
         if self.legal_actions is not None:
-            legal = tuple(sorted({int(action) for action in self.legal_actions}))
+            are_whole = isinstance(self.legal_actions, list | tuple) and all(map(is_whole, self.legal_actions))
+            legal = tuple(sorted({*self.legal_actions})) if are_whole else ()
             if not legal or not 0 <= legal[0] <= legal[-1] < self.num_actions:
                 raise ConfigError(
                     f"{self.legal_actions}",
@@ -78,9 +97,11 @@ class TaskSpec:
         shape: tuple[int, int, int],
         action_names: tuple[str, ...],
         hud: Literal["visible", "hidden"] | None = None,
+        *,
+        channels: int = 1,
     ) -> TaskSpec:
-        """The spec of stacked gray frames, normalised as gray / 128 - 1."""
-        return cls(shape, "uint8", action_names, scale=1 / 128, offset=-1.0, hud=hud)
+        """The spec of stacked frames, gray or of several channels, normalised as value / 128 - 1."""
+        return cls(shape, "uint8", action_names, scale=1 / 128, offset=-1.0, hud=hud, channels=channels)
 
     @classmethod
     def vector(cls, size: int, action_names: tuple[str, ...]) -> TaskSpec:
@@ -100,7 +121,15 @@ class TaskSpec:
     @property
     def stack(self) -> int:
         """Frames in one observation (1 for vectors)."""
-        return self.observation_shape[0] if self.is_pixels else 1
+        return self.observation_shape[0] // self.channels if self.is_pixels else 1
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """The shape of what is stored once a step: (H, W) of a gray frame, (channels, H, W) of others, (D,)."""
+        if not self.is_pixels:
+            return self.observation_shape
+        size = self.observation_shape[1:]
+        return size if self.channels == 1 else (self.channels, *size)
 
     def normalise(self, observation: Tensor) -> Tensor:
         """What networks see: `observation * scale + offset`. [N, ...] -> [N, ...] float32, or floating as it was."""
@@ -133,13 +162,11 @@ class TaskSpec:
                 raise SpecMismatchError(f"{field.name} is {theirs}", where=where, expected=f"{ours}", hint=hint)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; fields about legal actions are there only where they say something."""
+        """A JSON-ready dictionary; fields that say what is usual are left out, as files before them have it."""
         values = asdict(self)
-        # Files of tasks in which every action is legal stay, byte for byte, what they were before these fields.
-        if self.legal_actions is None:
-            del values["legal_actions"]
-        if not self.action_masks:
-            del values["action_masks"]
+        for name, usual in _USUAL.items():
+            if values[name] == usual:
+                del values[name]
         return values
 
     @classmethod
@@ -151,11 +178,12 @@ class TaskSpec:
         """
         try:
             values = dict(data)
-            values["observation_shape"] = tuple(int(n) for n in values["observation_shape"])
-            values["action_names"] = tuple(str(name) for name in values["action_names"])
-            if values.get("legal_actions") is not None:
-                values["legal_actions"] = tuple(int(action) for action in values["legal_actions"])
-            return cls(**values)
+            shape, names = values["observation_shape"], values["action_names"]
+            if not isinstance(shape, list | tuple) or not all(map(is_whole, shape)):
+                raise TypeError(f"observation_shape is {shape!r}")
+            if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+                raise TypeError("action_names are no list of texts")
+            return cls(**{**values, "observation_shape": tuple(shape), "action_names": tuple(names)})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SpecMismatchError(
                 f"not a task spec ({error})", where=where, expected=f"the fields {[f.name for f in fields(cls)]}"

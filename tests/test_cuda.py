@@ -13,7 +13,7 @@ from offrl.errors import RunError
 from offrl.networks import CompactEncoder
 from offrl.replay import open_replay
 from offrl.training import FitConfig, Learner, LearnerConfig, fit
-from offrl.training.learner import _exact_convolutions
+from offrl.training.optimizer import exact_convolutions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -68,7 +68,7 @@ def test_float32_is_exact():
     learner = trained([batch_of(1, 0)], updates_per_graph=0)
     convolution = learner.algorithm.encoder.network[0]
     inputs = torch.randn(8, 4, 48, 48, device="cuda")
-    with _exact_convolutions(learner.device):
+    with exact_convolutions(learner.device):
         found = convolution(inputs)
     assert torch.backends.cudnn.allow_tf32  # only within it
     torch.testing.assert_close(

@@ -1,9 +1,12 @@
 import json
+from contextlib import suppress
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from offrl import TaskSpec
+from offrl import OfflineRLError, TaskSpec
 from offrl.errors import ConfigError, SpecMismatchError
 from offrl.spec import default_action_names
 
@@ -60,3 +63,29 @@ def test_from_dict_names_the_file(damage):
     bad = {**good, **damage} if damage else {}
     with pytest.raises(SpecMismatchError, match=r"manifest.json: not a task spec"):
         TaskSpec.from_dict(bad, "manifest.json")
+
+
+def test_a_stack_is_stated_apart_from_the_channels():
+    rgb = TaskSpec.pixels((12, 8, 9), ("left", "right"), channels=3)
+    assert (rgb.stack, rgb.frame_shape) == (4, (3, 8, 9))
+    assert TaskSpec.from_dict(json.loads(json.dumps(rgb.to_dict())), where="x") == rgb
+    gray = TaskSpec.pixels((4, 8, 9), ("left", "right"))
+    assert (gray.stack, gray.frame_shape, gray.channels) == (4, (8, 9), 1)
+    assert "channels" not in gray.to_dict()  # as files of gray stacks have always been
+    with pytest.raises(ConfigError, match=r"TaskSpec.channels: 3 with shape \(4, 8, 9\); expected a divisor"):
+        TaskSpec.pixels((4, 8, 9), ("left", "right"), channels=3)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from([*TaskSpec.vector(2, ("a", "b")).to_dict(), "channels", "unknown"]), JSON)
+def test_a_spec_whose_field_holds_anything_is_a_spec_or_an_error_of_ours(name, value):
+    data = {**TaskSpec.vector(2, ("a", "b")).to_dict(), name: value}
+    with suppress(OfflineRLError):
+        found = TaskSpec.from_dict(data, where="manifest.json")
+        assert found.num_actions == 2 or name == "action_names"

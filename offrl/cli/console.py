@@ -23,7 +23,7 @@ class _Data(click.Path):
     """A dataset's directory, a Path; or the address of one elsewhere (s3://bucket/folder), which stays a text."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from offrl.shards.addresses import is_remote
+        from offrl.shards._file_systems import is_remote
 
         return value if is_remote(value) else super().convert(value, param, ctx)
 

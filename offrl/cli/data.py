@@ -6,34 +6,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click import argument, option
-
-from offrl.cli.console import PATH, output_options, say_on_interrupt, show, task_options
-from offrl.cli.names import named_task
-from offrl.errors import ConfigError
-from offrl.system.files import parse_size
-
-if TYPE_CHECKING:
-    from offrl.datasets.conversion import Format
-    from offrl.shards.layouts import Dones
-
-
-from typing import TYPE_CHECKING, Any
 
 from offrl.cli.behaviours import named_behaviour
 from offrl.cli.console import (
     DATA,
     FILE,
+    PATH,
     hud_option,
+    output_options,
     refuse_beside,
+    say_on_interrupt,
+    show,
+    task_options,
     workers_option,
 )
-from offrl.cli.names import CAR_RACING, environment_factory, named_recipe
+from offrl.cli.names import CAR_RACING, environment_factory, named_recipe, named_task
+from offrl.errors import ConfigError
+from offrl.system.files import parse_size
 
 if TYPE_CHECKING:
+    from offrl.datasets.conversion import Format
     from offrl.shards.layouts import Dones
 
 _NO_PROGRESS_STEPS = 150  # a car that stands still teaches little
@@ -146,7 +142,7 @@ def inspect(
     text = summary.to_text()
     if html is not None:
         from offrl.report.dataset_page import write_dataset_page
-        from offrl.shards.addresses import redacted
+        from offrl.shards._file_systems import redacted
 
         title = directory.resolve().name if isinstance(directory, Path) else redacted(directory)
         write_dataset_page(store, html, title=title, summary=summary)

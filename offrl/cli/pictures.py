@@ -184,7 +184,7 @@ def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> Fram
     """What the runs were trained on, where that is still there and still the same."""
     from dataclasses import replace
 
-    from offrl.shards.addresses import redacted
+    from offrl.shards._file_systems import redacted
     from offrl.shards.manifest import MANIFEST_NAME
     from offrl.shards.remote import local_copy
     from offrl.training.runs import read_run_config

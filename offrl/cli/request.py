@@ -54,7 +54,7 @@ class Request:
 
     def notes(self) -> dict[str, Any]:
         """What config.json holds nowhere else; an address without credentials and query."""
-        from offrl.shards.addresses import redacted
+        from offrl.shards._file_systems import redacted
 
         noted = {name: value for name, value in vars(self).items() if name in _NOTED}
         return {**noted, "data": None if self.data is None else redacted(self.data)}
@@ -84,6 +84,7 @@ _KINDS: dict[str, Any] = {
     "skip_bad_shards": bool,
     "device": str,
     "threads": int | None,
+    "dones": str,
 }
 _NOTED = {field.name for field in fields(Request)} - {"settings", "task"}
 
@@ -177,7 +178,7 @@ def _require_kinds(request: Request) -> None:
     for name, kinds in _KINDS.items():
         if not isinstance(value := getattr(request, name), kinds):
             raise TypeError(f"{name} is {value!r}")
-    if request.threads is not None and not 1 <= request.threads <= MOST_THREADS:
+    if isinstance(request.threads, bool) or (request.threads is not None and not 1 <= request.threads <= MOST_THREADS):
         raise TypeError(f"threads is {request.threads}")
 
 

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
-import multiprocessing.connection
-import os
-import threading
-from collections import deque
+import itertools
 from collections.abc import Generator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +15,12 @@ from offrl import envs
 from offrl.collection._play import plan_dataset, play_episode, progress_bar
 from offrl.collection.recorder import Recorder
 from offrl.envs.behaviours import Behaviour
-from offrl.errors import ConfigError, DatasetError
+from offrl.errors import ConfigError, OfflineRLError
 from offrl.shards._recording import Recording, shard_path
+from offrl.shards.episode import write_shard
 from offrl.shards.manifest import Manifest, ShardRecord
-from offrl.shards.writing import write_shard
 from offrl.spec import TaskSpec
-from offrl.system.workers import deaf_to_interrupts, num_cores, require_sendable
+from offrl.system.workers import WorkerPool, is_abandoned, num_cores, require_sendable
 
 __all__ = ["Recorder", "collect"]
 
@@ -107,66 +101,63 @@ class _Job:
     episodes_per_shard: int
 
 
-class _Stopped(Exception):  # noqa: N818  (no error: the shard is not needed any more)
-    """The shard under way is not wanted any more."""
-
-
 def _shards(job: _Job, first: int, workers: int) -> Generator[ShardRecord, None, None]:
-    """Shards `first`, `first` + 1, ... without end; closing the iterator stops the work."""
+    """Shards `first`, `first` + 1, ... without end, in order; closing the generator stops the work."""
     if workers == 1:
-        index = first
-        while True:
-            yield _make_shard(job, index)
-            index += 1
+        maker = _ShardMaker(job)
+        for index in itertools.count(first):
+            yield maker.make(index)
     require_sendable(job, "collect", "make_env or behaviour")
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(stop,))
-    pending: deque[Future[ShardRecord]] = deque()
-    try:
-        index = first
-        while True:
-            while len(pending) <= workers:
-                with deaf_to_interrupts():  # this is where the pool starts its processes
-                    pending.append(pool.submit(_make_shard, job, index))
-                index += 1
-            yield pending.popleft().result()
-    except BrokenProcessPool as error:
-        raise DatasetError(
-            "a worker process died", where="collect", hint="is memory short? try fewer workers, or workers=1 to see why"
-        ) from error
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
+    with closing(WorkerPool([partial(_ShardMaker, job)] * workers, where="collect")) as pool:
+        made: dict[int, ShardRecord | OfflineRLError] = {}  # errors too are raised in order
+        making: dict[int, int] = {}  # worker -> the shard that it makes
+        upcoming = first
+        for wanted in itertools.count(first):
+            while wanted not in made:
+                # At most so many shards are made ahead: those that turn out not to be needed were in vain.
+                for worker in sorted({*range(workers)} - making.keys()):
+                    if upcoming <= wanted + workers:
+                        pool.ask(worker, "make", upcoming)
+                        making[worker] = upcoming
+                        upcoming += 1
+                for worker in pool.ready(making):
+                    try:
+                        answer: ShardRecord | OfflineRLError = pool.answer(worker)
+                    except OfflineRLError as error:
+                        answer = error
+                    made[making.pop(worker)] = answer
+            found = made.pop(wanted)
+            if isinstance(found, OfflineRLError):
+                raise found
+            yield found
 
 
-_worker_stop: Event | None = None
+class _ShardMaker:
+    """Plays the episodes of a shard and writes it, here or in a worker process."""
 
+    def __init__(self, job: _Job) -> None:
+        self._job = job
 
-def _begin_worker(stop: Event) -> None:
-    global _worker_stop
-    _worker_stop = stop
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
+    def make(self, index: int) -> ShardRecord:
+        """Makes shard `index`.
 
+        Raises:
+            OfflineRLError: An episode failed, or nobody waits for the shard any more.
+        """
+        job = self._job
+        behaviour = copy.deepcopy(job.behaviour)
+        first = index * job.episodes_per_shard
+        episodes = []
+        # A new environment for every shard: what one episode leaves behind cannot depend on who played it.
+        with closing(job.make_env()) as env:
+            for number in range(first, first + job.episodes_per_shard):
+                if is_abandoned():
+                    raise OfflineRLError("the shard is not needed any more", where="collect")
+                episodes.append(play_episode(env, behaviour, job.spec, job.seed, number))
+        return write_shard(shard_path(job.directory, index), episodes)
 
-def _leave_with(parent: int) -> None:
-    multiprocessing.connection.wait([parent])
-    os._exit(1)
-
-
-def _make_shard(job: _Job, index: int) -> ShardRecord:
-    behaviour = copy.deepcopy(job.behaviour)
-    first = index * job.episodes_per_shard
-    episodes = []
-    # A new environment for every shard: what one episode leaves behind cannot depend on who played it.
-    with closing(job.make_env()) as env:
-        for number in range(first, first + job.episodes_per_shard):
-            if _worker_stop is not None and _worker_stop.is_set():
-                raise _Stopped
-            episodes.append(play_episode(env, behaviour, job.spec, job.seed, number))
-    return write_shard(shard_path(job.directory, index), episodes)
+    def close(self) -> None:
+        """Nothing is open between shards."""
 
 
 def _describe(behaviour: Behaviour) -> str:

@@ -64,6 +64,9 @@ class OnlineConfig:
         checks.number("last_epsilon", "a number in [0, 1]", lambda epsilon: 0 <= epsilon <= 1)
         checks.number("exploration", "0 < exploration <= 1", lambda share: 0 < share <= 1)
         checks.whole("first_update", "steps_per_update", "batch_size", least=1)
+        checks.whole("n_step", least=1)
+        checks.number("discount", "a number in [0, 1]", lambda discount: 0 <= discount <= 1)
+        checks.number("reward_scale", "a finite number other than 0", lambda scale: scale != 0)
 
     def epsilon(self, progress: float) -> float:
         """How likely each action is a random one, after that share of the transitions."""

@@ -96,8 +96,8 @@ def episodes(store: FrameStore) -> Iterator[Episode]:
 
 
 def num_repeated(frames: NDArray[Any], leading: int) -> int:
-    """How many of the oldest frames [F, H, W] only repeat the next one, among the `leading` ones."""
-    changes = np.flatnonzero((frames[:leading] != frames[1 : leading + 1]).any(axis=(1, 2)))
+    """How many of the oldest frames [F, ...] only repeat the next one, among the `leading` ones."""
+    changes = np.flatnonzero((frames[:leading] != frames[1 : leading + 1]).any(axis=tuple(range(1, frames.ndim))))
     return int(changes[0]) if changes.size else leading
 
 

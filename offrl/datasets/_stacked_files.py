@@ -46,7 +46,8 @@ def _would_be_linked(store: FrameStore, row: int) -> bool:
         return False
     observation, after = store.observations(np.array([row, row + 1]))
     led_to = store.next_observations(np.array([row]))[0]
-    moved_on = not store.spec.is_pixels or np.array_equal(led_to[:-1], observation[1:])
+    spec = store.spec
+    moved_on = not spec.is_pixels or np.array_equal(led_to[: -spec.channels], observation[spec.channels :])
     return bool(moved_on and np.array_equal(led_to, after))
 
 

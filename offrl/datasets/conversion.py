@@ -12,17 +12,17 @@ from tqdm import tqdm
 
 from offrl.datasets._d3rlpy_files import read_d3rlpy, write_d3rlpy
 from offrl.datasets._episodes import EpisodeLog, Written, broken_ends, episodes
-from offrl.datasets._minari_files import PREFIX, dataset_id, is_minari, minari_path, read_minari, write_minari
+from offrl.datasets._minari_files import PREFIX, dataset_id, is_minari, minari_path, read_minari
+from offrl.datasets._minari_writer import write_minari
 from offrl.datasets._stacked_files import stacked_shards, write_stacked_shard
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay.ingestion import ingest
 from offrl.replay.store import FrameStore
-from offrl.shards.addresses import is_remote, redacted
-from offrl.shards.episode import Episode
+from offrl.shards._file_systems import is_remote, redacted
+from offrl.shards.episode import Episode, write_shard
 from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from offrl.shards.remote import local_copy
-from offrl.shards.writing import write_shard
 from offrl.spec import TaskSpec
 from offrl.system.files import new_directory, replacing
 
@@ -136,6 +136,13 @@ def convert(
         reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": progress}
         store = ingest(source_path, spec=spec, tier="mmap", **reading)
         found, opened = store.report.layout, nullcontext(_log(source_path, store, to))
+    if store is not None and store.spec.channels > 1 and to in ("minari", "d3rlpy"):
+        raise DatasetError(
+            f"frames of {store.spec.channels} channels",
+            where=source_path,
+            expected=f"gray frames or vectors for the format {to}",
+            hint="convert to frames or stacked",
+        )
     if store is None and to != "frames":
         raise ConfigError(f"from {found} to {to}", where="convert", expected="frames", hint="convert to frames first")
     bytes_before = _size(source_path)  # before the target, which may lie in the source

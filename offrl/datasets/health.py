@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from offrl.replay._windows import episode_bounds
 from offrl.replay.store import FrameStore
-from offrl.shards.problem import Problem
+from offrl.shards.layouts import Problem
 
 _NUM_SAMPLED_FRAMES, _NUM_SAMPLED_STACKS = 2000, 256  # a large store is not read whole
 _MANY_CONSTANT, _MANY_REPEATED = 0.01, 0.25  # shares of the frames
@@ -57,7 +57,7 @@ def _why_alone(store: FrameStore) -> Iterator[Problem]:
             "Every step seems to lead nowhere: nothing can be learned from it but the rewards.",
             "log a copy of the observation before the step and one of what the step returned",
         )
-    elif store.spec.stack > 1 and _share(following[:, 1:] == now[:, :-1]) > 0.5:
+    elif store.spec.stack > 1 and _is_newest_first(store, now, following):
         return  # newest first; ingest says so
     elif leaps > 0.5:
         yield Problem(
@@ -196,11 +196,17 @@ def _no_rewards(store: FrameStore) -> Iterator[Problem]:
         )
 
 
+def _is_newest_first(store: FrameStore, now: NDArray[np.generic], following: NDArray[np.generic]) -> bool:
+    channels = store.spec.channels
+    return _share(following[:, channels:] == now[:, :-channels]) > 0.5
+
+
 def _constant_frames(store: FrameStore) -> Iterator[Problem]:
     if not store.spec.is_pixels:
         return
     frames = store.frames[store.last[_sample(store, _NUM_SAMPLED_FRAMES)]]
-    constant = float(np.mean(frames.min(axis=(1, 2)) == frames.max(axis=(1, 2))))
+    axes = tuple(range(1, frames.ndim))
+    constant = float(np.mean(frames.min(axis=axes) == frames.max(axis=axes)))
     if constant > _MANY_CONSTANT:
         yield Problem(
             f"{constant:.0%} of the frames have one colour only",
@@ -234,7 +240,8 @@ def _repeated_frames(store: FrameStore) -> Iterator[Problem]:
     now = store.frames[store.last[rows]]
     is_same = now == store.frames[store.next_last[rows]]
     if store.spec.is_pixels:
-        is_same &= (now.min(axis=(1, 2)) < now.max(axis=(1, 2)))[:, None, None]  # of one colour: said already
+        axes = tuple(range(1, now.ndim))
+        is_same &= now.min(axis=axes, keepdims=True) < now.max(axis=axes, keepdims=True)  # of one colour: said already
     repeated = _share(is_same)
     if repeated > (_MANY_REPEATED if store.spec.is_pixels else _NEARLY_ALL):
         yield Problem(

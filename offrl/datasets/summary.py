@@ -12,7 +12,7 @@ from offrl.datasets.health import find_problems
 from offrl.replay._windows import episode_bounds
 from offrl.replay.sampling import Sampling, candidates_of, parse_sampling
 from offrl.replay.store import FrameStore
-from offrl.shards.problem import Problem
+from offrl.shards.layouts import Problem
 from offrl.statistics import Interval, bootstrap_mean
 
 _NUM_BINS = 10

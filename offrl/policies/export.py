@@ -128,8 +128,7 @@ class _Graph(nn.Module):
         if self.illegal:  # added, not filled in: an addition folds into the bias of the last layer
             scores, logits = scores + self.penalty, logits + self.penalty
         if action_mask is not None:
-            illegal = torch.tensor(ILLEGAL)
-            scores, logits = torch.where(action_mask, scores, illegal), torch.where(action_mask, logits, illegal)
+            scores, logits = (values.masked_fill(~action_mask, ILLEGAL) for values in (scores, logits))
         return (greedy_actions(scores, logits, APPLY_THRESHOLD), scores, logits) if raw else (scores, logits)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from offrl.errors import DatasetError
+from offrl.replay._ingest_warnings import _warnings
 from offrl.replay._writer import StoreWriter
 from offrl.replay.store import IngestReport
 from offrl.shards._frames_layout import read_frames
@@ -24,13 +25,9 @@ from offrl.shards._npz import NpzReader, open_npz
 from offrl.shards._stacked_layout import read_stacked
 from offrl.shards.layouts import Dones, Layout, ShardRows, detect_layout
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
-from offrl.shards.problem import Problem
 from offrl.spec import TaskSpec, default_action_names
 from offrl.system.files import write_json
 from offrl.system.workers import num_cores
-
-_ROUNDING_TOLERANCE = 0.05  # gray levels; gray / 128 - 1 is exact even in float16
-
 
 _MOST_READERS = 8  # each holds a shard in memory
 
@@ -78,6 +75,7 @@ class _Tally:
     num_terminated: int = 0
     num_reversed: int = 0
     rounding_error: float = 0.0
+    unexplained_error: float = 0.0
     hashes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
@@ -88,6 +86,8 @@ class _Tally:
         self.num_terminated += int(rows.terminated.sum())
         self.num_reversed += rows.newest_first
         self.rounding_error = max(self.rounding_error, rows.largest_rounding_error)
+        if not rows.is_unrounded_gray:
+            self.unexplained_error = max(self.unexplained_error, rows.largest_rounding_error)
         self.hashes.append(shard.sha256)
 
 
@@ -215,7 +215,7 @@ def _read_shard(
     dones: Dones,
 ) -> ShardRows:
     if layout == "stacked":
-        return read_stacked(shard, shape, num_actions, dones)
+        return read_stacked(shard, shape, num_actions, dones, 1 if spec is None else spec.channels)
     if spec is None:
         raise DatasetError(
             "no such file",
@@ -272,32 +272,3 @@ def _inferred_spec(shape: tuple[int, ...], num_actions: int) -> TaskSpec:
         return TaskSpec.vector(shape[0], names)
     stack, height, width = shape
     return TaskSpec.pixels((stack, height, width), names)
-
-
-def _warnings(tally: _Tally, num_transitions: int) -> Iterator[Problem]:
-    terminated_share = tally.num_terminated / num_transitions
-    if tally.skipped:
-        yield Problem(
-            f"{len(tally.skipped)} damaged shard(s) set aside: {'; '.join(reason for _, reason in tally.skipped)}",
-            "Their episodes are missing from the dataset, and from all figures about it.",
-            "restore or re-create them",
-        )
-    if tally.layout == "stacked" and terminated_share > 0.5:
-        yield Problem(
-            f"dones is true in {terminated_share:.0%} of the rows, as if nearly every step ended its episode",
-            "Nothing that follows such a step counts: only the reward at once would be learned.",
-            "if this logger writes 'not done' there, pass dones=\"not_done\" (and leave that out where it does not)",
-        )
-    if tally.num_reversed:
-        yield Problem(
-            f"the stacks of {tally.num_reversed} shard(s) look newest first; offrl reads them oldest first",
-            "A policy would see time run backwards when it acts, and rows are not linked.",
-            "reverse them: states[:, ::-1], and next_states likewise",
-        )
-    if tally.rounding_error > _ROUNDING_TOLERANCE:
-        yield Problem(
-            f"float pixels are up to {tally.rounding_error:.2g} gray levels off the uint8 kept: they are not "
-            "gray / 128 - 1",
-            "They were normalised in another way than offrl does it: a policy will see other pictures when it acts.",
-            "save the frames as uint8 0..255",
-        )

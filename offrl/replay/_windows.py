@@ -75,7 +75,8 @@ def n_step_returns(
     # Step by step in float64: the order of the sum, and so the last bit, does not depend on the batch.
     reward = np.zeros(len(rows), np.float64)
     weight = np.ones(len(rows), np.float64)
-    for step in range(n_step):
+    # No further than the longest return: after its end nothing is added, and n may be absurdly large.
+    for step in range(int((last_row - rows).max(initial=-1)) + 1):
         inside = rows + step <= last_row
         reward += np.where(inside, weight * rewards[np.minimum(rows + step, last_row)], 0.0)
         weight = np.where(inside, weight * discount, weight)

@@ -74,7 +74,9 @@ class TopReturns:
         """1 where the transition's episode is among the best, 0 elsewhere. [n]."""
         returns = candidates.episode_return
         is_best = np.zeros(len(returns))
-        is_best[np.argsort(-returns, kind="stable")[: math.ceil(self.share * len(returns))]] = 1
+        # The product of 0.28 and 25 is a little over 7 in floating point: that keeps 7, and not 8.
+        num_best = max(1, math.ceil(round(self.share * len(returns), 9)))
+        is_best[np.argsort(-returns, kind="stable")[:num_best]] = 1
         return is_best[candidates.episode]
 
     def __str__(self) -> str:

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay._windows import episode_bounds, stack_windows
-from offrl.shards.layouts import Layout
+from offrl.shards.layouts import Layout, Problem
 from offrl.shards.manifest import file_sha256
-from offrl.shards.problem import Problem
 from offrl.spec import TaskSpec
 from offrl.system.workers import available_memory
 
@@ -93,7 +92,7 @@ class FrameStore:
         report: what ingest found.
         fingerprint: a hash of the data that the store was made from, for a run's records.
         tier: where the arrays are, "ram" or "mmap".
-        frames: uint8 [F, H, W], or float32 [F, D] for vectors.
+        frames: uint8 [F, H, W] or [F, C, H, W], or float32 [F, D] for vectors.
         actions: int64 [N].
         rewards: float32 [N].
         terminated: bool [N], true only at the end of a segment.
@@ -169,8 +168,7 @@ class FrameStore:
                 hint="delete this directory and open the dataset again to rebuild it",
             ) from error
         frames = arrays["frames"]
-        row_shape = spec.observation_shape[1:] if spec.is_pixels else spec.observation_shape
-        expected = (report.num_frames, *row_shape)
+        expected = (report.num_frames, *spec.frame_shape)
         if (frames.shape, frames.dtype) != (expected, np.dtype(spec.observation_dtype)):
             raise DatasetError(
                 f"{frames.dtype} {list(frames.shape)}",

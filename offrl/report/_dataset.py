@@ -139,11 +139,16 @@ def _frames(store: FrameStore, parts: Sequence[Sequence[int]], first: int, end: 
         for at in rows:
             words = f"{at - first}: {store.spec.action_names[store.actions[at]]}"
             caption = element("figcaption", words, element("br"), f"reward {store.rewards[at]:+.3g}")
-            figures.append(_picture(store.frames[store.last[at]], f"step {at - first}", caption))
+            figures.append(_picture(_planes(store.frames[store.last[at]]), f"step {at - first}", caption))
         strips.append(figures)
     last = store.frames[store.next_last[parts[-1][-1]]]
-    strips[-1].append(_picture(last, end, element("figcaption", end)))
+    strips[-1].append(_picture(_planes(last), end, element("figcaption", end)))
     return join(element("div", *figures, class_="strip") for figures in strips)
+
+
+def _planes(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A frame as one gray picture: its channels side by side, where it has several."""
+    return frame if frame.ndim == 2 else np.hstack(list(frame))
 
 
 def _vectors(store: FrameStore, parts: Sequence[Sequence[int]], first: int, end: str) -> Markup:

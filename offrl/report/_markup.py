@@ -5,6 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from offrl._version import __version__
+from offrl.system.files import replacing
 
 _VOID = frozenset({"br", "circle", "img", "line", "meta", "path", "rect"})
 
@@ -66,3 +71,24 @@ def _attribute(name: str, value: str | float | bool) -> str:
     if value is True:
         return f" {name}"
     return f' {name}="{escape(value if isinstance(value, str) else f"{value:.6g}")}"'
+
+
+def write_document(path: Path, title: str, *parts: str) -> None:
+    """Writes an HTML file, whole or not at all, of these parts and a footer."""
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        # No network, no scripts, whatever the data says.
+        element(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:",
+        ),
+        element("title", title),
+        element("style", Markup(files("offrl.report").joinpath("style.css").read_text(encoding="utf-8"))),
+    )
+    footer = element("footer", f"Written by offrl {__version__}. This file holds all that it shows.")
+    body = element("body", element("main", *parts, footer))
+    with replacing(path) as partial:
+        partial.write_text(f"<!doctype html>\n{element('html', head, body, lang='en')}\n", encoding="utf-8")

@@ -16,9 +16,8 @@ from offrl.report._dataset import (
     rewards_card,
     samples_card,
 )
-from offrl.report._document import write_document
-from offrl.report._markup import Markup, element, fact, note, section
-from offrl.shards.problem import Problem
+from offrl.report._markup import Markup, element, fact, note, section, write_document
+from offrl.shards.layouts import Problem
 
 _LOOKED_FOR = (
     "Looked for: inverted or missing ends, time limits logged as ends, rewards one step off, rows out of order, stacks "
@@ -67,7 +66,8 @@ def write_dataset_page(
 def _about(store: FrameStore) -> str:
     shape = store.spec.observation_shape
     if store.spec.is_pixels:
-        seen = f"stacks of {shape[0]} frames of {shape[1]} x {shape[2]} pixels"
+        channels = f", {store.spec.channels} channels each" if store.spec.channels > 1 else ""
+        seen = f"stacks of {store.spec.stack} frames of {shape[1]} x {shape[2]} pixels{channels}"
     else:
         seen = f"vectors of {shape[0]}"
     return f"A dataset of {seen}, {store.spec.num_actions} actions; {store.report.layout} layout"

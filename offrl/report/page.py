@@ -15,8 +15,7 @@ from offrl.evaluation.scores import Evaluation
 from offrl.replay.store import FrameStore
 from offrl.report._charts import dot_chart, line_chart
 from offrl.report._dataset import dataset_section
-from offrl.report._document import write_document
-from offrl.report._markup import NOTHING, Markup, data_uri, element, fact, note, row, section
+from offrl.report._markup import NOTHING, Markup, data_uri, element, fact, note, row, section, write_document
 from offrl.report._record import Record, TrainedRun, read_record
 from offrl.statistics import Interval
 

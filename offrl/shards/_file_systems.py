@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from offrl.errors import ConfigError, DatasetError, MissingDependencyError, missing_dependency
-from offrl.shards.addresses import _split, redacted
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
 from offrl.system.files import replacing
 
@@ -190,3 +190,30 @@ def _unreachable(error: Exception, url: str, name: str) -> DatasetError:
         where=name,
         hint="check the address, the credentials and the network; the same call goes on from here",
     )
+
+
+_WITH_CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
+
+
+def is_remote(source: Path | str) -> bool:
+    """Whether this is the address of a dataset elsewhere, not a path."""
+    return isinstance(source, str) and re.match(r"[a-zA-Z][\w+.-]*(://|::)", source) is not None
+
+
+def redacted(source: Path | str) -> str:
+    """An address without credentials, query and fragment, for records and messages; a path as it is."""
+    if not is_remote(source):
+        return str(source)
+    return "::".join(_split(part)[0] for part in str(source).split("::"))
+
+
+def _split(url: str) -> tuple[str, list[str]]:
+    """What may be shown of an address, and what must not."""
+    scheme, separator, rest = url.partition("://")
+    # user:secret@, whatever is in the secret; but no port, and none of Azure's container@account.
+    found = re.match(r"[^/@]*:(?!\d+(?:/|$)).*@", rest) or re.match(r"[^/@?#]*@", rest)
+    user = found[0] if found and scheme not in _WITH_CONTAINERS else ""
+    path, *hidden = re.split(r"[?#]", rest.removeprefix(user), maxsplit=1)
+    secrets = [user.rstrip("@"), *user.rstrip("@").split(":")[1:], *hidden, *re.split(r"[?#&=]", "".join(hidden))]
+    secrets += [unquote(secret) for secret in secrets]
+    return f"{scheme}{separator}{path}".rstrip("/"), [secret for secret in secrets if len(secret) > 3]

@@ -115,7 +115,7 @@ def _episode_bounds(shard: NpzReader, num_rows: int) -> tuple[NDArray[np.int64],
 def _episode_observations(shard: NpzReader, spec: TaskSpec, num_frames: int) -> NDArray[Any]:
     name, dtype = _observations_name(spec), np.uint8 if spec.is_pixels else np.float32
     observations = shard.read(name)
-    shape = spec.observation_shape[1:] if spec.is_pixels else spec.observation_shape
+    shape = spec.frame_shape
     if observations.dtype != dtype or observations.shape[1:] != shape:
         raise unfit(shard, name, observations, f"{np.dtype(dtype)} [{num_frames}, {', '.join(map(str, shape))}]")
     if len(observations) != num_frames:

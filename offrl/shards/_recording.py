@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
-from offrl.shards.episode import Episode
+from offrl.shards.episode import Episode, write_shard
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord, file_sha256
-from offrl.shards.writing import write_shard
 from offrl.spec import TaskSpec
 
 
@@ -80,7 +79,9 @@ class EpisodeLog:
         if not math.isfinite(reward):
             raise DatasetError(f"the reward of step {len(self)} is {reward}", where="environment", expected="a number")
         following = self._checked(observation)
-        if self._spec.is_pixels and not np.array_equal(following[:-1], self._newest[1:]):
+        if self._spec.is_pixels and not np.array_equal(
+            following[: -self._spec.channels], self._newest[self._spec.channels :]
+        ):
             raise DatasetError(
                 "two observations in a row do not share their frames",
                 where="environment",
@@ -129,13 +130,17 @@ class EpisodeLog:
         return found
 
     def _first_rows(self, observation: NDArray[Any]) -> list[NDArray[Any]]:
-        if not self._spec.is_pixels or (observation == observation[0]).all():
+        if not self._spec.is_pixels:
             return [self._last_row(observation)]
-        return list(observation)  # the stack began before the episode: its older frames are kept
+        frames = observation.reshape(self._spec.stack, *self._spec.frame_shape)
+        if (frames == frames[0]).all():
+            return [self._last_row(observation)]
+        return list(frames)  # the stack began before the episode: its older frames are kept
 
     def _last_row(self, observation: NDArray[Any]) -> NDArray[Any]:
-        row: NDArray[Any] = observation[-1].copy() if self._spec.is_pixels else observation
-        return row
+        if not self._spec.is_pixels:
+            return observation
+        return observation[-self._spec.channels :].reshape(self._spec.frame_shape).copy()
 
 
 def shard_path(directory: Path, index: int) -> Path:

@@ -21,12 +21,15 @@ _TOO_MANY_TO_BE_CHANCE = 64  # pixels that are all multiples of 1/255; one in te
 
 
 _MOST_CHANNELS = 16
+_FEWEST_COLOURS = 4  # by what is after the decimal point of their gray; another scale or offset makes fewer
 
 
 _CHUNK = 256  # rows handled at once where a temporary array would be several times the shard's size
 
 
-def read_stacked(shard: NpzReader, shape: tuple[int, ...] | None, num_actions: int | None, dones: Dones) -> ShardRows:
+def read_stacked(
+    shard: NpzReader, shape: tuple[int, ...] | None, num_actions: int | None, dones: Dones, channels: int = 1
+) -> ShardRows:
     """Reads a shard of the stacked layout, keeping each frame once wherever rows follow each other.
 
     Row i + 1 follows row i where `states[i + 1]` equals `next_states[i]`, that is `states[i]` moved on by one
@@ -37,6 +40,7 @@ def read_stacked(shard: NpzReader, shape: tuple[int, ...] | None, num_actions: i
         shape: what an observation must be, (S, H, W) or (D,), or None to take it as it comes.
         num_actions: A, or None to take any.
         dones: what a true value says: "terminated", or "not_done" for loggers that write the opposite.
+        channels: of one frame; a stack has so many planes a frame.
 
     Raises:
         DatasetError: a member is missing, damaged, or not what the layout says.
@@ -45,9 +49,11 @@ def read_stacked(shard: NpzReader, shape: tuple[int, ...] | None, num_actions: i
     num_rows = len(actions)
     rewards = read_rewards(shard, num_rows)
     terminated = read_flags(shard, "dones", num_rows) ^ (dones == "not_done")
-    states, state_error = _stacked_observations(shard, "states", shape, num_rows)
+    states, state_error, state_is_gray = _stacked_observations(shard, "states", shape, num_rows)
     shape = states.shape[1:] if states.ndim == 4 else states.shape[2:]
-    next_states, next_error = _stacked_observations(shard, "next_states", shape, num_rows)
+    next_states, next_error, next_is_gray = _stacked_observations(shard, "next_states", shape, num_rows)
+    if channels > 1:  # [N, S, channels, H, W]: what is kept once is a frame with all its channels
+        states, next_states = (each.reshape(num_rows, -1, channels, *shape[1:]) for each in (states, next_states))
 
     moved_on = _equal_rows(next_states[:, :-1], states[:, 1:])
     follows = np.zeros(num_rows, np.bool_)  # whether row i continues row i - 1
@@ -86,14 +92,15 @@ def read_stacked(shard: NpzReader, shape: tuple[int, ...] | None, num_actions: i
         segment_end=segment_end,
         observation_shape=shape,
         largest_rounding_error=max(state_error, next_error),
+        is_unrounded_gray=state_is_gray and next_is_gray,
         newest_first=newest_first,
     )
 
 
 def _stacked_observations(
     shard: NpzReader, name: str, shape: tuple[int, ...] | None, num_rows: int
-) -> tuple[NDArray[Any], float]:
-    """Stacks uint8 [N, S, H, W], or vectors as float32 [N, 1, D]; and the largest rounding error, in gray levels."""
+) -> tuple[NDArray[Any], float, bool]:
+    """Stacks uint8 [N, S, H, W], or vectors as float32 [N, 1, D]; and see `_gray_levels`."""
     found = shard.read(name)
     if shape is None:
         is_fit = found.ndim == 2 or (found.ndim == 4 and not _is_channels_last(found.shape[1:]))
@@ -111,9 +118,9 @@ def _stacked_observations(
         with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused below
             vectors = found.astype(np.float32, copy=False)
         require_finite(shard, name, vectors)
-        return vectors[:, None], 0.0
+        return vectors[:, None], 0.0, False
     if found.dtype == np.uint8:
-        return found, 0.0
+        return found, 0.0, False
     if found.dtype.kind != "f":
         expected = "uint8 0..255, or float in [-1, 1] (gray / 128 - 1)"
         raise unfit(shard, name, found, expected, f"if it holds gray 0..255: save {name}.astype(np.uint8)")
@@ -139,10 +146,13 @@ def _hint_for_shape(found: tuple[int, ...], expected: tuple[int, ...] | None) ->
     return _HINT
 
 
-def _gray_levels(shard: NpzReader, name: str, found: NDArray[Any]) -> tuple[NDArray[np.uint8], float]:
-    """The nearest uint8 to float pixels in [-1, 1], and how far off the worst of them is, in gray levels."""
+def _gray_levels(shard: NpzReader, name: str, found: NDArray[Any]) -> tuple[NDArray[np.uint8], float, bool]:
+    """The nearest uint8 to float pixels in [-1, 1], how far off the worst is, and whether they are unrounded gray.
+
+    Unrounded gray, 0.299 red + 0.587 green + 0.114 blue of whole numbers, is a whole number of thousandths.
+    """
     pixels = np.empty(found.shape, np.uint8)
-    largest_error = 0.0
+    largest_error, is_gray, thousandths = 0.0, True, np.zeros(1001, np.bool_)
     is_unit_scaled = found.size >= _TOO_MANY_TO_BE_CHANCE
     for start in range(0, len(found), _CHUNK):
         chunk = found[start : start + _CHUNK]
@@ -157,6 +167,9 @@ def _gray_levels(shard: NpzReader, name: str, found: NDArray[Any]) -> tuple[NDAr
         gray = (chunk.astype(np.float32, copy=False) + 1) * 128
         nearest = np.clip(np.rint(gray), 0, 255)
         largest_error = max(largest_error, float(np.abs(gray - nearest).max()))
+        is_gray = is_gray and _is_whole(1000 * gray)
+        if is_gray:
+            thousandths[np.rint(1000 * (gray - np.floor(gray))).astype(np.int64)] = True
         pixels[start : start + _CHUNK] = nearest
     if is_unit_scaled and largest_error > _SURELY_OFF:
         raise shard.fault(
@@ -164,7 +177,7 @@ def _gray_levels(shard: NpzReader, name: str, found: NDArray[Any]) -> tuple[NDAr
             expected="float pixels in [-1, 1] (gray / 128 - 1)",
             hint=f"save the frames as uint8: np.rint({name} * 255).astype(np.uint8)",
         )
-    return pixels, largest_error
+    return pixels, largest_error, is_gray and int(thousandths.sum()) >= _FEWEST_COLOURS
 
 
 def _is_whole(values: NDArray[np.float32]) -> bool:

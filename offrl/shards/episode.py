@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
+from offrl.shards.manifest import ShardRecord, file_sha256
+from offrl.system.files import replacing
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,8 @@ class Episode:
     """One logged episode (or a segment of one) of T >= 1 steps, as a collector hands it over.
 
     Attributes:
-        observations: pixels: single frames, uint8 [leading + T + 1, H, W], oldest first; vectors: float32 [T + 1, D].
+        observations: pixels: single frames, uint8 [leading + T + 1, H, W], or [..., C, H, W] for
+            several channels, oldest first; vectors: float32 [T + 1, D].
         actions: integers [T].
         rewards: real numbers [T], written as float32.
         terminated: the last step ended the task.
@@ -46,8 +52,10 @@ class Episode:
             raise _unfit("rewards", self.rewards, f"real numbers [{steps}], one for each action")
         if not np.isfinite(self.rewards).all():
             raise DatasetError("holds NaN or infinite values", where="Episode.rewards", expected="finite numbers")
-        if (observations.ndim, observations.dtype.name) not in ((3, "uint8"), (2, "float32")):
-            raise _unfit("observations", observations, "uint8 frames [leading + T + 1, H, W] or float32 [T + 1, D]")
+        if (observations.ndim, observations.dtype.name) not in ((3, "uint8"), (4, "uint8"), (2, "float32")):
+            raise _unfit(
+                "observations", observations, "uint8 frames [leading + T + 1, (C,) H, W] or float32 [T + 1, D]"
+            )
         if self.leading < 0 or (self.leading and observations.ndim == 2):
             raise DatasetError(f"{self.leading}", where="Episode.leading", expected="0 or more, and 0 for vectors")
         if len(observations) != self.leading + steps + 1:
@@ -66,3 +74,73 @@ class Episode:
 
 def _unfit(field: str, found: NDArray[Any], expected: str) -> DatasetError:
     return DatasetError(f"{found.dtype} {list(found.shape)}", where=f"Episode.{field}", expected=expected)
+
+
+def write_shard(path: Path, episodes: Sequence[Episode], *, compress: bool = True) -> ShardRecord:
+    """Writes episodes as one shard of the frames layout; equal episodes give equal bytes.
+
+    The file appears whole or not at all: it is written beside its place and renamed.
+
+    Raises:
+        DatasetError: no episodes, or episodes whose observations differ in shape.
+    """
+    if not episodes:
+        raise DatasetError("no episodes to write", where=path, expected="1 or more")
+    row = episodes[0].observations
+    for index, episode in enumerate(episodes):
+        if (episode.observations.shape[1:], episode.observations.dtype) != (row.shape[1:], row.dtype):
+            raise DatasetError(
+                f"episode {index} has observations {episode.observations.dtype} {episode.observations.shape[1:]}",
+                where=path,
+                expected=f"{row.dtype} {row.shape[1:]}, like episode 0",
+            )
+    arrays = _shard_arrays(episodes)
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", method) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    return ShardRecord(
+        name=path.name,
+        sha256=file_sha256(path),
+        num_transitions=len(arrays["actions"]),
+        num_episodes=len(episodes),
+        num_frames=sum(len(episode.observations) for episode in episodes),
+    )
+
+
+def _shard_arrays(episodes: Sequence[Episode]) -> dict[str, NDArray[Any]]:
+    """The members of a shard, in the order in which they are written."""
+
+    def joined(field: str, dtype: type[Any]) -> NDArray[Any]:
+        return np.concatenate([getattr(episode, field) for episode in episodes]).astype(dtype, copy=False)
+
+    lengths = np.array([len(episode) for episode in episodes], np.int64)
+    last_steps = np.cumsum(lengths) - 1
+    terminated, truncated = np.zeros((2, int(lengths.sum())), np.bool_)
+    terminated[last_steps] = [episode.terminated for episode in episodes]
+    truncated[last_steps] = [episode.truncated for episode in episodes]
+    pixels = episodes[0].observations.ndim > 2
+    arrays = {
+        "frames" if pixels else "observations": np.concatenate([episode.observations for episode in episodes]),
+        "actions": joined("actions", np.int64),
+        "rewards": joined("rewards", np.float32),
+        "terminated": terminated,
+        "truncated": truncated,
+        "episode_lengths": lengths,
+    }
+    leading = np.array([episode.leading for episode in episodes], np.int64)
+    if leading.any():
+        arrays["leading"] = leading
+    probabilities = [episode.behaviour_probability for episode in episodes]
+    if any(p is not None for p in probabilities):
+        known = [np.full(n, np.nan) if p is None else p for p, n in zip(probabilities, lengths, strict=True)]
+        arrays["behaviour_probability"] = np.concatenate(known).astype(np.float32, copy=False)
+    masks = [episode.action_mask for episode in episodes]
+    widths = {mask.shape[1] for mask in masks if mask is not None}
+    if len(widths) > 1:
+        raise DatasetError(f"widths {sorted(widths)}", where="Episode.action_mask", expected="one number of actions")
+    for width in widths:
+        legal = [np.ones((n, width), np.bool_) if m is None else m for m, n in zip(masks, lengths, strict=True)]
+        arrays["action_mask"] = np.concatenate(legal)
+    return arrays

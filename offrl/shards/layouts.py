@@ -33,6 +33,7 @@ class ShardRows:
         behaviour_probability: float32 [N], NaN where unknown, or None.
         action_mask: bool [N, A], or None.
         largest_rounding_error: of float pixels against the uint8 kept, in gray levels.
+        is_unrounded_gray: whether float pixels are gray that was not rounded to whole levels before it was scaled.
         newest_first: whether the stacks look as if they held their newest frame first.
     """
 
@@ -50,6 +51,7 @@ class ShardRows:
     behaviour_probability: NDArray[np.float32] | None = None
     action_mask: NDArray[np.bool_] | None = None
     largest_rounding_error: float = 0.0
+    is_unrounded_gray: bool = False
     newest_first: bool = False
 
     def __len__(self) -> int:
@@ -73,3 +75,22 @@ def detect_layout(shard: NpzReader) -> Layout:
         "terminated, truncated, episode_lengths (frames)",
         hint="save it in one of these layouts",
     )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that looks wrong with a dataset; as text it is one line, of what and hint.
+
+    Attributes:
+        what: was seen.
+        means: what comes of it.
+        hint: what to do about it.
+    """
+
+    what: str
+    means: str
+    hint: str
+
+    def __str__(self) -> str:
+        """The line for people."""
+        return f"{self.what}; {self.hint}"

@@ -18,8 +18,7 @@ from urllib.request import url2pathname
 from tqdm import tqdm
 
 from offrl.errors import ConfigError, DatasetError
-from offrl.shards._file_systems import _Remote
-from offrl.shards.addresses import is_remote, redacted
+from offrl.shards._file_systems import _Remote, is_remote, redacted
 from offrl.shards.manifest import MANIFEST_NAME
 from offrl.system.files import cache_home, parse_size, replacing, write_json
 

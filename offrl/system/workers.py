@@ -54,9 +54,12 @@ def require_sendable(task: Any, where: str, what: str) -> None:
         ) from error
 
 
+_SECONDS_TO_END = 20  # an episode under way is played to its end, so that no file is left half written
+
+
 @contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Processes started in the block ignore ctrl-C, from their first moment on: it is for the parent to end them."""
+def ignoring_interrupts() -> Iterator[None]:
+    """Processes started in the block ignore ctrl-C from their first moment on: their parent ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -79,10 +82,12 @@ class WorkerPool:
     """Processes that each make something of their own, keep it, and answer calls of its methods.
 
     Args:
-        makers: one for each process; picklable.
+        makers: One for each process; picklable.
+        where: What error messages call the work.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], Served]]) -> None:
+    def __init__(self, makers: Sequence[Callable[[], Served]], where: str = "evaluate") -> None:
+        self._where = where
         # Never fork: torch and pygame hold threads and locks that a forked child inherits broken.
         context = multiprocessing.get_context("spawn")
         self._connections: list[Connection] = []
@@ -90,7 +95,7 @@ class WorkerPool:
         for make in makers:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, make), daemon=True)
-            with deaf_to_interrupts():
+            with ignoring_interrupts():
                 process.start()
             theirs.close()
             self._connections.append(ours)
@@ -102,7 +107,7 @@ class WorkerPool:
         Raises:
             OfflineRLError: the worker is gone.
         """
-        with _speaking_of_workers():
+        with self._as_worker_error():
             self._connections[worker].send((method, argument))
 
     def answer(self, worker: int) -> Any:
@@ -111,7 +116,7 @@ class WorkerPool:
         Raises:
             OfflineRLError: the method raised, or the worker is gone.
         """
-        with _speaking_of_workers():
+        with self._as_worker_error():
             answer = self._connections[worker].recv()
         if isinstance(answer, BaseException):
             raise answer
@@ -122,31 +127,54 @@ class WorkerPool:
         found = multiprocessing.connection.wait([self._connections[worker] for worker in workers])
         return [worker for worker in workers if self._connections[worker] in found]
 
+    @contextmanager
+    def _as_worker_error(self) -> Iterator[None]:
+        """Says in one line that the other side of a connection is gone."""
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            raise OfflineRLError(
+                "a worker process ended",
+                where=self._where,
+                hint="run it with workers=0 (collect: workers=1) to see why, or with fewer if memory is short; a "
+                "script needs its `if __name__ == '__main__':` line",
+            ) from error
+
     def close(self) -> None:
         """Ends the processes, which close what they made."""
         for connection in self._connections:
             connection.close()
         for process in self._processes:
-            process.join(timeout=5)
+            process.join(timeout=_SECONDS_TO_END)
             if process.is_alive():
                 process.terminate()
 
 
-@contextmanager
-def _speaking_of_workers() -> Iterator[None]:
-    """Says in words that the other side of a connection is gone."""
-    try:
-        yield
-    except (EOFError, OSError) as error:
-        raise OfflineRLError(
-            "a worker process ended",
-            where="evaluate",
-            hint="run it with workers=0 to see why; a script needs its `if __name__ == '__main__':` line",
-        ) from error
+_connection: Connection | None = None
+"""In a worker: the connection to who asks."""
+
+
+def is_abandoned() -> bool:
+    """In a worker that makes an answer: whether nobody waits for it any more. False outside of workers.
+
+    Who asks sends nothing before the answer is there: what can be read before is the end of the connection.
+    """
+    return _connection is not None and _connection.poll(0)
+
+
+def _leave_with_parent() -> None:
+    """Ends this process when its parent has ended, even in the middle of an answer."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _serve(connection: Connection, make: Callable[[], Served]) -> None:
     """A worker's life: answers calls until the other side closes."""
+    global _connection
+    _connection = connection
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     served: Served | None = None
     try:
         while True:

@@ -23,6 +23,9 @@ _NOT_COMPARED = ("settled", "init", "notes")
 """What a config.json holds beside settings: choices made by measuring, where the first weights came from, remarks."""
 
 
+_KINDS: dict[str, Any] = {"settled": dict | None, "init": str | None, "notes": dict | None}
+
+
 def create_run(root: str | Path, name: str) -> Path:
     """Makes the next free directory `root/name-001`, `root/name-002`, ... and returns it."""
     root = Path(root)
@@ -69,12 +72,15 @@ def read_run_config(directory: Path) -> dict[str, Any]:
         raise RunError(f"damaged ({error})", where=path, expected="JSON") from error
     if not isinstance(config, dict):
         raise RunError("damaged", where=path, expected="a JSON object")
-    return _upgraded(config)
+    return _upgraded(config, path)
 
 
-def _upgraded(config: dict[str, Any]) -> dict[str, Any]:
+def _upgraded(config: dict[str, Any], where: Path) -> dict[str, Any]:
     """What a config.json of a development version before 0.1.0 says, in today's names."""
     settings, encoder, spec = (config.get(name) for name in ("algorithm_config", "encoder", "spec"))
+    for name, kinds in _KINDS.items():
+        if not isinstance(config.get(name), kinds):
+            raise RunError(f"{name} is {config[name]!r}", where=where, expected="what offrl wrote there")
     if isinstance(settings, dict):
         settings.pop("initialisation", None)  # how weights began says nothing about weights that are loaded
     if isinstance(encoder, str):

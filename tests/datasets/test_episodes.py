@@ -55,11 +55,11 @@ def test_stacked_rows_become_the_frames_they_were_made_of(tmp_path):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(datasets())
 def test_the_stacks_of_the_episodes_are_those_of_the_stacked_log(tmp_path_factory, dataset):
-    _, stack, shards = dataset
+    pixels, stack, shards = dataset
     directory = tmp_path_factory.mktemp("log")
     save_stacked(directory, shards, stack)
     expected = [row for shard in shards for row in rows_of(shard, stack)]
-    found = rows_of(episodes(ingest(directory)), stack)
+    found = rows_of(episodes(ingest(directory, spec=make_spec(stack, pixels=pixels))), stack)
     assert len(found) == len(expected)
     for mine, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(mine.observation, theirs.observation)

@@ -11,7 +11,8 @@ from naive_replay import NAMES, make_episode, make_spec
 
 from offrl import TaskSpec
 from offrl.datasets._episodes import EpisodeLog
-from offrl.datasets._minari_files import dataset_id, is_minari, minari_path, read_minari, write_minari
+from offrl.datasets._minari_files import dataset_id, is_minari, minari_path, read_minari
+from offrl.datasets._minari_writer import write_minari
 from offrl.errors import ConfigError, DatasetError, MissingDependencyError, SpecMismatchError
 
 minari = pytest.importorskip("minari", reason="needs the extra minari")

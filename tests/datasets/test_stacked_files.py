@@ -61,7 +61,7 @@ def test_frames_become_rows_in_the_same_segments(tmp_path_factory, dataset):
     directory = tmp_path_factory.mktemp("log")
     save_frames(directory / "before", shards, make_spec(stack, pixels=pixels))
     before = rewritten(directory / "before", directory / "after")
-    after = ingest(directory / "after")
+    after = ingest(directory / "after", spec=make_spec(stack, pixels=pixels))
     rows = np.arange(len(before))
     for name in ("actions", "rewards", "terminated", "segment_end"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name), err_msg=name)

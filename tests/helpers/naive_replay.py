@@ -20,11 +20,13 @@ class Row:
     next_observation: np.ndarray
     terminated: bool
     follows: bool  # continues the row before it
+    channels: int = 1  # planes of one frame
 
 
 def stack_at(frames, index, stack):
     """The stack whose newest frame is `index`, oldest first, the first frame repeated where there is none older."""
-    return np.stack([frames[max(index - age, 0)] for age in reversed(range(stack))])
+    found = [frames[max(index - age, 0)] for age in reversed(range(stack))]
+    return np.stack(found) if frames.ndim == 3 else np.concatenate(found)
 
 
 def observation_at(episode, index, stack):
@@ -46,6 +48,7 @@ def rows_of(episodes, stack):
                     next_observation=observation_at(episode, episode.leading + step + 1, stack),
                     terminated=episode.terminated and last_step,
                     follows=step > 0,
+                    channels=episode.observations.shape[1] if episode.observations.ndim == 4 else 1,
                 )
             )
     return rows
@@ -89,10 +92,11 @@ def save_stacked(directory: Path, shards, stack):
         np.savez(directory / f"shard-{i:03}.npz", **stacked_members(rows_of(episodes, stack)))
 
 
-def make_episode(seed, steps=3, *, pixels=True, terminated=True, truncated=None, leading=0, high=256, **fields):
+def make_episode(seed, steps=3, *, pixels=1, terminated=True, truncated=None, leading=0, high=256, **fields):
     generator = np.random.default_rng(seed)
-    if pixels:
-        observations = generator.integers(high, size=(leading + steps + 1, 2, 3), dtype=np.uint8)
+    if pixels:  # the number of channels
+        frame = (2, 3) if pixels == 1 else (pixels, 2, 3)
+        observations = generator.integers(high, size=(leading + steps + 1, *frame), dtype=np.uint8)
     else:
         observations = generator.normal(size=(steps + 1, 4)).astype(np.float32)
     return Episode(
@@ -106,14 +110,16 @@ def make_episode(seed, steps=3, *, pixels=True, terminated=True, truncated=None,
     )
 
 
-def make_spec(stack=2, *, pixels=True):
-    return TaskSpec.pixels((stack, 2, 3), NAMES) if pixels else TaskSpec.vector(4, NAMES)
+def make_spec(stack=2, *, pixels=1):
+    """The task of frames of `pixels` channels, 0 for vectors."""
+    pixels = int(pixels)
+    return TaskSpec.pixels((stack * pixels, 2, 3), NAMES, channels=pixels) if pixels else TaskSpec.vector(4, NAMES)
 
 
 @st.composite
 def datasets(draw):
-    """(pixels, stack, shards of episodes): length 1, cut, mid-episode and nearly constant episodes included."""
-    pixels = draw(st.booleans())
+    """(channels, stack, shards of episodes): length 1, cut, mid-episode and nearly constant episodes included."""
+    pixels = draw(st.sampled_from([0, 1, 3]))
     stack = draw(st.integers(1, 4)) if pixels else 1
     episodes = st.builds(
         make_episode,

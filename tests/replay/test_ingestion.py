@@ -265,6 +265,18 @@ def test_pixels_of_another_normalisation_are_warned_about(tmp_path):
     assert 0.3 < report.largest_rounding_error <= 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_gray_that_was_not_rounded_is_kept_without_a_warning(tmp_path):
+    """What course loggers write: (0.299 R + 0.587 G + 0.114 B) / 128 - 1."""
+    rgb = np.random.default_rng(0).integers(256, size=(4, 2, 2, 3, 3))
+    stacks = (rgb @ np.array([0.299, 0.587, 0.114]) / 128 - 1).astype(np.float32)
+    zeros = np.zeros(3, np.int64)
+    np.savez(tmp_path / "log.npz", states=stacks[:3], next_states=stacks[1:], actions=zeros, rewards=zeros, dones=zeros)
+    store = ingest(tmp_path)
+    assert 0.3 < store.report.largest_rounding_error <= 0.5
+    assert np.abs(store.observations(np.arange(3)) - (stacks[:3] + 1) * 128).max() <= 0.5
+
+
 def test_stacks_newest_first_are_warned_about(tmp_path):
     members = stacked_members(rows_of([make_episode(0, 6)], stack=2))
     for name in ("states", "next_states"):

@@ -95,7 +95,10 @@ def link_as_documented(rows):
             before is not None
             and not before.terminated
             and row.observation.tolist() == before.next_observation.tolist()
-            and (row.observation.ndim == 1 or before.next_observation[:-1].tolist() == before.observation[1:].tolist())
+            and (
+                row.observation.ndim == 1
+                or before.next_observation[: -row.channels].tolist() == before.observation[row.channels :].tolist()
+            )
         )
     return rows
 

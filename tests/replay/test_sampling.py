@@ -75,3 +75,11 @@ def test_top_returns_refuses_other_shares(share):
 def test_softmax_refuses_other_temperatures(temperature):
     with pytest.raises(ConfigError, match=r"SoftmaxReturns\.temperature"):
         SoftmaxReturns(temperature)
+
+
+@pytest.mark.parametrize(("share", "num_episodes", "kept"), [(0.28, 25, 7), (0.2, 7, 2), (1e-9, 5, 1), (1.0, 5, 5)])
+def test_the_best_share_of_the_episodes_is_rounded_up_but_for_floating_point(share, num_episodes, kept):
+    """0.28 * 25 is 7.000000000000001 in floating point."""
+    episodes = np.arange(num_episodes)
+    weights = TopReturns(share).weights(Candidates(np.zeros_like(episodes), episodes, episodes.astype(np.float64)))
+    assert weights.sum() == kept

@@ -2,8 +2,7 @@ import pytest
 from parsed_page import Page
 
 from offrl import __version__
-from offrl.report._document import write_document
-from offrl.report._markup import element
+from offrl.report._markup import element, write_document
 
 
 def test_parts_stand_between_title_and_footer(tmp_path):

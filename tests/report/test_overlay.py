@@ -30,7 +30,7 @@ def draw(
     score=0.0,
     step=0,
 ):
-    choices = Choices(torch.tensor([scores]), torch.tensor([allowed]))
+    choices = Choices(torch.tensor([scores]), torch.tensor([allowed]), torch.zeros(1, len(scores)))
     panel = ActionPanel(names, lambda observation: choices, limits)
     return panel(Moment(np.zeros(4), action, score, step, height))
 

@@ -8,12 +8,12 @@ import pytest
 
 from offrl import OfflineRLError
 from offrl.errors import ConfigError
-from offrl.system.workers import WorkerPool, available_memory, deaf_to_interrupts, num_cores, require_sendable
+from offrl.system.workers import WorkerPool, available_memory, ignoring_interrupts, num_cores, require_sendable
 
 
 def test_interrupts_are_ignored_in_the_block_only():
     before = signal.getsignal(signal.SIGINT)
-    with deaf_to_interrupts():
+    with ignoring_interrupts():
         signal.raise_signal(signal.SIGINT)  # nothing happens
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     assert signal.getsignal(signal.SIGINT) is before
@@ -23,7 +23,7 @@ def test_other_threads_may_start_workers_too():
     entered = []
 
     def start():
-        with deaf_to_interrupts():
+        with ignoring_interrupts():
             entered.append(True)
 
     thread = threading.Thread(target=start)

@@ -1,0 +1,83 @@
+"""Figures of one style: colours, sizes, axes, and how they are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.errors import ConfigError, missing_dependency
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+_BLUE, _VERMILION, _GRAY = "#0072B2", "#D55E00", "#595959"
+_COLORS = (_BLUE, _VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+_LINE_STYLES = ("-", "--", ":")
+
+
+_NUM_RESAMPLES = 1000
+
+
+_DPI = 120
+
+
+def _common_steps(
+    label: str, runs: Sequence[Mapping[str, NDArray[np.float64]]], metric: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The steps [N] that all runs logged, and the runs' values there [R, N]."""
+    for run in runs:
+        if metric not in run or "step" not in run:
+            raise ConfigError(f"{label} has no {metric!r}", where="plot_comparison", expected=f"one of {list(run)}")
+    steps = reduce(np.intersect1d, [run["step"] for run in runs])
+    if not len(steps):
+        raise ConfigError(f"{label}: its runs logged no step in common", where="plot_comparison", expected="one")
+    return steps, np.stack([run[metric][np.isin(run["step"], steps)] for run in runs])
+
+
+def _interval(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The 95 % bootstrap interval of the mean over runs. [R, N] -> [2, N]."""
+    count = len(values)
+    shares = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=_NUM_RESAMPLES) / count
+    return np.quantile(shares @ values, [0.025, 0.975], axis=0)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure of its own, in inches; pyplot, which keeps figures in global state, is never imported."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_dependency("matplotlib", extra="plot", purpose="offrl.report.plots") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=_DPI, bbox_inches="tight")
+    return path
+
+
+def _tidy(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(visible=True, color="#DDDDDD", linewidth=0.8)
+    axis.set_axisbelow(True)
+
+
+def _legend_above(figure: Figure) -> None:
+    """A legend outside the axes, where it hides no data."""
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+
+
+def _spread(values: NDArray[np.float64], width: float = 0.3) -> NDArray[np.float64]:
+    """Sideways offsets that keep dots of similar height apart: golden-ratio steps in order of height. [N] -> [N]."""
+    rank = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    return np.asarray(((rank * 0.6180339887) % 1 - 0.5) * width, dtype=np.float64)
