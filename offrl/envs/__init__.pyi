@@ -10,6 +10,7 @@ from .drivers import DriverSettings as DriverSettings
 from .drivers import TrackDriver as TrackDriver
 from .drivers import VariedDrivers as VariedDrivers
 from .drivers import default_behaviour as default_behaviour
+from .frame_stack import FrameStack as FrameStack
 from .making import Env as Env
 from .making import EnvFactory as EnvFactory
 from .making import make as make
