@@ -1,4 +1,4 @@
-"""Means that say how sure they are."""
+"""Means with bootstrap confidence intervals."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from offrl.errors import ConfigError
 @argument("directory", metavar="[DIRECTORY|URL]", type=DATA, required=False)
 @network_options
 @option("--updates", type=click.IntRange(1), help="Gradient steps; give these or --epochs.")
-@option("--epochs", type=float, help="Passes over the data, such as 10 or 0.5.")
+@option("--epochs", type=float, help="Epochs of transitions / batch_size updates, such as 10 or 0.5.")
 @option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Any setting; repeatable.")
 @option("--run", type=PATH, help="A new directory; default: the next free runs/ALGORITHM-NNN.")
 @option("--resume", type=PATH, metavar="RUN", help="Go on with a run that was stopped; all else is as it was.")

@@ -66,7 +66,7 @@ def verify_onnx(
         algorithm: what it was made from.
         observations: raw [N, ...], as many as wished, from the real task; None for random ones alone.
         num_random: how many random observations to add (uniform pixels, or standard normal vectors).
-        seed: of the random ones.
+        seed: of the random observations.
         tolerance: see `Verification`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the process does with memory that is freed."""
+"""Keeps freed memory in malloc's pool instead of returning it to the system."""
 
 from __future__ import annotations
 

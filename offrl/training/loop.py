@@ -38,7 +38,8 @@ class FitConfig:
 
     Attributes:
         updates: gradient steps; give either these or epochs.
-        epochs: passes' worth of updates: one is ceil(transitions / batch_size) updates.
+        epochs: length in epochs of ceil(transitions / batch_size) updates; drawn with replacement, an epoch of batches
+            holds about 63 % of the transitions.
         batch_size: transitions in an update.
         log_period: updates between two rows of metrics, which are means over that period.
         checkpoint_period: updates between two checkpoints; the last update always makes one.
