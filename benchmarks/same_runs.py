@@ -451,7 +451,8 @@ class Run:
 
     def make_algorithm(self) -> Any:
         """The algorithm with its first weights."""
-        spec = find("open_replay")(DATA / self.data, progress=False, **DATASETS[self.data]).spec
+        chosen = {**DATASETS[self.data], **self.replay}
+        spec = find("open_replay")(DATA / self.data, progress=False, **chosen).spec
         config = find(f"{self.algorithm}Config")(**self.config) if self.config else None
         encoder = {} if self.encoder is None else {"encoder": find(self.encoder)}
         return find(self.algorithm)(spec, config, seed=9, **encoder)
@@ -602,9 +603,13 @@ def policies(items: Items) -> None:
     for run in BY_NAME.values():
         algorithm = run.trained()
         observations = _observations(algorithm.spec, 40)
-        items.array(f"policies/{run.name}/actions", policy(algorithm)(observations))
-        items.array(f"policies/{run.name}/random", policy(algorithm, epsilon=0.4, seed=14)(observations))
-        items.array(f"policies/{run.name}/threshold", policy(algorithm, threshold=0.9)(observations))
+        # Before policies knew of legal actions, all were; a mask that forbids nothing says the same.
+        needs_mask = getattr(algorithm.spec, "action_masks", False)
+        given = (observations, np.ones((40, algorithm.spec.num_actions), np.bool_)) if needs_mask else (observations,)
+        items.array(f"policies/{run.name}/actions", policy(algorithm)(*given))
+        if not needs_mask:  # random actions are drawn from the legal ones by other numbers
+            items.array(f"policies/{run.name}/random", policy(algorithm, epsilon=0.4, seed=14)(observations))
+        items.array(f"policies/{run.name}/threshold", policy(algorithm, threshold=0.9)(*given))
         with torch.inference_mode():
             output = algorithm(algorithm.spec.normalise(torch.from_numpy(observations)))
         items.array(f"policies/{run.name}/scores", output.scores)
