@@ -18,6 +18,7 @@ from offrl.envs.behaviours import EpsilonGreedy
 from offrl.errors import ConfigError, DatasetError
 from offrl.shards._recording import Recording
 from offrl.shards.episode import Episode
+from offrl.shards.layouts import episode_windows
 from offrl.shards.manifest import Manifest
 from offrl.spec import TaskSpec
 
@@ -219,18 +220,17 @@ class _Seen:
     def append(self, episode: Episode) -> None:
         num_steps, first_row = len(episode), self.num_transitions
         is_end = np.arange(num_steps) == num_steps - 1
-        first = np.full(num_steps, self._num_frames)
-        last = first + episode.leading + np.arange(num_steps)
+        windows = episode_windows(np.array([num_steps]), np.array([episode.leading]))
         rows = {
             "actions": episode.actions,
             "rewards": episode.rewards,
             "terminated": is_end & episode.terminated,
             "truncated": is_end & (not episode.terminated),
-            "last": last,
-            "first": first,
-            "next_last": last + 1,
-            "next_first": first,
-            "segment_end": np.full(num_steps, first_row + num_steps - 1),
+            "last": windows.last + self._num_frames,
+            "first": windows.first + self._num_frames,
+            "next_last": windows.next_last + self._num_frames,
+            "next_first": windows.next_first + self._num_frames,
+            "segment_end": windows.segment_end + first_row,
         }
         if episode.action_mask is not None:
             rows["action_mask"] = episode.action_mask

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from offrl.shards._members import read_actions, read_flags, read_rewards, require_finite, unfit
 from offrl.shards._npz import NpzReader
-from offrl.shards.layouts import ShardRows
+from offrl.shards.layouts import ShardRows, episode_windows
 from offrl.spec import TaskSpec
 
 _HINT = "re-create the shard"
@@ -55,22 +55,13 @@ def read_frames(shard: NpzReader, spec: TaskSpec) -> ShardRows:
             )
     truncated |= is_end & ~terminated  # an episode that just stops was cut by the end of its log
 
-    episode_rows = leading + lengths + 1
-    first_of_episode = np.cumsum(episode_rows) - episode_rows
-    step = np.arange(num_rows) - np.repeat(ends + 1 - lengths, lengths)
-    first = np.repeat(first_of_episode, lengths)
-    last = first + np.repeat(leading, lengths) + step
     return ShardRows(
-        observations=_episode_observations(shard, spec, int(episode_rows.sum())),
+        observations=_episode_observations(shard, spec, int((leading + lengths + 1).sum())),
         actions=actions,
         rewards=rewards,
         terminated=terminated,
         truncated=truncated,
-        last=last,
-        first=first,
-        next_last=last + 1,
-        next_first=first,
-        segment_end=np.repeat(ends, lengths),
+        **episode_windows(lengths, leading)._asdict(),
         observation_shape=spec.observation_shape,
         behaviour_probability=_behaviour_probability(shard, num_rows),
         action_mask=_action_mask(shard, actions, spec.num_actions),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from offrl.shards._members import read_actions, read_flags, read_rewards, require_finite, require_rows, unfit
 from offrl.shards._npz import NpzReader
-from offrl.shards.layouts import Dones, ShardRows
+from offrl.shards.layouts import Dones, ShardRows, row_windows
 
 _HINT = "re-create the shard"
 
@@ -60,14 +60,10 @@ def read_stacked(
     follows[1:] = _equal_rows(states[1:], next_states[:-1]) & moved_on[:-1] & ~terminated[:-1]
     is_end = np.ones(num_rows, np.bool_)
     is_end[:-1] = ~follows[1:]
-    ends = np.flatnonzero(is_end)
 
-    # A row adds the frames of its state unless the row before left them, then what is new in its next state.
     stack = states.shape[1]
-    new_in_state = np.where(follows, 0, stack)
-    new_in_next = np.where(moved_on, 1, stack)
-    next_last = np.cumsum(new_in_state + new_in_next) - 1
-    last = next_last - new_in_next
+    windows = row_windows(follows, moved_on, stack)
+    last, next_last = windows.last, windows.next_last
     frames = np.empty((int(next_last[-1]) + 1 if num_rows else 0, *states.shape[2:]), states.dtype)
     for offset in range(stack):
         starts = ~follows
@@ -75,7 +71,6 @@ def read_stacked(
         leaps = ~moved_on
         frames[next_last[leaps] - offset] = next_states[leaps, -1 - offset]
     frames[next_last] = next_states[:, -1]
-    segment_end = np.repeat(ends, np.diff(ends, prepend=-1))
     newest_first = bool(
         num_rows and moved_on.mean() < 0.5 and _equal_rows(next_states[:, 1:], states[:, :-1]).mean() > 0.5
     )
@@ -85,11 +80,7 @@ def read_stacked(
         rewards=rewards,
         terminated=terminated,
         truncated=is_end & ~terminated,  # where the log breaks off, the task went on
-        last=last,
-        first=last - (stack - 1),  # the whole stack is there, so a window never reaches further
-        next_last=next_last,
-        next_first=next_last - (stack - 1),
-        segment_end=segment_end,
+        **windows._asdict(),
         observation_shape=shape,
         largest_rounding_error=max(state_error, next_error),
         is_unrounded_gray=state_is_gray and next_is_gray,

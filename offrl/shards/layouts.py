@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,3 +94,44 @@ class Problem:
     def __str__(self) -> str:
         """The line for people."""
         return f"{self.what}; {self.hint}"
+
+
+class Windows(NamedTuple):
+    """Where the stacks of N transitions lie in a row of frames; see `ShardRows` for what each array [N] says."""
+
+    last: NDArray[np.int64]
+    first: NDArray[np.int64]
+    next_last: NDArray[np.int64]
+    next_first: NDArray[np.int64]
+    segment_end: NDArray[np.int64]
+
+
+def episode_windows(lengths: NDArray[np.int64], leading: NDArray[np.int64]) -> Windows:
+    """The windows where each episode's frames lie together: leading ones, one a step, what the last step led to.
+
+    Args:
+        lengths: steps of each episode, 1 or more, [E].
+        leading: frames before the first one of each episode, [E].
+    """
+    ends = np.cumsum(lengths) - 1
+    frames = leading + lengths + 1
+    step = np.arange(int(lengths.sum())) - np.repeat(ends + 1 - lengths, lengths)
+    first = np.repeat(np.cumsum(frames) - frames, lengths)
+    last = first + np.repeat(leading, lengths) + step
+    return Windows(last, first, last + 1, first, np.repeat(ends, lengths))
+
+
+def row_windows(follows: NDArray[np.bool_], moved_on: NDArray[np.bool_], stack: int) -> Windows:
+    """The windows where each row adds the frames that the row before did not leave, then what its next stack adds.
+
+    Args:
+        follows: whether row i continues row i - 1, so that its stack is there already, [N].
+        moved_on: whether the next stack is the stack moved on by one frame, and not `stack` new frames, [N].
+        stack: S, frames in a stack. All of them are there, so that a window never reaches further back.
+    """
+    new_in_next = np.where(moved_on, 1, stack)
+    next_last = np.cumsum(np.where(follows, 0, stack) + new_in_next) - 1
+    last = next_last - new_in_next
+    ends = np.flatnonzero(~np.append(follows[1:], False)) if len(follows) else np.zeros(0, np.int64)
+    segment_end = np.repeat(ends, np.diff(ends, prepend=-1))
+    return Windows(last, last - (stack - 1), next_last, next_last - (stack - 1), segment_end)

@@ -231,7 +231,8 @@ class Learner:
         if self._last_batch is not None and self.config.non_finite == "stop":
             self.algorithm.eval()  # what only training has (dropout, running statistics) sees nothing of this
             with torch.no_grad(), self._in_precision(self.precision):
-                loss, _ = self._detached_loss(self._prepare(*self._last_batch, self.precision))
+                batch, draws = self._last_batch
+                loss, _ = self._detached_loss(self._prepare(batch, draws.to(self.device), self.precision))
             self.algorithm.train()
             finite = finite & loss.isfinite()
         if not finite.item():

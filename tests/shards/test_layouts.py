@@ -7,7 +7,7 @@ from offrl.shards import write_shard
 from offrl.shards._frames_layout import read_frames
 from offrl.shards._npz import open_npz
 from offrl.shards._stacked_layout import read_stacked
-from offrl.shards.layouts import detect_layout
+from offrl.shards.layouts import detect_layout, episode_windows, row_windows
 
 
 @pytest.fixture
@@ -230,3 +230,16 @@ def test_without_a_spec_next_states_must_look_like_states(stacked_shard):
         pytest.raises(DatasetError, match=r"next_states is float32 \[5, 4\]; expected \[5, 2, 2, 3\]"),
     ):
         read_stacked(shard, None, None, "terminated")
+
+
+def test_windows_of_episodes_by_hand():
+    """Two steps after one leading frame are frames 0 to 3; one step without is frames 4 and 5."""
+    windows = episode_windows(np.array([2, 1]), np.array([1, 0]))
+    assert [each.tolist() for each in windows] == [[1, 2, 4], [0, 0, 4], [2, 3, 5], [0, 0, 4], [1, 1, 2]]
+
+
+def test_windows_of_stacked_rows_by_hand():
+    """Stacks of 2: row 0 is frames 0, 1 and leads on to 2; row 1 goes on to 3; row 2 leaps from 4, 5 to 6, 7."""
+    follows, moved_on = np.array([False, True, False]), np.array([True, True, False])
+    windows = row_windows(follows, moved_on, 2)
+    assert [each.tolist() for each in windows] == [[1, 2, 5], [0, 1, 4], [2, 3, 7], [1, 2, 6], [1, 1, 2]]
