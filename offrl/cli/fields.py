@@ -32,8 +32,7 @@ def setting_groups(algorithm: str) -> dict[str, dict[str, Field]]:
         ConfigError: no such algorithm.
     """
     from offrl.replay.config import ReplayConfig
-    from offrl.training.config import LearnerConfig
-    from offrl.training.loop import FitConfig
+    from offrl.training.config import FitConfig, LearnerConfig
 
     return {
         "algorithm": config_fields(config_class(algorithm_class(algorithm))),

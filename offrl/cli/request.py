@@ -14,6 +14,7 @@ from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
+    from offrl.evaluation.while_training import EpisodeEvaluator
     from offrl.replay.replay import Replay
     from offrl.spec import TaskSpec
 
@@ -38,6 +39,8 @@ class Request:
         skip_bad_shards: see `offrl.replay.ingestion`.
         device: as given.
         threads: of torch.
+        evaluate_every: how often episodes are played while training; None for never.
+        evaluate_episodes: how many.
     """
 
     algorithm: str
@@ -51,6 +54,15 @@ class Request:
     skip_bad_shards: bool = False
     device: str = "auto"
     threads: int | None = None
+    evaluate_every: int | str | None = None
+    evaluate_episodes: int = 20
+
+    def longer(self, updates: int | None, epochs: float | None) -> Request:
+        """The same with another length, where one is given."""
+        if updates is None and epochs is None:
+            return self
+        fit = {**self.settings["fit"], "updates": updates, "epochs": epochs}
+        return replace(self, settings={**self.settings, "fit": fit})
 
     def notes(self) -> dict[str, Any]:
         """What config.json holds nowhere else; an address without credentials and query."""
@@ -85,8 +97,10 @@ _KINDS: dict[str, Any] = {
     "device": str,
     "threads": int | None,
     "dones": str,
+    "evaluate_every": int | str | None,
+    "evaluate_episodes": int,
 }
-_NOTED = {field.name for field in fields(Request)} - {"settings", "task"}
+_NOTED = {field.name for field in fields(Request)} - {"settings", "task", "evaluate_every", "evaluate_episodes"}
 
 
 def parse_training(algorithm: str, assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -142,8 +156,7 @@ def recorded_request(run: Path) -> Request:
     """
     from offrl.replay.config import ReplayConfig
     from offrl.spec import TaskSpec
-    from offrl.training.config import LearnerConfig
-    from offrl.training.loop import FitConfig
+    from offrl.training.config import FitConfig, LearnerConfig
     from offrl.training.runs import read_run_config
 
     config = read_run_config(run)
@@ -157,8 +170,11 @@ def recorded_request(run: Path) -> Request:
         if unknown:
             raise ValueError(f"unknown settings {', '.join(unknown)}")
         LearnerConfig(**settings["learner"]), FitConfig(**settings["fit"]), ReplayConfig.of(settings["replay"])
+        evaluation = config.get("evaluation") or {}
         request = Request(
             **{**said, **notes},
+            evaluate_every=evaluation.get("every"),
+            evaluate_episodes=evaluation.get("episodes", 0),
             settings=settings,
             task=TaskSpec.from_dict(config["spec"], where=run / "config.json"),
         )
@@ -239,6 +255,22 @@ def open_data(request: Request, *, progress: bool) -> Replay:
         progress=progress,
         **request.settings["replay"],
     )
+
+
+def episode_evaluator(request: Request, spec: TaskSpec, where: Path | str) -> EpisodeEvaluator:
+    """What plays episodes while a run trains.
+
+    Raises:
+        ConfigError: the data does not say of which environment it is.
+    """
+    from offrl.cli.names import CAR_RACING, environment_factory
+    from offrl.envs.seeds import TUNING_SEEDS
+    from offrl.evaluation.while_training import EpisodeEvaluator
+
+    environment = request.gymnasium_id(where)
+    if environment is None:
+        raise ConfigError("no environment", where="--evaluate-every", expected="--env", hint=f"add --env {CAR_RACING}")
+    return EpisodeEvaluator(environment_factory(environment, spec.hud), TUNING_SEEDS[: request.evaluate_episodes])
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -8,7 +8,9 @@ import csv
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click import argument, option
@@ -20,6 +22,7 @@ from offrl.cli.request import (
     Request,
     build_algorithm,
     data_location,
+    episode_evaluator,
     find_checkpoint,
     open_data,
     parse_training,
@@ -27,7 +30,12 @@ from offrl.cli.request import (
     recorded_environment,
     require_same_task,
 )
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, DatasetError
+
+if TYPE_CHECKING:
+    from offrl.training.loggers import Logger
+
+_EPISODES = 20
 
 
 @click.command(short_help="Train a policy on a dataset.")
@@ -36,8 +44,15 @@ from offrl.errors import ConfigError
 @option("--updates", type=click.IntRange(1), help="Gradient steps; give these or --epochs.")
 @option("--epochs", type=float, help="Epochs of transitions / batch_size updates, such as 10 or 0.5.")
 @option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Any setting; repeatable.")
-@option("--run", type=PATH, help="A new directory; default: the next free runs/ALGORITHM-NNN.")
-@option("--resume", type=PATH, metavar="RUN", help="Go on with a run that was stopped; all else is as it was.")
+@option(
+    "--evaluate-every",
+    metavar="PERIOD",
+    help="Play episodes while training, every so many updates or 1epoch; on seeds for tuning.",
+)
+@option("--evaluate-episodes", type=click.IntRange(1), help=f"Default: {_EPISODES}.")
+@option("--logger", "logger_names", multiple=True, type=click.Choice(["tensorboard", "wandb"]), help="Log there, too.")
+@option("--run", type=PATH, help="A new directory, such as runs/bcq-{time}; default: the next free runs/ALGORITHM-NNN.")
+@option("--resume", type=PATH, metavar="RUN", help="Continue a run; it may become longer, all else is as it was.")
 @option("--init", type=PATH, metavar="POLICY", help="A run or checkpoint to take the first weights from.")
 @task_options
 @device_option
@@ -50,6 +65,9 @@ def train(
     updates: int | None,
     epochs: float | None,
     assignments: tuple[str, ...],
+    evaluate_every: str | None,
+    evaluate_episodes: int | None,
+    logger_names: tuple[str, ...],
     run: Path | None,
     resume: Path | None,
     init: Path | None,
@@ -68,14 +86,18 @@ def train(
     s3://bucket/folder, which are fetched into the cache. --set takes the fields of the algorithm's config, of
     LearnerConfig (learning_rate, schedule, ...), of FitConfig (batch_size, ...) and of the replay (n_step, discount,
     reward_scale, sampling, held_out, seed, tier, ...); an unknown one lists them all. Ctrl-C stops the run with a
-    checkpoint to resume from.
+    checkpoint to resume from. With --evaluate-every, scores go to RUN/evaluations.csv, the best policy is
+    RUN/checkpoints/best, and RUN/plots/progress.png draws scores and losses as they come.
     """
+    if directory is not None and isinstance(directory, Path) and not directory.is_dir():
+        raise DatasetError("no such directory", where=directory, expected="a dataset's", hint="check the path")
+
     import torch
 
     from offrl.training.checkpoint import checkpoints, latest_checkpoint
-    from offrl.training.config import LearnerConfig
-    from offrl.training.loop import FitConfig, fit
-    from offrl.training.runs import create_run
+    from offrl.training.config import FitConfig, LearnerConfig
+    from offrl.training.loop import fit
+    from offrl.training.runs import create_run, with_time
 
     lengths = [f"{name}={value}" for name, value in (("updates", updates), ("epochs", epochs)) if value is not None]
     settings = [*lengths, *assignments]
@@ -89,10 +111,12 @@ def train(
                 "--hud": hud,
                 "--dones": other_dones,
                 "--skip-bad-shards": skip_bad_shards or None,
+                "--evaluate-every": evaluate_every,
+                "--evaluate-episodes": evaluate_episodes,
             },
-            settings,
+            assignments,
         )
-        request = read_request(resume, algorithm, encoder)
+        request = read_request(resume, algorithm, encoder).longer(updates, epochs)
         if directory is not None:  # the data was moved; fit checks that it is the same
             request = replace(request, data=data_location(directory))
     elif directory is None:
@@ -100,6 +124,8 @@ def train(
     else:
         algorithm = algorithm or "bcq"
         task = named_task(environment, hud)
+        if evaluate_episodes is not None and evaluate_every is None:
+            raise ConfigError("--evaluate-episodes", where="train", expected="--evaluate-every beside it")
         request = Request(
             algorithm=algorithm,
             encoder=encoder,
@@ -111,18 +137,24 @@ def train(
             task_given=task is not None,
             dones=dones,
             skip_bad_shards=skip_bad_shards,
+            evaluate_every=int(evaluate_every) if evaluate_every and evaluate_every.isdecimal() else evaluate_every,
+            evaluate_episodes=evaluate_episodes or _EPISODES,
         )
     if threads or request.threads:
         torch.set_num_threads(threads or request.threads or 1)
     request = replace(request, device=device or request.device, threads=torch.get_num_threads())
     config, learner_config = FitConfig(**request.settings["fit"]), LearnerConfig(**request.settings["learner"])
     replay = open_data(request, progress=not quiet)
+    total = config.total_updates(len(replay))
     model = build_algorithm(request, replay.spec)
     checkpoint = None if init is None else find_checkpoint(init)
     if checkpoint is not None:
         require_same_task(checkpoint, replay.spec)
 
-    named = resume or run
+    evaluator = (
+        None if request.evaluate_every is None else episode_evaluator(request, replay.spec, directory or resume or "")
+    )
+    named = resume or (None if run is None else run.with_name(with_time(run.name)))
     target = named or create_run("runs", model.name)
     try:
         learner = fit(
@@ -133,7 +165,9 @@ def train(
             run=target,
             resume=resume is not None,
             init=checkpoint,
-            loggers=[] if quiet else None,
+            evaluate_every=request.evaluate_every,
+            evaluator=evaluator,
+            loggers=_loggers(target, logger_names, total, request, quiet=quiet, resume=resume is not None),
             device=request.device,
             notes=request.notes(),
         )
@@ -152,6 +186,26 @@ def train(
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     show({**result, **_last_metrics(target / "metrics.csv")}, as_json)
+
+
+def _loggers(
+    run: Path, names: Sequence[str], total: int, request: Request, *, quiet: bool, resume: bool
+) -> list[Logger]:
+    """What the run's numbers are shown by, besides its CSV files."""
+    from offrl.report.progress import ProgressPlot
+    from offrl.training.checkpoint import checkpoints, step_of
+    from offrl.training.loggers import ConsoleLogger, TensorBoardLogger, WandbLogger
+
+    found = checkpoints(run / "checkpoints") if resume else []
+    step = step_of(found[-1]) if found else None
+    loggers: list[Logger] = [] if quiet else [ConsoleLogger(total, initial=step or 0)]
+    if "tensorboard" in names:
+        loggers.append(TensorBoardLogger(run / "tensorboard", resume_step=step))
+    if "wandb" in names:
+        loggers.append(WandbLogger(project="offrl", name=run.name, config={**request.settings}))
+    if request.evaluate_every is not None and find_spec("matplotlib") is not None:
+        loggers.append(ProgressPlot(run))
+    return loggers
 
 
 def _refuse_settings(options: Mapping[str, object], settings: Sequence[str]) -> None:

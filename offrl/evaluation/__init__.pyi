@@ -10,3 +10,4 @@ from .scoring import evaluate_behaviour as evaluate_behaviour
 from .scoring import sweep_thresholds as sweep_thresholds
 from .trace import Trace as Trace
 from .trace import trace_episode as trace_episode
+from .while_training import EpisodeEvaluator as EpisodeEvaluator

@@ -103,6 +103,14 @@ class Replay(ReplaySource):
         """Transitions that can be drawn."""
         return len(self.store) if self._subset is None else len(self._subset)
 
+    def held_out(self) -> Replay | None:
+        """The episodes kept from training, drawn uniformly, alike for every seed; None where there are none."""
+        if self.config.held_out == 0 or self.config.part == "held_out":
+            return None
+        return Replay(
+            self.store, replace(self.config, part="held_out", sampling="uniform", seed=self.config.split_seed)
+        )
+
     def settings(self) -> dict[str, Any]:
         """What a run's config records, JSON-ready."""
         return self.config.to_dict()
@@ -238,6 +246,11 @@ class DeviceReplay(ReplaySource):
     def gather(self, indices: ArrayLike) -> FrameBatch:
         """The transitions at `indices` [B]: rows on the host, frames on the device."""
         return self.replay.locate(indices, self.frames)
+
+    def held_out(self) -> DeviceReplay | None:
+        """What the replay keeps from training, with frames on the device."""
+        held_out = self.replay.held_out()
+        return None if held_out is None else DeviceReplay(held_out, self.frames)
 
     def settings(self) -> dict[str, Any]:
         """Those of the replay."""

@@ -51,6 +51,10 @@ class ReplaySource(ABC):
         """The replay to train on `device` with; called once, before training. The default is this replay itself."""
         return self
 
+    def held_out(self) -> ReplaySource | None:
+        """The data that this replay keeps from training, for their loss in the metrics. The default is none."""
+        return None
+
     def settings(self) -> dict[str, Any]:
         """What a run's config.json records about this replay, JSON-ready. The default is nothing."""
         return {}

@@ -13,6 +13,8 @@ from .plots import plot_losses as plot_losses
 from .plots import plot_returns as plot_returns
 from .plots import plot_scores as plot_scores
 from .plots import plot_stacks as plot_stacks
+from .progress import ProgressPlot as ProgressPlot
+from .progress import plot_progress as plot_progress
 from .video import Moment as Moment
 from .video import Recording as Recording
 from .video import record_episode as record_episode

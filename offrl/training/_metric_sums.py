@@ -49,12 +49,13 @@ class MetricSums:
         """Updates that were skipped since the last reading; waits for the device."""
         return self.totals[_SKIPPED].item() if self.count else 0.0
 
-    def read(self) -> MetricMeans:
-        """The means since the last reading; waits for the device, and begins anew."""
+    def read(self, *, keep: bool = False) -> MetricMeans:
+        """The means since the last reading; waits for the device, and begins anew unless the sums are kept."""
         sums = dict(zip(self.totals, torch.stack([*self.totals.values()]).tolist(), strict=True))
         skipped = sums.pop(_SKIPPED)
         applied = self.count - skipped
-        self.forget()
+        if not keep:
+            self.forget()
         return MetricMeans({name: total / applied if applied else math.nan for name, total in sums.items()}, skipped)
 
     def forget(self) -> None:

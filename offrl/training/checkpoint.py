@@ -64,6 +64,21 @@ def latest_checkpoint(directory: Path) -> Path:
     return found[-1]
 
 
+def step_of(checkpoint: Path) -> int:
+    """The updates that were done when this checkpoint was made, by its name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def link_best(directory: Path, step: int) -> None:
+    """Makes `directory/best` a link to the checkpoint of that step."""
+    link, target = directory / "best", f"step-{step:09d}"
+    if not (link.is_symlink() and link.readlink() == Path(target)):
+        partial = directory / ".best.partial"
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(target, target_is_directory=True)
+        partial.replace(link)
+
+
 def load_learner(learner: Learner, checkpoint: Path) -> None:
     """Lets the learner go on exactly where `save_checkpoint` left it.
 
@@ -89,10 +104,8 @@ def load_policy(algorithm: Algorithm, checkpoint: Path) -> Algorithm:
         RunError: the file is missing or damaged, or belongs to another algorithm or encoder.
     """
     tensors = _load_tensors(checkpoint / "policy.safetensors", next(algorithm.parameters()).device)
-    try:
-        algorithm.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise _mismatch(checkpoint, error) from error
+    _require_same_tensors(algorithm.state_dict(), tensors, checkpoint)
+    algorithm.load_state_dict(tensors)
     return algorithm
 
 
@@ -110,6 +123,20 @@ def _load_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
         return load_file(path, device=str(device))
     except (SafetensorError, OSError, struct.error) as error:
         raise RunError(f"damaged ({error})", where=path, hint="use another checkpoint") from error
+
+
+def _require_same_tensors(ours: Mapping[str, Tensor], saved: Mapping[str, Tensor], checkpoint: Path) -> None:
+    """Names the first tensor in which the networks differ from those that were saved."""
+    for name in sorted(ours.keys() | saved.keys()):
+        here, there = (list(t[name].shape) if name in t else None for t in (ours, saved))
+        if here != there:
+            words = ["missing" if shape is None else str(shape) for shape in (there, here)]
+            raise RunError(
+                f"the weights {name} are {words[0]}",
+                where=checkpoint,
+                expected=f"{words[1]}, as the networks here have them",
+                hint="construct the algorithm with the encoder, settings and task that the run's config.json names",
+            )
 
 
 def _mismatch(checkpoint: Path, error: Exception) -> RunError:

@@ -1,15 +1,18 @@
-"""The settings of an update."""
+"""The settings of an update and of a run."""
 
 from __future__ import annotations
 
 import inspect
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
 
-from offrl.checks import Checks
+from offrl.checks import Checks, is_whole
+from offrl.errors import ConfigError
 
 _UNSUITABLE_OPTIMIZERS = {"LBFGS": "it needs the loss as a function", "SparseAdam": "it needs sparse gradients"}
 _UNSUITABLE_SETTINGS = {
@@ -22,6 +25,11 @@ Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
 Schedule = Literal["constant", "cosine"]
 NonFinite = Literal["stop", "skip"]
+Period = int | str
+"""So many updates, or a text such as "1epoch" or "0.5epochs"."""
+
+_MOST_IN_A_BATCH = 2**24  # transitions; more is a slip of the pen
+_EPOCHS = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?epochs?")
 
 
 @dataclass(frozen=True)
@@ -92,3 +100,76 @@ class LearnerConfig:
         checks.whole("updates_per_graph", "augment_shift", least=0)
         checks.whole("augment_brightness", least=0, most=255)
         checks.whole("augment_seed", least=0, most=2**64 - 1)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Length and rhythm of a run.
+
+    An epoch is ceil(transitions / batch_size) updates. Batches are drawn with replacement, so an epoch of them holds
+    about 63 % of the transitions.
+
+    Attributes:
+        updates: Length of the run in gradient steps; give either these or epochs.
+        epochs: Length of the run in epochs, such as 10 or 0.5.
+        batch_size: Transitions in an update.
+        log_period: Updates between two rows of metrics, which are means over that period; or "1epoch" and the like:
+            three epochs with a row for each give three rows.
+        checkpoint_period: Updates between two checkpoints, or "1epoch" and the like; the last update always makes one.
+
+    Raises:
+        ConfigError: A setting outside what is allowed.
+    """
+
+    updates: int | None = None
+    epochs: float | None = None
+    batch_size: int = 128
+    log_period: Period = 100
+    checkpoint_period: Period = 1000
+
+    def __post_init__(self) -> None:
+        if (self.updates is None) == (self.epochs is None):
+            raise ConfigError(
+                f"updates={self.updates}, epochs={self.epochs}", where="FitConfig", expected="exactly one of the two"
+            )
+        checks = Checks(self)
+        if self.updates is not None:
+            checks.whole("updates", least=1)
+        if self.epochs is not None:
+            checks.number("epochs", "a positive number", lambda epochs: epochs > 0)
+        checks.whole("batch_size", least=1, most=_MOST_IN_A_BATCH)
+        for name in ("log_period", "checkpoint_period"):
+            require_period(getattr(self, name), f"FitConfig.{name}")
+
+    def total_updates(self, num_transitions: int) -> int:
+        """The run's length in updates, for a dataset of that size."""
+        if self.updates is not None:
+            return self.updates
+        assert self.epochs is not None
+        return self._of_epochs(self.epochs, num_transitions)
+
+    def updates_in(self, period: Period, num_transitions: int) -> int:
+        """A period in updates, for a dataset of that size.
+
+        Raises:
+            ConfigError: It is no period.
+        """
+        epochs = require_period(period, "period")
+        return int(period) if epochs is None else self._of_epochs(epochs, num_transitions)
+
+    def _of_epochs(self, epochs: float, num_transitions: int) -> int:
+        return max(1, round(epochs * math.ceil(num_transitions / self.batch_size)))
+
+
+def require_period(period: object, where: str) -> float | None:
+    """Checks that this is a period, and returns the epochs of one that is given in epochs, None for updates.
+
+    Raises:
+        ConfigError: It is neither a positive whole number nor a text such as "1epoch".
+    """
+    if is_whole(period) and period >= 1:  # type: ignore[operator]  # a whole number
+        return None
+    found = _EPOCHS.fullmatch(period) if isinstance(period, str) else None
+    if found is None or float(found[1]) == 0:
+        raise ConfigError(f"{period!r}", where=where, expected='updates, 1 or more, or epochs such as "1epoch"')
+    return float(found[1])

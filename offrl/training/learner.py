@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -192,16 +192,19 @@ class Learner:
         progress = min(step / self.total_updates, 1.0)
         return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def read_metrics(self) -> dict[str, float]:
+    def read_metrics(self, *, keep: bool = False) -> dict[str, float]:
         """The metrics' means over the updates since the last reading; here the host waits for the device.
 
         With non_finite="skip", `skipped_updates` is how many were left out of them.
+
+        Args:
+            keep: The next reading has these updates, too.
 
         Raises:
             RunError: some were not finite, and non_finite="stop".
         """
         self.require_finite()
-        means, num_skipped = self._metrics.read()
+        means, num_skipped = self._metrics.read(keep=keep)
         return means if self.config.non_finite == "stop" else {**means, "skipped_updates": num_skipped}
 
     def require_finite(self) -> None:
@@ -229,11 +232,8 @@ class Learner:
         """
         finite = torch.stack([parameter.detach().isfinite().all() for parameter in self._trained.values()]).all()
         if self._last_batch is not None and self.config.non_finite == "stop":
-            self.algorithm.eval()  # what only training has (dropout, running statistics) sees nothing of this
-            with torch.no_grad(), self._in_precision(self.precision):
-                batch, draws = self._last_batch
-                loss, _ = self._detached_loss(self._prepare(batch, draws.to(self.device), self.precision))
-            self.algorithm.train()
+            batch, draws = self._last_batch
+            loss, _ = self._measure(self._prepare(batch, draws.to(self.device), self.precision))
             finite = finite & loss.isfinite()
         if not finite.item():
             raise RunError(
@@ -242,6 +242,24 @@ class Learner:
                 expected="finite ones",
                 hint=_HINT,
             )
+
+    def measure(self, batches: Iterable[Batch | FrameBatch]) -> dict[str, float]:
+        """The mean loss and metrics of raw batches that are not trained on, without augmentation. Changes nothing."""
+        prepare = Preparation(self.algorithm.spec, Augmentation())
+        no_draws = torch.empty(0)
+        sums = MetricSums()
+        for batch in batches:
+            loss, metrics = self._measure(prepare(batch.to(self.device), no_draws, self.precision))
+            sums.add({"loss": loss, **metrics}, torch.zeros((), device=self.device))
+            sums.count += 1
+        return sums.read().means
+
+    def _measure(self, prepared: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        self.algorithm.eval()  # what only training has (dropout, running statistics) sees nothing of this
+        with torch.no_grad(), self._in_precision(self.precision):
+            found = self._detached_loss(prepared)
+        self.algorithm.train()
+        return found
 
     def snapshot(self) -> Algorithm:
         """A copy of the algorithm as evaluation and export see it: the averaged weights where those are on."""

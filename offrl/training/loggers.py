@@ -15,9 +15,15 @@ from tqdm import tqdm
 from offrl.errors import RunError, missing_dependency
 from offrl.system.files import replacing
 
+_SCORES_NAME = "evaluations.csv"
+
 
 class Logger(Protocol):
-    """Receives the numbers of a run, every so many gradient steps."""
+    """Receives the numbers of a run, every so many gradient steps.
+
+    One that has a method `log_evaluation(step, scores)` is given the scores of `fit`'s evaluator, too. They may come
+    after later rows of metrics.
+    """
 
     def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         """Takes the numbers at gradient step `step`.
@@ -37,11 +43,11 @@ class Logger(Protocol):
 class CSVLogger:
     """Writes metrics.csv (step and what is reproducible) and timings.csv (step and what is not), a row a call.
 
-    The columns are those of the first row, and every later row has the same ones: what comes at other times
-    (evaluations) belongs in a file of its own. Rows are on disk when `log` returns, floats in full precision.
+    The columns are those of the first row, and every later row has the same ones: what comes at other times belongs in
+    a file of its own, as the scores of an evaluator do, evaluations.csv. Floats are in full precision.
 
     Args:
-        directory: where the two files lie; made if missing.
+        directory: where the files lie; made if missing.
         resume_step: None for a new run; else the gradient step that the run continues from: rows past it, and a
             last line cut short, are dropped, so that the files end up as those of a run never stopped.
 
@@ -54,6 +60,7 @@ class CSVLogger:
         directory.mkdir(parents=True, exist_ok=True)
         self._metrics = _Table(directory / "metrics.csv", resume_step)
         self._timings = _Table(directory / "timings.csv", resume_step)
+        self._scores = _Table(directory / _SCORES_NAME, resume_step)
 
     def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         """Appends a row to each file.
@@ -64,8 +71,32 @@ class CSVLogger:
         self._metrics.append(step, metrics)
         self._timings.append(step, timings)
 
+    def log_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
+        """Appends a row to evaluations.csv.
+
+        Raises:
+            RunError: other columns than in the first row.
+        """
+        self._scores.append(step, scores)
+
     def close(self) -> None:
         """Nothing to do: every row is on disk already."""
+
+
+def read_scores(directory: Path) -> dict[int, float]:
+    """Step -> score, of a run's evaluations.csv; empty where nothing was scored.
+
+    Raises:
+        RunError: it is no table of scores.
+    """
+    path = directory / _SCORES_NAME
+    if not path.exists():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {int(row["step"]): float(row["score"]) for row in csv.DictReader(file)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"damaged ({error})", where=path, expected="columns step and score, of numbers") from error
 
 
 class _Table:
@@ -154,6 +185,17 @@ class ConsoleLogger:
             self._stream.write(self._line(step) + "\n")
             self._stream.flush()
 
+    def log_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
+        """Writes a line with the score."""
+        line = f"update {step} of {self._total}: score {scores['score']:.4g}"
+        if {"low", "high"} <= scores.keys():
+            line += f" (95 % interval {scores['low']:.4g} to {scores['high']:.4g})"
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
     def close(self) -> None:
         """Leaves the finished bar on the screen."""
         if self._bar is not None:
@@ -201,6 +243,10 @@ class TensorBoardLogger:
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
+    def log_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
+        """Writes the scores under "evaluation/"."""
+        self.log(step, {f"evaluation/{name}": value for name, value in scores.items()}, {})
+
     def close(self) -> None:
         """Closes the file."""
         if self._writer is not None:
@@ -231,6 +277,13 @@ class WandbLogger:
     def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         """Hands the numbers over; wandb sends them, or writes them, in the background."""
         self._run.log(_with_timings(metrics, timings), step=step)
+
+    def log_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
+        """Hands the scores over under "evaluation/", with their own step as `evaluation/step`.
+
+        wandb takes steps in rising order only, and scores may come after later rows of metrics.
+        """
+        self._run.log({"evaluation/step": step, **{f"evaluation/{name}": value for name, value in scores.items()}})
 
     def close(self) -> None:
         """Waits until wandb has sent or written everything."""

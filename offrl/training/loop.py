@@ -1,4 +1,4 @@
-"""The loop: replay -> learner -> logs and checkpoints."""
+"""The loop: replay -> learner -> logs, checkpoints and scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,63 +17,21 @@ from typing import Any
 import torch
 
 from offrl.algorithms.algorithm import Algorithm
-from offrl.checks import Checks
 from offrl.errors import ConfigError
 from offrl.replay.source import ReplaySource
 from offrl.system.devices import resolve_device
 from offrl.system.files import write_json
 from offrl.system.workers import available_memory
+from offrl.training._evaluations import Evaluations, Evaluator
 from offrl.training._feed import gathered_ahead, plan_updates
 from offrl.training.checkpoint import latest_checkpoint, load_learner, load_policy, save_checkpoint
-from offrl.training.config import LearnerConfig
+from offrl.training.config import FitConfig, LearnerConfig, Period
 from offrl.training.learner import Learner
 from offrl.training.loggers import ConsoleLogger, CSVLogger, Logger
-from offrl.training.runs import claim_run, require_same_config, write_environment
+from offrl.training.runs import claim_run, resume_run, write_environment
 
-_MOST_IN_A_BATCH = 2**24  # transitions; more is a slip of the pen
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """Length and rhythm of a run.
-
-    Attributes:
-        updates: gradient steps; give either these or epochs.
-        epochs: length in epochs of ceil(transitions / batch_size) updates; drawn with replacement, an epoch of batches
-            holds about 63 % of the transitions.
-        batch_size: transitions in an update.
-        log_period: updates between two rows of metrics, which are means over that period.
-        checkpoint_period: updates between two checkpoints; the last update always makes one.
-
-    Raises:
-        ConfigError: a setting outside what is allowed.
-    """
-
-    updates: int | None = None
-    epochs: float | None = None
-    batch_size: int = 128
-    log_period: int = 100
-    checkpoint_period: int = 1000
-
-    def __post_init__(self) -> None:
-        if (self.updates is None) == (self.epochs is None):
-            raise ConfigError(
-                f"updates={self.updates}, epochs={self.epochs}", where="FitConfig", expected="exactly one of the two"
-            )
-        checks = Checks(self)
-        if self.updates is not None:
-            checks.whole("updates", least=1)
-        if self.epochs is not None:
-            checks.number("epochs", "a positive number", lambda epochs: epochs > 0)
-        checks.whole("batch_size", least=1, most=_MOST_IN_A_BATCH)
-        checks.whole("log_period", "checkpoint_period", least=1)
-
-    def total_updates(self, num_transitions: int) -> int:
-        """The run's length in updates, for a dataset of that size."""
-        if self.updates is not None:
-            return self.updates
-        assert self.epochs is not None
-        return max(1, round(self.epochs * math.ceil(num_transitions / self.batch_size)))
+_HELD_OUT_TRANSITIONS = 512
+"""How many held-out transitions a row of metrics looks at: a few percent of an update's time in a hundred updates."""
 
 
 def fit(
@@ -84,6 +43,8 @@ def fit(
     run: str | Path | None = None,
     resume: bool = False,
     init: str | Path | None = None,
+    evaluate_every: Period | None = None,
+    evaluator: Evaluator | None = None,
     loggers: Sequence[Logger] | None = None,
     device: torch.device | str = "auto",
     notes: Mapping[str, Any] | None = None,
@@ -94,15 +55,22 @@ def fit(
     KeyboardInterrupt; a second one ends it at once.
 
     Args:
-        algorithm: trained in place.
-        replay: where batches come from.
-        config: how long, and how often to log and save.
-        learner: how an update is made.
-        run: the run's directory, new or empty; None writes nothing to disk.
-        resume: go on with the run in `run`, which must have the same settings; the result equals a run that never
-            stopped: on a CPU bit for bit, on the same machine and software; on a GPU up to rounding.
-        init: a checkpoint's directory to take the first weights from.
-        loggers: besides the run's CSV files; None shows progress on the console.
+        algorithm: Trained in place.
+        replay: Where batches come from. Where it holds episodes out, their loss stands beside the training loss, as
+            `held_out_loss` and the like: the mean over 512 transitions, always the same ones, without augmentation.
+        config: How long, and how often to log and save.
+        learner: How an update is made.
+        run: The run's directory, new or empty; None writes nothing to disk.
+        resume: Go on with the run in `run`, which must have the same settings; the result equals a run that never
+            stopped: on a CPU bit for bit, on the same machine and software; on a GPU up to rounding. The run may
+            become longer, unless its learning rate follows a schedule that depends on the length.
+        init: A checkpoint's directory to take the first weights from.
+        evaluate_every: How often to score the policy: so many updates, or a text such as "1epoch"; besides, after the
+            last update. None for never. What it scores is saved before, as a checkpoint.
+        evaluator: Scores the policy, such as `offrl.evaluation.EpisodeEvaluator(make_env)`, or a function of your own
+            from an algorithm to {"score": ...}. The scores go to `evaluations.csv`, and the checkpoint with the
+            highest one is `checkpoints/best`. On a CPU whose cores all train, training waits meanwhile.
+        loggers: Besides the run's CSV files; None shows progress on the console.
         device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
         notes: JSON-ready remarks for a new run's config.json, such as where the data lies.
 
@@ -110,9 +78,9 @@ def fit(
         The learner; `learner.snapshot()` is the trained policy's algorithm.
 
     Raises:
-        ConfigError: settings that contradict each other.
-        SpecMismatchError: the data are of another task than the algorithm.
-        RunError: the directory is taken, or cannot be resumed; the loss became infinite.
+        ConfigError: Settings that contradict each other.
+        SpecMismatchError: The data are of another task than the algorithm.
+        RunError: The directory is taken, or cannot be resumed; the loss became infinite.
     """
     if not isinstance(replay, ReplaySource):
         raise ConfigError(
@@ -128,7 +96,12 @@ def fit(
     )
     if resume and (run is None or init is not None):
         raise ConfigError("resume", where="fit", expected="with `run` and without `init`")
+    if (evaluate_every is None) != (evaluator is None):
+        raise ConfigError(
+            f"evaluate_every={evaluate_every!r} with evaluator={evaluator!r}", where="fit", expected="both or neither"
+        )
     total = config.total_updates(len(replay))
+    periods = _Periods(config, evaluate_every, len(replay))
     _require_memory(config.batch_size, replay)
     if init is not None:
         load_policy(algorithm, Path(init))
@@ -136,11 +109,17 @@ def fit(
     trainer = Learner(algorithm, learner, total_updates=total, device=resolve_device(device))
     replay = replay.to(trainer.device)
     directory = None if run is None else Path(run)
+    evaluations = None if evaluator is None else Evaluations(evaluator, directory, trainer.device)
+    resume_step = None
     if directory is not None:
         settings = _describe(trainer, replay, config, init)
+        if evaluations is not None:
+            settings["evaluation"] = {"every": evaluate_every, **evaluations.settings()}
         if resume:
-            require_same_config(directory, settings)
+            grown = resume_run(directory, settings, len(replay))
             load_learner(trainer, latest_checkpoint(directory / "checkpoints"))
+            # The row after the last update of a shorter run is none of the longer run's.
+            resume_step = trainer.step - (trainer.step % periods.log if grown else 0)
         else:
             claim_run(directory)
             try:
@@ -154,12 +133,23 @@ def fit(
             save_checkpoint(trainer, directory / "checkpoints")  # from the first moment on there is one to resume
     with ExitStack() as stack:
         outputs: list[Logger] = list(loggers) if loggers is not None else [ConsoleLogger(total, initial=trainer.step)]
-        if directory is not None:
-            outputs.append(CSVLogger(directory, resume_step=trainer.step if resume else None))
+        if directory is not None:  # first: who draws what the files have finds the newest row in them
+            outputs.insert(0, CSVLogger(directory, resume_step=resume_step))
         for output in outputs:
             stack.callback(output.close)
-        _loop(trainer, replay, config, total, outputs, directory)
+        if evaluations is not None:
+            stack.enter_context(evaluations)
+        _Loop(trainer, replay, config.batch_size, total, periods, outputs, directory, evaluations).run()
     return trainer
+
+
+class _Periods:
+    """The rhythm of a run, in updates."""
+
+    def __init__(self, config: FitConfig, evaluate_every: Period | None, num_transitions: int) -> None:
+        self.log = config.updates_in(config.log_period, num_transitions)
+        self.checkpoint = config.updates_in(config.checkpoint_period, num_transitions)
+        self.evaluate = None if evaluate_every is None else config.updates_in(evaluate_every, num_transitions)
 
 
 def _require_memory(batch_size: int, replay: ReplaySource) -> None:
@@ -173,45 +163,106 @@ def _require_memory(batch_size: int, replay: ReplaySource) -> None:
         )
 
 
-def _loop(
-    learner: Learner,
-    replay: ReplaySource,
-    config: FitConfig,
-    total: int,
-    loggers: Sequence[Logger],
-    directory: Path | None,
-) -> None:
-    clock = _Clock(learner.step)
-    periods = [config.log_period, *([] if directory is None else [config.checkpoint_period])]
-    plan = plan_updates(learner.step, total, periods, max(learner.updates_per_graph, 1))
-    saved = learner.step
+class _Loop:
+    """The updates of a run, and what happens between them."""
 
-    def save() -> None:
-        nonlocal saved
-        learner.require_sound_weights()
-        if directory is not None and saved != learner.step:
-            save_checkpoint(learner, directory / "checkpoints")
-            saved = learner.step
+    def __init__(
+        self,
+        learner: Learner,
+        replay: ReplaySource,
+        batch_size: int,
+        total: int,
+        periods: _Periods,
+        loggers: Sequence[Logger],
+        directory: Path | None,
+        evaluations: Evaluations | None,
+    ) -> None:
+        self._learner, self._replay, self._batch_size, self._total = learner, replay, batch_size, total
+        self._periods, self._loggers, self._directory, self._evaluations = periods, loggers, directory, evaluations
+        self._held_out = replay.held_out()
+        self._clock = _Clock(learner.step)
+        self._saved = learner.step
 
-    ahead = gathered_ahead(replay, plan, config.batch_size, learner.device)
-    with _interruptible() as interrupted, ahead as batches:
-        while learner.step < total and not interrupted.is_set():
-            with clock.waiting():
-                batch, count = next(batches)
-            learning_rate = learner.learning_rate_at(learner.step + count - 1)
-            learner.update(batch, count)
-            if learner.step % config.log_period == 0 or learner.step == total:
-                metrics = {**learner.read_metrics(), "learning_rate": learning_rate}
-                timings = clock.read(learner.step)
-                for logger in loggers:
-                    logger.log(learner.step, metrics, timings)
-            if learner.step % config.checkpoint_period == 0:
-                learner.require_finite()
-                save()
-        learner.require_finite()
-        save()
-    if interrupted.is_set():
-        raise KeyboardInterrupt
+    def run(self) -> None:
+        """All updates that are left.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed; what was done until then is saved.
+        """
+        learner, total = self._learner, self._total
+        rhythm = (self._periods.log, self._periods.checkpoint, self._periods.evaluate)
+        periods = [period for period in rhythm if period is not None]
+        plan = plan_updates(learner.step, total, periods, max(learner.updates_per_graph, 1))
+        ahead = gathered_ahead(self._replay, plan, self._batch_size, learner.device)
+        with _interruptible() as interrupted, ahead as batches:
+            self._evaluate_what_is_missing(interrupted)
+            while learner.step < total and not interrupted.is_set():
+                with self._clock.waiting():
+                    batch, count = next(batches)
+                learning_rate = learner.learning_rate_at(learner.step + count - 1)
+                learner.update(batch, count)
+                if self._is_due(self._periods.log):
+                    self._log(learning_rate)
+                if learner.step % self._periods.checkpoint == 0:
+                    self._save()
+                if self._evaluations is not None and self._is_due(self._periods.evaluate):
+                    self._save()
+                    self._evaluate(learner.step, learner.snapshot(), interrupted)
+            self._save()
+            if self._evaluations is not None and not interrupted.is_set():
+                with _raising_interrupts(interrupted):
+                    self._report_scores(wait=True)
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+
+    def _is_due(self, period: int | None) -> bool:
+        return period is not None and (self._learner.step % period == 0 or self._learner.step == self._total)
+
+    def _log(self, learning_rate: float) -> None:
+        learner = self._learner
+        # The row after the last update is one too many where the run becomes longer: then its sums go on.
+        metrics = learner.read_metrics(keep=learner.step % self._periods.log != 0)
+        if self._held_out is not None:
+            size = min(self._batch_size, _HELD_OUT_TRANSITIONS)
+            rows = (self._held_out.indices(step, size) for step in range(_HELD_OUT_TRANSITIONS // size))
+            found = learner.measure(self._held_out.gather(each) for each in rows)
+            metrics |= {f"held_out_{name}": value for name, value in found.items()}
+        timings = self._clock.read(learner.step)
+        for logger in self._loggers:
+            logger.log(learner.step, {**metrics, "learning_rate": learning_rate}, timings)
+        self._report_scores()
+
+    def _save(self) -> None:
+        if self._saved != self._learner.step:
+            self._learner.require_finite()
+            self._learner.require_sound_weights()
+            if self._directory is not None:
+                save_checkpoint(self._learner, self._directory / "checkpoints")
+            self._saved = self._learner.step
+
+    def _evaluate_what_is_missing(self, interrupted: threading.Event) -> None:
+        """Scores checkpoints that a run left behind unscored when it was stopped."""
+        if self._evaluations is None or self._periods.evaluate is None:
+            return
+        is_going_on = lambda _: not interrupted.is_set()  # noqa: E731
+        for step, algorithm in takewhile(
+            is_going_on, self._evaluations.missing(self._learner, self._periods.evaluate, self._total)
+        ):
+            self._evaluate(step, algorithm, interrupted)
+
+    def _evaluate(self, step: int, algorithm: Algorithm, interrupted: threading.Event) -> None:
+        assert self._evaluations is not None
+        with self._clock.paused(), _raising_interrupts(interrupted):
+            self._evaluations.start(step, algorithm)
+            self._report_scores()
+
+    def _report_scores(self, *, wait: bool = False) -> None:
+        if self._evaluations is not None:
+            for step, scores in self._evaluations.finished(wait=wait):
+                for logger in self._loggers:
+                    if hasattr(logger, "log_evaluation"):  # a logger need not have it
+                        logger.log_evaluation(step, scores)
+                self._evaluations.keep_best()
 
 
 class _Clock:
@@ -225,6 +276,13 @@ class _Clock:
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens in the block is no part of the measured time."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
 
     def read(self, step: int) -> dict[str, float]:
         """The figures since the last reading."""
@@ -250,6 +308,21 @@ def _interruptible() -> Iterator[threading.Event]:
     previous = signal.signal(signal.SIGINT, handle)
     try:
         yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _raising_interrupts(interrupted: threading.Event) -> Iterator[None]:
+    """A ctrl-C ends the block at once and counts as the first one; for work after which everything is saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        interrupted.set()
     finally:
         signal.signal(signal.SIGINT, previous)
 

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,16 +15,22 @@ from typing import Any
 
 import torch
 
-from offrl.errors import RunError, SpecMismatchError
+from offrl.errors import ConfigError, RunError, SpecMismatchError
 from offrl.spec import TaskSpec
 from offrl.system.files import write_json
 from offrl.system.versions import installed_versions
+from offrl.training.config import FitConfig
 
 _NOT_COMPARED = ("settled", "init", "notes")
 """What a config.json holds beside settings: choices made by measuring, where the first weights came from, remarks."""
 
 
 _KINDS: dict[str, Any] = {"settled": dict | None, "init": str | None, "notes": dict | None}
+
+
+def with_time(name: str) -> str:
+    """The name with the local time in place of `{time}`: "bcq-{time}" -> "bcq-2026-11-24-153012"."""
+    return name.replace("{time}", time.strftime("%Y-%m-%d-%H%M%S"))
 
 
 def create_run(root: str | Path, name: str) -> Path:
@@ -91,18 +98,53 @@ def _upgraded(config: dict[str, Any], where: Path) -> dict[str, Any]:
     return config
 
 
-def require_same_config(directory: Path, config: Mapping[str, Any]) -> None:
-    """Checks that a run to be resumed has this very configuration; `_NOT_COMPARED` is the run's own affair.
+def resume_run(directory: Path, config: Mapping[str, Any], num_transitions: int) -> bool:
+    """Checks that a run to be resumed has this configuration, but for a length that may grow, which it records.
+
+    `_NOT_COMPARED` is the run's own affair.
+
+    Returns:
+        Whether the run becomes longer.
 
     Raises:
-        RunError: it differs; names the first setting that does.
+        RunError: It differs; names the first setting that does.
     """
     recorded = read_run_config(directory)
     current = json.loads(json.dumps(config))  # as it would be read back: tuples become lists
+    _require_same_settings(directory, recorded, current)
+    before, now = (_total_updates(directory, each["fit"], num_transitions) for each in (recorded, current))
+    if now < before:
+        raise RunError(
+            f"{now:,} updates in all",
+            where=directory,
+            expected=f"{before:,} or more: a run that is resumed may only become longer",
+        )
+    if now > before and current["learner"]["schedule"] != "constant":
+        raise RunError(
+            f"{now:,} updates in all for a run of {before:,}",
+            where=directory,
+            expected=f"{before:,}: the schedule {current['learner']['schedule']!r} depends on the run's length",
+            hint="start a new run from its weights with init, or train with schedule='constant'",
+        )
+    if current["fit"] != recorded["fit"]:
+        write_json(directory / "config.json", {**recorded, "fit": current["fit"]})
+    return now > before
+
+
+def _total_updates(directory: Path, fit: Mapping[str, Any], num_transitions: int) -> int:
+    try:
+        return FitConfig(**fit).total_updates(num_transitions)
+    except (TypeError, ConfigError) as error:
+        raise RunError(f"fit is {fit!r} ({error})", where=directory / "config.json", expected="a FitConfig") from error
+
+
+def _require_same_settings(directory: Path, recorded: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     recorded, current = (
         _flatten({key: value for key, value in settings.items() if key not in _NOT_COMPARED})
         for settings in (recorded, current)
     )
+    for length in ("fit.updates", "fit.epochs"):
+        recorded.pop(length, None), current.pop(length, None)
     for key in sorted(recorded.keys() | current.keys()):
         if recorded.get(key) != current.get(key):
             raise RunError(

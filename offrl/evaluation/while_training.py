@@ -1,0 +1,79 @@
+"""A score while training: plays episodes with the policy of a run that goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from offrl.envs.making import EnvFactory
+from offrl.envs.seeds import TUNING_SEEDS, require_evaluation_seeds
+from offrl.evaluation.scoring import evaluate
+
+if TYPE_CHECKING:
+    from offrl.algorithms.algorithm import Algorithm
+
+
+class EpisodeEvaluator:
+    """The `evaluator` of `fit` that plays episodes, the same ones each time.
+
+    The checkpoint with the best score is kept, and a choice flatters what it chooses: it plays on seeds for tuning, and
+    refuses those that are kept for scores.
+
+    Args:
+        make_env: Makes one environment; must be picklable if there are worker processes.
+        seeds: One for each episode, as for `evaluate`, but for `SCORE_SEEDS`.
+        num_envs: Environments that step together.
+        workers: Processes that step them, started for each evaluation; 0 steps them in this process, None takes one
+            for each core.
+
+    Raises:
+        ConfigError: Seeds that are kept for scores or for data.
+    """
+
+    def __init__(
+        self,
+        make_env: EnvFactory,
+        seeds: Sequence[int] = TUNING_SEEDS[:20],
+        *,
+        num_envs: int = 20,
+        workers: int | None = None,
+    ) -> None:
+        require_evaluation_seeds(seeds, "EpisodeEvaluator", choosing=True)
+        self.make_env = make_env
+        self.seeds = seeds
+        self.num_envs = num_envs
+        self.workers = workers
+
+    def __call__(self, algorithm: Algorithm) -> dict[str, float]:
+        """The mean score, the ends of its 95 % bootstrap interval, the mean length and, with laps, the finished share.
+
+        Args:
+            algorithm: Whose policy plays.
+        """
+        from offrl.policies.torch_policy import TorchPolicy  # collecting needs no torch
+
+        found = evaluate(
+            TorchPolicy(algorithm),
+            self.make_env,
+            self.seeds,
+            num_envs=self.num_envs,
+            workers=self.workers,
+            progress=None if threading.current_thread() is threading.main_thread() else False,
+        )
+        mean, low, high = found.mean
+        scores = {"score": mean, "low": low, "high": high, "median": found.median, "length": found.mean_length}
+        return scores | ({} if found.finished_share is None else {"finished_share": found.finished_share})
+
+    def settings(self) -> dict[str, Any]:
+        """What a run's config.json records: that the environment was played, and how."""
+        seeds = np.asarray(self.seeds)
+        environment = getattr(self.make_env, "args", ()) or (getattr(self.make_env, "__qualname__", "unknown"),)
+        return {
+            "environment": " ".join(map(str, environment)),
+            "episodes": len(seeds),
+            "first_seed": int(seeds[0]),
+            "last_seed": int(seeds[-1]),
+        }

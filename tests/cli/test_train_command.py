@@ -1,0 +1,66 @@
+"""What `offrl train` does beside training: scores, loggers, names, lengths."""
+
+import csv
+import json
+import re
+
+import pytest
+from run_offrl import offrl, offrl_json
+
+
+def steps_of(path):
+    with path.open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_a_run_is_scored_while_it_trains_and_may_become_longer(data, tmp_path):
+    run = tmp_path / "run"
+    settings = ["--set", "precision=fp32", "--set", "batch_size=100", "--set", "log_period=1epoch"]
+    offrl_json(
+        *("train", data, "--epochs", 2, "--run", run, "--quiet"),
+        *("--evaluate-every", "1epoch", "--evaluate-episodes", 3, *settings),
+    )
+    epoch = steps_of(run / "metrics.csv")[0]
+    assert steps_of(run / "evaluations.csv") == steps_of(run / "metrics.csv") == [epoch, 2 * epoch]
+    recorded = json.loads((run / "config.json").read_text())["evaluation"]
+    assert recorded == {
+        "every": "1epoch",
+        "environment": "CartPole-v1",
+        "episodes": 3,
+        "first_seed": 1_000_000,
+        "last_seed": 1_000_002,
+    }
+    assert (run / "checkpoints" / "best" / "policy.safetensors").is_file()
+    assert offrl_json("train", "--resume", run, "--epochs", 3, "--quiet")["updates"] == 3 * epoch
+    assert steps_of(run / "evaluations.csv") == [epoch, 2 * epoch, 3 * epoch]
+    offrl_json("evaluate", run / "checkpoints" / "best", "--episodes", 1, "--workers", 0)
+
+
+def test_a_run_named_with_a_time(data, tmp_path):
+    found = offrl_json("train", data, "--updates", 1, "--run", tmp_path / "bc-{time}", "--algorithm", "bc", "--quiet")
+    assert re.search(r"/bc-\d{4}-\d\d-\d\d-\d{6}$", found["run"])
+
+
+def test_tensorboard_is_a_word_on_the_command_line(data, tmp_path):
+    pytest.importorskip("tensorboard")
+    run = tmp_path / "run"
+    offrl("train", data, "--updates", 2, "--run", run, "--algorithm", "bc", "--logger", "tensorboard", "--quiet")
+    assert len(list((run / "tensorboard").glob("events*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{data}", "--updates", 5, "--evaluate-every", "weekly"], "expected updates, 1 or more, or epochs such as"),
+        (["{data}", "--updates", 5, "--evaluate-episodes", 5], "--evaluate-episodes; expected --evaluate-every beside"),
+        (["nope"], "nope: no such directory; expected a dataset's"),
+        (["{data}", "--updates", 5, "--logger", "paper"], "'paper' is not one of 'tensorboard', 'wandb'"),
+        (["--resume", "{trained}", "--updates", 3], "3 updates in all; expected 6 or more"),
+        (["--resume", "{trained}", "--evaluate-every", 3], "--evaluate-every beside --resume"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(data, trained, arguments, message):
+    words = [str(word).format(data=data, trained=trained["run"]) for word in arguments]
+    result = offrl("train", *words, code=2)
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
