@@ -9,6 +9,7 @@ from . import datasets as datasets
 from . import envs as envs
 from . import errors as errors
 from . import evaluation as evaluation
+from . import hub as hub
 from . import losses as losses
 from . import networks as networks
 from . import policies as policies
@@ -26,7 +27,9 @@ from .algorithms import DiscreteBCQConfig as DiscreteBCQConfig
 from .algorithms import DQNConfig as DQNConfig
 from .batch import Batch as Batch
 from .errors import OfflineRLError as OfflineRLError
+from .evaluation import EpisodeEvaluator as EpisodeEvaluator
 from .evaluation import evaluate as evaluate
+from .hub import load as load
 from .networks import CompactEncoder as CompactEncoder
 from .networks import MLPEncoder as MLPEncoder
 from .networks import NatureEncoder as NatureEncoder

@@ -10,9 +10,11 @@ from offrl._version import __version__
 from offrl.cli.about import algorithms, version
 from offrl.cli.console import Group
 from offrl.cli.data import collect, convert, fetch, inspect
-from offrl.cli.pictures import plot, record, report
+from offrl.cli.hub import card, publish
+from offrl.cli.pictures import plot, report
 from offrl.cli.policies import evaluate, export
 from offrl.cli.training import train
+from offrl.cli.watching import record, watch
 
 
 @click.group(cls=Group)
@@ -46,5 +48,21 @@ def main(debug: bool) -> None:
     """
 
 
-for _command in (collect, fetch, convert, inspect, algorithms, train, evaluate, plot, record, report, export, version):
+for _command in (
+    collect,
+    fetch,
+    convert,
+    inspect,
+    algorithms,
+    train,
+    evaluate,
+    watch,
+    record,
+    plot,
+    report,
+    export,
+    card,
+    publish,
+    version,
+):
     main.add_command(_command)

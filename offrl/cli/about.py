@@ -13,7 +13,7 @@ from click import argument
 from offrl._version import __version__
 from offrl.cli.console import json_option, show
 from offrl.cli.fields import Field, setting_groups
-from offrl.cli.names import ALGORITHMS, algorithm_class, config_class
+from offrl.cli.names import ALGORITHMS, algorithm_class
 from offrl.cli.settings import format_value
 
 
@@ -30,9 +30,11 @@ def algorithms(name: str | None, as_json: bool) -> None:
         summaries = {name: _summary(algorithm_class(name)) for name in ALGORITHMS}
         show(summaries, as_json)
         return
+    from offrl.algorithms.algorithm import declared_config
+
     kind = algorithm_class(name)
     titles = {
-        "algorithm": config_class(kind).__name__,
+        "algorithm": declared_config(kind).__name__,
         "learner": "LearnerConfig",
         "fit": "FitConfig",
         "replay": "replay",

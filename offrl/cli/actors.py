@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from offrl.cli.behaviours import DRIVER
 from offrl.cli.console import refuse_beside
-from offrl.cli.names import CAR_RACING, environment_factory
-from offrl.cli.request import Request, build_algorithm, find_checkpoint, read_request, run_of
-from offrl.errors import ConfigError
+from offrl.cli.names import CAR_RACING, ENCODERS, algorithm_class, environment_factory, load_class
+from offrl.cli.request import Request, read_request
+from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
@@ -45,19 +45,31 @@ def load_trained(path: Path, algorithm: str | None, encoder: str | None, device:
         RunError: it is neither, or damaged.
         ConfigError: a class of the user's own that the user does not name, or no such device.
     """
-    from offrl.system.devices import resolve_device
-    from offrl.training.checkpoint import load_policy
+    from offrl.hub.loading import find_policy, load_algorithm, run_of
 
-    checkpoint = find_checkpoint(path)
+    checkpoint = find_policy(path)
+    if checkpoint.is_file():
+        raise RunError("is an ONNX file", where=path, expected="a run or a checkpoint", hint="name the run it is from")
     request = read_request(run_of(checkpoint), algorithm, encoder)
-    assert request.task is not None  # a run's config.json holds it
-    model = build_algorithm(request, request.task).to(resolve_device(device or "auto"))
-    return Trained(checkpoint, request, load_policy(model, checkpoint))
+    trained = load_algorithm(
+        checkpoint,
+        algorithm=algorithm_class(request.algorithm),
+        encoder=None if request.encoder is None else load_class(request.encoder, ENCODERS, "encoder"),
+        device=device or "auto",
+    )
+    return Trained(checkpoint, request, trained)
 
 
-def is_file(path: Path) -> bool:
-    """Whether a policy is a file, rather than a run or a checkpoint."""
-    return path.is_file() or path.suffix == ".onnx"
+def file_of(path: Path) -> Path | None:
+    """The ONNX file that `path` stands for: itself, a policy that comes with offrl, ...; None for a run or checkpoint.
+
+    Raises:
+        RunError: there is no policy.
+    """
+    from offrl.hub.loading import find_policy
+
+    found = find_policy(path)
+    return found if found.is_file() else None
 
 
 def require_no_network(path: Path, algorithm: str | None, encoder: str | None, device: str | None) -> None:
@@ -108,9 +120,11 @@ def load_actor(
     if str(path).startswith(DRIVER):
         raise ConfigError("a driver", where=path, expected="a trained policy", hint="offrl evaluate plays drivers")
     policy: OnnxPolicy | TorchPolicy
-    if is_file(path):
+    if (file := file_of(path)) is not None:
         require_no_network(path, algorithm, encoder, device)
-        policy = OnnxPolicy(path, threshold=threshold, epsilon=epsilon)
+        policy = OnnxPolicy(file, threshold=threshold, epsilon=epsilon)
+        # Only CarRacing has an information bar.
+        environment = environment or (None if policy.spec.hud is None else CAR_RACING)
     else:
         trained = load_trained(path, algorithm, encoder, device)
         policy = TorchPolicy(trained.algorithm, threshold=threshold, epsilon=epsilon)

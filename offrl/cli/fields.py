@@ -7,7 +7,7 @@ import re
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, get_type_hints
 
-from offrl.cli.names import algorithm_class, config_class
+from offrl.cli.names import algorithm_class
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,12 @@ def setting_groups(algorithm: str) -> dict[str, dict[str, Field]]:
     Raises:
         ConfigError: no such algorithm.
     """
+    from offrl.algorithms.algorithm import declared_config
     from offrl.replay.config import ReplayConfig
     from offrl.training.config import FitConfig, LearnerConfig
 
     return {
-        "algorithm": config_fields(config_class(algorithm_class(algorithm))),
+        "algorithm": config_fields(declared_config(algorithm_class(algorithm))),
         "learner": config_fields(LearnerConfig),
         "fit": config_fields(FitConfig),
         "replay": config_fields(ReplayConfig),

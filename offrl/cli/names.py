@@ -6,11 +6,10 @@ import difflib
 import sys
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import is_dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from click import option
 
@@ -80,26 +79,6 @@ def algorithm_class(name: str) -> type[Algorithm]:
     if not (isinstance(found, type) and issubclass(found, Algorithm)):
         raise ConfigError(f"{name} is {found!r}", where="--algorithm", expected="a subclass of offrl.Algorithm")
     return found
-
-
-def config_class(kind: type[Algorithm]) -> type[Any]:
-    """The dataclass of the algorithm's settings, from `class MyAlgorithm(Algorithm[MyConfig])` or its constructor.
-
-    Raises:
-        ConfigError: it declares none.
-    """
-    try:
-        hint = get_type_hints(kind.__init__).get("config")
-    except NameError as error:  # a type that is imported for type checkers only
-        hint = f"a type that cannot be found ({error})"
-    for candidate in (hint, *get_args(hint), kind.config_class()):
-        if isinstance(candidate, type) and is_dataclass(candidate):
-            return candidate
-    raise ConfigError(
-        f"{kind.__name__} declares no dataclass as its config",
-        where="--algorithm",
-        expected=f"class {kind.__name__}(Algorithm[{kind.__name__}Config]), whose config is a dataclass",
-    )
 
 
 def named_recipe(name: str) -> Recipe | None:

@@ -1,4 +1,4 @@
-"""`offrl plot`, `offrl record` and `offrl report`."""
+"""`offrl plot` and `offrl report`."""
 
 # ruff: noqa: D415  (the help of a command begins with an example)
 
@@ -7,7 +7,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click import argument, option
@@ -30,11 +30,7 @@ from offrl.cli.settings import format_value
 from offrl.errors import ConfigError, OfflineRLError, SpecMismatchError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from offrl.replay.store import FrameStore
-
-_NUM_ENVS = 20  # as `offrl evaluate` plays by default: a batch of another size rounds differently
 
 
 @click.command(short_help="Draw the curves of runs, or an episode from inside.")
@@ -92,67 +88,6 @@ def plot(
     trace = trace_episode(actor.policy, actor.make_env, episode)
     plots.plot_episode(trace.scores, trace.allowed, trace.actions, actor.policy.spec.action_names, out)
     show({"file": str(out), "seed": episode, "score": trace.score, "length": len(trace.actions)}, as_json)
-
-
-@click.command(short_help="Record an episode as a video.")
-@argument("policy", type=PATH)
-@argument("out", metavar="OUT.mp4", type=PATH)
-@option("--seed", type=click.IntRange(0), help="Of the episode; default: the first one that evaluate plays.")
-@option("--max-steps", type=click.IntRange(1), help="Stop there; default: play to the end.")
-@option("--plain", is_flag=True, help="The picture alone, without what the policy thinks.")
-@environment_option
-@hud_option
-@network_options
-@device_option
-@output_options
-def record(
-    policy: Path,
-    out: Path,
-    seed: int | None,
-    max_steps: int | None,
-    plain: bool,
-    environment: str | None,
-    hud: str | None,
-    algorithm: str | None,
-    encoder: str | None,
-    device: str | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Example: offrl record runs/bcq-001 runs/bcq-001/videos/first.mp4 --seed 2000000
-
-    POLICY is a run (its latest checkpoint), a checkpoint's directory, or an ONNX file. Films one episode in the
-    environment's own speed, with the score that evaluate gives for its seed. Beside the picture: the action in words,
-    and a bar for the score (q) of each action, hatched where the policy does not allow the action. All bars have one
-    scale, for which the episode is played once before.
-    """
-    from tqdm import tqdm
-
-    from offrl.envs.seeds import SCORE_SEEDS
-    from offrl.report.overlay import ActionPanel
-    from offrl.report.video import record_episode
-
-    seed = SCORE_SEEDS.start if seed is None else seed
-    actor = load_actor(
-        policy,
-        algorithm=algorithm,
-        encoder=encoder,
-        device=device,
-        environment=environment,
-        hud=hud,
-        pictures=True,
-    )
-    panel = None if plain else ActionPanel.of_episode(actor.policy, actor.make_env, seed, max_steps=max_steps)
-    with tqdm(desc="record", unit=" steps", disable=True if quiet else None) as bar:
-
-        def act(observation: NDArray[Any]) -> NDArray[Any]:
-            bar.update()
-            return actor.policy(observation)
-
-        recording = record_episode(
-            act, actor.make_env, seed, out, fps=actor.fps, max_steps=max_steps, num_envs=_NUM_ENVS, panel=panel
-        )
-    show({"file": str(out), "seed": seed, **recording._asdict()}, as_json)
 
 
 @click.command(short_help="Write a page about a run, to read or to send.")

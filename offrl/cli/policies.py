@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 from click import argument, option
 
-from offrl.cli.actors import Actor, is_file, load_actor, load_trained, require_no_network
+from offrl.cli.actors import Actor, file_of, load_actor, load_trained, require_no_network
 from offrl.cli.behaviours import DRIVER, load_driver
 from offrl.cli.console import (
     FILE,
@@ -74,8 +74,9 @@ def evaluate(
 ) -> None:
     """Example: offrl evaluate runs/bcq-001 --env CarRacing-v3 --episodes 20 --out runs/bcq-001/evaluation.json
 
-    POLICY is a run (its latest checkpoint), a checkpoint's directory, an ONNX file, or one of CarRacing's scripted
-    drivers: driver:expert, driver:0.7 (a skill in [0, 1]) or, in any environment, driver:random. Several thresholds
+    POLICY is a run (its latest checkpoint), a checkpoint's directory such as RUN/checkpoints/best, an ONNX file, a
+    policy that comes with offrl such as carracing-bcq, hf://owner/name, or one of CarRacing's scripted drivers:
+    driver:expert, driver:0.7 (a skill in [0, 1]) or, in any environment, driver:random. Several thresholds
     are compared on the same episodes, which begin with seed 1000000: the seeds that are kept for scores are refused
     where a setting is chosen. A class of your own that the run was trained with is named again, with --algorithm or
     --encoder: none is loaded because a file says so.
@@ -159,9 +160,10 @@ def _grade(policy: Path, algorithm: str | None, encoder: str | None, seeds: rang
     """Plays by the grader's rule, with a file or what a run is exported as."""
     from offrl.evaluation import grader
 
-    graded: Path | Algorithm = policy
-    if is_file(policy):
+    graded: Path | Algorithm
+    if (file := file_of(policy)) is not None:
         require_no_network(policy, algorithm, encoder, None)
+        graded = file
     else:
         policy, _, graded = load_trained(policy, algorithm, encoder, "cpu")
     about = {

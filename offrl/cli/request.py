@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offrl.cli.fields import config_fields, setting_groups
-from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, config_class, load_class
+from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, load_class
 from offrl.cli.settings import parse_settings, restore_value
 from offrl.errors import ConfigError, RunError
 
@@ -215,8 +215,10 @@ def build_algorithm(request: Request, spec: TaskSpec) -> Algorithm:
     Raises:
         ConfigError: a class that cannot be loaded, or constructed as (spec, config, *, encoder, seed).
     """
+    from offrl.algorithms.algorithm import declared_config
+
     kind = algorithm_class(request.algorithm)
-    config_kind = config_class(kind)
+    config_kind = declared_config(kind)
     hints = {name: field.hint for name, field in config_fields(config_kind).items()}
     values = {name: restore_value(value, hints.get(name)) for name, value in request.settings["algorithm"].items()}
     arguments: dict[str, Any] = {"seed": request.settings["replay"].get("seed", 0)}
@@ -273,31 +275,6 @@ def episode_evaluator(request: Request, spec: TaskSpec, where: Path | str) -> Ep
     return EpisodeEvaluator(environment_factory(environment, spec.hud), TUNING_SEEDS[: request.evaluate_episodes])
 
 
-def find_checkpoint(path: Path) -> Path:
-    """A run's latest checkpoint, or `path` itself where that is a checkpoint.
-
-    Raises:
-        RunError: it is neither.
-    """
-    from offrl.training.checkpoint import latest_checkpoint
-
-    if (path / "policy.safetensors").is_file():
-        return path
-    if not path.is_dir():
-        raise RunError(
-            "no such directory",
-            where=path,
-            expected="a run, a checkpoint's directory or, to evaluate, an .onnx file",
-            hint="check the path",
-        )
-    return latest_checkpoint(path / "checkpoints")
-
-
-def run_of(checkpoint: Path) -> Path:
-    """The directory of the run that a checkpoint lies in."""
-    return checkpoint.absolute().parent.parent
-
-
 def require_same_task(checkpoint: Path, spec: TaskSpec) -> None:
     """Checks that a checkpoint is of this task.
 
@@ -305,6 +282,7 @@ def require_same_task(checkpoint: Path, spec: TaskSpec) -> None:
         SpecMismatchError: it is of another.
         RunError: its run has no config.json.
     """
+    from offrl.hub.loading import run_of
     from offrl.spec import TaskSpec
     from offrl.training.runs import read_run_config
 

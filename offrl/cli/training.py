@@ -23,14 +23,13 @@ from offrl.cli.request import (
     build_algorithm,
     data_location,
     episode_evaluator,
-    find_checkpoint,
     open_data,
     parse_training,
     read_request,
     recorded_environment,
     require_same_task,
 )
-from offrl.errors import ConfigError, DatasetError
+from offrl.errors import ConfigError, DatasetError, RunError
 
 if TYPE_CHECKING:
     from offrl.training.loggers import Logger
@@ -147,7 +146,7 @@ def train(
     replay = open_data(request, progress=not quiet)
     total = config.total_updates(len(replay))
     model = build_algorithm(request, replay.spec)
-    checkpoint = None if init is None else find_checkpoint(init)
+    checkpoint = None if init is None else _checkpoint(init)
     if checkpoint is not None:
         require_same_task(checkpoint, replay.spec)
 
@@ -186,6 +185,15 @@ def train(
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     show({**result, **_last_metrics(target / "metrics.csv")}, as_json)
+
+
+def _checkpoint(path: Path) -> Path:
+    from offrl.hub.loading import find_policy
+
+    found = find_policy(path)
+    if found.is_file():
+        raise RunError("is an ONNX file", where=path, expected="a run or a checkpoint", hint="name the run it is from")
+    return found
 
 
 def _loggers(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ class Recording(NamedTuple):
     length: int
 
 
-class _Shown(NamedTuple):
+class Shown(NamedTuple):
     """A picture of the film, and what the episode came to before it."""
 
     picture: NDArray[np.uint8]
@@ -86,44 +86,98 @@ def record_episode(
         MissingDependencyError: imageio-ffmpeg is not installed.
         ConfigError: the environment gives no frames, or a number is below 1.
     """
-    if min(fps, num_envs, 1 if max_steps is None else max_steps) < 1:
+    return record_episodes(
+        policy,
+        make_env,
+        [seed],
+        path,
+        fps=fps,
+        max_steps=max_steps,
+        num_envs=num_envs,
+        panel_of=None if panel is None else lambda _: panel,
+    )[0]
+
+
+def record_episodes(
+    policy: ActionFunction,
+    make_env: Callable[[], gymnasium.Env[Any, Any]],
+    seeds: Sequence[int],
+    path: Path,
+    *,
+    fps: int = 50,
+    max_steps: int | None = None,
+    num_envs: int = 1,
+    panel_of: Callable[[int], Panel] | None = None,
+) -> list[Recording]:
+    """Plays the episode of each seed and writes them as one film, one after the other; each ends with a still.
+
+    In a notebook, `IPython.display.Video(path, embed=True)` shows it.
+
+    Args:
+        policy: See `record_episode`, as for what is not named here.
+        make_env: Makes one environment for all episodes.
+        seeds: Given to `reset`.
+        path: The mp4 file.
+        fps: Frames a second.
+        max_steps: Where to stop each episode.
+        num_envs: Copies of the observation that the policy sees.
+        panel_of: Gives the panel of the episode of a seed; None for the picture alone.
+
+    Returns:
+        What each episode came to.
+
+    Raises:
+        MissingDependencyError: imageio-ffmpeg is not installed.
+        ConfigError: No seeds, the environment gives no frames, or a number is below 1.
+    """
+    if not seeds or min(fps, num_envs, 1 if max_steps is None else max_steps) < 1:
         raise ConfigError(
-            f"fps={fps}, max_steps={max_steps}, num_envs={num_envs}", where="record_episode", expected="1 or more"
+            f"{len(seeds)} seeds, fps={fps}, max_steps={max_steps}, num_envs={num_envs}",
+            where="record_episodes",
+            expected="1 or more of each",
         )
     try:
         import imageio_ffmpeg  # type: ignore[import-untyped]
     except ImportError as error:
         raise missing_dependency("imageio-ffmpeg", "video", "record_episode") from error
     with closing(make_env()) as env, replacing(path) as partial:
-        film = _film(policy, env, seed, max_steps, num_envs, panel)
-        shown = next(film)
-        writer = imageio_ffmpeg.write_frames(
-            str(partial),
-            shown.picture.shape[1::-1],
-            fps=fps,
-            codec="libx264",
-            pix_fmt_in="rgb24",
-            pix_fmt_out="yuv420p",
-            macro_block_size=1,
-            ffmpeg_log_level="error",
-            output_params=["-f", "mp4"],
-        )
-        with closing(writer):
-            writer.send(None)
-            writer.send(shown.picture)
-            for shown in film:
-                writer.send(shown.picture)
-    return shown.before
+        found: list[Recording] = []
+        writer: Any = None
+        try:
+            for seed in seeds:
+                panel = None if panel_of is None else panel_of(seed)
+                for shown in film(policy, env, seed, max_steps, num_envs, panel):
+                    if writer is None:
+                        writer = imageio_ffmpeg.write_frames(
+                            str(partial),
+                            shown.picture.shape[1::-1],
+                            fps=fps,
+                            codec="libx264",
+                            pix_fmt_in="rgb24",
+                            pix_fmt_out="yuv420p",
+                            macro_block_size=1,
+                            ffmpeg_log_level="error",
+                            output_params=["-f", "mp4"],
+                        )
+                        writer.send(None)
+                    writer.send(shown.picture)
+                found.append(shown.before)
+                for _ in range(fps // 2 if len(seeds) > 1 else 0):
+                    writer.send(shown.picture)
+        finally:
+            if writer is not None:
+                writer.close()
+    return found
 
 
-def _film(
+def film(
     policy: ActionFunction,
     env: gymnasium.Env[Any, Any],
     seed: int,
     max_steps: int | None,
     num_envs: int,
     panel: Panel | None,
-) -> Iterator[_Shown]:
+) -> Iterator[Shown]:
     """Every picture of the episode, the one of its end included."""
     runner = EpisodeRunner(env)
     runner.reset(seed)
@@ -135,7 +189,7 @@ def _film(
             mask = runner.action_mask
             moment = Moment(runner.observation, action, runner.score, runner.length, len(picture), mask)
             picture = _beside(picture, panel(moment))
-        yield _Shown(_even(picture), Recording(runner.score, runner.length))
+        yield Shown(_even(picture), Recording(runner.score, runner.length))
         if action is None:
             return
         runner.step(action)

@@ -1,0 +1,194 @@
+"""Model cards: what a policy is, what it learned from, what it scored, and where that ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from offrl._version import __version__
+from offrl.errors import RunError
+from offrl.hub.loading import find_policy, run_of
+from offrl.policies.onnx_policy import OnnxPolicy
+from offrl.report.compare import find_runs, group_runs
+from offrl.spec import TaskSpec
+from offrl.training.runs import read_run_config
+
+_RECIPE = ("algorithm_config", "learner", "fit", "replay")
+_LEAST_EPISODES = 5
+"""Fewer say nothing of how sure a mean is."""
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What a card is about."""
+
+    name: str
+    spec: TaskSpec
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: Sequence[Mapping[str, Any]] = ()
+    seeds: Sequence[int] = ()
+
+
+def model_card(policy: str | Path, *, evaluations: Sequence[str | Path] = ()) -> str:
+    """A policy's model card: task, data, recipe, scores, versions, limits. Markdown.
+
+    The scores are those of the run's evaluation.json and of the runs beside it that differ from it in nothing but
+    their seed, where they were evaluated on the same episodes.
+
+    Args:
+        policy: As for `offrl.load`.
+        evaluations: JSON files that `offrl evaluate --out` wrote, one for each training run, in place of those.
+
+    Raises:
+        RunError: There is no policy, or a file is damaged.
+    """
+    subject = _subject(policy, [Path(path) for path in evaluations])
+    return "\n".join(_lines(subject)).strip() + "\n"
+
+
+def _subject(policy: str | Path, evaluations: list[Path]) -> _Subject:
+    found = find_policy(policy)
+    given = [_read(path) for path in evaluations]
+    if found.is_file():
+        return _Subject(found.stem, OnnxPolicy(found).spec, evaluations=given)
+    run = run_of(found)
+    config = read_run_config(run)
+    spec = TaskSpec.from_dict(config.get("spec", {}), where=run / "config.json")
+    runs = _repetitions(run)
+    read = given or [_read(each / "evaluation.json") for each in runs if (each / "evaluation.json").is_file()]
+    machine = _read(run / "environment.json") if (run / "environment.json").is_file() else {}
+    seeds = [int(read_run_config(each).get("replay", {}).get("seed", 0)) for each in runs]
+    return _Subject(run.name, spec, config, machine, read, seeds)
+
+
+def _repetitions(run: Path) -> list[Path]:
+    """The run, and those beside it that differ from it in nothing but their seed; of one seed, one."""
+    groups = group_runs(find_runs(run.parent)) if (run.parent / run.name / "config.json").is_file() else {}
+    same = next((runs for runs in groups.values() if run.absolute() in [each.absolute() for each in runs]), [run])
+    by_seed = {read_run_config(each).get("replay", {}).get("seed"): each for each in [*same, run]}
+    return list(by_seed.values())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot be read ({error})", where=path, expected="JSON, as offrl writes it") from error
+    if not isinstance(found, dict):
+        raise RunError("damaged", where=path, expected="a JSON object")
+    return found
+
+
+def _lines(subject: _Subject) -> Iterator[str]:
+    config, notes = subject.config, subject.config.get("notes") or {}
+    algorithm = str(config.get("algorithm", "policy"))
+    task = notes.get("environment") or ("CarRacing-v3" if subject.spec.hud is not None else "the task below")
+    yield "---"
+    yield from ("library_name: offrl", "license: mit", "tags:", "- reinforcement-learning", "- offline-rl", "- onnx")
+    yield "---"
+    yield from ("", f"# {subject.name}", "", f"{algorithm.upper()} on {task}, trained with offrl from logged data.", "")
+    yield from _section("Task", _task_rows(subject.spec, task))
+    if config:
+        yield from _section("Data", _data_rows(config))
+        yield from _section("Recipe", _recipe_rows(config))
+    yield from _scores(subject)
+    if subject.environment:
+        yield from _section("Versions and machine", _machine_rows(subject.environment))
+    yield from _limits(subject)
+    yield from ("## Use", "", "```python", "import offrl", "")
+    yield 'policy = offrl.load("model-uint8.onnx")  # raw observations [N, ...] -> actions [N]'
+    yield from ("```", "", f"Written by offrl {__version__}.")
+
+
+def _section(title: str, rows: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"## {title}", "", "| what | value |", "|---|---|")
+    for name, value in rows.items():
+        yield f"| {name} | {str(value).replace('|', chr(92) + '|')} |"
+    yield ""
+
+
+def _task_rows(spec: TaskSpec, task: str) -> dict[str, Any]:
+    rows: dict[str, Any] = {
+        "environment": task,
+        "observations": f"{spec.observation_dtype} {list(spec.observation_shape)}",
+        "actions": f"{spec.num_actions}: {', '.join(spec.action_names)}",
+    }
+    if spec.hud is not None:
+        rows["information bar"] = spec.hud
+    if spec.legal_actions is not None:
+        rows["legal actions"] = list(spec.legal_actions)
+    if spec.action_masks:
+        rows["action masks"] = "each observation comes with its legal actions"
+    return rows
+
+
+def _data_rows(config: Mapping[str, Any]) -> dict[str, Any]:
+    replay = config.get("replay", {})
+    held_out = replay.get("held_out") or 0
+    return {
+        "fingerprint": config.get("dataset") or "not recorded",
+        "episodes kept from training": f"{held_out:.0%}",
+        "sampling": replay.get("sampling", "uniform"),
+    }
+
+
+def _recipe_rows(config: Mapping[str, Any]) -> dict[str, Any]:
+    rows: dict[str, Any] = {"algorithm": config.get("algorithm"), "encoder": config.get("encoder")}
+    for group in _RECIPE:
+        rows |= {name: value for name, value in config.get(group, {}).items() if value not in (None, {}, [], False)}
+    settled = config.get("settled") or {}
+    return rows | {f"{name} (measured)": value for name, value in settled.items()}
+
+
+def _scores(subject: _Subject) -> Iterator[str]:
+    yield from ("## Scores", "")
+    if not subject.evaluations:
+        yield from ("Not evaluated: `offrl evaluate RUN --out RUN/evaluation.json`, then write this card again.", "")
+        return
+    yield "Undiscounted returns of whole episodes."
+    yield ""
+    yield from (
+        "| training run | episodes | seeds | mean | 95 % interval over episodes | finished laps |",
+        "|---|---|---|---|---|---|",
+    )
+    for number, found in enumerate(subject.evaluations, 1):
+        rows = found.get("per_episode", [])
+        seeds = [row["seed"] for row in rows]
+        interval = found.get("interval_95") if len(rows) >= _LEAST_EPISODES else None
+        words = f"{len(rows)} episodes: too few" if interval is None else "{:.1f} to {:.1f}".format(*interval)
+        laps = f"{found['finished']} of {len(rows)}" if "finished" in found else "-"
+        span = f"{min(seeds)} to {max(seeds)}" if seeds else "-"
+        yield f"| {number} | {len(rows)} | {span} | {found['mean']:.1f} | {words} | {laps} |"
+    yield ""
+    if len(subject.evaluations) > 1:
+        means = [float(found["mean"]) for found in subject.evaluations]
+        mean = sum(means) / len(means)
+        yield f"Mean over {len(means)} training runs: **{mean:.1f}** ({min(means):.1f} to {max(means):.1f})."
+    else:
+        yield "One training run: another one, with another seed, scores differently."
+    yield ""
+
+
+def _machine_rows(environment: Mapping[str, Any]) -> dict[str, Any]:
+    rows = {
+        name: value for name, value in environment.items() if value is not None and name not in ("versions", "dataset")
+    }
+    return rows | dict(environment.get("versions") or {})
+
+
+def _limits(subject: _Subject) -> Iterator[str]:
+    yield from ("## Limits", "")
+    yield "- It acts on observations of the task above only: other preprocessing, cameras or rules are other tasks."
+    yield "- It learned from logged data alone. Nothing is known of its actions where the data never was."
+    if subject.config.get("evaluation"):
+        played = subject.config["evaluation"]
+        yield (
+            f"- The environment was played while it was trained ({played.get('episodes')} episodes every "
+            f"{played.get('every')}): its best checkpoint was not chosen offline."
+        )
+    yield "- A score holds for the episodes, versions and settings that it was measured with."
+    yield ""

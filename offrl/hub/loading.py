@@ -1,0 +1,211 @@
+"""A policy from wherever it lies: a run, a checkpoint, an ONNX file, a name, a model hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import offrl.algorithms
+import offrl.networks
+from offrl.algorithms.algorithm import Algorithm, declared_config
+from offrl.errors import ConfigError, RunError, missing_dependency
+from offrl.networks.encoders import EncoderFactory, default_encoder
+from offrl.policies._onnx_file import Contract
+from offrl.policies.onnx_policy import OnnxPolicy
+from offrl.policies.torch_policy import TorchPolicy
+from offrl.spec import TaskSpec
+from offrl.system.devices import resolve_device
+from offrl.training.checkpoint import latest_checkpoint, load_policy
+from offrl.training.runs import read_run_config
+
+HUB = "hf://"
+"""What the address of a model on Hugging Face's hub begins with: hf://owner/name."""
+PUBLISHED_NAMES: dict[Contract, str] = {"uint8": "model-uint8.onnx", "float": "model.onnx"}
+_MODELS = Path(__file__).parent / "models"
+
+
+def load(
+    path: str | Path,
+    *,
+    algorithm: type[Algorithm] | None = None,
+    encoder: EncoderFactory | None = None,
+    threshold: float | None = None,
+    epsilon: float = 0.0,
+    stochastic: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "auto",
+) -> TorchPolicy | OnnxPolicy:
+    """The policy at `path`, ready to act on raw observations.
+
+    Args:
+        path: A run's directory (its latest checkpoint), a checkpoint's (such as RUN/checkpoints/best), an ONNX file, a
+            directory that `publish` or `offrl export` wrote, the name of a policy that comes with offrl such as
+            "carracing-bcq", or hf://owner/name, which needs the extra `hub`.
+        algorithm: The class that a run was trained with, where it is one of your own: no file chooses what code runs.
+        encoder: The encoder that it was trained with, likewise.
+        threshold: See `TorchPolicy`, as for the next three.
+        epsilon: Probability of a random action.
+        stochastic: Whether to sample actions.
+        seed: Of the random actions.
+        device: Of a run's networks: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
+
+    Returns:
+        A TorchPolicy for a run or checkpoint, else an OnnxPolicy.
+
+    Raises:
+        RunError: There is no policy, or a damaged one.
+        ConfigError: A class of your own that is not passed, or a setting outside what is allowed.
+        ExportError: The ONNX file is damaged, or none of offrl's.
+        MissingDependencyError: huggingface_hub is not installed.
+    """
+    acting: dict[str, Any] = {"threshold": threshold, "epsilon": epsilon, "stochastic": stochastic, "seed": seed}
+    found = find_policy(path)
+    if found.is_file():
+        if algorithm is not None or encoder is not None:
+            raise ConfigError(
+                "algorithm or encoder beside an ONNX file",
+                where=found,
+                expected="a run or checkpoint",
+                hint="leave it out",
+            )
+        return OnnxPolicy(found, **acting)
+    return TorchPolicy(load_algorithm(found, algorithm=algorithm, encoder=encoder, device=device), **acting)
+
+
+def find_policy(path: str | Path) -> Path:
+    """The checkpoint's directory or the ONNX file that `path` stands for; see `load`.
+
+    Raises:
+        RunError: There is none.
+        MissingDependencyError: huggingface_hub is not installed.
+    """
+    if (address := re.fullmatch("hf:/+(.+)", str(path))) is not None:  # a Path has one slash where it was given two
+        path = _download(HUB + address[1])
+    path = Path(path)
+    shipped = shipped_policies()
+    if not path.exists() and str(path) in shipped:
+        return shipped[str(path)]
+    if path.is_file():
+        return path
+    if (path / "policy.safetensors").is_file():
+        return path
+    if (path / "checkpoints").is_dir():
+        return latest_checkpoint(path / "checkpoints")
+    for name in PUBLISHED_NAMES.values():
+        if (path / name).is_file():
+            return path / name
+    raise RunError(
+        "no policy here" if path.is_dir() else "no such file or directory",
+        where=path,
+        expected=f"a run, a checkpoint's directory, an .onnx file, {HUB}owner/name, or one of {', '.join(shipped)}",
+        hint="check the path",
+    )
+
+
+def shipped_policies() -> dict[str, Path]:
+    """The policies that come with offrl: name -> ONNX file."""
+    return {path.stem: path for path in sorted(_MODELS.glob("*.onnx"))}
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The directory of the run that a checkpoint lies in."""
+    return checkpoint.absolute().parent.parent
+
+
+def load_algorithm(
+    checkpoint: str | Path,
+    *,
+    algorithm: type[Algorithm] | None = None,
+    encoder: EncoderFactory | None = None,
+    device: torch.device | str = "auto",
+) -> Algorithm:
+    """The algorithm of a run with the weights of a checkpoint, as evaluation sees them.
+
+    Args:
+        checkpoint: Its directory, in a run's.
+        algorithm: See `load`, as for the next two.
+        encoder: The run's.
+        device: Of the networks.
+
+    Raises:
+        RunError: The run or checkpoint is missing or damaged, or is of other networks.
+        ConfigError: A class of your own that is not passed.
+    """
+    checkpoint = Path(checkpoint)
+    run = run_of(checkpoint)
+    config = read_run_config(run)
+    try:
+        said, settings, spec = config["algorithm"], dict(config["algorithm_config"]), config["spec"]
+        encoder_name = config["encoder"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"damaged ({type(error).__name__}: {error})", where=run / "config.json", expected="what offrl wrote there"
+        ) from error
+    kind = algorithm or _known(said, _algorithms(), "algorithm", run)
+    if encoder is None and encoder_name is not None:
+        encoder = _known(encoder_name, _encoders(), "encoder", run)
+    config_kind = declared_config(kind)
+    try:
+        built = kind(
+            TaskSpec.from_dict(spec, where=run / "config.json"),
+            config_kind(**{name: _restored(value) for name, value in settings.items()}),
+            encoder=encoder or default_encoder,
+        )
+    except TypeError as error:
+        raise ConfigError(
+            f"{kind.__name__} cannot be constructed with the run's settings ({error})",
+            where=run,
+            expected="arguments (spec, config, *, encoder, seed)",
+        ) from error
+    return load_policy(built.to(resolve_device(device)), checkpoint)
+
+
+def _restored(value: Any) -> Any:
+    """A field's value from JSON, which made lists of its tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _algorithms() -> dict[str, type[Algorithm]]:
+    """Offrl's own, by name."""
+    kinds = (getattr(offrl.algorithms, name) for name in dir(offrl.algorithms))
+    return {k.name: k for k in kinds if isinstance(k, type) and issubclass(k, Algorithm) and hasattr(k, "name")}
+
+
+def _encoders() -> dict[str, Any]:
+    """Offrl's own, by module and name."""
+    kinds = (getattr(offrl.networks, name) for name in dir(offrl.networks) if name.endswith("Encoder"))
+    return {f"{kind.__module__}:{kind.__qualname__}": kind for kind in kinds}
+
+
+def _known(name: str, known: dict[str, Any], what: str, run: Path) -> Any:
+    if name not in known:
+        raise ConfigError(
+            f"the run was made with the {what} {name}",
+            where=run,
+            expected="that class passed by you: a file must not choose what code runs",
+            hint=f"load(..., {what}=YourClass), or --{what} package.module:Class on the command line",
+        )
+    return known[name]
+
+
+def _download(address: str) -> Path:
+    """The files of a published policy, in the hub's own cache."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise missing_dependency("huggingface_hub", extra="hub", purpose=f"load({address!r})") from error
+    owner_and_name, _, revision = address.removeprefix(HUB).partition("@")
+    try:
+        return Path(
+            snapshot_download(
+                owner_and_name, revision=revision or None, allow_patterns=[*PUBLISHED_NAMES.values(), "README.md"]
+            )
+        )
+    except Exception as error:  # of the hub, of the network, of a name that is none
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RunError(
+            f"cannot be fetched ({reason})", where=address, expected=f"{HUB}owner/name, reachable"
+        ) from error
