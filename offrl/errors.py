@@ -1,5 +1,8 @@
 """Every error that offrl raises on purpose: one line that says what, where, what was expected and how to fix it."""
 
+import re
+import sys
+from importlib import metadata
 from pathlib import Path
 
 
@@ -58,9 +61,29 @@ class ExportError(OfflineRLError):
 
 
 def missing_dependency(package: str, extra: str, purpose: str) -> MissingDependencyError:
-    """The error for an optional package that is absent: names the pip command that brings it."""
+    """The error for an optional package that is absent: names the command that brings what the extra consists of.
+
+    It names the packages rather than the extra, so that the command works wherever offrl was installed from, and the
+    interpreter that lacks them, which need not be the one that a bare `pip` belongs to.
+    """
+    needed = " ".join(f"'{requirement}'" for requirement in _requirements(extra)) or package
     return MissingDependencyError(
         f"{package} is not installed",
         where=purpose,
-        hint=f"install it with: pip install 'offrl[{extra}]'",
+        hint=f"install it with: {_shown(Path(sys.executable))} -m pip install {needed}",
     )
+
+
+def _requirements(extra: str) -> list[str]:
+    """What an extra of offrl asks for, as pip takes it; empty where offrl was not installed."""
+    try:
+        lines = metadata.requires("offrl") or []
+    except metadata.PackageNotFoundError:
+        return []
+    found = (re.fullmatch(rf"(.+?) ?; extra == ['\"]{extra}['\"]", line) for line in lines)
+    return [match[1] for match in found if match is not None]
+
+
+def _shown(path: Path) -> str:
+    """A path as somebody in the current directory would type it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -192,7 +192,7 @@ def test_carracing_without_its_packages(here, monkeypatch, missing):
     for name in [name for name in sys.modules if name.startswith(("gymnasium.envs.box2d", "offrl.envs.fast_car"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
-    says = ["CarRacing-v3: ", "not installed", "pip install 'offrl[carracing]'"]
+    says = ["CarRacing-v3: ", "not installed", "-m pip install 'gymnasium[box2d]"]
     refused("collect", "CarRacing-v3", "data", "--transitions", 10, says=says)
 
 

@@ -100,7 +100,7 @@ def find_policy(path: str | Path) -> Path:
     raise RunError(
         "no policy here" if path.is_dir() else "no such file or directory",
         where=path,
-        expected=f"a run, a checkpoint's directory, an .onnx file, {HUB}owner/name, or one of {', '.join(shipped)}",
+        expected=f"a run, a checkpoint's directory, an .onnx file, {HUB}owner/name, or {' or '.join(shipped)}",
         hint="check the path",
     )
 

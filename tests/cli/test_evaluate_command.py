@@ -160,7 +160,7 @@ def test_the_graders_rule_takes_files_of_the_float_contract_for_its_own_task_onl
     export_onnx(policy, tmp_path / "whole.onnx", contract="uint8")
     refused("evaluate", tmp_path / "whole.onnx", "--grader", says=["whole.onnx: a file of the uint8 contract", "float"])
     refused("evaluate", files[0], "--grader", says=["model.onnx: observation_shape is (4,)", "expected (4, 96, 96)"])
-    refused("evaluate", tmp_path / "absent.onnx", "--grader", says=["absent.onnx: cannot be read"])
+    refused("evaluate", tmp_path / "absent.onnx", "--grader", says=["absent.onnx: no such file or directory"])
 
 
 def test_the_graders_rule_is_played_on_the_seeds_for_scores(tmp_path, monkeypatch):

@@ -92,9 +92,8 @@ def test_record_draws_a_panel_beside_the_picture_unless_plain(trained, tmp_path)
 def test_record_without_pillow_says_what_to_install(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     refused = offrl("record", trained["run"], tmp_path / "v.mp4", "--max-steps", 3, code=2).stderr
-    assert refused.startswith(
-        "error: ActionPanel: pillow is not installed; install it with: pip install 'offrl[video]'"
-    )
+    assert refused.startswith("error: ActionPanel: pillow is not installed; install it with: ")
+    assert "-m pip install 'imageio" in refused
     assert len(refused.splitlines()) == 1
     assert not (tmp_path / "v.mp4").exists()
 
@@ -138,3 +137,37 @@ def test_report_of_several_runs_has_a_command_for_each(seeds, tmp_path):
     page = out.read_text()
     assert page.count("<pre>offrl train ") == 3
     assert page.count('class="key c') == 3
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_record_films_several_episodes_one_after_the_other(trained, tmp_path):
+    found = offrl_json(
+        *("record", trained["run"], tmp_path / "v.mp4", "--seeds", "3,7"),
+        *("--max-steps", 4, "--plain", "--device", "cpu"),
+    )
+    assert [(episode["seed"], episode["length"]) for episode in found["episodes"]] == [(3, 4), (7, 4)]
+    # Each has a picture for every observation, the first and the last among them, and a still of half a second.
+    assert len(read(tmp_path / "v.mp4")) == 2 * (5 + 25)
+
+
+@pytest.mark.parametrize("seeds", ["", "one", "5:5", "3:1", "-1,2", "0:100000"])
+def test_seeds_that_are_none_are_refused(trained, tmp_path, seeds):
+    refused = offrl("record", trained["run"], tmp_path / "v.mp4", f"--seeds={seeds}", code=2).stderr
+    assert "--seeds" in refused
+    assert "expected seeds such as 3,7,9 or a range such as 10:13" in refused
+
+
+def test_watch_writes_a_film_where_there_is_no_display(trained, tmp_path, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    result = offrl("watch", trained["run"], "--out", tmp_path / "v.mp4", "--plain", "--device", "cpu")
+    assert "no display here; the film goes to" in result.stderr
+    assert (tmp_path / "v.mp4").stat().st_size > 1000
+
+
+def test_watch_plays_the_episode_in_a_window_with_the_score_of_evaluate(trained, monkeypatch):
+    monkeypatch.setattr("offrl.report.window.has_display", lambda: True)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")  # a window that nobody sees
+    score = offrl_json("evaluate", trained["run"], "--episodes", 1, "--workers", 0, "--device", "cpu")["mean"]
+    assert offrl_json("watch", trained["run"], "--plain", "--device", "cpu")["score"] == score

@@ -197,5 +197,5 @@ def test_another_task_is_refused(tmp_path):
 
 def test_without_h5py_the_command_to_install_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'offrl\[hdf5\]'"):
+    with pytest.raises(MissingDependencyError, match=r"-m pip install 'h5py>="):
         read(tmp_path / "log.h5")

@@ -238,5 +238,5 @@ def test_another_task_is_refused(tmp_path):
 
 def test_without_minari_the_command_to_install_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "minari", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'offrl\[minari\]'"):
+    with pytest.raises(MissingDependencyError, match=r"-m pip install 'minari\[hdf5\]"):
         read(tmp_path)

@@ -102,7 +102,7 @@ def test_without_box2d_the_error_gives_the_command(monkeypatch):
     for name in [n for n in sys.modules if n.startswith(("Box2D", "gymnasium.envs.box2d", "offrl.envs.fast_car"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "Box2D", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'offrl\[carracing\]'"):
+    with pytest.raises(MissingDependencyError, match=r"-m pip install 'gymnasium\[box2d\]"):
         car_racing.make()
 
 

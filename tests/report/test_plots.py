@@ -202,7 +202,7 @@ def test_stacks_of_another_kind_are_refused(tmp_path, observations, captions):
 
 def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'offrl\[plot\]'"):
+    with pytest.raises(MissingDependencyError, match=r"-m pip install 'matplotlib>="):
         plots.plot_returns([1.0], tmp_path / "r.png")
 
 

@@ -1,0 +1,50 @@
+import json
+import shutil
+
+import pytest
+
+from offrl.errors import RunError
+from offrl.hub import model_card, publish
+
+
+def test_a_card_gives_the_scores_over_the_runs_that_differ_in_their_seed(runs):
+    text = model_card(runs / "bcq-0")
+    assert "Mean over 3 training runs: **30.0** (10.0 to 60.0)." in text  # (10 + 20 + 60) / 3, not the best
+    assert "| 1 | 5 | 2000000 to 2000004 | 10.0 | 9.0 to 11.0 | - |" in text
+    for line in ("| environment | Toy-v0 |", "| threshold | 0.2 |", "| actions | 3: left, right, stay |"):
+        assert line in text
+    assert "/home/somebody" not in text
+
+
+def test_two_runs_of_one_seed_count_as_one(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    shutil.copytree(runs / "bcq-0", tmp_path / "runs" / "bcq-0-again")
+    assert "over 3 training runs" in model_card(tmp_path / "runs" / "bcq-0")
+
+
+def test_few_episodes_have_no_interval(runs, tmp_path):
+    found = json.loads((runs / "bcq-0" / "evaluation.json").read_text())
+    found["per_episode"] = found["per_episode"][:2]
+    (tmp_path / "two.json").write_text(json.dumps(found))
+    text = model_card(runs / "bcq-0", evaluations=[tmp_path / "two.json"])
+    assert "| 2 episodes: too few |" in text
+    assert "One training run: another one, with another seed, scores differently." in text
+
+
+def test_a_run_that_played_while_training_says_so(runs, tmp_path):
+    shutil.copytree(runs / "bcq-0", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["evaluation"] = {"every": "1epoch", "episodes": 20}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert "The environment was played while it was trained (20 episodes every 1epoch)" in model_card(tmp_path / "run")
+
+
+def test_a_published_folder_has_the_card_and_no_path_of_this_machine(runs, tmp_path):
+    found = publish(runs / "bcq-2", tmp_path / "published")
+    files = {str(path.relative_to(found)) for path in found.rglob("*") if path.is_file()}
+    assert {"README.md", "model.onnx", "model-uint8.onnx", "config.json", "evaluation.json"} <= files
+    assert all("/home/somebody" not in path.read_text(errors="ignore") for path in found.rglob("*") if path.is_file())
+    with pytest.raises(RunError, match="exists already"):
+        publish(runs / "bcq-2", found)
+    with pytest.raises(RunError, match="is an ONNX file"):
+        publish(found / "model.onnx", tmp_path / "other")

@@ -1,0 +1,99 @@
+import shutil
+import sys
+from functools import partial
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+import offrl
+from offrl import OnnxPolicy, TaskSpec, TorchPolicy
+from offrl.algorithms import BC, DiscreteBCQ, DiscreteBCQConfig
+from offrl.errors import ConfigError, MissingDependencyError, RunError
+from offrl.hub import publish
+from offrl.networks import MLPEncoder
+from offrl.training import FitConfig, fit, latest_checkpoint, load_policy
+
+OBSERVATIONS = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def published(runs, tmp_path_factory):
+    return publish(runs / "bcq-1", tmp_path_factory.mktemp("hub") / "published")
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints/step-000000002"])
+def test_a_run_or_a_checkpoint_acts_as_its_algorithm_does(runs, place):
+    run = runs / "bcq-1"
+    spec = TaskSpec.vector(3, ("left", "right", "stay"))
+    algorithm = DiscreteBCQ(spec, DiscreteBCQConfig(threshold=0.2), seed=9)
+    expected = TorchPolicy(load_policy(algorithm, latest_checkpoint(run / "checkpoints")))
+    policy = offrl.load(run / place, device="cpu")
+    assert isinstance(policy, TorchPolicy)
+    assert policy.threshold == 0.2
+    assert policy(OBSERVATIONS).tolist() == expected(OBSERVATIONS).tolist()
+    torch.testing.assert_close(policy.choices(OBSERVATIONS).scores, expected.choices(OBSERVATIONS).scores)
+
+
+def test_a_published_folder_and_its_files_act_as_the_run(runs, published, tmp_path):
+    files_alone = tmp_path / "files"
+    files_alone.mkdir()
+    shutil.copy(published / "model-uint8.onnx", files_alone)
+    expected = offrl.load(runs / "bcq-1")(OBSERVATIONS).tolist()
+    for place in (published, files_alone, published / "model.onnx"):
+        assert offrl.load(place)(OBSERVATIONS).tolist() == expected
+    assert isinstance(offrl.load(files_alone), OnnxPolicy)
+
+
+def test_how_it_acts_is_passed_on(runs, published):
+    for place in (runs / "bcq-1", published / "model-uint8.onnx"):
+        policy = offrl.load(place, threshold=0.5, epsilon=1.0, seed=3)
+        assert (policy.threshold, policy.epsilon, policy.seed) == (0.5, 1.0, 3)
+
+
+def test_a_class_of_ones_own_is_passed_and_never_loaded_because_a_file_says_so(toy_replay, tmp_path):
+    class Mine(BC):
+        name = "mine"
+
+    wide = partial(MLPEncoder, hidden=(7,))
+    fit(Mine(toy_replay.spec, encoder=wide), toy_replay, FitConfig(updates=1), run=tmp_path / "run", loggers=[])
+    with pytest.raises(ConfigError, match="made with the algorithm mine; expected that class passed by you"):
+        offrl.load(tmp_path / "run")
+    with pytest.raises(RunError, match=r"the weights encoder\.\S+ are \[7\]; expected \[256\]"):
+        offrl.load(tmp_path / "run", algorithm=Mine)  # the wrong encoder: our line, not torch's
+    assert offrl.load(tmp_path / "run", algorithm=Mine, encoder=wide).algorithm.name == "mine"
+
+
+def test_what_is_no_policy_is_named(tmp_path, published):
+    with pytest.raises(RunError, match=r"nope: no such file or directory; expected a run, .* hf://owner/name, or"):
+        offrl.load("nope")
+    with pytest.raises(RunError, match="no policy here"):
+        offrl.load(tmp_path)
+    with pytest.raises(ConfigError, match="algorithm or encoder beside an ONNX file"):
+        offrl.load(published / "model.onnx", algorithm=BC)
+
+
+def test_an_address_on_the_hub_is_fetched_by_the_hubs_own_package(published, monkeypatch):
+    asked = []
+    hub = ModuleType("huggingface_hub")
+
+    def snapshot_download(repo_id, *, revision, allow_patterns):
+        asked.append((repo_id, revision))
+        if repo_id == "nobody/nothing":
+            raise OSError("404: no such repository\nand a long page")
+        return str(published)
+
+    hub.snapshot_download = snapshot_download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    expected = offrl.load(published)(OBSERVATIONS).tolist()
+    assert offrl.load("hf://owner/name@v2")(OBSERVATIONS).tolist() == expected
+    assert asked == [("owner/name", "v2")]
+    with pytest.raises(RunError, match=r"hf://nobody/nothing: cannot be fetched \(404: no such repository\)"):
+        offrl.load("hf://nobody/nothing")
+
+
+def test_without_the_hubs_package_the_command_that_brings_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingDependencyError, match=r"-m pip install .*hugging.?face.?hub"):
+        offrl.load("hf://owner/name")
