@@ -171,7 +171,7 @@ def _require_legal(
             f"{names[actions[illegal[0]]]} is illegal there",
             row=int(illegal[0]),
             column=found.action,
-            expected=f"one of the {len(illegal)} such row(s) corrected: 1 in the column of an action that was taken",
+            expected=f"1 in the legal column of every action taken ({len(illegal)} row(s) have 0)",
         )
 
 
@@ -244,7 +244,7 @@ def _flags(
                 row=int(order[np.flatnonzero(is_true)[0]]),
                 column=column,
                 expected="true only in an episode's last row",
-                hint="give what follows another episode, or correct the flag",
+                hint="give the rows after it an episode of their own, or correct the flag",
             )
     truncated = at_end.get("truncated", np.zeros(len(ends), np.bool_))
     return at_end.get("terminated", ~truncated), truncated

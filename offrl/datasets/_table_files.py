@@ -72,6 +72,8 @@ def open_table(path: Path) -> Table:
         raise
     except Exception as error:  # pyarrow fails in many ways on damaged bytes
         raise _unreadable(path, error) from error
+    if not any(names):
+        raise DatasetError("holds no rows", where=path, expected="a header and 1 row or more")
     if twice := [name for index, name in enumerate(names) if name in names[:index]]:
         raise DatasetError(f"has two columns {twice[0]!r}", where=path, expected="one of each name", hint=_SAVE)
     return Table(path, names)
