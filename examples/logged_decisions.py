@@ -3,11 +3,11 @@
 python examples/logged_decisions.py
 
 A shop writes to its customers once a week, for up to six weeks: it may wait, send an e-mail or a letter, call, offer a
-discount, or visit. Not every customer may be called, and nobody gets two discounts. The log has a row for each decision:
-what was known (20 numbers), what was allowed, what was done and with what probability, and what was earned by it.
+discount, or visit. Not every customer may be called, and nobody gets two discounts. The log has a row for each
+decision: what was known (20 numbers), what was allowed, what was done, with what probability, and what it earned.
 
-The customers here are simulated, so that the policy from the log can be tried out on new ones. Yours cannot be: take out
-`campaign`, and begin with your own table.
+The customers here are simulated, so that the policy from the log can be tried on new ones. With a log of your own,
+leave out `campaign`, and begin with your table.
 """
 
 from __future__ import annotations
