@@ -46,7 +46,7 @@ def read_table(path: Path, columns: TableColumns, spec: TaskSpec | None = None) 
     if spec is not None:
         spec.require_same(task, where=path, hint="name the columns of that task, or leave the task out")
     has_action = actions >= 0
-    legal = None if rows.legal is None else rows.legal[:, legal_order] == 1
+    legal = None if rows.legal is None else rows.legal[:, legal_order]
     if legal is not None:
         _require_legal(table, found, names, actions, legal)
     order, ends = _episodes_in_order(table, found, rows, has_action)
@@ -143,7 +143,7 @@ def _names_of(table: Table, found: FoundColumns, rows: Rows, is_numbered: bool) 
             expected="the actions' names in that order",
             hint="pass --action-names (TableColumns.action_names)",
         )
-    return tuple(sorted(cell.strip() for cell in rows.action_cells))
+    return tuple(sorted({cell.strip() for cell in rows.action_cells}))
 
 
 def _unknown_action(

@@ -140,7 +140,7 @@ def _pyarrow_parquet() -> Any:
 
 def is_empty(cell: Any) -> bool:
     """Whether there is nothing in a cell: no text, null, or the NaN that pandas writes for it."""
-    return cell is None or cell == "" or cell != cell
+    return cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
 
 
 def whole_number(cell: Any) -> int | None:

@@ -30,7 +30,7 @@ class Rows:
         probability: [R].
         terminated: [R].
         truncated: [R].
-        legal: [R, A].
+        legal: bool [R, A]; False where empty.
     """
 
     episode: NDArray[np.int64]
@@ -43,7 +43,7 @@ class Rows:
     probability: NDArray[np.float64] | None
     terminated: NDArray[np.float64] | None
     truncated: NDArray[np.float64] | None
-    legal: NDArray[np.float64] | None
+    legal: NDArray[np.bool_] | None
 
     @classmethod
     def read(cls, table: Table, found: FoundColumns) -> Rows:
@@ -117,7 +117,7 @@ def _chunk(
             part[name] = checked(flag, _is_flag, "0 or 1", has_action)
     if found.legal is not None:
         legal = [checked(column, _is_flag, "0 or 1", has_action) for column in found.legal]
-        part["legal"] = np.stack(legal, axis=1)
+        part["legal"] = np.stack(legal, axis=1) == 1
     return part
 
 

@@ -152,6 +152,7 @@ def test_bandit_data_is_an_episode_a_row(converted):
     ("actions", "labels", "columns", "indices", "names"),
     [
         (["b", "a", "b", ""], None, {}, [1, 0, 1], ("a", "b")),
+        ([" b", "a", "b ", " "], None, {}, [1, 0, 1], ("a", "b")),
         (["2.0", "0", "1", ""], None, {}, [2, 0, 1], ("action 0", "action 1", "action 2")),
         (["b", "a", "b", ""], None, {"action_names": ("b", "c", "a")}, [0, 2, 0], ("b", "c", "a")),
         ([30, 10, 30, ""], None, {"action_names": ("10", "20", "30")}, [2, 0, 2], ("10", "20", "30")),
