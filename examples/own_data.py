@@ -10,6 +10,7 @@ Vectors instead of pictures: `TaskSpec.vector(D, names)`, float32 observations o
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import offrl
-from offrl.shards import Episode, Manifest, write_shard
+from offrl.shards import write_dataset
 
 SIZE, CELL, STACK = 6, 6, 2  # squares a side, pixels a square, frames in an observation
 SPEC = offrl.TaskSpec.pixels((STACK, SIZE * CELL, SIZE * CELL), ("left", "stay", "right"))
@@ -30,6 +31,7 @@ class Game(NamedTuple):
     frames: NDArray[np.uint8]  # [T + 1, H, W]: the last one is what the last action led to
     actions: NDArray[np.int64]  # [T]
     rewards: NDArray[np.float32]  # [T]
+    terminated: NDArray[np.bool_]  # [T]: true at the last step
 
 
 def draw(row: int, column: int, paddle: int) -> NDArray[np.uint8]:
@@ -57,7 +59,7 @@ def play(policy: Callable[[NDArray[np.uint8]], NDArray[np.int64]], rng: np.rando
         actions.append(action)
     rewards = np.zeros(len(actions), np.float32)
     rewards[-1] = paddle == column
-    return Game(np.array(frames), np.array(actions), rewards)
+    return Game(np.array(frames), np.array(actions), rewards, np.arange(len(actions)) == len(actions) - 1)
 
 
 def write_stacked(games: list[Game], directory: Path) -> None:
@@ -70,15 +72,21 @@ def write_stacked(games: list[Game], directory: Path) -> None:
         actions=np.concatenate([game.actions for game in games]),
         next_states=np.concatenate([stack[1:] for stack in observations]),
         rewards=np.concatenate([game.rewards for game in games]),
-        dones=np.concatenate([np.arange(len(game.actions)) == len(game.actions) - 1 for game in games]),
+        dones=np.concatenate([game.terminated for game in games]),
     )
 
 
 def write_frames(games: list[Game], directory: Path) -> None:
     """The frames layout: each frame once, terminated apart from truncated, and a manifest that says what it is."""
-    episodes = [Episode(game.frames, game.actions, game.rewards, terminated=True, truncated=False) for game in games]
-    record = write_shard(directory / "shard-00000.npz", episodes)
-    Manifest(SPEC, (record,), environment={"id": "Catch"}, generator={"name": "random play"}).save(directory)
+    write_dataset(
+        directory,
+        observations=np.concatenate([game.frames for game in games]),
+        actions=np.concatenate([game.actions for game in games]),
+        rewards=np.concatenate([game.rewards for game in games]),
+        terminated=np.concatenate([game.terminated for game in games]),
+        action_names=SPEC.action_names,
+        stack=STACK,
+    )
 
 
 def train(directory: Path, updates: int) -> offrl.TorchPolicy:
@@ -94,6 +102,7 @@ def train(directory: Path, updates: int) -> offrl.TorchPolicy:
 def main(num_games: int = 1_000, updates: int = 1_500, directory: Path = Path("data/catch")) -> dict[str, float]:
     rng = np.random.default_rng(0)
     games = [play(lambda observations: rng.integers(3, size=len(observations)), rng) for _ in range(num_games)]
+    shutil.rmtree(directory, ignore_errors=True)  # of an earlier run: no writer of ours replaces a dataset
     caught = {"the data": float(np.mean([game.rewards[-1] for game in games]))}
     for layout, write in (("stacked", write_stacked), ("frames", write_frames)):
         write(games, directory / layout)

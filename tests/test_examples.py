@@ -18,7 +18,7 @@ import torch
 from IPython.core.inputtransformer2 import TransformerManager
 from safetensors.torch import load_file
 
-from offrl import Batch, TaskSpec, open_replay
+from offrl import Batch, OnnxPolicy, TaskSpec, open_replay
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NOTEBOOK = EXAMPLES / "carracing_bcq.ipynb"
@@ -74,6 +74,28 @@ def test_own_data_is_the_same_in_both_layouts_and_worth_more_than_its_makers(tmp
 def test_the_stacks_of_own_data_begin_with_the_first_frame_repeated(monkeypatch) -> None:
     frames = np.arange(3, dtype=np.uint8).reshape(3, 1, 1)
     assert example("own_data", monkeypatch).stacks(frames).squeeze().tolist() == [[0, 0], [0, 1], [1, 2]]
+
+
+def test_logged_decisions_become_a_file_that_earns_more_and_keeps_to_what_is_allowed(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    logged, learned = example("logged_decisions", monkeypatch).main(num_customers=1_000, updates=100).values()
+    assert learned > logged + 3
+    policy = OnnxPolicy("data/logged-decisions/decisions.onnx")
+    only_visit = np.arange(6) == 5
+    assert policy(np.zeros((1, 20), np.float32), only_visit[None]).tolist() == [5]
+
+
+def test_the_table_of_logged_decisions_is_the_same_in_parquet_and_csv(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra tables")
+    module = example("logged_decisions", monkeypatch)
+    log = list(module.campaign(module.habits, 20, seed=0))
+    for kind in ("parquet", "csv"):
+        monkeypatch.setattr(module, "find_spec", lambda name, kind=kind: kind == "parquet" or None)
+        table = module.write_table(log, tmp_path / "log")
+        assert table.suffix == f".{kind}"
+        module.convert(table, tmp_path / kind, "frames", columns=module.COLUMNS, progress=False)
+    shards = [(tmp_path / kind / "shard-00000.npz").read_bytes() for kind in ("parquet", "csv")]
+    assert shards[0] == shards[1]
 
 
 def test_the_custom_encoder_is_trained_saved_loaded_and_exported(workplace, monkeypatch) -> None:

@@ -23,7 +23,7 @@ import offrl
 from offrl.replay import ReplaySource
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"torch", "gymnasium", "matplotlib", "onnx", "onnxruntime", "imageio", "pygame", "Box2D"}
+HEAVY = {"pyarrow", "torch", "gymnasium", "matplotlib", "onnx", "onnxruntime", "imageio", "pygame", "Box2D"}
 WITHOUT_TORCH = [
     "offrl.spec",
     "offrl.errors",
@@ -31,6 +31,7 @@ WITHOUT_TORCH = [
     "offrl.collection.online",
     "offrl.collection.recorder",
     "offrl.shards.remote",
+    "offrl.shards.arrays",
     "offrl.shards.manifest",
     "offrl.envs",
     "offrl.envs.behaviours",

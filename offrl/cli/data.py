@@ -17,6 +17,7 @@ from offrl.cli.console import (
     FILE,
     PATH,
     hud_option,
+    options,
     output_options,
     refuse_beside,
     say_on_interrupt,
@@ -150,6 +151,20 @@ def inspect(
     show(summary.to_dict(), as_json, text=text)
 
 
+_table_options = options(
+    option("--episode-column", "episode", help="Tables: the episode of a row; default: episode."),
+    option("--observation-columns", "observations", help="Tables: a list or a pattern; default: 'observation_*'."),
+    option("--action-column", "action", help="Tables: a number from 0 or a name; default: action."),
+    option("--reward-column", "reward", help="Tables: default: reward."),
+    option("--step-column", "step", help="Tables: the order of an episode's rows; default: step, where it exists."),
+    option("--probability-column", "probability", help="Tables: of the action, when it was chosen; default: likewise."),
+    option("--legal-columns", "legal", help="Tables: a list or a pattern; default: 'legal_*', where they exist."),
+    option("--terminated-column", "terminated", help="Tables: whether the row ended the task; default: likewise."),
+    option("--truncated-column", "truncated", help="Tables: whether it was cut (a time limit); default: likewise."),
+    option("--action-names", help="Tables: a list; default: the names in the table."),
+)
+
+
 @click.command(short_help="Write a dataset anew: frames, stacked, Minari's or d3rlpy's format.")
 @argument("source")
 @argument("target")
@@ -157,6 +172,7 @@ def inspect(
 @option("--dedupe", is_flag=True, help="Hold each frame that stacks share once: --to frames.")
 @option("--compress/--no-compress", default=True, show_default=True, help="Deflate the target (never Minari's).")
 @task_options
+@_table_options
 @output_options
 def convert(
     source: str,
@@ -168,16 +184,22 @@ def convert(
     hud: str | None,
     dones: Dones,
     skip_bad_shards: bool,
+    action_names: str | None,
     as_json: bool,
     quiet: bool,
+    **columns: str | None,
 ) -> None:
     """Example: offrl convert data/course-shards data/frames --to frames
 
-    SOURCE is a directory of shards in either layout, a dataset of Minari's (its directory, or minari:ID), or an HDF5
-    file of d3rlpy's; the last two become frames first. The frames layout holds each frame that stacks share once.
-    TARGET must be new, and is whole or not there. Shows the sizes before and after.
+    SOURCE is a directory of shards in either layout, a dataset of Minari's (its directory, or minari:ID), an HDF5 file
+    of d3rlpy's, or a table (.csv, .parquet); the last three become frames first. The frames layout holds each frame
+    that stacks share once. TARGET must be new, and is whole or not there. Shows the sizes before and after.
+
+    A row of a table is one decision. With neither a terminated nor a truncated column, every episode terminates in its
+    last row. A truncated episode loses its last step, unless one more row, with an empty action, says what it led to.
     """
     from offrl.datasets.conversion import convert as convert_dataset
+    from offrl.datasets.tables import TableColumns
 
     if dedupe and to not in (None, "frames"):
         raise ConfigError(f"--dedupe beside --to {to}", where="convert", expected="--to frames", hint="leave one out")
@@ -189,6 +211,9 @@ def convert(
     about = None
     if environment is not None and spec is not None:
         about = {"id": environment, **({} if spec.hud is None else {"hud": spec.hud})}
+    given: dict[str, Any] = {name: column for name, column in columns.items() if column is not None}
+    if action_names is not None:
+        given["action_names"] = tuple(map(str.strip, action_names.split(",")))
     say_on_interrupt("interrupted; nothing was written")
     found = convert_dataset(
         source,
@@ -196,6 +221,7 @@ def convert(
         to,
         spec=spec,
         dones=dones,
+        columns=TableColumns(**given) if given else None,
         skip_bad_shards=skip_bad_shards,
         environment=about,
         compress=compress,

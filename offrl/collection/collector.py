@@ -16,8 +16,8 @@ from offrl.collection._play import plan_dataset, play_episode, progress_bar
 from offrl.collection.recorder import Recorder
 from offrl.envs.behaviours import Behaviour
 from offrl.errors import ConfigError, OfflineRLError
-from offrl.shards._recording import Recording, shard_path
-from offrl.shards.episode import write_shard
+from offrl.shards._recording import Recording
+from offrl.shards.episode import shard_path, write_shard
 from offrl.shards.manifest import Manifest, ShardRecord
 from offrl.spec import TaskSpec
 from offrl.system.workers import WorkerPool, is_abandoned, num_cores, require_sendable

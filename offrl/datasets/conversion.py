@@ -1,4 +1,4 @@
-"""Datasets from one format to another: the two shard layouts, Minari's datasets, d3rlpy's files."""
+"""Datasets from one format to another: the two shard layouts, Minari's datasets, d3rlpy's files, tables."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from offrl.datasets._episodes import EpisodeLog, Written, broken_ends, episodes
 from offrl.datasets._minari_files import PREFIX, dataset_id, is_minari, minari_path, read_minari
 from offrl.datasets._minari_writer import write_minari
 from offrl.datasets._stacked_files import stacked_shards, write_stacked_shard
+from offrl.datasets._table_episodes import read_table
+from offrl.datasets._table_files import is_table
+from offrl.datasets.tables import TableColumns
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay.ingestion import ingest
 from offrl.replay.store import FrameStore
 from offrl.shards._file_systems import is_remote, redacted
-from offrl.shards.episode import Episode, write_shard
+from offrl.shards.arrays import require_new
+from offrl.shards.episode import SHARD_BYTES, Episode, shard_path, write_shards
 from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from offrl.shards.remote import local_copy
@@ -27,8 +31,7 @@ from offrl.spec import TaskSpec
 from offrl.system.files import new_directory, replacing
 
 Format = Literal["frames", "stacked", "minari", "d3rlpy"]
-
-_SHARD_BYTES = 128 * 2**20
+SourceFormat = Format | Literal["table"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Conversion:
         notes: what the formats could not hold, one line each.
     """
 
-    source_format: Format
+    source_format: SourceFormat
     target_format: Format
     num_transitions: int
     num_episodes: int
@@ -80,10 +83,11 @@ def convert(
     *,
     spec: TaskSpec | None = None,
     dones: Dones = "terminated",
+    columns: TableColumns | None = None,
     skip_bad_shards: bool = False,
     environment: Mapping[str, Any] | None = None,
     compress: bool = True,
-    shard_bytes: int = _SHARD_BYTES,
+    shard_bytes: int = SHARD_BYTES,
     progress: bool = True,
 ) -> Conversion:
     """Writes a dataset anew in another format, or in the same with other shards; the source stays as it is.
@@ -93,11 +97,12 @@ def convert(
 
     Args:
         source: a directory of shards or its address elsewhere, a directory of Minari's (or `minari:ID`, of a local
-            dataset), or a file that d3rlpy's `ReplayBuffer.dump` wrote.
+            dataset), a file that d3rlpy's `ReplayBuffer.dump` wrote, or a table (.csv or .parquet).
         target: a new directory (for d3rlpy a new file; for Minari also `minari:ID`).
         to: the format of the target.
         spec: the task, where the source does not say it.
         dones: stacked shards only: whether true in `dones` says that the episode "terminated" or "not_done".
+        columns: tables only: which columns hold what; None where they have the usual names.
         skip_bad_shards: set damaged shards aside instead of stopping at the first.
         environment: what the manifest says about the environment, JSON-ready, where the source says nothing.
         compress: deflate what is written (gzip in d3rlpy's file); a dataset of Minari's never is.
@@ -107,7 +112,7 @@ def convert(
     Raises:
         ConfigError: an unknown format, or one that cannot be reached in one step.
         DatasetError: the source is missing, damaged, or holds what the target cannot; or the target exists.
-        MissingDependencyError: `minari` or `h5py` is needed and not installed.
+        MissingDependencyError: `minari`, `h5py` or `pyarrow` is needed and not installed.
         SpecMismatchError: `spec` differs from the source's.
     """
     if to not in get_args(Format):
@@ -117,19 +122,20 @@ def convert(
     if is_remote(target):
         raise ConfigError("is an address", where=redacted(target), expected="a path on this machine")
     target_path = minari_path(target)
-    if target_path.exists() or target_path.is_symlink():
-        raise DatasetError(
-            "exists already", where=target_path, expected="a new path", hint="name another, or remove it"
-        )
+    require_new(target_path)
     if is_remote(source):
         source_path = local_copy(source, skip_bad_shards=skip_bad_shards, progress=progress)
     else:
         source_path = minari_path(source)
+    if columns is not None and not is_table(source_path):
+        raise ConfigError("names of columns", where=source_path, expected="a table, .csv or .parquet, beside them")
     store = None
-    found: Format
+    found: SourceFormat
     opened: AbstractContextManager[EpisodeLog]
     if is_minari(source_path) or str(source).startswith(PREFIX):
         found, opened = "minari", read_minari(source_path, spec)
+    elif is_table(source_path):
+        found, opened = "table", nullcontext(read_table(source_path, columns or TableColumns(), spec))
     elif source_path.is_file():
         found, opened = "d3rlpy", read_d3rlpy(source_path, spec)
     else:
@@ -243,34 +249,17 @@ def _write(
             assert store is not None
             with _bar(log, progress) as bar:
                 for segments in stacked_shards(store, shard_bytes):
-                    path = _shard_path(directory, len(records))
+                    path = shard_path(directory, len(records))
                     records.append(write_stacked_shard(path, store, segments, compress=compress))
                     bar.update(records[-1].num_transitions)
         else:
-            for shard in _in_shards(log.episodes, shard_bytes):
-                records.append(write_shard(_shard_path(directory, len(records)), shard, compress=compress))
+            records += write_shards(directory, log.episodes, compress=compress, shard_bytes=shard_bytes)
         Manifest(log.spec, tuple(records), log.environment, log.generator, layout=to).save(directory)
     return Written(
         sum(record.num_transitions for record in records),
         sum(record.num_episodes for record in records),
         sum(record.num_frames for record in records),
     )
-
-
-def _shard_path(directory: Path, index: int) -> Path:
-    return directory / f"shard-{index:05}.npz"
-
-
-def _in_shards(log: Iterator[Episode], max_bytes: int) -> Iterator[list[Episode]]:
-    shard: list[Episode] = []
-    size = 0
-    for episode in log:
-        if shard and size + episode.observations.nbytes > max_bytes:
-            yield shard
-            shard, size = [], 0
-        shard.append(episode)
-        size += episode.observations.nbytes
-    yield shard
 
 
 def _size(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from ._file_systems import is_remote as is_remote
 from ._file_systems import redacted as redacted
+from .arrays import write_dataset as write_dataset
 from .download import fetch as fetch
 from .episode import Episode as Episode
 from .episode import write_shard as write_shard

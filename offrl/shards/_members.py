@@ -98,6 +98,69 @@ def read_flags(shard: Members, name: str, num_rows: int) -> NDArray[np.bool_]:
     return found.astype(np.bool_)
 
 
+def read_episode_lengths(shard: Members, num_rows: int) -> NDArray[np.int64]:
+    """The member `episode_lengths`, the steps of each episode, [E].
+
+    Raises:
+        DatasetError: it is missing, damaged, or its lengths do not add up to `num_rows`.
+    """
+    lengths = shard.read("episode_lengths")
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
+        raise unfit(shard, "episode_lengths", lengths, "integers [E]")
+    # Each is compared on its own before the sum, which damaged values could overflow.
+    if (lengths < 1).any() or (lengths > num_rows).any() or lengths.astype(np.int64).sum() != num_rows:
+        raise shard.fault(
+            f"episode_lengths (smallest {lengths.min(initial=num_rows)}) do not add up to the rows of actions",
+            expected=f"lengths of 1 or more that add up to {num_rows}",
+            hint=_HINT,
+        )
+    return lengths.astype(np.int64)
+
+
+def read_behaviour_probability(shard: Members, num_rows: int) -> NDArray[np.float32]:
+    """The member `behaviour_probability`, [N], NaN where it is unknown.
+
+    Raises:
+        DatasetError: it is missing, damaged, has other than `num_rows` rows, or a value that is no probability.
+    """
+    found = shard.read("behaviour_probability")
+    if found.shape != (num_rows,) or found.dtype.kind != "f":
+        raise unfit(shard, "behaviour_probability", found, f"float [{num_rows}]")
+    known = found[~np.isnan(found)]
+    if ((known < 0) | (known > 1)).any():
+        raise shard.fault("behaviour_probability has values outside 0..1", expected="probabilities", hint=_HINT)
+    return found.astype(np.float32, copy=False)
+
+
+def read_action_mask(shard: Members, actions: NDArray[np.int64], num_actions: int) -> NDArray[np.bool_]:
+    """The member `action_mask`, the legal actions at each step, bool [N, A].
+
+    Raises:
+        DatasetError: it is missing, damaged, of another shape, or forbids an action that was taken.
+    """
+    found = shard.read("action_mask")
+    if found.shape != (len(actions), num_actions) or found.dtype != np.bool_:
+        raise unfit(shard, "action_mask", found, f"bool [{len(actions)}, {num_actions}]")
+    illegal = ~found[np.arange(len(actions)), actions]
+    if illegal.any():
+        row = int(np.flatnonzero(illegal)[0])
+        raise shard.fault(
+            f"action_mask forbids the action taken at row {row} ({actions[row]})", expected="it legal", hint=_HINT
+        )
+    return found
+
+
+def require_at_ends(shard: Members, name: str, flags: NDArray[np.bool_], is_end: NDArray[np.bool_]) -> None:
+    """Raises DatasetError where a flag, [N], is true at a step that is not the last of its episode."""
+    inside = np.flatnonzero(flags & ~is_end)
+    if inside.size:
+        raise shard.fault(
+            f"{name} is true at row {inside[0]}, inside an episode",
+            expected="true only at the last step of an episode, by episode_lengths",
+            hint=_HINT,
+        )
+
+
 def _column(shard: Members, name: str, found: NDArray[Any]) -> NDArray[Any]:
     """A member of shape [N] or [N, 1], as [N]."""
     if found.ndim == 2 and found.shape[1] == 1:

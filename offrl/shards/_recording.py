@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
-from offrl.shards.episode import Episode, write_shard
+from offrl.shards.episode import Episode, shard_path, write_shard
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord, file_sha256
 from offrl.spec import TaskSpec
 
@@ -141,11 +141,6 @@ class EpisodeLog:
         if not self._spec.is_pixels:
             return observation
         return observation[-self._spec.channels :].reshape(self._spec.frame_shape).copy()
-
-
-def shard_path(directory: Path, index: int) -> Path:
-    """Where shard `index` of a dataset lies."""
-    return directory / f"shard-{index:05d}.npz"
 
 
 class Recording:

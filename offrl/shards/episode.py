@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from offrl.errors import DatasetError
 from offrl.shards.manifest import ShardRecord, file_sha256
 from offrl.system.files import replacing
+
+SHARD_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,44 @@ class Episode:
         return len(self.actions)
 
 
+def split_episodes(
+    observations: NDArray[Any],
+    steps: Mapping[str, Any],
+    lengths: NDArray[np.int64],
+    terminated: NDArray[np.bool_],
+    truncated: NDArray[np.bool_],
+    has_last: NDArray[np.bool_],
+) -> Iterator[Episode]:
+    """Cuts arrays that hold episode after episode, and completes each episode's observations.
+
+    Where what the last step led to is missing, an episode that terminated repeats its last observation and any other
+    loses that step; one of a single step is then left out.
+
+    Args:
+        observations: [R, ...]: for each episode its steps, and one more row where `has_last`.
+        steps: Actions, rewards and the like, the arrays [N, ...] of an `Episode` by their names there.
+        lengths: Steps of each episode, [E].
+        terminated: Whether its last step terminated, [E].
+        truncated: Whether its last step was cut, [E]; one that is neither counts as truncated.
+        has_last: Whether `observations` holds what its last step led to, [E].
+    """
+    row = step = 0
+    flags = zip(lengths.tolist(), terminated.tolist(), truncated.tolist(), has_last.tolist(), strict=True)
+    for length, is_terminated, is_truncated, is_whole in flags:
+        rows = observations[row : row + length + is_whole]
+        kept = length
+        if is_terminated and not is_whole:
+            rows = np.concatenate([rows, rows[-1:]])
+        elif not is_whole:
+            kept -= 1  # the last row becomes what the step before it led to
+        if kept:
+            span = slice(step, step + kept)
+            parts: dict[str, Any] = {name: None if array is None else array[span] for name, array in steps.items()}
+            yield Episode(rows, **parts, terminated=is_terminated, truncated=is_truncated or not is_terminated)
+        row += length + is_whole
+        step += length
+
+
 def _unfit(field: str, found: NDArray[Any], expected: str) -> DatasetError:
     return DatasetError(f"{found.dtype} {list(found.shape)}", where=f"Episode.{field}", expected=expected)
 
@@ -107,6 +147,43 @@ def write_shard(path: Path, episodes: Sequence[Episode], *, compress: bool = Tru
         num_episodes=len(episodes),
         num_frames=sum(len(episode.observations) for episode in episodes),
     )
+
+
+def shard_path(directory: Path, index: int) -> Path:
+    """Where shard `index` of a dataset lies."""
+    return directory / f"shard-{index:05d}.npz"
+
+
+def write_shards(
+    directory: Path, episodes: Iterable[Episode], *, compress: bool = True, shard_bytes: int = SHARD_BYTES
+) -> tuple[ShardRecord, ...]:
+    """Writes episodes as the shards of one dataset, without its manifest; only one shard is ever in memory.
+
+    Args:
+        directory: where the shards go.
+        episodes: in the order in which they are written; read once.
+        compress: as in `write_shard`.
+        shard_bytes: of the observations in one shard, before compression, unless one episode has more.
+
+    Raises:
+        DatasetError: as in `write_shard`.
+    """
+    records: list[ShardRecord] = []
+    for shard in _in_shards(episodes, shard_bytes):
+        records.append(write_shard(shard_path(directory, len(records)), shard, compress=compress))
+    return tuple(records)
+
+
+def _in_shards(episodes: Iterable[Episode], max_bytes: int) -> Iterator[list[Episode]]:
+    shard: list[Episode] = []
+    size = 0
+    for episode in episodes:
+        if shard and size + episode.observations.nbytes > max_bytes:
+            yield shard
+            shard, size = [], 0
+        shard.append(episode)
+        size += episode.observations.nbytes
+    yield shard
 
 
 def _shard_arrays(episodes: Sequence[Episode]) -> dict[str, NDArray[Any]]:

@@ -61,9 +61,47 @@ def test_an_id_of_minaris(data, tmp_path, monkeypatch):
     assert before == after
 
 
+TABLE = """customer,week,age,spent,done,won,p,may_call,may_wait,end,cut
+a,1,50,2,call,1,0.5,1,1,0,0
+b,1,30,4,wait,2,0.25,0,1,0,1
+a,0,20,6,wait,3,0.5,1,1,0,0
+a,2,40,8,wait,4,1,1,1,1,0
+b,2,10,9,,,,,,,
+"""
+TABLE_OPTIONS = """
+    --to frames --episode-column customer --step-column week --observation-columns age,spent --action-column done
+    --reward-column won --probability-column p --legal-columns may_* --terminated-column end --truncated-column cut
+    --action-names wait,call
+"""
+
+
+def test_a_table_by_its_columns(tmp_path):
+    (tmp_path / "log.csv").write_text(TABLE)
+    found = offrl_json("convert", tmp_path / "log.csv", tmp_path / "frames", *TABLE_OPTIONS.split(), "--quiet")
+    assert (found["source_format"], found["num_transitions"], found["num_episodes"]) == ("table", 4, 2)
+    with np.load(tmp_path / "frames" / "shard-00000.npz") as shard:
+        assert shard["observations"].tolist() == [[20, 6], [50, 2], [40, 8], [40, 8], [30, 4], [10, 9]]
+        assert shard["actions"].tolist() == [0, 1, 0, 0]
+        assert shard["rewards"].tolist() == [3, 1, 4, 2]
+        assert shard["terminated"].tolist() == [False, False, True, False]
+        assert shard["truncated"].tolist() == [False, False, False, True]
+        assert shard["behaviour_probability"].tolist() == [0.5, 0.5, 1, 0.25]
+        assert shard["action_mask"].tolist() == [[True, True]] * 3 + [[True, False]]
+
+
+def test_a_table_without_the_usual_names_is_one_line(tmp_path):
+    (tmp_path / "log.csv").write_text(TABLE)
+    refused = offrl("convert", tmp_path / "log.csv", tmp_path / "new", "--to", "frames", "--quiet", code=2).stderr
+    assert refused.startswith(
+        f"error: {tmp_path / 'log.csv'}: has no column 'episode'; expected one for --episode-column"
+    )
+    assert refused.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("{data}", "new", "--to", "frames", "--reward-column", "r"), "names of columns; expected a table"),
         (("nowhere", "new", "--to", "frames"), "nowhere: no such directory"),
         (("minari:no/such-v0", "new", "--to", "frames"), "no dataset that Minari can read"),
         (("text.h5", "new", "--to", "frames"), "text.h5: cannot be opened"),

@@ -12,6 +12,7 @@ from offrl.datasets._episodes import episodes
 from offrl.errors import ConfigError, DatasetError, SpecMismatchError
 from offrl.replay import ingest
 from offrl.shards import Manifest
+from offrl.shards import episode as episode_module
 
 EPISODES = [make_episode(0, 3), make_episode(1, 2, terminated=False), make_episode(2, 1), make_episode(3, 4, leading=1)]
 SPEC = make_spec(2)
@@ -169,7 +170,8 @@ def test_an_interrupted_conversion_leaves_nothing(frames, tmp_path, monkeypatch,
 
         monkeypatch.setattr(convert_module, "episodes", two_then_stop)
     else:
-        write, written = getattr(convert_module, writer), []
+        module = episode_module if writer == "write_shard" else convert_module
+        write, written = getattr(module, writer), []
 
         def one_then_stop(path, *args, **settings):
             if written:
@@ -177,7 +179,7 @@ def test_an_interrupted_conversion_leaves_nothing(frames, tmp_path, monkeypatch,
             written.append(path)
             return write(path, *args, **settings)
 
-        monkeypatch.setattr(convert_module, writer, one_then_stop)
+        monkeypatch.setattr(module, writer, one_then_stop)
     with pytest.raises(Interrupted):
         convert(frames, tmp_path / "new-v0", to, shard_bytes=1)
     assert names_in(tmp_path) == ["frames"]
@@ -197,7 +199,7 @@ def test_a_disk_that_is_full_is_named(frames, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert_module, "write_shard", full)
+    monkeypatch.setattr(episode_module, "write_shard", full)
     with pytest.raises(DatasetError, match=r"new: cannot be written \(.*No space left.*\); expected room for it"):
         convert(frames, tmp_path / "new", "frames")
     assert names_in(tmp_path) == ["frames"]

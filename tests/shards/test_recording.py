@@ -7,7 +7,8 @@ from naive_replay import make_episode, make_spec
 from offrl import TaskSpec
 from offrl.errors import DatasetError
 from offrl.shards import Manifest
-from offrl.shards._recording import EpisodeLog, Recording, shard_path
+from offrl.shards._recording import EpisodeLog, Recording
+from offrl.shards.episode import shard_path
 
 PIXELS = TaskSpec.pixels((3, 1, 2), ("left", "right"))
 VECTORS = TaskSpec.vector(2, ("left", "right"))

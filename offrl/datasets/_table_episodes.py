@@ -1,0 +1,279 @@
+"""A table of logged decisions as episodes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.datasets._episodes import EpisodeLog
+from offrl.datasets._table_columns import FoundColumns, find_columns
+from offrl.datasets._table_files import Table, open_table, whole_number
+from offrl.datasets._table_rows import Rows
+from offrl.datasets.tables import TableColumns
+from offrl.errors import DatasetError
+from offrl.shards.episode import split_episodes
+from offrl.spec import TaskSpec, default_action_names
+
+_ADD_LAST = "give a truncated episode one more row, with an empty action, that says what its last step led to"
+_MAX_ACTIONS = 2**15  # beyond that it is no action table but something else
+_SHOWN = 12  # names that a message lists
+
+
+def read_table(path: Path, columns: TableColumns, spec: TaskSpec | None = None) -> EpisodeLog:
+    """Reads a table, which must fit in memory as numbers.
+
+    Args:
+        path: The file.
+        columns: Which columns hold what.
+        spec: The task, where it is known: its action names are taken.
+
+    Raises:
+        ConfigError: Fewer than two actions.
+        DatasetError: No such file, damaged, a column is missing, or a cell holds what cannot be learned from.
+        MissingDependencyError: Parquet without pyarrow.
+        SpecMismatchError: `spec` differs from the table's.
+    """
+    table = open_table(path)
+    found = find_columns(columns, table.names, path)
+    rows = Rows.read(table, found)
+    names, actions, legal_order = _actions(table, found, rows, _given_names(columns, spec))
+    task = TaskSpec.vector(len(found.observations), names)
+    if spec is not None:
+        spec.require_same(task, where=path, hint="name the columns of that task, or leave the task out")
+    has_action = actions >= 0
+    legal = None if rows.legal is None else rows.legal[:, legal_order]
+    if legal is not None:
+        _require_legal(table, found, names, actions, legal)
+    order, ends = _episodes_in_order(table, found, rows, has_action)
+    episode_rows = np.diff(ends, prepend=-1)
+    has_last = ~has_action[order[ends]]
+    lengths = episode_rows - has_last
+    terminated, truncated = _flags(table, found, rows, order, ends, has_last)
+    steps = order[has_action[order]]
+    num_lost = int((~terminated & ~has_last).sum())
+    if len(steps) == num_lost:
+        raise DatasetError("holds no transitions", where=path, expected="1 or more", hint=_ADD_LAST)
+    arrays = {
+        "actions": actions[steps],
+        "rewards": rows.rewards[steps].astype(np.float32),
+        "behaviour_probability": None if rows.probability is None else rows.probability[steps].astype(np.float32),
+        "action_mask": None if legal is None else legal[steps],
+    }
+    return EpisodeLog(
+        spec=task,
+        episodes=split_episodes(rows.observations[order], arrays, lengths, terminated, truncated, has_last),
+        num_transitions=len(steps) - num_lost,
+        num_frames=len(order),
+        environment={},
+        generator={"name": "unknown"},
+        notes=tuple(_notes(table, found, arrays, terminated, has_last)),
+    )
+
+
+def _given_names(columns: TableColumns, spec: TaskSpec | None) -> tuple[str, ...] | None:
+    if columns.action_names is not None or spec is None:
+        return columns.action_names
+    return spec.action_names
+
+
+def _actions(
+    table: Table, found: FoundColumns, rows: Rows, names: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], NDArray[np.int64], list[int]]:
+    """The actions' names, the action of each row [R] (-1 where there is none), and which legal column is of which."""
+    cells = rows.action_cells
+    labels = [whole_number(label) for label in found.legal_labels]
+    is_numbered = sorted(-1 if label is None else label for label in labels) == list(range(len(labels)))
+    if names is None:
+        names = _names_of(table, found, rows, is_numbered)
+    places = {name: index for index, name in enumerate(names)}
+    has_numbers = any(whole_number(name) is not None for name in names)  # then a number is a name, and no index
+    indices = []
+    for number, cell in enumerate(cells):
+        whole = whole_number(cell)
+        index = places.get(str(cell).strip() if whole is None else str(whole), None if has_numbers else whole)
+        if index is None or not 0 <= index < len(names):
+            raise _unknown_action(table, found, rows, number, names)
+        indices.append(index)
+    actions = np.append(indices, -1)[rows.action]
+    if found.legal is None:
+        return names, actions, []
+    if len(found.legal) != len(names):
+        raise DatasetError(
+            f"has {len(found.legal)} legal columns",
+            where=table.path,
+            expected=f"{len(names)}, one for each action",
+            hint="name all actions with --action-names (TableColumns.action_names)",
+        )
+    if set(found.legal_labels) == set(names):
+        order = [found.legal_labels.index(name) for name in names]
+    elif is_numbered:
+        order = [labels.index(index) for index in range(len(names))]
+    elif found.legal_listed:
+        order = list(range(len(names)))
+    else:
+        raise DatasetError(
+            f"has legal columns for {', '.join(found.legal_labels)}",
+            where=table.path,
+            expected=f"{', '.join(names)}",
+            hint="list the columns in the order of the actions: --legal-columns (TableColumns.legal)",
+        )
+    return names, actions, order
+
+
+def _names_of(table: Table, found: FoundColumns, rows: Rows, is_numbered: bool) -> tuple[str, ...]:
+    """What the table itself says about the actions' names."""
+    if found.legal is not None and not is_numbered:
+        return found.legal_labels
+    whole = [whole_number(cell) for cell in rows.action_cells]
+    if None not in whole:
+        highest = max(number for number in whole if number is not None)
+        return default_action_names(len(found.legal or ()) or min(max(highest + 1, 2), _MAX_ACTIONS))
+    first_named = whole.index(None)
+    if any(number is not None for number in whole) or not isinstance(rows.action_cells[first_named], str):
+        raise _unknown_action(table, found, rows, first_named, None)
+    if found.legal is not None:
+        raise DatasetError(
+            f"has legal columns for {', '.join(found.legal_labels)}, and actions with names",
+            where=table.path,
+            expected="the actions' names in that order",
+            hint="pass --action-names (TableColumns.action_names)",
+        )
+    return tuple(sorted({cell.strip() for cell in rows.action_cells}))
+
+
+def _unknown_action(
+    table: Table, found: FoundColumns, rows: Rows, number: int, names: tuple[str, ...] | None
+) -> DatasetError:
+    cell, row = rows.action_cells[number], int(np.flatnonzero(rows.action == number)[0])
+    near = difflib.get_close_matches(str(cell), names or (), n=1)
+    hint = f"did you mean {near[0]}?" if near else None
+    expected = "a whole number in every row, or a name in every row"
+    if names is not None:
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        expected = f"0..{len(names) - 1} or one of {shown}"
+        if whole_number(cell) == len(names):
+            hint = "actions count from 0"
+    return table.fault(f"{str(cell)[:40]!r}", row=row, column=found.action, expected=expected, hint=hint)
+
+
+def _require_legal(
+    table: Table, found: FoundColumns, names: tuple[str, ...], actions: NDArray[np.int64], legal: NDArray[np.bool_]
+) -> None:
+    """Refuses a table in which an action was taken that was not legal."""
+    illegal = np.flatnonzero((actions >= 0) & ~legal[np.arange(len(actions)), actions])
+    if illegal.size:
+        raise table.fault(
+            f"{names[actions[illegal[0]]]} is illegal there",
+            row=int(illegal[0]),
+            column=found.action,
+            expected=f"1 in the legal column of every action taken ({len(illegal)} row(s) have 0)",
+        )
+
+
+def _episodes_in_order(
+    table: Table, found: FoundColumns, rows: Rows, has_action: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows [R] episode by episode in their order, and the places [E] there where each episode ends."""
+    order = np.arange(len(rows.episode))
+    if rows.step is not None:
+        order = np.lexsort((rows.step, rows.episode))
+    episode = rows.episode[order]
+    if rows.step is not None and found.step is not None:
+        twice = np.flatnonzero((episode[1:] == episode[:-1]) & (np.diff(rows.step[order]) == 0))
+        if twice.size:
+            first, second = order[twice[0]], order[twice[0] + 1]
+            raise table.fault(
+                f"is the same as in row {first + 1} of this episode",
+                row=int(second),
+                column=found.step,
+                expected="another value in each row of an episode",
+            )
+    ends = np.append(np.flatnonzero(np.diff(episode)), len(episode) - 1)
+    _, first_runs = np.unique(episode[ends], return_index=True)
+    if len(first_runs) < len(ends):
+        run = int(np.setdiff1d(np.arange(len(ends)), first_runs)[0])
+        row = int(order[ends[run - 1] + 1])
+        raise table.fault(
+            f"{rows.episode_names[rows.episode[row]]!r} goes on after rows of another episode",
+            row=row,
+            column=found.episode,
+            expected="the rows of an episode together",
+            hint="sort the table, or name what orders it: --step-column (TableColumns.step)",
+        )
+    is_end = np.zeros(len(order), np.bool_)
+    is_end[ends] = True
+    is_start = np.append(True, is_end[:-1])
+    missing = np.flatnonzero(~has_action[order] & (~is_end | is_start))
+    if missing.size:
+        raise table.fault(
+            "is empty",
+            row=int(order[missing[0]]),
+            column=found.action,
+            expected="an action; only the row after an episode's last step has none",
+        )
+    return order, ends
+
+
+def _flags(
+    table: Table,
+    found: FoundColumns,
+    rows: Rows,
+    order: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    has_last: NDArray[np.bool_],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each episode terminated, and whether it was truncated, [E] and [E]."""
+    at_end: dict[str, NDArray[np.bool_]] = {}
+    for name, column, values in (
+        ("terminated", found.terminated, rows.terminated),
+        ("truncated", found.truncated, rows.truncated),
+    ):
+        if column is None or values is None:
+            continue
+        is_true = values[order] == 1
+        at_end[name] = is_true[ends] | is_true[ends - has_last]
+        is_true[ends] = is_true[ends - has_last] = False
+        if is_true.any():
+            raise table.fault(
+                "is true inside an episode",
+                row=int(order[np.flatnonzero(is_true)[0]]),
+                column=column,
+                expected="true only in an episode's last row",
+                hint="give the rows after it an episode of their own, or correct the flag",
+            )
+    truncated = at_end.get("truncated", np.zeros(len(ends), np.bool_))
+    return at_end.get("terminated", ~truncated), truncated
+
+
+def _notes(
+    table: Table,
+    found: FoundColumns,
+    arrays: dict[str, Any],
+    terminated: NDArray[np.bool_],
+    has_last: NDArray[np.bool_],
+) -> Iterator[str]:
+    """What the table did not say, and what was done about it."""
+    if found.terminated is None and found.truncated is None:
+        yield (
+            f"no column says how episodes end: each of the {len(terminated)} is taken to terminate in its last row, so "
+            "that nothing counts after it"
+        )
+    lost = int((~terminated & ~has_last).sum())
+    if lost:
+        yield f"{lost} truncated episode(s) lost their last step: what it led to is not there; {_ADD_LAST}"
+    repeated = int((terminated & ~has_last).sum())
+    if repeated:
+        yield (
+            f"what the last step of {repeated} terminated episode(s) led to is not there: the last observation stands "
+            "for it; no return depends on it"
+        )
+    unknown = 0 if arrays["behaviour_probability"] is None else int(np.isnan(arrays["behaviour_probability"]).sum())
+    if unknown:
+        yield f"the probability of {unknown} action(s) is empty: it counts as unknown"
+    if unread := [name for name in table.names if name not in found.names]:
+        yield f"columns that were not read: {', '.join(unread)}"

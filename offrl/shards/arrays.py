@@ -1,0 +1,261 @@
+"""Plain arrays of logged steps as a dataset in the frames layout, in one call (no torch here)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offrl.errors import ConfigError, DatasetError
+from offrl.shards._members import (
+    read_action_mask,
+    read_actions,
+    read_behaviour_probability,
+    read_episode_lengths,
+    read_flags,
+    read_rewards,
+    require_at_ends,
+    require_finite,
+    require_rows,
+    unfit,
+)
+from offrl.shards.episode import SHARD_BYTES, split_episodes, write_shards
+from offrl.shards.manifest import Manifest
+from offrl.spec import TaskSpec, default_action_names
+from offrl.system.files import new_directory
+
+_LOOKED_AT = 16  # rows of the first episode that are compared, to tell stacks from channels
+
+
+def write_dataset(
+    directory: Path | str,
+    *,
+    observations: ArrayLike,
+    actions: ArrayLike,
+    rewards: ArrayLike,
+    terminated: ArrayLike,
+    truncated: ArrayLike | None = None,
+    episode_lengths: ArrayLike | None = None,
+    episode_ids: ArrayLike | None = None,
+    behaviour_probability: ArrayLike | None = None,
+    action_mask: ArrayLike | None = None,
+    action_names: Sequence[str] | None = None,
+    stack: int = 4,
+    environment: Mapping[str, Any] | None = None,
+    generator: Mapping[str, Any] | None = None,
+    compress: bool = True,
+    shard_bytes: int = SHARD_BYTES,
+) -> Manifest:
+    """Writes N logged steps of E episodes, which follow each other in the arrays, as a dataset in the frames layout.
+
+    An episode ends where its id changes, after as many steps as its length says, or, where neither is given, where
+    `terminated` or `truncated` is true. The last row of all ends the last episode. An episode whose end is not
+    terminated counts as truncated.
+
+    Observations are best given with what the last step of each episode led to, steps + 1 rows an episode. Without these
+    rows, an episode that terminated repeats its last observation, on which no return depends; one that was truncated
+    loses its last step, with a warning, because its value depends on what that step led to.
+
+    Args:
+        directory: A new directory. It appears whole or not at all.
+        observations: Vectors, real numbers [N + E, D] or [N, D], kept as float32; or single frames, uint8
+            [N + E, H, W] or [N, H, W], or [..., C, H, W] for frames of C channels.
+        actions: Integers 0 .. A-1, [N].
+        rewards: Real numbers [N], kept as float32.
+        terminated: Whether the step ended the task, [N].
+        truncated: Whether the step was the last one for another reason, such as a time limit, [N].
+        episode_lengths: Steps of each episode, [E].
+        episode_ids: The episode of each step, numbers or texts [N]; the rows of an episode lie together.
+        behaviour_probability: How likely the logging policy was to choose the action, [N]; NaN where unknown.
+        action_mask: The legal actions at each step, booleans (or 0 and 1) [N, A].
+        action_names: What each action does, in words. Without names, A is the width of `action_mask`, or the highest
+            action plus one.
+        stack: For frames: how many make an observation.
+        environment: What the data was recorded in, JSON-ready, such as {"id": "my-game"}.
+        generator: What recorded it, JSON-ready, such as {"name": "my-logger"}.
+        compress: Deflate the shards.
+        shard_bytes: Of the observations in one shard, before compression, unless one episode has more.
+
+    Returns:
+        The manifest of the dataset.
+
+    Raises:
+        ConfigError: Lengths beside ids, or a setting outside what is allowed.
+        DatasetError: An array does not fit the others or holds what cannot be learned from; the directory exists, or
+            cannot be written.
+    """
+    directory = Path(directory)
+    if episode_lengths is not None and episode_ids is not None:
+        raise ConfigError("episode_ids beside episode_lengths", where="write_dataset", expected="one of the two")
+    if stack < 1 or shard_bytes < 1:
+        raise ConfigError(f"stack={stack}, shard_bytes={shard_bytes}", where="write_dataset", expected="1 or more")
+    require_new(directory)
+    given = _Given(
+        observations=observations,
+        actions=actions,
+        rewards=rewards,
+        terminated=terminated,
+        truncated=truncated,
+        episode_lengths=episode_lengths,
+        episode_ids=episode_ids,
+        behaviour_probability=behaviour_probability,
+        action_mask=_flags(action_mask),
+    )
+    steps = _steps(given, action_names)
+    num_steps = len(steps["actions"])
+    ended, cut = (
+        read_flags(given, name, num_steps) if name in given else np.zeros(num_steps, np.bool_)
+        for name in ("terminated", "truncated")
+    )
+    lengths = _lengths(given, ended | cut)
+    ends = np.cumsum(lengths) - 1
+    is_end = np.isin(np.arange(num_steps), ends)
+    require_at_ends(given, "terminated", ended, is_end)
+    require_at_ends(given, "truncated", cut, is_end)
+    rows, has_last = _observations(given, lengths)
+    num_cut_short = 0 if has_last else int((~ended[ends]).sum())
+    if num_cut_short:
+        warnings.warn(
+            f"{num_cut_short} truncated episode(s) lost their last step, because what it led to is not in the "
+            "observations; pass steps + 1 rows of observations an episode to keep it",
+            stacklevel=2,
+        )
+    mask = steps["action_mask"]
+    num_actions = int(steps["actions"].max()) + 1 if mask is None else mask.shape[1]
+    names = default_action_names(max(num_actions, 2)) if action_names is None else tuple(action_names)
+    episodes = split_episodes(rows, steps, lengths, ended[ends], cut[ends], np.full(len(lengths), has_last))
+    about = {} if environment is None else environment, {"name": "unknown"} if generator is None else generator
+    try:
+        with new_directory(directory) as partial:
+            records = write_shards(partial, episodes, compress=compress, shard_bytes=shard_bytes)
+            manifest = Manifest(_spec(rows, names, stack), records, *about)
+            manifest.save(partial)
+    except OSError as error:
+        raise DatasetError(
+            f"cannot be written ({error})", where=directory, expected="room for it", hint="free some space"
+        ) from error
+    return manifest
+
+
+def require_new(path: Path) -> None:
+    """Refuses a path where there is something, so that no data is overwritten.
+
+    Raises:
+        DatasetError: It exists already.
+    """
+    if path.exists() or path.is_symlink():
+        raise DatasetError("exists already", where=path, expected="a new path", hint="name another, or remove it")
+
+
+class _Given:
+    """The arrays of a call by name, with the checks that shards get."""
+
+    def __init__(self, **arrays: ArrayLike | None) -> None:
+        self._arrays = {name: array for name, array in arrays.items() if array is not None}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def read(self, name: str) -> NDArray[Any]:
+        """One of them."""
+        return np.asarray(self._arrays[name])
+
+    def fault(self, what: str, *, expected: str, hint: str | None = None) -> DatasetError:
+        """An error about the call; hints about files say nothing here."""
+        useful = None if hint is None or "re-create" in hint else hint
+        return DatasetError(what, where="write_dataset", expected=expected, hint=useful)
+
+
+def _steps(given: _Given, action_names: Sequence[str] | None) -> dict[str, Any]:
+    """Everything that has one row a step, by its name in an `Episode`."""
+    has_mask, has_probability = "action_mask" in given, "behaviour_probability" in given
+    num_actions = None if action_names is None else len(action_names)
+    if has_mask and num_actions is None:
+        num_actions = given.read("action_mask").shape[-1]
+    actions = read_actions(given, num_actions)
+    if not len(actions):
+        raise given.fault("holds no transitions", expected="1 step or more")
+    return {
+        "actions": actions,
+        "rewards": read_rewards(given, len(actions)),
+        "behaviour_probability": read_behaviour_probability(given, len(actions)) if has_probability else None,
+        "action_mask": read_action_mask(given, actions, num_actions or 0) if has_mask else None,
+    }
+
+
+def _flags(mask: ArrayLike | None) -> ArrayLike | None:
+    """Legal actions as booleans where they are the zeros and ones that Gymnasium gives."""
+    if mask is None:
+        return None
+    found = np.asarray(mask)
+    is_binary = found.dtype.kind in "iu" and ((found == 0) | (found == 1)).all()
+    return found.astype(np.bool_) if is_binary and found.ndim else found
+
+
+def _lengths(given: _Given, ends: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Steps of each episode, [E]; `ends` [N] are the steps that the flags say are the last of one."""
+    num_steps = len(ends)
+    if "episode_lengths" in given:
+        return read_episode_lengths(given, num_steps)
+    is_last = ends.copy()
+    if "episode_ids" in given:
+        ids = given.read("episode_ids")
+        if ids.ndim != 1 or ids.dtype.kind not in "biufUSM":
+            raise unfit(given, "episode_ids", ids, "numbers or texts [N]")
+        require_rows(given, "episode_ids", ids, num_steps)
+        is_last = np.append(ids[1:] != ids[:-1], True)
+        seen, counts = np.unique(ids[is_last], return_counts=True)
+        if (counts > 1).any():
+            raise given.fault(
+                f"episode_ids has {seen[counts > 1][0]!s} again after another episode",
+                expected="the rows of an episode together",
+                hint="sort the rows by episode and step",
+            )
+    is_last[-1] = True
+    ends_at = np.flatnonzero(is_last)
+    return np.diff(ends_at, prepend=-1)
+
+
+def _observations(given: _Given, lengths: NDArray[np.int64]) -> tuple[NDArray[Any], bool]:
+    """Frames or vectors, and whether they hold what the last step of each episode led to."""
+    found = given.read("observations")
+    is_frames = found.ndim in (3, 4) and found.dtype == np.uint8
+    if not is_frames and (found.ndim != 2 or found.dtype.kind not in "fiu"):
+        raise unfit(given, "observations", found, "uint8 frames [N, (C,) H, W] or real numbers [N, D]")
+    num_steps = int(lengths.sum())
+    has_last = len(found) == num_steps + len(lengths)
+    if len(found) != num_steps and not has_last:
+        raise given.fault(
+            f"observations has {len(found)} rows",
+            expected=f"{num_steps + len(lengths)}, steps + 1 of every episode, or {num_steps} without the last ones",
+        )
+    if not is_frames:
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused
+            found = found.astype(np.float32, copy=False)
+        require_finite(given, "observations", found)
+    elif found.ndim == 4:
+        _require_no_stacks(given, found[: min(int(lengths[0]) + has_last, _LOOKED_AT)])
+    return found, has_last
+
+
+def _require_no_stacks(given: _Given, frames: NDArray[np.uint8]) -> None:
+    """Refuses stacks [T, S, H, W], which would be taken for frames of S channels without a word."""
+    moves_on = len(frames) > 1 and np.array_equal(frames[1:, :-1], frames[:-1, 1:])
+    if moves_on and frames.shape[1] > 1 and (frames[:, 0] != frames[:, -1]).any():
+        raise given.fault(
+            "observations are stacks: each row is the one before, moved on by one frame",
+            expected="one frame a row, [N, H, W], or [N, C, H, W] of C channels",
+            hint="pass the newest frames, observations[:, -1]",
+        )
+
+
+def _spec(observations: NDArray[Any], names: tuple[str, ...], stack: int) -> TaskSpec:
+    if observations.ndim == 2:
+        return TaskSpec.vector(observations.shape[1], names)
+    channels = observations.shape[1] if observations.ndim == 4 else 1
+    height, width = observations.shape[-2:]
+    return TaskSpec.pixels((stack * channels, height, width), names, channels=channels)
