@@ -45,7 +45,7 @@ def counts_card(summary: DatasetSummary, *notes: Markup) -> Markup:
         "ended by the task": f"{summary.num_terminated:,}",
         "cut short": f"{summary.num_truncated:,}",
         "mean length": f"{summary.lengths.mean():,.1f} steps",
-        "mean return": str(summary.mean_return),
+        "mean return": f"{summary.mean_return.mean:,.1f}, {summary.mean_return.bounds(summary.num_episodes, form=',.1f')}",
         "median return": f"{np.median(summary.returns):,.1f}",
         "best return": f"{summary.returns.max():,.1f}",
     }
