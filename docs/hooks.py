@@ -405,11 +405,12 @@ def dataset_cards() -> str:
         if card is None:
             parts.append(_missing(f"datasets {name}"))
             continue
+        bounds = _bounds((card["mean"]["low"], card["mean"]["high"]), card["episodes"], form=".0f")
         parts.append(
-            f"Mean return **{card['mean']['mean']:.0f}** "
-            f"({_bounds((card['mean']['low'], card['mean']['high']), card['episodes'], form='.0f')}), median {card['median']:.0f}, {card['share_over_900']:.0%} of the episodes "
-            f"over 900; {card['episodes']} episodes, {card['transitions']:,} transitions, {card['terminated']} "
-            f"terminated and {card['truncated']} truncated. `{card['command']}`."
+            f"Mean return **{card['mean']['mean']:.0f}** ({bounds}), median {card['median']:.0f}, "
+            f"{card['share_over_900']:.0%} of the episodes over 900; {card['episodes']} episodes, "
+            f"{card['transitions']:,} transitions, {card['terminated']} terminated and {card['truncated']} truncated. "
+            f"`{card['command']}`."
         )
         parts += [f"![{text} of {name}](benchmarks/datasets/{folder}/{plot}.png)" for plot, text in CARD_PLOTS.items()]
     return "\n\n".join(parts)

@@ -99,7 +99,7 @@ def t_quantile(degrees_of_freedom: int) -> float:
     for _ in range(60):  # halvings: more than a float has bits
         middle = (low + high) / 2
         low, high = (middle, high) if _t_probability(middle, degrees_of_freedom) < 0.95 else (low, middle)
-    return math.tan(low) * degrees_of_freedom**0.5
+    return math.tan(low) * math.sqrt(degrees_of_freedom)
 
 
 def _t_probability(angle: float, degrees_of_freedom: int) -> float:

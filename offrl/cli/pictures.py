@@ -7,7 +7,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click import argument, option
@@ -27,7 +27,7 @@ from offrl.cli.fields import setting_groups
 from offrl.cli.names import ALGORITHMS, network_options
 from offrl.cli.request import LENGTHS, Request, is_data_there, open_data, recorded_request
 from offrl.cli.settings import format_value
-from offrl.errors import ConfigError, OfflineRLError, SpecMismatchError
+from offrl.errors import ConfigError, OfflineRLError, RunError, SpecMismatchError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,21 +68,19 @@ def plot(
 ) -> None:
     """Example: offrl plot runs/* --metric loss --metric q --out curves.png
 
-    Compares RUNS, each a run or a directory of runs. Runs that differ in nothing but their seed share a line: their
-    mean, and its 95 % bootstrap interval. With --episode: the best scores of one RUN at each step, the actions that
+    Compares RUNS, each a run or a directory of runs. Runs that differ in nothing but their seed share a line, their
+    mean, and a band from the lowest to the highest of them. Runs with the same seed count once, and runs without a
+    metric are left out; both are named. With --episode: the best scores of one RUN at each step, the actions that
     it took, in words, and how many it chose from.
     """
     from offrl.report import plots
-    from offrl.report.compare import find_runs, group_runs
-    from offrl.report.metrics import read_metrics
 
     if episode is None:
-        groups = group_runs([run for directory in runs for run in find_runs(directory)])
-        tables = {label: [read_metrics(run / "metrics.csv") for run in group] for label, group in groups.items()}
-        plots.plot_comparison(tables, metrics, out)
-        shown = {label: [str(run) for run in group] for label, group in groups.items()}
-        lines = "\n".join(f"{label}: {', '.join(group)}" for label, group in shown.items())
-        show({"file": str(out), "groups": shown}, as_json, text=f"{out}\n{lines}")
+        compared = _compare(runs, metrics)
+        plots.plot_comparison(compared.tables, metrics, out)
+        lines = [f"{label}: {', '.join(group)}" for label, group in compared.groups.items()]
+        found = {"file": str(out), "groups": compared.groups, "left_out": compared.left_out}
+        show(found, as_json, text="\n".join([str(out), *lines, *compared.left_out]))
         return
     from offrl.evaluation.trace import trace_episode
 
@@ -92,6 +90,48 @@ def plot(
     trace = trace_episode(actor.policy, actor.make_env, episode)
     plots.plot_episode(trace.scores, trace.allowed, trace.actions, actor.policy.spec.action_names, out)
     show({"file": str(out), "seed": episode, "score": trace.score, "length": len(trace.actions)}, as_json)
+
+
+class _Compared(NamedTuple):
+    tables: dict[str, list[dict[str, NDArray[Any]]]]
+    groups: dict[str, list[str]]
+    left_out: list[str]
+
+
+def _compare(directories: Sequence[Path], metrics: Sequence[str]) -> _Compared:
+    """The runs in these directories in groups, with their metrics; and a line for each that is not drawn."""
+    from offrl.report.compare import find_runs, group_runs, one_run_per_seed
+    from offrl.report.metrics import read_metrics
+
+    found, left_out = [], []
+    for directory in directories:
+        try:
+            found += find_runs(directory)
+        except RunError as error:  # runs/* names a report and a folder of plots, too
+            if len(directories) == 1:
+                raise
+            left_out.append(f"{error}: left out")
+    if not found:
+        raise RunError("no runs here", where=", ".join(map(str, directories)), expected="one run or more")
+    runs, repeated = one_run_per_seed(found)
+    left_out += [_repeated_text(run, taken) for run, taken in repeated.items()]
+    tables = {run: read_metrics(run / "metrics.csv") if (run / "metrics.csv").exists() else {} for run in runs}
+    for run, table in tables.items():
+        missing = [metric for metric in metrics if metric not in table]
+        if missing:
+            where = "out" if len(missing) == len(metrics) else "out of that panel"
+            left_out.append(f"{run} has no {' and no '.join(map(repr, missing))}: left {where}")
+    drawn = [run for run in runs if any(metric in tables[run] for metric in metrics)] or runs
+    groups = group_runs(drawn)
+    return _Compared(
+        {label: [tables[run] for run in group] for label, group in groups.items()},
+        {label: [str(run) for run in group] for label, group in groups.items()},
+        left_out,
+    )
+
+
+def _repeated_text(run: Path, taken: Path) -> str:
+    return f"{run} has the settings and the seed of {taken}, which is newer: left out"
 
 
 @click.command(short_help="Record an episode as a video.")

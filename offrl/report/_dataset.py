@@ -38,6 +38,8 @@ def dataset_section(record: Record, summary: DatasetSummary | None, store: Frame
 
 def counts_card(summary: DatasetSummary, *notes: Markup) -> Markup:
     """How much there is, in figures; and notes below."""
+    mean = summary.mean_return
+    bounds = mean.bounds(summary.num_episodes, form=",.1f")
     rows = {
         "transitions": f"{summary.num_transitions:,}",
         "frames": f"{summary.num_frames:,}",
@@ -45,7 +47,7 @@ def counts_card(summary: DatasetSummary, *notes: Markup) -> Markup:
         "ended by the task": f"{summary.num_terminated:,}",
         "cut short": f"{summary.num_truncated:,}",
         "mean length": f"{summary.lengths.mean():,.1f} steps",
-        "mean return": f"{summary.mean_return.mean:,.1f}, {summary.mean_return.bounds(summary.num_episodes, form=',.1f')}",
+        "mean return": f"{mean.mean:,.1f}, {bounds if mean.low is None else f'95 % interval {bounds}'}",
         "median return": f"{np.median(summary.returns):,.1f}",
         "best return": f"{summary.returns.max():,.1f}",
     }
