@@ -205,13 +205,14 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
 
     Writes one HTML file that needs nothing beside itself: scores (of RUN/evaluation.json, which evaluate --out
     writes), curves, videos (of RUN/videos), the dataset, settings, machine, and what to type to make it again. RUN
-    may also be a directory of runs, which are compared.
+    may also be a directory of runs, which are compared: those that differ in nothing but their seed are one row, with
+    the mean over their training seeds and its 95 % interval.
     """
-    from offrl.report.compare import find_runs
+    from offrl.report.compare import find_runs, one_run_per_seed
     from offrl.report.page import write_report
     from offrl.training.runs import read_run_config
 
-    runs = find_runs(run)
+    runs, _ = one_run_per_seed(find_runs(run))  # the page says which were left out
     requests = [recorded_request(path) for path in runs]
     inits = [read_run_config(path).get("init") for path in runs]
     commands = [training_command(request, init) for request, init in zip(requests, inits, strict=True)]

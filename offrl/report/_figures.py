@@ -67,8 +67,9 @@ def _legend_below(figure: Figure, remark: str | None = None) -> None:
         remark: a line over the legend.
     """
     labels = [label for axis in figure.axes for label in axis.get_legend_handles_labels()[1]]
-    inches = 0.6 + 0.075 * max(map(len, labels), default=0)  # a line's sample, and letters of 10 points
-    num_columns = min(4, len(labels), int(figure.get_figwidth() / inches))
+    inches = [0.6 + 0.075 * len(label) for label in labels]  # a line's sample, and letters of 10 points
+    is_one_row = sum(inches) <= figure.get_figwidth()
+    num_columns = len(labels) if is_one_row else int(figure.get_figwidth() / max(inches))
     legend = figure.legend(loc="outside lower center", ncols=max(1, num_columns), frameon=False, title=remark)
     legend.get_title().set_color(_GRAY)
 

@@ -43,7 +43,7 @@ def one_run_per_seed(runs: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]
     same: dict[tuple[Any, ...], list[Path]] = {}
     for run in runs:
         config = read_run_config(run)
-        seed = _seed(config)
+        seed = training_seed(config)
         same.setdefault((run,) if seed is None else (seed, *_settings(config)), []).append(run)
     left_out: dict[Path, Path] = {}
     for repetitions in same.values():
@@ -52,7 +52,7 @@ def one_run_per_seed(runs: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]
     return [run for run in runs if run not in left_out], left_out
 
 
-def _seed(config: Mapping[str, Any]) -> int | None:
+def training_seed(config: Mapping[str, Any]) -> int | None:
     """The seed that a run's config.json says: the replay's, which fixes the order of the batches."""
     replay = config.get("replay")
     seed = replay.get("seed") if isinstance(replay, Mapping) else None
