@@ -105,9 +105,9 @@ def dot_chart(
     dots = np.concatenate([*scores.values(), [] if reference is None else [reference]])
     # The interval of two training runs can be a dozen times as wide as the runs are apart: it may leave the picture,
     # so that the dots can be told from each other.
-    ends = [end for _, mean in rows.values() for end in (mean.low, mean.high) if end is not None]
+    known = [end for _, mean in rows.values() for end in (mean.low, mean.high) if end is not None]
     reach = 0.5 * float(np.ptp(dots))
-    ends = np.clip(ends, dots.min() - reach, dots.max() + reach) if reach else np.asarray(ends)
+    ends = np.clip(known, dots.min() - reach, dots.max() + reach) if reach else np.asarray(known)
     x_axis = _axis(np.concatenate([dots, ends]), _INDENT, _WIDTH - _RIGHT)
     height = _TOP + _ROW_HEIGHT * len(scores) + _BOTTOM
     parts = [_x_grid(x_axis, height), _x_labels(x_axis, height, x_label)]
@@ -118,16 +118,17 @@ def dot_chart(
         top = _TOP + _ROW_HEIGHT * number
         middle = top + 38
         mean = rows[label][1]
-        heights = middle - 7 + 14 * (np.arange(len(values)) * 0.6180339887 % 1)  # spread, so that dots stay apart
-        parts += [
-            element("circle", cx=x, cy=y, r=2.6, class_=f"dot c{styles[label]}")
-            for x, y in zip(x_axis(values), heights, strict=True)
-        ]
         words = f"{label}: {mean.mean:,.1f}"
         if mean.low is not None and mean.high is not None:
             low, high = x_axis(np.clip([mean.low, mean.high], x_axis.low, x_axis.high)).tolist()
             parts.append(element("line", x1=low, x2=high, y1=middle, y2=middle, class_="interval"))
             words += f" [{mean.low:,.1f}, {mean.high:,.1f}]"
+        heights = middle - 7 + 14 * (np.arange(len(values)) * 0.6180339887 % 1)  # spread, so that dots stay apart
+        radius = 2.6 if len(values) > 10 else 3.8
+        parts += [
+            element("circle", cx=x, cy=y, r=radius, class_=f"dot c{styles[label]}")
+            for x, y in zip(x_axis(values), heights, strict=True)
+        ]
         parts.append(element("circle", cx=float(x_axis(mean.mean)), cy=middle, r=5, class_="mean"))
         parts.append(_text(_INDENT, top + 16, words, "label"))
     return _svg(parts, height, title)

@@ -183,7 +183,7 @@ def read_record(directory: Path) -> Record:
 
 
 def _upper_algorithm(label: str) -> str:
-    """ "bcq, threshold 0.1" -> "BCQ, threshold 0.1"."""
+    """A group's label as the page writes it: "bcq, threshold 0.1" becomes "BCQ, threshold 0.1"."""
     algorithm, comma, settings = label.partition(",")
     return f"{algorithm.upper()}{comma}{settings}"
 

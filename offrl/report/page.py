@@ -28,8 +28,8 @@ _OVER_EPISODES = (
 )
 _OVER_SEEDS = (
     "Over several training seeds, the mean is that of the runs' mean scores, and the interval is Student's t interval "
-    "over these. Of one training run, the interval is a bootstrap interval over its episodes, and says nothing of other "
-    "training seeds."
+    "over these. Of one training run and of the data, the interval is a bootstrap interval over episodes, and says "
+    "nothing of other training seeds."
 )
 
 
@@ -152,6 +152,7 @@ def _scores(
         *record.remarks,
     ]
     line = None if reference is None else reference.mean
+    rows: dict[str, tuple[Sequence[float], Interval]]
     if over_seeds:
         rows = {name: (scores.means, scores.mean) for name, scores in record.scores.items()}
         title, x_label = "Mean score of every training run by algorithm", "mean return of a training run"
@@ -184,7 +185,7 @@ def _scores_of_policies(record: Record, reference: Interval | None, num_referenc
     has_laps = any(evaluation.finished for evaluation in record.evaluations.values())
     columns = ["mean", "95 % interval over episodes", "median", "worst tenth", "steps", "episodes"]
     columns += ["laps"] if has_laps else []
-    rows = [] if reference is None else [_data_row(["{mean}", "{bounds}"], len(columns), reference, num_references)]
+    rows = [] if reference is None else [_data_row(reference, num_references, len(columns))]
     for name, scores in record.scores.items():
         (evaluation,) = scores.evaluations
         num_episodes = len(evaluation.seeds)
@@ -204,11 +205,11 @@ def _scores_of_policies(record: Record, reference: Interval | None, num_referenc
 def _scores_over_seeds(record: Record, reference: Interval | None, num_references: int | None) -> Markup:
     """A row for each algorithm, over its training seeds."""
     has_laps = any(evaluation.finished for evaluation in record.evaluations.values())
-    columns = ["training seeds", "mean", "95 % interval", "lowest run", "highest run", "steps", "episodes"]
+    columns = ["mean", "95 % interval", "training seeds", "lowest run", "highest run", "steps", "episodes"]
     columns += ["laps"] if has_laps else []
     rows = []
     if reference is not None:
-        rows.append(_data_row(["", "{mean}", "{bounds}"], len(columns), reference, num_references))
+        rows.append(_data_row(reference, num_references, len(columns)))
     for name, scores in record.scores.items():
         played = scores.evaluations
         counts = list(dict.fromkeys(len(evaluation.seeds) for evaluation in played))
@@ -216,9 +217,9 @@ def _scores_over_seeds(record: Record, reference: Interval | None, num_reference
         bounds = scores.mean.bounds(counts[0], form=",.1f")
         finished = [lap for evaluation in played for lap in evaluation.finished]
         cells = [
-            "one training run" if is_one else f"{len(played)}",
             f"{scores.mean.mean:,.1f}",
             f"{bounds}, over episodes" if is_one and scores.mean.low is not None else bounds,
+            "one training run" if is_one else f"{len(played)}",
             "-" if is_one else f"{min(scores.means):,.1f}",
             "-" if is_one else f"{max(scores.means):,.1f}",
             f"{np.mean([length for evaluation in played for length in evaluation.lengths]):,.0f}",
@@ -231,14 +232,14 @@ def _scores_over_seeds(record: Record, reference: Interval | None, num_reference
     return _score_table("algorithm", columns, rows)
 
 
-def _data_row(cells: Sequence[str], num_columns: int, reference: Interval, num_references: int | None) -> Markup:
-    """The dataset's row: its mean return and the interval over its episodes."""
-    known = reference.low is not None
-    bounds = "too few for an interval" if num_references is None else reference.bounds(num_references)
-    bounds = reference.bounds(0, form=",.1f") if known else bounds
-    bounds += ", over episodes" if known and not cells[0] else ""
-    filled = [cell.format(mean=f"{reference.mean:,.1f}", bounds=bounds) for cell in cells]
-    return row("the data", [*filled, *[""] * (num_columns - len(filled))])
+def _data_row(reference: Interval, num_episodes: int | None, num_columns: int) -> Markup:
+    """The dataset's row: its mean return, and the interval over its episodes."""
+    if reference.low is None and num_episodes is None:
+        bounds = "too few episodes for an interval"
+    else:
+        bounds = reference.bounds(num_episodes or 0, form=",.1f")
+    cells = [f"{reference.mean:,.1f}", bounds]
+    return row("the data", [*cells, *[""] * (num_columns - len(cells))])
 
 
 def _best_class(record: Record, name: str) -> str | None:
