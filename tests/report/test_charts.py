@@ -118,7 +118,9 @@ def test_bars_stand_for_all_values():
 
 
 def test_colours_are_left_to_the_page():
-    assert not re.search("#[0-9a-f]{3}|rgb|style=", dot_chart({"a": ([1.0], Interval(1.0, None, None))}, "scores", {"a": 0}))
+    assert not re.search(
+        "#[0-9a-f]{3}|rgb|style=", dot_chart({"a": ([1.0], Interval(1.0, None, None))}, "scores", {"a": 0})
+    )
 
 
 def test_logarithmic_counts_show_one_beside_a_thousand():
