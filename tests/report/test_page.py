@@ -55,7 +55,8 @@ def test_two_runs_are_compared(example, tmp_path):
 
 def test_training_seeds_are_one_row_one_line_and_the_headline(several):
     shown = Page(write_report(several))
-    # Means of the runs: BCQ 100, 110 and 120; BC 90 and 125, the best seed of all. t is 4.303 for three, 12.706 for two.
+    # Means of the runs: BCQ 100, 110 and 120; BC 90 and 125, the best seed of all. Of three runs, t is 4.303; of two,
+    # 12.706.
     for words in (
         "Mean score, BCQ 110.0 mean over 3 training seeds, 95 % interval 85.2 to 134.8",
         "algorithm mean 95 % interval training seeds lowest run highest run steps episodes",
@@ -77,7 +78,7 @@ def test_training_seeds_are_one_row_one_line_and_the_headline(several):
 def test_runs_with_the_same_training_seeds_are_paired_by_them(several, write_scores):
     write_scores("bc-2", "bc", 2, 112.0)
     shown = Page(write_report(several))
-    # 100 - 90, 110 - 125 and 120 - 112: 10, -15 and 8, a mean of 1, a standard deviation of 13.9, times 4.303 / sqrt(3).
+    # 100 - 90, 110 - 125 and 120 - 112 have a mean of 1 and a standard deviation of 13.9; 13.9 * 4.303 / sqrt(3) = 34.5.
     assert "BCQ - BC, paired by training seed: +1.0, 95 % interval -33.5 to +35.5." in shown.text
 
 
