@@ -19,7 +19,7 @@ from offrl import envs
 from offrl.collection import collect
 from offrl.envs import SCORE_SEEDS, CartPoleMixture, EnvFactory, car_racing
 from offrl.replay import FrameStore, Replay
-from offrl.statistics import bootstrap_mean
+from offrl.statistics import Interval, t_interval
 from offrl.system.files import write_json
 from offrl.system.workers import num_cores
 from offrl.training import describe_machine
@@ -104,7 +104,7 @@ def compare(runs: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     pairs = list(zip(*(runs[precision] for precision in PRECISIONS), strict=True))
     return {
         "loss_difference": max(abs(other["loss"] / one["loss"] - 1) for one, other in pairs),
-        "score_difference": bootstrap_mean([other["mean"] - one["mean"] for one, other in pairs])._asdict(),
+        "score_difference": t_interval([other["mean"] - one["mean"] for one, other in pairs])._asdict(),
         "runs": runs,
     }
 
@@ -142,8 +142,9 @@ def precision(
             print(f"{name}, {way}: {', '.join(format(result['mean'], '.1f') for result in results)}")
         difference = found[name]["score_difference"]
         print(
-            f"{name}: bf16 minus float32 {difference['mean']:+.1f} [{difference['low']:+.1f}, "
-            f"{difference['high']:+.1f}]; losses differ by {found[name]['loss_difference']:.2%} at most"
+            f"{name}: bf16 minus float32 {difference['mean']:+.1f}, "
+            f"{Interval(**difference).bounds(task.runs, 'run', '+.1f')}; losses differ by "
+            f"{found[name]['loss_difference']:.2%} at most"
         )
     means = {
         f"{name}, {way}": float(np.mean([result["mean"] for result in results]))

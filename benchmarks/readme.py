@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from offrl.statistics import Interval
+
 ROOT = Path(__file__).parent.parent
 _PLACE = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
@@ -44,13 +46,14 @@ def _car_racing(title: str, found: dict[str, Any]) -> list[str]:
         "|---|---|---|---|",
     ]
     for name, row in rows.items():
-        low, high = row["interval_95"]
+        bounds = Interval(row["mean"], *(row["interval_95"] or (None, None))).bounds(row["episodes"])
         finished = f"{row.get('finished', 0)} of {row['episodes']}"
-        lines.append(f"| {name} | {row['mean']:.1f} | {low:.1f} to {high:.1f} | {finished} |")
-    difference = found["bcq_minus_bc"]
+        lines.append(f"| {name} | {row['mean']:.1f} | {bounds} | {finished} |")
+    difference = Interval(**found["bcq_minus_bc"])
+    bounds = difference.bounds(len(found["policies"]["BCQ"]["per_episode"]), form="+.1f")
     lines += [
         "",
-        f"BCQ - BC, paired by seed: {difference['mean']:+.1f} ({difference['low']:+.1f} to {difference['high']:+.1f}).",
+        f"BCQ - BC, paired by seed: {difference.mean:+.1f} ({bounds}).",
     ]
     return lines
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from offrl.statistics import Interval
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 BENCHMARKS = {
@@ -149,7 +152,7 @@ def _benchmark(name: str) -> str:
         difference = result["bcq_minus_bc"]
         parts.append(
             "BCQ minus BC on the same seeds: "
-            f"**{difference['mean']:.1f}**, 95 % interval {difference['low']:.1f} to {difference['high']:.1f}."
+            f"**{difference['mean']:.1f}**, {_bounds((difference['low'], difference['high']), len(_seeds(policies)))}."
         )
     parts.append(_origin(result, policies))
     parts += [
@@ -297,9 +300,9 @@ def precision() -> str:
         ]
         score = result["score_difference"]
         differences.append(
-            f"- {task}: bf16 minus float32 **{score['mean']:+.1f}**, 95 % interval over the runs "
-            f"{score['low']:+.1f} to {score['high']:+.1f}; the mean losses differ by {result['loss_difference']:.2%} "
-            "at most"
+            f"- {task}: bf16 minus float32 **{score['mean']:+.1f}**, "
+            f"{_bounds((score['low'], score['high']), len(rows[-1][2].split(',')), 'run', '+.1f')}; the mean losses "
+            f"differ by {result['loss_difference']:.2%} at most"
         )
     return "\n\n".join(
         [
@@ -402,11 +405,12 @@ def dataset_cards() -> str:
         if card is None:
             parts.append(_missing(f"datasets {name}"))
             continue
+        bounds = _bounds((card["mean"]["low"], card["mean"]["high"]), card["episodes"], form=".0f")
         parts.append(
-            f"Mean return **{card['mean']['mean']:.0f}** (95 % interval {card['mean']['low']:.0f} to "
-            f"{card['mean']['high']:.0f}), median {card['median']:.0f}, {card['share_over_900']:.0%} of the episodes "
-            f"over 900; {card['episodes']} episodes, {card['transitions']:,} transitions, {card['terminated']} "
-            f"terminated and {card['truncated']} truncated. `{card['command']}`."
+            f"Mean return **{card['mean']['mean']:.0f}** ({bounds}), median {card['median']:.0f}, "
+            f"{card['share_over_900']:.0%} of the episodes over 900; {card['episodes']} episodes, "
+            f"{card['transitions']:,} transitions, {card['terminated']} terminated and {card['truncated']} truncated. "
+            f"`{card['command']}`."
         )
         parts += [f"![{text} of {name}](benchmarks/datasets/{folder}/{plot}.png)" for plot, text in CARD_PLOTS.items()]
     return "\n\n".join(parts)
@@ -457,20 +461,31 @@ def _missing(command: str) -> str:
     return f"No result is kept in this checkout. Make it: `python -m benchmarks {command}`."
 
 
-def _interval(mean: Mapping[str, float]) -> dict[str, list[float]]:
-    return {"interval_95": [mean["low"], mean["high"]]}
+def _interval(mean: Mapping[str, Any]) -> dict[str, list[float] | None]:
+    return {"interval_95": None if mean["low"] is None else [mean["low"], mean["high"]]}
+
+
+def _bounds(ends: Sequence[float | None], count: int, unit: str = "episode", form: str = ".1f") -> str:
+    """An interval in words, or why there is none."""
+    bounds = Interval(math.nan, *ends).bounds(count, unit, form)
+    return bounds if ends[0] is None else f"95 % interval {'over the runs ' if unit == 'run' else ''}{bounds}"
+
+
+def _seeds(policies: Mapping[str, Any]) -> list[int]:
+    """The seeds of the episodes that the policies played."""
+    return [episode["seed"] for episode in next(iter(policies.values()))["per_episode"]]
 
 
 def _score_row(name: str, score: Mapping[str, Any]) -> tuple[str, ...]:
-    low, high = score["interval_95"]
+    bounds = Interval(score["mean"], *(score["interval_95"] or (None, None))).bounds(score.get("episodes", 0))
     median = f"{score['median']:.1f}" if "median" in score else ""
     finished = str(score.get("finished", ""))
-    return name, f"{score['mean']:.1f}", f"{low:.1f} to {high:.1f}", median, str(score.get("episodes", "")), finished
+    return name, f"{score['mean']:.1f}", bounds, median, str(score.get("episodes", "")), finished
 
 
 def _origin(result: Mapping[str, Any], policies: Mapping[str, Any]) -> str:
     """How a result was made: command, seeds, time, machine, versions."""
-    seeds = [episode["seed"] for episode in next(iter(policies.values()))["per_episode"]]
+    seeds = _seeds(policies)
     minutes = result.get("minutes_from_an_empty_folder", result.get("seconds", 0) / 60)
     size = result.get("size")
     sizes = f"{size['transitions']:,} transitions, {size['updates']:,} updates. " if size else ""

@@ -26,6 +26,7 @@ from offrl.evaluation import Evaluation
 from offrl.policies import verify_onnx
 from offrl.replay import Replay
 from offrl.report import plots, record_episode
+from offrl.statistics import Interval
 from offrl.system.devices import resolve_device
 from offrl.system.files import write_json
 from offrl.training import create_run, describe_machine
@@ -80,8 +81,7 @@ def show_data(replay: Replay, plot_directory: Path) -> dict[str, Any]:
     # An episode that terminates has finished its lap or left the field, which costs 100.
     last = np.unique(replay.store.segment_end)
     finished = int(np.sum(replay.store.terminated[last] & (replay.store.rewards[last] > -100)))
-    mean, low, high = summary.mean_return
-    return {"episodes": len(last), "mean": mean, "interval_95": [low, high], "finished": finished}
+    return {"episodes": len(last), **summary.mean_return.to_dict(), "finished": finished}
 
 
 def train(
@@ -105,12 +105,14 @@ def train(
 def report(dataset: dict[str, Any], evaluations: dict[str, Evaluation]) -> str:
     """One table: the data, BC and BCQ, and BCQ minus BC on the same seeds."""
     rows = [("dataset", dataset)] + [(name, evaluation.to_dict()) for name, evaluation in evaluations.items()]
-    lines = [f"{'':10}{'mean':>8}   {'95 % interval':<18}{'finished laps':>14}"]
+    width = len("2 episodes: too few for an interval")
+    lines = [f"{'':10}{'mean':>8}   {'95 % interval':<{width}}{'finished laps':>16}"]
     for name, row in rows:
-        low, high = row["interval_95"]
-        interval = f"[{low:.1f}, {high:.1f}]"
-        lines.append(f"{name:10}{row['mean']:8.1f}   {interval:<18}{row.get('finished', 0):>7} of {row['episodes']}")
-    lines.append(f"BCQ - BC, paired by seed: {evaluations['BCQ'].minus(evaluations['BC'])}")
+        bounds = Interval(row["mean"], *(row["interval_95"] or (None, None))).bounds(row["episodes"])
+        lines.append(f"{name:10}{row['mean']:8.1f}   {bounds:<{width}}{row.get('finished', 0):>9} of {row['episodes']}")
+    difference = evaluations["BCQ"].minus(evaluations["BC"])
+    bounds = difference.bounds(len(evaluations["BC"].seeds), form="+.1f")
+    lines.append(f"BCQ - BC, paired by seed: {difference.mean:+.1f}, {bounds}")
     return "\n".join(lines)
 
 

@@ -3,11 +3,29 @@ import math
 import numpy as np
 import pytest
 
-from offrl.statistics import bootstrap_mean
+from offrl.statistics import Interval, bootstrap_mean, t_interval, t_quantile
 
 
 def test_equal_values_leave_no_doubt():
-    assert bootstrap_mean([3.0, 3.0, 3.0]) == (3.0, 3.0, 3.0)
+    assert bootstrap_mean([3.0] * 5) == (3.0, 3.0, 3.0)
+
+
+def test_fewer_than_five_values_have_a_mean_and_no_interval():
+    few = bootstrap_mean([1.0, 2.0, 3.0, 6.0])
+    assert few == (3.0, None, None)
+    assert str(few) == "3.0 (too few for an interval)"
+    assert few.bounds(4) == "4 episodes: too few for an interval"
+    assert few.bounds(1, "run") == "1 run: too few for an interval"
+    assert few.to_dict() == {"mean": 3.0, "interval_95": None}
+    low, high = bootstrap_mean([1.0, 2.0, 3.0, 6.0, 3.0])[1:]
+    assert 1 < low < 3 < high < 6
+
+
+def test_an_interval_in_words_and_for_json():
+    wide = Interval(1234.56, -0.54, 2000.0)
+    assert str(wide) == "1234.6 [-0.5, 2000.0]"
+    assert wide.bounds(5, form="+,.1f") == "-0.5 to +2,000.0"
+    assert wide.to_dict() == {"mean": 1234.56, "interval_95": [-0.54, 2000.0]}
 
 
 def test_interval_is_about_two_standard_errors_wide():
@@ -19,11 +37,38 @@ def test_interval_is_about_two_standard_errors_wide():
 
 
 def test_same_values_give_the_same_interval():
-    assert bootstrap_mean([1.0, 2.0, 5.0]) == bootstrap_mean([1.0, 2.0, 5.0])
+    assert bootstrap_mean([1.0, 2.0, 5.0, 7.0, 7.0]) == bootstrap_mean([1.0, 2.0, 5.0, 7.0, 7.0])
 
 
 def test_no_values_are_no_number():
     assert math.isnan(bootstrap_mean([]).mean)
+
+
+@pytest.mark.parametrize(
+    ("degrees_of_freedom", "printed"),
+    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (30, 2.042), (120, 1.980), (1000, 1.962)],
+)
+def test_t_quantiles_are_those_of_the_printed_tables(degrees_of_freedom, printed):
+    assert round(t_quantile(degrees_of_freedom), 3) == printed
+
+
+def test_t_quantiles_by_hand():
+    assert t_quantile(1) == pytest.approx(math.tan(0.475 * math.pi))  # Cauchy's distribution
+    assert t_quantile(2) == pytest.approx(0.95 * (2 / (1 - 0.95**2)) ** 0.5)  # P(|T| < t) = t / sqrt(2 + t**2)
+
+
+def test_t_interval_by_hand():
+    # Mean 20, standard deviation 10 with ddof 1, standard error 10 / sqrt(3); 4.303 with two degrees of freedom.
+    mean, low, high = t_interval([10.0, 20.0, 30.0])
+    assert mean == 20
+    assert high - mean == pytest.approx(4.303 * 10 / 3**0.5, abs=0.01)
+    assert mean - low == pytest.approx(high - mean)
+    # Two runs, 2 apart: the standard error is 1.
+    assert t_interval([99.0, 101.0]) == pytest.approx((100, 100 - 12.7062, 100 + 12.7062), abs=1e-4)
+
+
+def test_one_training_run_has_no_t_interval():
+    assert t_interval([5.0]) == (5.0, None, None)
 
 
 def test_many_values_take_standard_errors():

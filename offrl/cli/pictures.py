@@ -7,7 +7,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click import argument, option
@@ -27,9 +27,11 @@ from offrl.cli.fields import setting_groups
 from offrl.cli.names import ALGORITHMS, network_options
 from offrl.cli.request import LENGTHS, Request, is_data_there, open_data, recorded_request
 from offrl.cli.settings import format_value
-from offrl.errors import ConfigError, OfflineRLError, SpecMismatchError
+from offrl.errors import ConfigError, OfflineRLError, RunError, SpecMismatchError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from offrl.replay.store import FrameStore
 
 
@@ -64,21 +66,19 @@ def plot(
 ) -> None:
     """Example: offrl plot runs/* --metric loss --metric q --out curves.png
 
-    Compares RUNS, each a run or a directory of runs. Runs that differ in nothing but their seed share a line: their
-    mean, and its 95 % bootstrap interval. With --episode: the best scores of one RUN at each step, the actions that
+    Compares RUNS, each a run or a directory of runs. Runs that differ in nothing but their seed share a line, their
+    mean, and a band from the lowest to the highest of them. Runs with the same seed count once, and runs without a
+    metric are left out; both are named. With --episode: the best scores of one RUN at each step, the actions that
     it took, in words, and how many it chose from.
     """
     from offrl.report import plots
-    from offrl.report.compare import find_runs, group_runs
-    from offrl.report.metrics import read_metrics
 
     if episode is None:
-        groups = group_runs([run for directory in runs for run in find_runs(directory)])
-        tables = {label: [read_metrics(run / "metrics.csv") for run in group] for label, group in groups.items()}
-        plots.plot_comparison(tables, metrics, out)
-        shown = {label: [str(run) for run in group] for label, group in groups.items()}
-        lines = "\n".join(f"{label}: {', '.join(group)}" for label, group in shown.items())
-        show({"file": str(out), "groups": shown}, as_json, text=f"{out}\n{lines}")
+        compared = _compare(runs, metrics)
+        plots.plot_comparison(compared.tables, metrics, out)
+        lines = [f"{label}: {', '.join(group)}" for label, group in compared.groups.items()]
+        found = {"file": str(out), "groups": compared.groups, "left_out": compared.left_out}
+        show(found, as_json, text="\n".join([str(out), *lines, *compared.left_out]))
         return
     from offrl.evaluation.trace import trace_episode
 
@@ -88,6 +88,48 @@ def plot(
     trace = trace_episode(actor.policy, actor.make_env, episode)
     plots.plot_episode(trace.scores, trace.allowed, trace.actions, actor.policy.spec.action_names, out)
     show({"file": str(out), "seed": episode, "score": trace.score, "length": len(trace.actions)}, as_json)
+
+
+class _Compared(NamedTuple):
+    tables: dict[str, list[dict[str, NDArray[Any]]]]
+    groups: dict[str, list[str]]
+    left_out: list[str]
+
+
+def _compare(directories: Sequence[Path], metrics: Sequence[str]) -> _Compared:
+    """The runs in these directories in groups, with their metrics; and a line for each that is not drawn."""
+    from offrl.report.compare import find_runs, group_runs, one_run_per_seed
+    from offrl.report.metrics import read_metrics
+
+    found, left_out = [], []
+    for directory in directories:
+        try:
+            found += find_runs(directory)
+        except RunError as error:  # runs/* names a report and a folder of plots, too
+            if len(directories) == 1:
+                raise
+            left_out.append(f"{error}: left out")
+    if not found:
+        raise RunError("no runs here", where=", ".join(map(str, directories)), expected="one run or more")
+    runs, repeated = one_run_per_seed(found)
+    left_out += [_repeated_text(run, taken) for run, taken in repeated.items()]
+    tables = {run: read_metrics(run / "metrics.csv") if (run / "metrics.csv").exists() else {} for run in runs}
+    for run, table in tables.items():
+        missing = [metric for metric in metrics if metric not in table]
+        if missing:
+            where = "out" if len(missing) == len(metrics) else "out of that panel"
+            left_out.append(f"{run} has no {' and no '.join(map(repr, missing))}: left {where}")
+    drawn = [run for run in runs if any(metric in tables[run] for metric in metrics)] or runs
+    groups = group_runs(drawn)
+    return _Compared(
+        {label: [tables[run] for run in group] for label, group in groups.items()},
+        {label: [str(run) for run in group] for label, group in groups.items()},
+        left_out,
+    )
+
+
+def _repeated_text(run: Path, taken: Path) -> str:
+    return f"{run} has the settings and the seed of {taken}, which is newer: left out"
 
 
 @click.command(short_help="Write a page about a run, to read or to send.")
@@ -100,13 +142,14 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
 
     Writes one HTML file that needs nothing beside itself: scores (of RUN/evaluation.json, which evaluate --out
     writes), curves, videos (of RUN/videos), the dataset, settings, machine, and what to type to make it again. RUN
-    may also be a directory of runs, which are compared.
+    may also be a directory of runs, which are compared: those that differ in nothing but their seed are one row, with
+    the mean over their training seeds and its 95 % interval.
     """
-    from offrl.report.compare import find_runs
+    from offrl.report.compare import find_runs, one_run_per_seed
     from offrl.report.page import write_report
     from offrl.training.runs import read_run_config
 
-    runs = find_runs(run)
+    runs, _ = one_run_per_seed(find_runs(run))  # the page says which were left out
     requests = [recorded_request(path) for path in runs]
     inits = [read_run_config(path).get("init") for path in runs]
     commands = [training_command(request, init) for request, init in zip(requests, inits, strict=True)]

@@ -52,7 +52,7 @@ class DatasetSummary:
         action_counts: int64 [A].
         num_terminated: episodes that ended the task.
         num_truncated: episodes that were cut.
-        mean_return: over episodes, with its 95 % bootstrap interval.
+        mean_return: over episodes, with its 95 % bootstrap interval; fewer than five have none.
         largest_rounding_error: of float pixels against the uint8 kept, in gray levels.
         problems: what looks wrong.
         drawn: under another sampling strategy than the uniform one; else None.
@@ -98,13 +98,18 @@ class DatasetSummary:
         sections = (self._counts(), self._returns(), self._actions(), self._drawn(), warnings)
         return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
+    def _mean_return_text(self) -> str:
+        if self.mean_return.low is None:
+            return f"{self.mean_return.mean:.1f}, {self.mean_return.bounds(self.num_episodes)}"
+        return f"{self.mean_return}, with its 95 % interval"
+
     def _counts(self) -> list[str]:
         quartiles = np.percentile(self.returns, (0, 25, 50, 75, 100))
         return [
             f"transitions  {self.num_transitions:,} over {self.num_frames:,} frames",
             f"episodes     {self.num_episodes:,}: {self.num_terminated:,} terminated, {self.num_truncated:,} truncated",
             f"lengths      mean {self.lengths.mean():.1f}, {self.lengths.min()} to {self.lengths.max()} steps",
-            f"returns      mean {self.mean_return}, with its 95 % interval",
+            f"returns      mean {self._mean_return_text()}",
             "             lowest {:.1f}, quartiles {:.1f} | {:.1f} | {:.1f}, highest {:.1f}".format(*quartiles),
         ]
 

@@ -32,7 +32,7 @@ class Evaluation:
 
     @property
     def mean(self) -> Interval:
-        """Mean score and its 95 % bootstrap interval."""
+        """Mean score and its 95 % bootstrap interval; fewer than five episodes have none."""
         return bootstrap_mean(self.scores)
 
     @property
@@ -73,6 +73,8 @@ class Evaluation:
     def minus(self, other: Evaluation) -> Interval:
         """Mean and 95 % interval of the paired differences to another policy's scores on the same seeds.
 
+        Fewer than five episodes have no interval.
+
         Raises:
             ConfigError: the seeds differ.
         """
@@ -80,11 +82,16 @@ class Evaluation:
             raise ConfigError("the evaluations' seeds differ", where="Evaluation.minus", expected="the same seeds")
         return bootstrap_mean(np.subtract(self.scores, other.scores))
 
+    def _bounds(self, mean: Interval) -> str:
+        """The 95 % interval of a mean over these episodes in words, or why there is none."""
+        bounds = mean.bounds(len(self.seeds))
+        return bounds if mean.low is None else f"95 % interval {bounds}"
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON: the summary first, then each episode."""
         summary: dict[str, Any] = {
             "episodes": len(self.seeds),
-            **_interval(self.mean),
+            **self.mean.to_dict(),
             "standard_deviation": self.standard_deviation,
             "median": self.median,
             "percentile_10": self.percentile_10,
@@ -109,7 +116,7 @@ class Evaluation:
             rows = [[*row, "finished" if lap else "-"] for row, lap in zip(rows, self.finished, strict=True)]
         summary = {
             "episodes": f"{len(self.seeds)}, seeds {min(self.seeds)} to {max(self.seeds)}",
-            "mean score": "{:.1f}, 95 % interval {:.1f} to {:.1f}".format(*self.mean),
+            "mean score": f"{self.mean.mean:.1f}, {self._bounds(self.mean)}",
             "standard deviation": f"{self.standard_deviation:.1f}",
             "median score": f"{self.median:.1f}",
             "10th percentile": f"{self.percentile_10:.1f}",
@@ -149,7 +156,7 @@ class Sweep:
             "policies": {
                 f"threshold {threshold:g}": {
                     "threshold": threshold,
-                    "minus_baseline": _interval(differences[threshold]),
+                    "minus_baseline": differences[threshold].to_dict(),
                     **each.to_dict(),
                 }
                 for threshold, each in self.evaluations.items()
@@ -159,23 +166,27 @@ class Sweep:
     def to_text(self) -> str:
         """A table for people, a row for each threshold."""
         base = self.evaluations[self.baseline]
+        num_episodes = len(base.seeds)
         head = ["threshold", "mean", "95 % interval", "median", "10th percentile", "steps"]
         head += ["laps"] if base.finished else []
         rows = []
         for threshold, difference in self.differences.items():
             each = self.evaluations[threshold]
-            mean, low, high = each.mean
-            row = [f"{threshold:g}", f"{mean:.1f}", f"{low:.1f} to {high:.1f}", f"{each.median:.1f}"]
+            row = [f"{threshold:g}", f"{each.mean.mean:.1f}", _cell(each.mean, num_episodes), f"{each.median:.1f}"]
             row += [f"{each.percentile_10:.1f}", f"{each.mean_length:.1f}"]
             row += [str(sum(each.finished))] if base.finished else []
             is_base = threshold == self.baseline
-            rows.append([*row, "-" if is_base else "{:+.1f}, {:+.1f} to {:+.1f}".format(*difference)])
+            signed = f"{difference.mean:+.1f}, {_cell(difference, num_episodes, '+.1f')}"
+            rows.append([*row, "-" if is_base else signed])
         lines = _table([*head, f"paired difference to {self.baseline:g}"], rows)
-        return "\n".join([*lines, "", f"{len(base.seeds)} episodes, seeds {min(base.seeds)} to {max(base.seeds)}"])
+        seeds = f"{num_episodes} episodes, seeds {min(base.seeds)} to {max(base.seeds)}"
+        remarks = [base.mean.bounds(num_episodes)] if base.mean.low is None else []
+        return "\n".join([*lines, "", seeds, *remarks])
 
 
-def _interval(interval: Interval) -> dict[str, Any]:
-    return {"mean": interval.mean, "interval_95": [interval.low, interval.high]}
+def _cell(mean: Interval, num_episodes: int, form: str = ".1f") -> str:
+    """A table's cell; why there is no interval stands below the table."""
+    return "too few" if mean.low is None else mean.bounds(num_episodes, form=form)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -48,7 +48,7 @@ class EpisodeEvaluator:
         self.workers = workers
 
     def __call__(self, algorithm: Algorithm) -> dict[str, float]:
-        """The mean score, the ends of its 95 % bootstrap interval, the mean length and, with laps, the finished share.
+        """The mean score, the ends of its 95 % bootstrap interval if the episodes are enough for one, and the like.
 
         Args:
             algorithm: Whose policy plays.
@@ -63,9 +63,16 @@ class EpisodeEvaluator:
             workers=self.workers,
             progress=None if threading.current_thread() is threading.main_thread() else False,
         )
-        mean, low, high = found.mean
-        scores = {"score": mean, "low": low, "high": high, "median": found.median, "length": found.mean_length}
-        return scores | ({} if found.finished_share is None else {"finished_share": found.finished_share})
+        mean = found.mean
+        scores = {
+            "score": mean.mean,
+            "low": mean.low,
+            "high": mean.high,
+            "median": found.median,
+            "length": found.mean_length,
+            "finished_share": found.finished_share,
+        }
+        return {name: value for name, value in scores.items() if value is not None}
 
     def settings(self) -> dict[str, Any]:
         """What a run's config.json records: that the environment was played, and how."""

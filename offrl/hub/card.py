@@ -12,13 +12,12 @@ from offrl._version import __version__
 from offrl.errors import RunError
 from offrl.hub.loading import find_policy, run_of
 from offrl.policies.onnx_policy import OnnxPolicy
-from offrl.report.compare import find_runs, group_runs
+from offrl.report.compare import find_runs, group_runs, one_run_per_seed
 from offrl.spec import TaskSpec
+from offrl.statistics import Interval, t_interval
 from offrl.training.runs import read_run_config
 
 _RECIPE = ("algorithm_config", "learner", "fit", "replay")
-_LEAST_EPISODES = 5
-"""Fewer say nothing of how sure a mean is."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,13 @@ def _subject(policy: str | Path, evaluations: list[Path]) -> _Subject:
 
 def _repetitions(run: Path) -> list[Path]:
     """The run, and those beside it that differ from it in nothing but their seed; of one seed, one."""
-    groups = group_runs(find_runs(run.parent)) if (run.parent / run.name / "config.json").is_file() else {}
-    same = next((runs for runs in groups.values() if run.absolute() in [each.absolute() for each in runs]), [run])
-    by_seed = {read_run_config(each).get("replay", {}).get("seed"): each for each in [*same, run]}
-    return list(by_seed.values())
+    if not (run / "config.json").is_file():
+        return [run]
+    run = run.resolve()
+    runs, left_out = one_run_per_seed([path.resolve() for path in find_runs(run.parent)])
+    # Of two runs with one seed the newer one counts, unless the card is about the other.
+    runs = [run if path == left_out.get(run) else path for path in runs]
+    return next(group for group in group_runs(runs).values() if run in group)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -158,16 +160,18 @@ def _scores(subject: _Subject) -> Iterator[str]:
     for number, found in enumerate(subject.evaluations, 1):
         rows = found.get("per_episode", [])
         seeds = [row["seed"] for row in rows]
-        interval = found.get("interval_95") if len(rows) >= _LEAST_EPISODES else None
-        words = f"{len(rows)} episodes: too few" if interval is None else "{:.1f} to {:.1f}".format(*interval)
+        words = Interval(found["mean"], *(found.get("interval_95") or (None, None))).bounds(len(rows))
         laps = f"{found['finished']} of {len(rows)}" if "finished" in found else "-"
         span = f"{min(seeds)} to {max(seeds)}" if seeds else "-"
         yield f"| {number} | {len(rows)} | {span} | {found['mean']:.1f} | {words} | {laps} |"
     yield ""
     if len(subject.evaluations) > 1:
         means = [float(found["mean"]) for found in subject.evaluations]
-        mean = sum(means) / len(means)
-        yield f"Mean over {len(means)} training runs: **{mean:.1f}** ({min(means):.1f} to {max(means):.1f})."
+        mean = t_interval(means)
+        yield (
+            f"Mean over {len(means)} training runs: **{mean.mean:.1f}**, 95 % t interval over the runs' means "
+            f"{mean.bounds(len(means), 'run')}; lowest {min(means):.1f}, highest {max(means):.1f}."
+        )
     else:
         yield "One training run: another one, with another seed, scores differently."
     yield ""

@@ -2,6 +2,7 @@
 
 from .compare import find_runs as find_runs
 from .compare import group_runs as group_runs
+from .compare import one_run_per_seed as one_run_per_seed
 from .dataset_page import write_dataset_page as write_dataset_page
 from .metrics import read_metrics as read_metrics
 from .overlay import ActionPanel as ActionPanel

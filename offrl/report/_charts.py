@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offrl.report._markup import Markup, element, join
 from offrl.report.metrics import smooth
-from offrl.statistics import bootstrap_mean
+from offrl.statistics import Interval
 
 # In SVG units; so narrow that the text can still be read where a phone shows the chart at 340 pixels.
 _WIDTH, _HEIGHT = 460.0, 240.0
@@ -44,62 +45,92 @@ class _Axis:
         return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step + 1e-9) + 1)]
 
 
-def line_chart(lines: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str, styles: Mapping[str, int]) -> Markup:
-    """Values over gradient steps: as logged (faint), and smoothed.
+def line_chart(
+    lines: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]], title: str, styles: Mapping[str, int]
+) -> Markup:
+    """Values over gradient steps: of one run as logged (faint), and smoothed; of several a band and their mean.
+
+    The band reaches from the lowest to the highest run, smoothed, at the steps that all of them logged. Runs without
+    a step in common are drawn as a line each.
 
     Args:
-        lines: label -> steps [N] and values [N].
+        lines: label -> of each of its runs steps [N] and values [N].
         title: what is drawn, for screen readers.
         styles: label -> number of its colour.
     """
-    drawn = {label: (_finite(*line), styles[label]) for label, line in lines.items()}
-    steps = np.concatenate([x for (x, _), _ in drawn.values()])
-    smoothed = {label: smooth(y) if len(y) else y for label, ((_, y), _) in drawn.items()}
+    runs = {label: [_finite(*line) for line in group] for label, group in lines.items()}
+    smoothed = {label: [(x, smooth(y) if len(y) else y) for x, y in group] for label, group in runs.items()}
+    steps = np.concatenate([x for group in runs.values() for x, _ in group])
     # Smoothed values decide the height together with most of the logged ones: one spike must not flatten the rest.
-    logged = np.concatenate([y for (_, y), _ in drawn.values()])
-    seen = np.concatenate([*smoothed.values(), np.quantile(logged, [0.01, 0.99]) if logged.size else logged])
+    logged = np.concatenate([group[0][1] if len(group) == 1 else np.zeros(0) for group in runs.values()])
+    seen = np.concatenate([y for group in smoothed.values() for _, y in group])
+    seen = np.concatenate([seen, np.quantile(logged, [0.01, 0.99]) if logged.size else logged])
     x_axis = _axis(steps, _LEFT, _WIDTH - _RIGHT, margin=0)
     y_axis = _axis(seen, _HEIGHT - _BOTTOM, _TOP)
     parts = [_y_grid(y_axis, y_axis.ticks), _x_labels(x_axis, _HEIGHT, "gradient steps")]
-    for label, ((x, y), style) in drawn.items():
-        for values, kind in ((y, "raw"), (smoothed[label], "line")):
-            inside = np.clip(values, y_axis.low, y_axis.high)
+    for label, group in smoothed.items():
+        style = styles[label]
+        common = reduce(np.intersect1d, [x for x, _ in group])
+        shown = [("line", x, y) for x, y in group]
+        if len(group) == 1:
+            shown.insert(0, ("raw", *runs[label][0]))
+        elif len(common):
+            values = np.stack([y[np.isin(x, common)] for x, y in group])
+            edge_steps = np.concatenate([common, common[::-1]])
+            edge = np.concatenate([values.max(axis=0), values.min(axis=0)[::-1]])
+            shown = [("band", edge_steps, edge), ("line", common, values.mean(axis=0))]
+        for kind, x, y in shown:
+            inside = np.clip(y, y_axis.low, y_axis.high)
             parts.append(element("path", d=_path(x_axis(x), y_axis(inside)), class_=f"{kind} c{style}"))
     return _svg(parts, _HEIGHT, title)
 
 
 def dot_chart(
-    rows: Mapping[str, ArrayLike], title: str, styles: Mapping[str, int], reference: float | None = None
+    rows: Mapping[str, tuple[ArrayLike, Interval]],
+    title: str,
+    styles: Mapping[str, int],
+    reference: float | None = None,
+    x_label: str = "return of an episode",
 ) -> Markup:
-    """Each policy's episodes as dots in a row of their own, with their mean and its 95 % interval.
+    """Each policy's scores as dots in a row of their own, with their mean and its 95 % interval.
 
     Args:
-        rows: label -> returns [N], N over 0.
+        rows: label -> scores [N], N over 0, and their mean.
         title: what is drawn, for screen readers.
         styles: label -> number of its colour.
         reference: the dataset's mean return, drawn as a line.
+        x_label: what a dot is.
     """
-    scores = {label: np.asarray(values, dtype=np.float64) for label, values in rows.items()}
-    ends = [] if reference is None else [reference]
-    x_axis = _axis(np.concatenate([*scores.values(), ends]), _INDENT, _WIDTH - _RIGHT)
+    scores = {label: np.asarray(values, dtype=np.float64) for label, (values, _) in rows.items()}
+    dots = np.concatenate([*scores.values(), [] if reference is None else [reference]])
+    # The interval of two training runs can be a dozen times as wide as the runs are apart: it may leave the picture,
+    # so that the dots can be told from each other.
+    known = [end for _, mean in rows.values() for end in (mean.low, mean.high) if end is not None]
+    reach = 0.5 * float(np.ptp(dots))
+    ends = np.clip(known, dots.min() - reach, dots.max() + reach) if reach else np.asarray(known)
+    x_axis = _axis(np.concatenate([dots, ends]), _INDENT, _WIDTH - _RIGHT)
     height = _TOP + _ROW_HEIGHT * len(scores) + _BOTTOM
-    parts = [_x_grid(x_axis, height), _x_labels(x_axis, height, "return of an episode")]
+    parts = [_x_grid(x_axis, height), _x_labels(x_axis, height, x_label)]
     if reference is not None:
         x = float(x_axis(reference))
         parts.append(element("line", x1=x, x2=x, y1=_TOP, y2=height - _BOTTOM, class_="reference"))
     for number, (label, values) in enumerate(scores.items()):
         top = _TOP + _ROW_HEIGHT * number
         middle = top + 38
-        mean = bootstrap_mean(values)
+        mean = rows[label][1]
+        words = f"{label}: {mean.mean:,.1f}"
+        if mean.low is not None and mean.high is not None:
+            low, high = x_axis(np.clip([mean.low, mean.high], x_axis.low, x_axis.high)).tolist()
+            parts.append(element("line", x1=low, x2=high, y1=middle, y2=middle, class_="interval"))
+            words += f" [{mean.low:,.1f}, {mean.high:,.1f}]"
         heights = middle - 7 + 14 * (np.arange(len(values)) * 0.6180339887 % 1)  # spread, so that dots stay apart
+        radius = 2.6 if len(values) > 10 else 3.8
         parts += [
-            element("circle", cx=x, cy=y, r=2.6, class_=f"dot c{styles[label]}")
+            element("circle", cx=x, cy=y, r=radius, class_=f"dot c{styles[label]}")
             for x, y in zip(x_axis(values), heights, strict=True)
         ]
-        low, at, high = (float(x_axis(value)) for value in (mean.low, mean.mean, mean.high))
-        parts.append(element("line", x1=low, x2=high, y1=middle, y2=middle, class_="interval"))
-        parts.append(element("circle", cx=at, cy=middle, r=5, class_="mean"))
-        parts.append(_text(_INDENT, top + 16, f"{label}: {mean}", "label"))
+        parts.append(element("circle", cx=float(x_axis(mean.mean)), cy=middle, r=5, class_="mean"))
+        parts.append(_text(_INDENT, top + 16, words, "label"))
     return _svg(parts, height, title)
 
 

@@ -38,6 +38,8 @@ def dataset_section(record: Record, summary: DatasetSummary | None, store: Frame
 
 def counts_card(summary: DatasetSummary, *notes: Markup) -> Markup:
     """How much there is, in figures; and notes below."""
+    mean = summary.mean_return
+    interval = {} if mean.low is None else {"its 95 % interval": mean.bounds(summary.num_episodes, form=",.1f")}
     rows = {
         "transitions": f"{summary.num_transitions:,}",
         "frames": f"{summary.num_frames:,}",
@@ -45,7 +47,8 @@ def counts_card(summary: DatasetSummary, *notes: Markup) -> Markup:
         "ended by the task": f"{summary.num_terminated:,}",
         "cut short": f"{summary.num_truncated:,}",
         "mean length": f"{summary.lengths.mean():,.1f} steps",
-        "mean return": str(summary.mean_return),
+        "mean return": f"{mean.mean:,.1f}",
+        **interval,
         "median return": f"{np.median(summary.returns):,.1f}",
         "best return": f"{summary.returns.max():,.1f}",
     }

@@ -24,9 +24,6 @@ _COLORS = (_BLUE, _VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0000
 _LINE_STYLES = ("-", "--", ":")
 
 
-_NUM_RESAMPLES = 1000
-
-
 _DPI = 120
 
 
@@ -34,20 +31,10 @@ def _common_steps(
     label: str, runs: Sequence[Mapping[str, NDArray[np.float64]]], metric: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The steps [N] that all runs logged, and the runs' values there [R, N]."""
-    for run in runs:
-        if metric not in run or "step" not in run:
-            raise ConfigError(f"{label} has no {metric!r}", where="plot_comparison", expected=f"one of {list(run)}")
     steps = reduce(np.intersect1d, [run["step"] for run in runs])
     if not len(steps):
         raise ConfigError(f"{label}: its runs logged no step in common", where="plot_comparison", expected="one")
     return steps, np.stack([run[metric][np.isin(run["step"], steps)] for run in runs])
-
-
-def _interval(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The 95 % bootstrap interval of the mean over runs. [R, N] -> [2, N]."""
-    count = len(values)
-    shares = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=_NUM_RESAMPLES) / count
-    return np.quantile(shares @ values, [0.025, 0.975], axis=0)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -72,9 +59,19 @@ def _tidy(axis: Axes) -> None:
     axis.set_axisbelow(True)
 
 
-def _legend_above(figure: Figure) -> None:
-    """A legend outside the axes, where it hides no data."""
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+def _legend_below(figure: Figure, remark: str | None = None) -> None:
+    """A legend under the axes, where it hides no data, in as many columns as fit into the figure's width.
+
+    Args:
+        figure: whose axes have labelled lines.
+        remark: a line over the legend.
+    """
+    labels = [label for axis in figure.axes for label in axis.get_legend_handles_labels()[1]]
+    inches = [0.6 + 0.075 * len(label) for label in labels]  # a line's sample, and letters of 10 points
+    is_one_row = sum(inches) <= figure.get_figwidth()
+    num_columns = len(labels) if is_one_row else int(figure.get_figwidth() / max(inches))
+    legend = figure.legend(loc="outside lower center", ncols=max(1, num_columns), frameon=False, title=remark)
+    legend.get_title().set_color(_GRAY)
 
 
 def _spread(values: NDArray[np.float64], width: float = 0.3) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from offrl.errors import RunError
 from offrl.evaluation.scores import Evaluation
-from offrl.report.compare import find_runs
+from offrl.report.compare import find_runs, group_runs, one_run_per_seed, training_seed
 from offrl.report.metrics import read_metrics
-from offrl.statistics import Interval
+from offrl.statistics import Interval, t_interval
 from offrl.training.runs import read_run_config
 
 Columns = Mapping[str, NDArray[np.float64]]
@@ -40,6 +40,11 @@ class TrainedRun:
     environment: Mapping[str, Any]
 
     @property
+    def seed(self) -> int | None:
+        """Of the training, where it is known."""
+        return training_seed(self.config)
+
+    @property
     def updates(self) -> int:
         """Gradient steps that were logged."""
         return int(self.metrics["step"][-1]) if "step" in self.metrics else 0
@@ -53,31 +58,81 @@ class TrainedRun:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """What was evaluated of a policy: one training run, or several that differ in nothing but their seed.
+
+    Attributes:
+        evaluations: one for each training run, at least one.
+        seeds: of these training runs; None where that is not known.
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    seeds: tuple[int | None, ...] = (None,)
+
+    @property
+    def means(self) -> list[float]:
+        """The mean score of each training run."""
+        return [evaluation.mean.mean for evaluation in self.evaluations]
+
+    @property
+    def mean(self) -> Interval:
+        """The mean of the runs' means with its Student t interval; of one run, its bootstrap interval over episodes."""
+        return t_interval(self.means) if len(self.evaluations) > 1 else self.evaluations[0].mean
+
+    def minus(self, other: Scores) -> tuple[str, Interval] | None:
+        """The paired difference, and what it is paired by: training seeds, or episodes of one training run each.
+
+        None where the episodes or the training seeds differ: then nothing can be paired.
+        """
+        ours, theirs = self.evaluations, other.evaluations
+        if any(each.seeds != ours[0].seeds for each in (*ours, *theirs)):
+            return None
+        if len(ours) == len(theirs) == 1:
+            return "episode seed", ours[0].minus(theirs[0])
+        means = dict(zip(other.seeds, other.means, strict=True))
+        if None in means or len(means) != len(theirs) or set(self.seeds) != set(means):
+            return None
+        differences = [mean - means[seed] for seed, mean in zip(self.seeds, self.means, strict=True)]
+        return "training seed", t_interval(differences)
+
+
+@dataclass(frozen=True)
 class Record:
     """A run's directory, or a directory of runs that belong together.
 
     Attributes:
         directory: where it lies.
-        runs: at least one.
-        evaluations: by policy; empty where none was kept.
+        groups: label -> its runs, at least one, one for each training seed.
+        evaluations: by policy or run; empty where none was kept.
+        scores: by policy or group, from the same evaluations.
+        remarks: what was left out, a sentence each.
         dataset_mean: of the dataset's returns, where evaluation.json says it.
+        dataset_episodes: how many these are, likewise.
         task: the environment's id, where it is known.
         videos: mp4 files.
         dataset_plots: PNG files that show the dataset.
     """
 
     directory: Path
-    runs: tuple[TrainedRun, ...]
+    groups: Mapping[str, tuple[TrainedRun, ...]]
     evaluations: Mapping[str, Evaluation]
+    scores: Mapping[str, Scores]
+    remarks: tuple[str, ...]
     dataset_mean: Interval | None
+    dataset_episodes: int | None
     task: str | None
     videos: tuple[Path, ...]
     dataset_plots: tuple[Path, ...]
 
     @property
+    def runs(self) -> tuple[TrainedRun, ...]:
+        """Those of all groups."""
+        return tuple(run for group in self.groups.values() for run in group)
+
+    @property
     def best(self) -> str | None:
-        """The policy with the highest mean score."""
-        return max(self.evaluations, key=lambda name: self.evaluations[name].mean.mean, default=None)
+        """The policy or group with the highest mean score: over its training seeds, never that of its best seed."""
+        return max(self.scores, key=lambda name: self.scores[name].mean.mean, default=None)
 
     @property
     def algorithms(self) -> list[str]:
@@ -91,25 +146,52 @@ def read_record(directory: Path) -> Record:
     Raises:
         RunError: no run there, or a file that is damaged.
     """
-    paths = find_runs(directory)
-    runs = tuple(_read_run(path, alone=path == directory) for path in paths)
+    paths, repeated = one_run_per_seed(find_runs(directory))
+    runs = {path: _read_run(path, alone=path == directory) for path in paths}
+    groups = {
+        _upper_algorithm(label): tuple(runs[path] for path in group) for label, group in group_runs(paths).items()
+    }
+    remarks = [
+        f"{run.name} is left out: it has the settings and the seed of {taken.name}, which is newer."
+        for run, taken in repeated.items()
+    ]
     found = _read_json(directory / "evaluation.json")
-    evaluations = {}
     if isinstance(found.get("policies"), dict):
-        evaluations = found["policies"]
-    else:  # of one run, by `offrl evaluate --out`
-        kept = {run.label: _read_json(path / "evaluation.json") for run, path in zip(runs, paths, strict=True)}
-        evaluations = {label: each for label, each in kept.items() if each}
-    ids = [run.config.get("notes", {}).get("environment") for run in runs]
+        evaluations = {name: _parse(each, directory) for name, each in found["policies"].items()}
+        scores = {name: Scores((evaluation,)) for name, evaluation in evaluations.items()}
+    else:  # of each run, by `offrl evaluate --out`
+        kept = {run.label: (_read_json(path / "evaluation.json"), path) for path, run in runs.items()}
+        evaluations = {label: _parse(each, path) for label, (each, path) in kept.items() if each}
+        scores = {label: _scores(group, evaluations) for label, group in groups.items()}
+        scores = {label: each for label, each in scores.items() if each.evaluations}
+        missing = [run.label for run in runs.values() if run.label not in evaluations]
+        if missing and evaluations:
+            remarks.append(f"Not evaluated, and so not in the table: {', '.join(missing)}.")
+    ids = [run.config.get("notes", {}).get("environment") for run in runs.values()]
     return Record(
         directory=directory,
-        runs=runs,
-        evaluations={name: _parse(each, directory) for name, each in evaluations.items()},
+        groups=groups,
+        evaluations=evaluations,
+        scores=scores,
+        remarks=tuple(remarks),
         dataset_mean=_dataset_mean(found, directory),
+        dataset_episodes=_dataset_episodes(found),
         task=next((task for task in ids if task), None),
         videos=tuple(sorted([*directory.glob("*.mp4"), *directory.glob("videos/*.mp4")])),
         dataset_plots=tuple(sorted(directory.glob("plots/dataset_*.png"))),
     )
+
+
+def _upper_algorithm(label: str) -> str:
+    """A group's label as the page writes it: "bcq, threshold 0.1" becomes "BCQ, threshold 0.1"."""
+    algorithm, comma, settings = label.partition(",")
+    return f"{algorithm.upper()}{comma}{settings}"
+
+
+def _scores(group: Sequence[TrainedRun], evaluations: Mapping[str, Evaluation]) -> Scores:
+    """Those of the group's runs that were evaluated."""
+    evaluated = [run for run in group if run.label in evaluations]
+    return Scores(tuple(evaluations[run.label] for run in evaluated), tuple(run.seed for run in evaluated))
 
 
 def _read_run(path: Path, alone: bool) -> TrainedRun:
@@ -163,9 +245,17 @@ def _dataset_mean(found: Mapping[str, Any], directory: Path) -> Interval | None:
         return None
     try:
         dataset = found["dataset"]
-        return Interval(float(dataset["mean"]), *map(float, dataset["interval_95"]))
+        ends = dataset["interval_95"]
+        low, high = (None, None) if ends is None else map(float, ends)
+        return Interval(float(dataset["mean"]), low, high)
     except (KeyError, TypeError, ValueError) as error:
         raise _no_evaluation(directory, f"dataset: {type(error).__name__}: {error}") from error
+
+
+def _dataset_episodes(found: Mapping[str, Any]) -> int | None:
+    dataset = found.get("dataset")
+    episodes = dataset.get("episodes") if isinstance(dataset, Mapping) else None
+    return episodes if isinstance(episodes, int) else None
 
 
 def _no_evaluation(directory: Path, what: str) -> RunError:

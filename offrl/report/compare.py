@@ -27,6 +27,42 @@ def find_runs(directory: Path) -> list[Path]:
     return found
 
 
+def one_run_per_seed(runs: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]]:
+    """Of runs with the same settings and the same seed, the newest: a repetition tells nothing of other seeds.
+
+    A run whose configuration has no replay.seed counts as a seed of its own. The newest run is the one that logged
+    last, and of several the last in `runs`.
+
+    Returns:
+        The runs that count, in the order of `runs`; and each run that was left out, with the one that was taken.
+
+    Raises:
+        RunError: a directory that is no run.
+    """
+    runs = list({run.resolve(): run for run in runs}.values())  # a directory may be named twice
+    same: dict[tuple[Any, ...], list[Path]] = {}
+    for run in runs:
+        config = read_run_config(run)
+        seed = training_seed(config)
+        same.setdefault((run,) if seed is None else (seed, *_settings(config)), []).append(run)
+    left_out: dict[Path, Path] = {}
+    for repetitions in same.values():
+        newest = max(reversed(repetitions), key=_last_change)  # of several that are equally new, the last
+        left_out |= {run: newest for run in repetitions if run != newest}
+    return [run for run in runs if run not in left_out], left_out
+
+
+def training_seed(config: Mapping[str, Any]) -> int | None:
+    """The seed that a run's config.json says: the replay's, which fixes the order of the batches."""
+    replay = config.get("replay")
+    seed = replay.get("seed") if isinstance(replay, Mapping) else None
+    return seed if isinstance(seed, int) else None
+
+
+def _last_change(run: Path) -> float:
+    return max(path.stat().st_mtime for path in (run / "config.json", run / "metrics.csv") if path.exists())
+
+
 def group_runs(runs: Sequence[Path]) -> dict[str, list[Path]]:
     """Runs by what they were made with, apart from their seed.
 

@@ -74,13 +74,15 @@ def _about(store: FrameStore) -> str:
 
 
 def _facts(summary: DatasetSummary) -> Markup:
-    mean, low, high = summary.mean_return
+    mean = summary.mean_return
+    bounds = mean.bounds(summary.num_episodes, form=",.1f")
+    detail = bounds if mean.low is None else f"95 % interval {bounds}"
     num_unused = int((summary.action_counts == 0).sum())
     return element(
         "div",
         fact("Transitions", f"{summary.num_transitions:,}", f"over {summary.num_frames:,} frames"),
         fact("Episodes", f"{summary.num_episodes:,}", f"{summary.lengths.mean():,.0f} steps on average"),
-        fact("Mean return", f"{mean:,.1f}", f"95 % interval {low:,.1f} to {high:,.1f}"),
+        fact("Mean return", f"{mean.mean:,.1f}", detail),
         fact("Actions", f"{len(summary.action_counts)}", f"{num_unused} never taken" if num_unused else "all occur"),
         class_="grid-cards",
     )

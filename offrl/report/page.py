@@ -16,12 +16,21 @@ from offrl.replay.store import FrameStore
 from offrl.report._charts import dot_chart, line_chart
 from offrl.report._dataset import dataset_section
 from offrl.report._markup import NOTHING, Markup, data_uri, element, fact, note, row, section, write_document
-from offrl.report._record import Record, TrainedRun, read_record
+from offrl.report._record import Record, Scores, TrainedRun, read_record
 from offrl.statistics import Interval
 
 _LARGEST_VIDEO = 8 * 2**20
 _MOST_VIDEOS = 6
 _NUM_COLORS = 6
+_OVER_EPISODES = (
+    "Intervals are percentile bootstrap intervals of the mean over the episodes of one training run: they say nothing "
+    "of other training seeds."
+)
+_OVER_SEEDS = (
+    "Over several training seeds, the mean is that of the runs' mean scores, and the interval is Student's t interval "
+    "over these. Of one training run and of the data, the interval is a bootstrap interval over episodes, and says "
+    "nothing of other training seeds."
+)
 
 
 def write_report(
@@ -32,6 +41,9 @@ def write_report(
     commands: Sequence[str] = (),
 ) -> Path:
     """Writes a page about a run: settings, curves, scores, videos, its dataset, how to make it again.
+
+    Several runs that differ in nothing but their seed are one row and one line, over their training seeds; of runs with
+    the same seed, the newest counts.
 
     The page holds its pictures and videos (up to 8 MB each) itself and asks for nothing from elsewhere. The same
     run gives the same bytes.
@@ -53,19 +65,20 @@ def write_report(
     path = Path(directory, "report.html") if path is None else Path(path)
     summary = None if dataset is None else inspect_dataset(dataset)
     title = record.directory.resolve().name
-    labels = dict.fromkeys([*record.evaluations, *(run.label for run in record.runs)])
+    labels = dict.fromkeys([*record.scores, *record.groups])
     styles = {label: number % _NUM_COLORS for number, label in enumerate(labels)}
     reference = record.dataset_mean if summary is None else summary.mean_return
+    num_references = record.dataset_episodes if summary is None else summary.num_episodes
     write_document(
         path,
         f"{title}: report",
         _header(record, title),
         _facts(record, summary, reference),
-        _scores(record, reference, styles),
-        _curves(record.runs, styles),
+        _scores(record, reference, num_references, styles),
+        _curves(record.groups, styles),
         _videos(record),
         dataset_section(record, summary, dataset),
-        _settings(record.runs),
+        _settings(record.groups),
         _reproduction(record.runs, commands),
     )
     return path
@@ -84,66 +97,77 @@ def _header(record: Record, title: str) -> Markup:
 def _facts(record: Record, summary: DatasetSummary | None, reference: Interval | None) -> Markup:
     cards = []
     if record.best is not None:
-        evaluation = record.evaluations[record.best]
-        mean, low, high = evaluation.mean
-        num_episodes = len(evaluation.seeds)
-        interval = f"95 % interval {low:,.1f} to {high:,.1f}, {num_episodes} episodes"
-        cards.append(fact(f"Mean score, {record.best}", f"{mean:,.1f}", interval))
-        if evaluation.finished:
-            finished = sum(evaluation.finished)
-            share = f"{100 * finished / num_episodes:.0f} %"
-            cards.append(fact("Finished laps", f"{finished} of {num_episodes}", share))
+        scores = record.scores[record.best]
+        mean = scores.mean
+        num_runs = len(scores.evaluations)
+        origin = f"mean over {num_runs} training seeds" if num_runs > 1 else "one training run"
+        cards.append(fact(f"Mean score, {record.best}", f"{mean.mean:,.1f}", f"{origin}, {_interval_text(scores)}"))
+        finished = [lap for evaluation in scores.evaluations for lap in evaluation.finished]
+        if finished:
+            share = f"{100 * sum(finished) / len(finished):.0f} %"
+            cards.append(fact("Finished laps", f"{sum(finished)} of {len(finished)}", share))
         if reference is not None:
-            above = f"{mean - reference.mean:+,.1f}"
+            above = f"{mean.mean - reference.mean:+,.1f}"
             cards.append(fact("Against its data", above, f"the data's mean is {reference.mean:,.1f}"))
     updates = sorted({run.updates for run in record.runs})
     count = f"{updates[0]:,}" if len(updates) == 1 else f"{updates[0]:,} to {updates[-1]:,}"
-    times = [f"{run.label} {_duration(run.seconds)}" for run in record.runs if run.seconds]
+    times = []
+    for label, group in record.groups.items():
+        seconds = [run.seconds for run in group if run.seconds]
+        if seconds:
+            each = " each" if len(group) > 1 else ""
+            times.append(f"{label} {_duration(float(np.mean(seconds)))}{each}")
     cards.append(fact("Updates", count, ", ".join(times)))
     if summary is not None:
         cards.append(fact("Transitions", f"{summary.num_transitions:,}", f"in {summary.num_episodes:,} episodes"))
     return element("div", *cards, class_="grid-cards")
 
 
+def _interval_text(scores: Scores) -> str:
+    """The 95 % interval of a policy's mean, and what it is over, or why there is none."""
+    num_episodes = len(scores.evaluations[0].seeds)
+    if scores.mean.low is None:
+        return scores.mean.bounds(num_episodes)
+    bounds = scores.mean.bounds(num_episodes, form=",.1f")
+    over = f" over its {num_episodes:,} episodes" if len(scores.evaluations) == 1 else ""
+    return f"95 % interval{over} {bounds}"
+
+
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:,.1f} min"
 
 
-def _scores(record: Record, reference: Interval | None, styles: Mapping[str, int]) -> Markup:
+def _scores(
+    record: Record, reference: Interval | None, num_references: int | None, styles: Mapping[str, int]
+) -> Markup:
     evaluations = record.evaluations
     if not evaluations:
         return section("Scores", note("Not evaluated yet: offrl evaluate RUN --out RUN/evaluation.json"))
-    has_laps = any(evaluation.finished for evaluation in evaluations.values())
-    columns = ["mean", "95 % interval", "median", "worst tenth", "steps", "episodes", *(["laps"] if has_laps else [])]
-    rows = []
-    if reference is not None:
-        cells = [f"{reference.mean:,.1f}", f"{reference.low:,.1f} to {reference.high:,.1f}"]
-        rows.append(row("the data", [*cells, *[""] * (len(columns) - len(cells))]))
-    for name, evaluation in evaluations.items():
-        mean, low, high = evaluation.mean
-        cells = [
-            f"{mean:,.1f}",
-            f"{low:,.1f} to {high:,.1f}",
-            f"{np.median(evaluation.scores):,.1f}",
-            f"{np.percentile(evaluation.scores, 10):,.1f}",
-            f"{np.mean(evaluation.lengths):,.0f}",
-            f"{len(evaluation.seeds):,}",
-            *([f"{sum(evaluation.finished)} of {len(evaluation.seeds)}"] if has_laps else []),
-        ]
-        rows.append(row(name, cells, class_="best" if name == record.best and len(evaluations) > 1 else None))
-    heads = element("tr", element("th", "policy"), *(element("th", c, class_="number") for c in columns))
-    table = element("table", element("thead", heads), element("tbody", *rows))
-    scores = {name: evaluation.scores for name, evaluation in evaluations.items()}
+    over_seeds = any(len(scores.evaluations) > 1 for scores in record.scores.values())
     seeds = next(iter(evaluations.values())).seeds
     remarks = [
-        f"Scores are undiscounted returns of whole episodes, on seeds from {min(seeds):,} on; "
-        "intervals are percentile bootstrap intervals of the mean.",
-        *_differences(evaluations, record.best),
+        f"Scores are undiscounted returns of whole episodes, on seeds from {min(seeds):,} on. "
+        + (_OVER_SEEDS if over_seeds else _OVER_EPISODES),
+        *_differences(record),
+        *record.remarks,
     ]
     line = None if reference is None else reference.mean
-    chart = dot_chart(scores, "Scores of every episode by policy", styles, line)
-    key = "A dot is an episode, the circle their mean with its interval"
+    rows: dict[str, tuple[Sequence[float], Interval]]
+    if over_seeds:
+        rows = {name: (scores.means, scores.mean) for name, scores in record.scores.items()}
+        title, x_label = "Mean score of every training run by algorithm", "mean return of a training run"
+        key = "A dot is a training run, the circle the mean with its interval"
+    else:
+        rows = {name: (scores.evaluations[0].scores, scores.mean) for name, scores in record.scores.items()}
+        title, x_label = "Scores of every episode by policy", "return of an episode"
+        key = "A dot is an episode, the circle their mean with its interval"
+    chart = dot_chart(rows, title, styles, line, x_label)
     key += "." if line is None else ", the dashed line the data's mean."
+    table = (
+        _scores_over_seeds(record, reference, num_references)
+        if over_seeds
+        else _scores_of_policies(record, reference, num_references)
+    )
     return section(
         "Scores",
         element("div", element("div", table, class_="scroll"), *map(note, remarks), class_="card"),
@@ -156,13 +180,89 @@ def _scores(record: Record, reference: Interval | None, styles: Mapping[str, int
     )
 
 
-def _differences(evaluations: Mapping[str, Evaluation], best: str | None) -> list[str]:
-    """The best policy against each other one, where they played the same seeds."""
-    if best is None:
-        return []
-    mine = evaluations[best]
-    rivals = {name: each for name, each in evaluations.items() if name != best and each.seeds == mine.seeds}
-    return [f"{best} - {name}, paired by seed: {mine.minus(rival)}." for name, rival in rivals.items()]
+def _scores_of_policies(record: Record, reference: Interval | None, num_references: int | None) -> Markup:
+    """A row for each policy, all of one training run."""
+    has_laps = any(evaluation.finished for evaluation in record.evaluations.values())
+    columns = ["mean", "95 % interval over episodes", "median", "worst tenth", "steps", "episodes"]
+    columns += ["laps"] if has_laps else []
+    rows = [] if reference is None else [_data_row(reference, num_references, len(columns))]
+    for name, scores in record.scores.items():
+        (evaluation,) = scores.evaluations
+        num_episodes = len(evaluation.seeds)
+        cells = [
+            f"{evaluation.mean.mean:,.1f}",
+            evaluation.mean.bounds(num_episodes, form=",.1f"),
+            f"{evaluation.median:,.1f}",
+            f"{evaluation.percentile_10:,.1f}",
+            f"{evaluation.mean_length:,.0f}",
+            f"{num_episodes:,}",
+            *([f"{sum(evaluation.finished)} of {num_episodes}"] if has_laps else []),
+        ]
+        rows.append(row(name, cells, class_=_best_class(record, name)))
+    return _score_table("policy", columns, rows)
+
+
+def _scores_over_seeds(record: Record, reference: Interval | None, num_references: int | None) -> Markup:
+    """A row for each algorithm, over its training seeds."""
+    has_laps = any(evaluation.finished for evaluation in record.evaluations.values())
+    columns = ["mean", "95 % interval", "training seeds", "lowest run", "highest run", "steps", "episodes"]
+    columns += ["laps"] if has_laps else []
+    rows = []
+    if reference is not None:
+        rows.append(_data_row(reference, num_references, len(columns)))
+    for name, scores in record.scores.items():
+        played = scores.evaluations
+        counts = list(dict.fromkeys(len(evaluation.seeds) for evaluation in played))
+        is_one = len(played) == 1
+        bounds = scores.mean.bounds(counts[0], form=",.1f")
+        finished = [lap for evaluation in played for lap in evaluation.finished]
+        cells = [
+            f"{scores.mean.mean:,.1f}",
+            f"{bounds}, over episodes" if is_one and scores.mean.low is not None else bounds,
+            "one training run" if is_one else f"{len(played)}",
+            "-" if is_one else f"{min(scores.means):,.1f}",
+            "-" if is_one else f"{max(scores.means):,.1f}",
+            f"{np.mean([length for evaluation in played for length in evaluation.lengths]):,.0f}",
+            f"{counts[0]:,} each"
+            if len(counts) == 1 and not is_one
+            else f"{sum(len(each.seeds) for each in played):,}",
+            *([f"{sum(finished)} of {len(finished)}"] if has_laps else []),
+        ]
+        rows.append(row(name, cells, class_=_best_class(record, name)))
+    return _score_table("algorithm", columns, rows)
+
+
+def _data_row(reference: Interval, num_episodes: int | None, num_columns: int) -> Markup:
+    """The dataset's row: its mean return, and the interval over its episodes."""
+    if reference.low is None and num_episodes is None:
+        bounds = "too few episodes for an interval"
+    else:
+        bounds = reference.bounds(num_episodes or 0, form=",.1f")
+    cells = [f"{reference.mean:,.1f}", bounds]
+    return row("the data", [*cells, *[""] * (num_columns - len(cells))])
+
+
+def _best_class(record: Record, name: str) -> str | None:
+    return "best" if name == record.best and len(record.scores) > 1 else None
+
+
+def _score_table(first: str, columns: Sequence[str], rows: Sequence[Markup]) -> Markup:
+    heads = element("tr", element("th", first), *(element("th", c, class_="number") for c in columns))
+    return element("table", element("thead", heads), element("tbody", *rows))
+
+
+def _differences(record: Record) -> list[str]:
+    """The best policy against each other one, where their episodes or training seeds can be paired."""
+    lines = []
+    for name, rival in record.scores.items():
+        paired = None if record.best in (None, name) else record.scores[record.best].minus(rival)
+        if paired is None:
+            continue
+        by, mean = paired
+        bounds = mean.bounds(len(rival.evaluations[0].seeds), form="+,.1f")
+        bounds = bounds if mean.low is None else f"95 % interval {bounds}"
+        lines.append(f"{record.best} - {name}, paired by {by}: {mean.mean:+,.1f}, {bounds}.")
+    return lines
 
 
 def _episodes(evaluations: Mapping[str, Evaluation]) -> Markup:
@@ -174,28 +274,37 @@ def _episodes(evaluations: Mapping[str, Evaluation]) -> Markup:
         row(str(seed), [f"{found[name]:,.1f}" if name in found else "" for name in evaluations])
         for seed, found in by_seed.items()
     ]
-    heads = element("tr", element("th", "seed"), *(element("th", name, class_="number") for name in evaluations))
+    heads = element(
+        "tr", element("th", "episode seed"), *(element("th", name, class_="number") for name in evaluations)
+    )
     return element("div", element("table", element("thead", heads), element("tbody", *rows)), class_="scroll window")
 
 
-def _curves(runs: Sequence[TrainedRun], styles: Mapping[str, int]) -> Markup:
-    names = dict.fromkeys(name for run in runs for name in run.metrics if name != "step")
+def _curves(groups: Mapping[str, Sequence[TrainedRun]], styles: Mapping[str, int]) -> Markup:
+    names = dict.fromkeys(name for group in groups.values() for run in group for name in run.metrics if name != "step")
     cards = []
     for name in names:
-        lines = {run.label: (run.metrics["step"], run.metrics[name]) for run in runs if name in run.metrics}
-        if all(np.ptp(values) == 0 for _, values in lines.values()):  # a constant learning rate
+        lines = {}
+        for label, group in groups.items():
+            logged = [(run.metrics["step"], run.metrics[name]) for run in group if name in run.metrics]
+            if logged:
+                lines[label] = logged
+        if all(np.ptp(values) == 0 for logged in lines.values() for _, values in logged):  # a constant learning rate
             continue
         words = name.replace("_", " ")
         chart = line_chart(lines, f"{words} over gradient steps", styles)
         cards.append(element("figure", element("h3", words), chart, class_="card"))
     if not cards:
         return NOTHING
-    keys = [
-        element("li", element("span", class_=f"key c{styles[run.label]}"), run.label)
-        for run in (runs if len(runs) > 1 else ())
-    ]
-    legend = element("ul", *keys, class_="legend") if keys else NOTHING
-    return section("Training", legend, element("div", *cards, class_="grid-two"))
+    keys = []
+    for label, group in groups.items():
+        text = f"{label}, {len(group)} training seeds" if len(group) > 1 else f"{label}, one training run"
+        keys.append(element("li", element("span", class_=f"key c{styles[label]}"), text))
+    has_band = any(len(group) > 1 for group in groups.values())
+    legend = element("ul", *keys, class_="legend") if len(groups) > 1 or has_band else NOTHING
+    words = "A line is the mean over the training seeds; its band reaches from the lowest to the highest run."
+    about = note(words) if has_band else NOTHING
+    return section("Training", legend, element("div", *cards, class_="grid-two"), about)
 
 
 def _videos(record: Record) -> Markup:
@@ -225,19 +334,23 @@ def _caption(stem: str, evaluations: Mapping[str, Evaluation]) -> str:
     return f"{policy.upper()}, its {which} episode: seed {seed}, {evaluation.scores[evaluation.seeds.index(seed)]:,.1f}"
 
 
-def _settings(runs: Sequence[TrainedRun]) -> Markup:
+def _settings(groups: Mapping[str, Sequence[TrainedRun]]) -> Markup:
+    runs = [run for group in groups.values() for run in group]
     rows = []
     for title, key in {"algorithm": "algorithm_config", "updates": "learner", "run": "fit", "replay": "replay"}.items():
-        rows.append(element("tr", element("th", title, colspan=len(runs) + 1), class_="group"))
-        for name in dict.fromkeys(name for run in runs for name in run.config.get(key, {})):
-            values = [_setting(run, key, name) for run in runs]
+        names = list(dict.fromkeys(name for run in runs for name in run.config.get(key, {})))
+        if names:
+            rows.append(element("tr", element("th", title, colspan=len(groups) + 1), class_="group"))
+        for name in names:
+            # Runs of a group differ in their seed, and in what was settled by measuring.
+            values = [", ".join(dict.fromkeys(_setting(run, key, name) for run in group)) for group in groups.values()]
             kind = "differs" if len(set(values)) > 1 else None
             rows.append(
                 element("tr", element("th", name.replace("_", " ")), *(element("td", v, class_=kind) for v in values))
             )
-    encoders = [str(run.config.get("encoder", "")).rpartition(":")[2] for run in runs]
+    encoders = [str(group[0].config.get("encoder", "")).rpartition(":")[2] for group in groups.values()]
     first = element("tr", element("th", "encoder"), *(element("td", encoder) for encoder in encoders))
-    heads = element("tr", element("th", "setting"), *(element("th", run.label) for run in runs))
+    heads = element("tr", element("th", "setting"), *(element("th", label) for label in groups))
     table = element("table", element("thead", heads), element("tbody", first, *rows))
     return section("Settings", element("div", element("div", table, class_="scroll"), class_="card"))
 
@@ -252,11 +365,12 @@ def _reproduction(runs: Sequence[TrainedRun], commands: Sequence[str]) -> Markup
     about = dict(runs[0].environment)
     versions = about.pop("versions", {})
     rows = {**about, **(versions if isinstance(versions, Mapping) else {})}
-    table = element("table", element("tbody", *(row(name, [_value(v)]) for name, v in rows.items() if v is not None)))
-    shown = [element("pre", command) for command in commands]
+    shown = [row(name, [_value(v)]) for name, v in rows.items() if v is not None]
+    table = element("table", element("tbody", *shown)) if shown else note("Not recorded.")
+    typed = [element("pre", command) for command in commands]
     return section(
         "How to make it again",
-        *([element("div", *shown, class_="card")] if shown else []),
+        *([element("div", *typed, class_="card")] if typed else []),
         element(
             "div",
             element("details", element("summary", "Machine and versions"), element("div", table, class_="scroll")),

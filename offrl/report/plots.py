@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,17 +20,13 @@ from offrl.report._figures import (
     _VERMILION,
     _common_steps,
     _figure,
-    _interval,
-    _legend_above,
+    _legend_below,
     _save,
     _spread,
     _tidy,
 )
 from offrl.report.metrics import read_metrics, smooth
-from offrl.statistics import bootstrap_mean
-
-if TYPE_CHECKING:
-    pass
+from offrl.statistics import Interval, bootstrap_mean
 
 
 def plot_losses(metrics_csv: str | Path, path: str | Path) -> Path:
@@ -58,16 +54,20 @@ def plot_losses(metrics_csv: str | Path, path: str | Path) -> Path:
     axes = figure.subplots(len(losses), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, values) in zip(axes, losses.items(), strict=True):
         _tidy(axis)
-        axis.plot(step, values, color=_BLUE, alpha=0.35, linewidth=1, label="as logged")
-        axis.plot(step, smooth(values), color=_BLUE, linewidth=2, label="smoothed")
+        (logged,) = axis.plot(step, values, color=_BLUE, alpha=0.35, linewidth=1)
+        (smoothed,) = axis.plot(step, smooth(values), color=_BLUE, linewidth=2)
         axis.set_ylabel(name.replace("_", " "))
-    axes[0].legend(frameon=False, loc="upper right")
+    logged.set_label("as logged")  # once, in the last panel: the legend is for all of them
+    smoothed.set_label("smoothed")
     axes[-1].set_xlabel("gradient steps")
+    _legend_below(figure)
     return _save(figure, path)
 
 
 def plot_scores(evaluations: Mapping[str, ArrayLike], path: str | Path, reference: float | None = None) -> Path:
     """Each policy's episodes as dots, their mean, and its 95 % bootstrap interval.
+
+    Fewer than five episodes have no interval, and the plot says so.
 
     Args:
         evaluations: undiscounted returns [N] by policy name.
@@ -89,22 +89,31 @@ def plot_scores(evaluations: Mapping[str, ArrayLike], path: str | Path, referenc
     _tidy(axis)
     if reference is not None:
         axis.axhline(reference, color=_GRAY, linestyle="--", label=f"mean of the dataset: {reference:.0f}")
+    means = [bootstrap_mean(values) for values in scores.values()]
+    has_interval = any(mean.low is not None for mean in means)
     for position, values in enumerate(scores.values()):
-        mean, low, high = bootstrap_mean(values)
+        mean, low, high = means[position]
         episodes = axis.scatter(position - 0.12 + _spread(values), values, s=22, color=_BLUE, alpha=0.5, linewidths=0)
-        error = [[mean - low], [high - mean]]
+        error = None if low is None or high is None else [[mean - low], [high - mean]]
         bar = axis.errorbar(position + 0.22, mean, yerr=error, fmt="D", color=_VERMILION, capsize=5, linewidth=2)
         axis.annotate(f"{mean:.0f}", (position + 0.22, mean), xytext=(9, 0), textcoords="offset points", va="center")
         if position == 0:
             episodes.set_label("one episode")
-            bar.set_label("mean, 95 % interval")
-    labels = [f"{name}\n{values.size} episode{'s' if values.size > 1 else ''}" for name, values in scores.items()]
+            bar.set_label("mean, 95 % interval" if has_interval else "mean")
+    labels = [_episodes_text(name, scores[name].size, mean) for name, mean in zip(scores, means, strict=True)]
     axis.set_xticks(range(len(scores)), labels)
     axis.set_xlim(-0.5, len(scores) - 0.4)
     axis.grid(visible=False, axis="x")
     axis.set_ylabel("return of an episode")
-    _legend_above(figure)
+    _legend_below(figure)
     return _save(figure, path)
+
+
+def _episodes_text(name: str, num_episodes: int, mean: Interval) -> str:
+    """A policy's label: its name, its episodes, and why they have no interval."""
+    if mean.low is None:
+        return f"{name}\n{mean.bounds(num_episodes)}".replace(": ", ":\n")
+    return f"{name}\n{num_episodes} episodes"
 
 
 def plot_returns(returns: ArrayLike, path: str | Path) -> Path:
@@ -134,7 +143,7 @@ def plot_returns(returns: ArrayLike, path: str | Path) -> Path:
     axis.grid(visible=False, axis="x")
     axis.set_xlabel("return of an episode")
     axis.set_ylabel("episodes")
-    _legend_above(figure)
+    _legend_below(figure)
     return _save(figure, path)
 
 
@@ -215,10 +224,10 @@ def plot_stacks(observations: NDArray[np.uint8], captions: Sequence[str], path: 
 def plot_comparison(
     groups: Mapping[str, Sequence[Mapping[str, NDArray[np.float64]]]], metrics: Sequence[str], path: str | Path
 ) -> Path:
-    """Metrics over gradient steps, a line for each group of runs: their smoothed mean and its 95 % interval.
+    """Metrics over gradient steps, a line for each group of runs: their smoothed mean, and a band around it.
 
-    The interval is the percentile bootstrap of the mean over a group's runs, at the steps that all of them logged; a
-    group of one run has none.
+    The band reaches from the lowest to the highest run of a group, smoothed, at the steps that all of them logged; a
+    group of one run has none. Runs that did not log a metric are left out of its panel.
 
     Args:
         groups: label -> its runs, each as `read_metrics` gives it.
@@ -229,27 +238,48 @@ def plot_comparison(
         The PNG's path.
 
     Raises:
-        ConfigError: no group or no metric; a run without that metric, or runs of a group without a step in common.
+        ConfigError: no group or no metric; a metric that no run logged; runs of a group without a step in common.
         MissingDependencyError: matplotlib is not installed.
     """
     if not groups or not metrics or not all(groups.values()):
         raise ConfigError(f"{list(groups)}, {list(metrics)}", where="plot_comparison", expected="groups and metrics")
     figure = _figure(8, 1.2 + 3.2 * len(metrics))
     axes = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    lines: dict[str, list[Any]] = {label: [] for label in groups}
+    counts: dict[str, list[int]] = {label: [] for label in groups}
     for axis, metric in zip(axes, metrics, strict=True):
         _tidy(axis)
         axis.set_ylabel(metric.replace("_", " "))
-        for number, (label, runs) in enumerate(groups.items()):
+        for number, (label, group) in enumerate(groups.items()):
+            runs = [run for run in group if metric in run and "step" in run]
+            if not runs:
+                continue
             steps, values = _common_steps(label, runs, metric)
             color, style = _COLORS[number % len(_COLORS)], _LINE_STYLES[number // len(_COLORS) % len(_LINE_STYLES)]
             smoothed = np.stack([smooth(each) for each in values])
-            count = f" ({len(values)} seeds)" if len(values) > 1 else ""
-            axis.plot(steps, smoothed.mean(axis=0), color=color, linestyle=style, linewidth=2, label=label + count)
+            lines[label] += axis.plot(steps, smoothed.mean(axis=0), color=color, linestyle=style, linewidth=2)
+            counts[label].append(len(values))
             if len(values) > 1:
-                axis.fill_between(steps, *_interval(smoothed), color=color, alpha=0.2, linewidth=0)
+                low, high = smoothed.min(axis=0), smoothed.max(axis=0)
+                axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+        if not axis.lines:
+            found = list(dict.fromkeys(name for group in groups.values() for run in group for name in run))
+            raise ConfigError(f"no run has {metric!r}", where="plot_comparison", expected=f"one of {found}")
+    for label, drawn in lines.items():
+        if drawn:  # labelled in one panel: the legend is for all of them
+            drawn[0].set_label(f"{label} ({_seeds_text(counts[label])})")
     axes[-1].set_xlabel("gradient steps")
-    axes[0].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    has_band = any(count > 1 for each in counts.values() for count in each)
+    _legend_below(figure, "line: mean over training seeds; band: lowest to highest run" if has_band else None)
     return _save(figure, path)
+
+
+def _seeds_text(counts: Sequence[int]) -> str:
+    """How many runs a group's lines are of; panels differ where a run did not log a metric."""
+    fewest, most = min(counts), max(counts)
+    if most == 1:
+        return "one training run"
+    return f"{most} training seeds" if fewest == most else f"{fewest} to {most} training seeds"
 
 
 def plot_episode(
@@ -293,7 +323,7 @@ def plot_episode(
     for word, values, color in zip(("best", "second", "third"), ranked.T, _COLORS, strict=False):
         axes[0].plot(steps, values, color=color, linewidth=1, label=f"{word} allowed")
     axes[0].set_ylabel("score of an action")
-    _legend_above(figure)
+    _legend_below(figure)
     axes[1].scatter(steps, [taken.index(action) for action in actions], s=7, color=_BLUE, linewidths=0)
     axes[1].set_yticks(range(len(taken)), [names[index] for index in taken])
     axes[1].set_ylim(len(taken) - 0.4, -0.6)

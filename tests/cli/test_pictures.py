@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -24,12 +25,45 @@ def test_plot_draws_runs_that_differ_in_their_seed_as_one_line(seeds, tmp_path):
     out = tmp_path / "curves.png"
     found = offrl_json("plot", seeds, "--out", out)
     expected = {"bc": [str(seeds / "bc")], "bcq": [str(seeds / "bcq-0"), str(seeds / "bcq-1")]}
-    assert found == {"file": str(out), "groups": expected}
+    assert found == {"file": str(out), "groups": expected, "left_out": []}
     assert out.read_bytes().startswith(b"\x89PNG")
     shown = offrl("plot", seeds / "bc", "--metric", "imitation_accuracy", "--metric", "loss", "--out", out).stdout
     assert shown == f"{out}\nbc: {seeds / 'bc'}\n"
-    refused = offrl("plot", seeds, "--metric", "q", "--out", out, code=2).stderr
-    assert "bc has no 'q'; expected one of ['step', 'loss'" in refused
+
+
+def test_plot_leaves_out_what_cannot_be_drawn_and_names_it(seeds, tmp_path):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "curves.png"
+    runs = [seeds / name for name in ("bc", "bcq-0", "bcq-1")]
+    again = tmp_path / "again"
+    shutil.copytree(seeds / "bcq-1", again)
+    begun = tmp_path / "begun"
+    shutil.copytree(seeds / "bcq-0", begun, ignore=shutil.ignore_patterns("metrics.csv"))
+    config = json.loads((begun / "config.json").read_text())
+    config["replay"]["seed"] = 2
+    (begun / "config.json").write_text(json.dumps(config))
+    found = offrl_json("plot", *runs, again, begun, tmp_path / "page.html", "--metric", "q", "--out", out)
+    (kept,) = {*found["groups"]["bcq"]} & {str(again), str(seeds / "bcq-1")}
+    (other,) = {str(again), str(seeds / "bcq-1")} - {kept}
+    assert {*found["groups"]["bcq"]} == {str(seeds / "bcq-0"), kept}
+    assert list(found["groups"]) == ["bcq"]
+    assert found["left_out"] == [
+        f"{tmp_path / 'page.html'}: no run here; expected config.json, as `fit` and `offrl train` write it: left out",
+        f"{other} has the settings and the seed of {kept}, which is newer: left out",
+        f"{seeds / 'bc'} has no 'q': left out",
+        f"{begun} has no 'q': left out",
+    ]
+    shown = offrl("plot", *runs[:2], "--metric", "q", "--metric", "loss", "--out", out).stdout.splitlines()
+    assert shown[1:] == [
+        f"bc: {seeds / 'bc'}",
+        f"bcq: {seeds / 'bcq-0'}",
+        f"{seeds / 'bc'} has no 'q': left out of that panel",
+    ]
+    assert out.read_bytes().startswith(b"\x89PNG")
+    refused = offrl("plot", seeds, "--metric", "speed", "--out", out, code=2).stderr
+    assert "no run has 'speed'; expected one of ['step', 'loss'" in refused
+    refused = offrl("plot", tmp_path / "page.html", tmp_path / "no.html", "--out", out, code=2).stderr
+    assert "no runs here; expected one run or more" in refused
 
 
 def test_plot_along_an_episode_plays_what_evaluate_plays(trained, tmp_path):
@@ -136,7 +170,9 @@ def test_report_of_several_runs_has_a_command_for_each(seeds, tmp_path):
     offrl("report", seeds, "--out", out, "--quiet")
     page = out.read_text()
     assert page.count("<pre>offrl train ") == 3
-    assert page.count('class="key c') == 3
+    assert page.count('class="key c') == 2  # one for each algorithm
+    assert "BC, one training run" in page
+    assert "BCQ, 2 training seeds" in page
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -9,7 +9,9 @@ from offrl.hub import model_card, publish
 
 def test_a_card_gives_the_scores_over_the_runs_that_differ_in_their_seed(runs):
     text = model_card(runs / "bcq-0")
-    assert "Mean over 3 training runs: **30.0** (10.0 to 60.0)." in text  # (10 + 20 + 60) / 3, not the best
+    # (10 + 20 + 60) / 3, not the best; standard deviation 26.458, times 4.303 / sqrt(3) is 65.7.
+    assert "Mean over 3 training runs: **30.0**, 95 % t interval over the runs' means -35.7 to 95.7;" in text
+    assert "lowest 10.0, highest 60.0" in text
     assert "| 1 | 5 | 2000000 to 2000004 | 10.0 | 9.0 to 11.0 | - |" in text
     for line in ("| environment | Toy-v0 |", "| threshold | 0.2 |", "| actions | 3: left, right, stay |"):
         assert line in text
@@ -25,9 +27,10 @@ def test_two_runs_of_one_seed_count_as_one(runs, tmp_path):
 def test_few_episodes_have_no_interval(runs, tmp_path):
     found = json.loads((runs / "bcq-0" / "evaluation.json").read_text())
     found["per_episode"] = found["per_episode"][:2]
+    found["interval_95"] = None
     (tmp_path / "two.json").write_text(json.dumps(found))
     text = model_card(runs / "bcq-0", evaluations=[tmp_path / "two.json"])
-    assert "| 2 episodes: too few |" in text
+    assert "| 2 episodes: too few for an interval |" in text
     assert "One training run: another one, with another seed, scores differently." in text
 
 

@@ -1,9 +1,10 @@
 import json
+import os
 
 import pytest
 
 from offrl.errors import RunError
-from offrl.report import find_runs, group_runs
+from offrl.report import find_runs, group_runs, one_run_per_seed
 
 CONFIG = {
     "algorithm": "bcq",
@@ -41,6 +42,30 @@ def test_labels_say_in_what_the_groups_of_an_algorithm_differ(runs):
     low = {"algorithm_config": {"threshold": 0.1}}
     made = runs({}, low, {**low, "replay": {"seed": 1}}, {"algorithm": "bc", "algorithm_config": {}})
     assert group_runs(made) == {"bcq, threshold 0.3": [made[0]], "bcq, threshold 0.1": made[1:3], "bc": [made[3]]}
+
+
+def test_runs_with_the_same_settings_and_seed_count_once_and_the_newest_is_taken(runs):
+    other = {"replay": {"seed": 1}}
+    made = runs({}, other, {}, {"algorithm": "bc"}, {"notes": {"data": "there"}})
+    for run, time in zip(made, (1, 2, 9, 4, 5), strict=True):
+        os.utime(run / "config.json", (time, time))
+    assert one_run_per_seed(made) == ([made[1], made[2], made[3]], {made[0]: made[2], made[4]: made[2]})
+    (made[0] / "metrics.csv").touch()  # logged now
+    assert one_run_per_seed(made)[1] == {made[2]: made[0], made[4]: made[0]}
+
+
+def test_of_equally_new_runs_with_one_seed_the_last_is_taken(runs):
+    made = runs({}, {})
+    for run in made:
+        os.utime(run / "config.json", (1, 1))
+    assert one_run_per_seed(made) == ([made[1]], {made[0]: made[1]})
+
+
+def test_a_run_named_twice_is_one_run_and_runs_without_a_seed_are_all_different(runs):
+    made = runs({"replay": {}}, {"replay": {}})
+    assert one_run_per_seed([made[0], made[1], made[0] / ".." / made[0].name])[1] == {}
+    kept = one_run_per_seed([*made, made[0]])[0]
+    assert kept == made
 
 
 def test_settings_of_settings_and_datasets_tell_groups_apart(runs):

@@ -1,3 +1,5 @@
+import json
+import os
 import re
 
 import pytest
@@ -14,7 +16,7 @@ def test_a_run_on_a_page(run):
     shown = Page(path)
     assert shown.text.startswith("run: report run BCQ on CartPole-v1, trained offline")
     for words in (
-        "Mean score, BCQ 200.0 95 % interval 100.0 to 300.0, 2 episodes",
+        "Mean score, BCQ 200.0 one training run, 2 episodes: too few for an interval",
         "Updates 200 BCQ 6 s",
         "precision auto: fp32",
         "offrl train <data>",
@@ -38,8 +40,8 @@ def test_two_runs_are_compared(example, tmp_path):
     shown = Page(write_report(example, tmp_path / "elsewhere" / "page.html"))
     for words in (
         "the data 120.0 110.0 to 130.0",
-        "BCQ 225.0 100.0 to 350.0",
-        "BCQ - BC, paired by seed: 25.0 [0.0, 50.0].",
+        "BCQ 225.0 2 episodes: too few for an interval 225.0",
+        "BCQ - BC, paired by episode seed: +25.0, 2 episodes: too few for an interval.",
         "Finished laps 1 of 2 50 %",
         "Against its data +105.0 the data's mean is 120.0",
         "BCQ, its best episode: seed 8, 350.0",
@@ -49,6 +51,68 @@ def test_two_runs_are_compared(example, tmp_path):
     assert "data:image/png;base64,YSBwaWN0dXJl" in shown.addresses  # what is at hand of the dataset
     assert shown.source.count('class="line c0"') == shown.source.count('class="line c1"') == 1
     assert shown.source.count('class="dot c0"') == shown.source.count('class="dot c1"') == 2
+
+
+def test_training_seeds_are_one_row_one_line_and_the_headline(several):
+    shown = Page(write_report(several))
+    # Means of the runs: BCQ 100, 110 and 120; BC 90 and 125, the best seed of all. Of three runs, t is 4.303; of two,
+    # 12.706.
+    for words in (
+        "Mean score, BCQ 110.0 mean over 3 training seeds, 95 % interval 85.2 to 134.8",
+        "algorithm mean 95 % interval training seeds lowest run highest run steps episodes",
+        "BC 107.5 -114.9 to 329.9 2 90.0 125.0 20 2 each",
+        "BCQ 110.0 85.2 to 134.8 3 100.0 120.0 20 2 each",
+        "DQN 5.0 2 episodes: too few for an interval one training run - - 20 2",
+        "episode seed bc-0 bc-1 bcq-0 bcq-1 bcq-2 dqn-0",
+        "BC, 2 training seeds BCQ, 3 training seeds DQN, one training run",
+        "setting BC BCQ DQN",
+        "seed 0, 1 0, 1, 2 0",
+        "Updates 200 BC 6 s each, BCQ 6 s each, DQN 6 s",
+    ):
+        assert words in shown.text
+    assert shown.source.count('class="band c') == 2
+    assert shown.source.count('class="line c') == 3
+    assert [shown.source.count(f'class="dot c{number}"') for number in range(3)] == [2, 3, 1]
+
+
+def test_runs_with_the_same_training_seeds_are_paired_by_them(several, write_scores):
+    write_scores("bc-2", "bc", 2, 112.0)
+    shown = Page(write_report(several))
+    # 100 - 90, 110 - 125, 120 - 112: mean 1, standard deviation 13.9; 13.9 * 4.303 / sqrt(3) = 34.5.
+    assert "BCQ - BC, paired by training seed: +1.0, 95 % interval -33.5 to +35.5." in shown.text
+
+
+def test_of_two_runs_with_one_seed_the_newer_counts_and_the_other_is_named(several, write_scores):
+    again = write_scores("bcq-again", "bcq", 1, 140.0)
+    os.utime(again / "config.json", (2e9, 2e9))
+    write_scores("bcq-new", "bcq", 3)
+    shown = Page(write_report(several))
+    for words in (
+        "Mean score, BCQ 120.0 mean over 3 training seeds",
+        "bcq-1 is left out: it has the settings and the seed of bcq-again, which is newer.",
+        "Not evaluated, and so not in the table: bcq-new.",
+    ):
+        assert words in shown.text
+
+
+def test_one_run_with_enough_episodes_has_an_interval_over_them(run):
+    rows = [{"seed": seed, "score": 50.0, "length": 10} for seed in range(5)]
+    (run / "evaluation.json").write_text(json.dumps({"per_episode": rows}))
+    shown = Page(write_report(run))
+    assert "one training run, 95 % interval over its 5 episodes 50.0 to 50.0" in shown.text
+    assert "policy mean 95 % interval over episodes median" in shown.text
+    assert "BCQ 50.0 50.0 to 50.0 50.0" in shown.text
+
+
+def test_no_heading_of_a_table_is_empty(several, example):
+    for directory in (several, example):
+        source = Page(write_report(directory)).source
+        assert "<thead></thead>" not in source
+        assert not re.search("<th[^>]*></th>", source)
+    (run,) = [several / "dqn-0"]
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "algorithm_config": {}}))
+    assert ">algorithm</th>" not in Page(write_report(run)).source  # no settings, no heading over them
 
 
 def test_settings_that_differ_are_marked(example):

@@ -64,14 +64,32 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_scores_show_every_episode_the_mean_and_the_dataset(tmp_path, drawn):
-    path = plots.plot_scores({"BC": [100.0, 300.0], "BCQ": [900.0, 900.0, 930.0]}, tmp_path / "s.png", reference=524.0)
+    scores = {"BC": [900.0, 900.0, 900.0, 930.0, 920.0], "BCQ": [100.0, 300.0]}
+    path = plots.plot_scores(scores, tmp_path / "s.png", reference=524.0)
     axis = drawn[0].axes[0]
-    dots = [collection.get_offsets()[:, 1].tolist() for collection in axis.collections[::2]]
-    assert dots == [[100.0, 300.0], [900.0, 900.0, 930.0]]
-    assert [text.get_text() for text in axis.texts] == ["200", "910"]
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["BC\n2 episodes", "BCQ\n3 episodes"]
+    episodes, bars, few, *none = axis.collections
+    assert [dots.get_offsets()[:, 1].tolist() for dots in (episodes, few)] == list(scores.values())
+    ((_, low), (_, high)) = bars.get_segments()[0]
+    assert 900 <= low < 910 < high < 930
+    assert not none  # two episodes: no interval
+    assert [text.get_text() for text in axis.texts] == ["910", "200"]
+    labels = [label.get_text() for label in axis.get_xticklabels()]
+    assert labels == ["BC\n5 episodes", "BCQ\n2 episodes:\ntoo few for an interval"]
     assert axis.lines[0].get_ydata()[0] == 524.0
     assert has_color(path, VERMILION)
+
+
+def test_legends_lie_below_the_axes(metrics_csv, tmp_path, drawn):
+    plots.plot_losses(metrics_csv, tmp_path / "l.png")
+    plots.plot_scores({"BC": [1.0, 2.0]}, tmp_path / "s.png")
+    plots.plot_returns([1.0, 2.0], tmp_path / "r.png")
+    plots.plot_comparison({f"group {i}": [run([1, 2], q=[i, i])] for i in range(9)}, ["q"], tmp_path / "c.png")
+    for figure in drawn:
+        (legend,) = figure.legends
+        assert not any(axis.get_legend() for axis in figure.axes)
+        lowest = min(axis.get_tightbbox().y0 for axis in figure.axes)
+        assert legend.get_window_extent().y1 <= lowest
+        assert legend.get_window_extent().width <= figure.bbox.width
 
 
 @pytest.mark.parametrize("evaluations", [{}, {"BC": []}])
@@ -101,18 +119,18 @@ def run(steps, **columns):
     return {"step": np.array(steps, float), **{name: np.array(values, float) for name, values in columns.items()}}
 
 
-def test_runs_are_compared_by_mean_and_interval_at_the_steps_they_share(tmp_path, drawn):
+def test_runs_are_compared_by_mean_and_band_at_the_steps_they_share(tmp_path, drawn):
     seeds = [run([100, 200], loss=[1.0, 3.0], q=[0, 9]), run([100, 200, 300], loss=[3.0, 3.0, 9.0], q=[0, 9, 9])]
     groups = {"bcq": seeds, "bc": [run([100, 300], loss=[5.0, 4.0], q=[1, 2])]}
     path = plots.plot_comparison(groups, ["loss", "q"], tmp_path / "c.png")
     loss, q = drawn[0].axes
     assert [axis.get_ylabel() for axis in (loss, q)] == ["loss", "q"]
-    assert [line.get_label() for line in loss.lines] == ["bcq (2 seeds)", "bc"]
+    assert [line.get_label() for line in loss.lines] == ["bcq (2 training seeds)", "bc (one training run)"]
     assert [line.get_xydata().tolist() for line in loss.lines] == [[[100, 2], [200, 3]], [[100, 5], [300, 4]]]
     assert q.lines[1].get_xydata().tolist() == [[100, 1], [300, 2]]
     (band,) = loss.collections
     corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
-    assert corners == {(100, 1), (100, 3), (200, 3)}  # two runs: the mean of a resample is 1, 2 or 3
+    assert corners == {(100, 1), (100, 3), (200, 3)}  # from the lowest run to the highest
     assert has_color(path, BLUE)
     assert has_color(path, VERMILION)
 
@@ -123,14 +141,23 @@ def test_runs_are_compared_by_mean_and_interval_at_the_steps_they_share(tmp_path
         ({}, ["loss"], "groups and metrics"),
         ({"a": []}, ["loss"], "groups and metrics"),
         ({"a": [run([1], loss=[1])]}, [], "groups and metrics"),
-        ({"a": [run([1], loss=[1])]}, ["q"], r"a has no 'q'; expected one of \['step', 'loss'\]"),
-        ({"a": [{}]}, ["loss"], "a has no 'loss'"),
+        ({"a": [run([1], loss=[1])]}, ["q"], r"no run has 'q'; expected one of \['step', 'loss'\]"),
+        ({"a": [{}]}, ["loss"], "no run has 'loss'"),
         ({"a": [run([1], loss=[1]), run([2], loss=[1])]}, ["loss"], "a: its runs logged no step in common"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused(tmp_path, groups, metrics, says):
     with pytest.raises(ConfigError, match=says):
         plots.plot_comparison(groups, metrics, tmp_path / "c.png")
+
+
+def test_a_run_without_a_metric_does_not_stop_the_others(tmp_path, drawn):
+    seeds = [run([1, 2], loss=[1, 2], q=[5, 7]), run([1, 2], loss=[3, 4])]
+    plots.plot_comparison({"bcq": seeds, "bc": [run([1, 2], loss=[0, 0])]}, ["loss", "q"], tmp_path / "c.png")
+    loss, q = drawn[0].axes
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[2, 3], [0, 0]]
+    assert [line.get_ydata().tolist() for line in q.lines] == [[5, 7]]
+    assert loss.lines[0].get_label() == "bcq (1 to 2 training seeds)"
 
 
 def test_an_episode_shows_scores_by_rank_actions_in_words_and_how_many_were_allowed(tmp_path, drawn):
