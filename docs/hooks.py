@@ -200,7 +200,7 @@ def _train(found: Mapping[str, Any]) -> str:
     wait = "" if waits is None else f" {first} waits for data {waits:.1%} of the time."
     return "\n\n".join(
         [
-            _table(head, rows),
+            f'<div class="described" markdown>\n\n{_table(head, rows)}\n\n</div>',
             f"Medians of {rounds} alternating slices of each implementation; in brackets the smallest and largest ratio "
             f"within a round. Batch {found['batch_size']}, {' x '.join(map(str, found['observation']))} uint8, "
             f"{found['actions']} actions, {found['transitions']:,} transitions, {found['threads']} threads, "
