@@ -201,11 +201,11 @@ def _train(found: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             f'<div class="described" markdown>\n\n{_table(head, rows)}\n\n</div>',
-            f"Medians of {rounds} alternating slices of each implementation; in brackets the smallest and largest ratio "
-            f"within a round. Batch {found['batch_size']}, {' x '.join(map(str, found['observation']))} uint8, "
+            f"Medians of {rounds} alternating slices of each implementation; in brackets the smallest and largest "
+            f"ratio within a round. Batch {found['batch_size']}, {' x '.join(map(str, found['observation']))} uint8, "
             f"{found['actions']} actions, {found['transitions']:,} transitions, {found['threads']} threads, "
             f"{found['device']}.{wait} TFLOP/s count the network's matrix products; matrix products alone reach "
-            f"{roofline['fp32']:.3g} on this machine in float32 and {roofline['bf16']:.3g} in bf16. `{found['command']}`. "
+            f"{roofline['fp32']:.3g} here in float32 and {roofline['bf16']:.3g} in bf16. `{found['command']}`. "
             f"{_machine(found['machine'], found['device'])}.",
         ]
     )

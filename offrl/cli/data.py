@@ -60,7 +60,7 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, is_asked: bool) -> Non
     is_eager=True,
     expose_value=False,
     callback=_list_recipes,
-    help="List the standard datasets.",
+    help="List the datasets.",
 )
 @hud_option
 @workers_option(1)
@@ -231,7 +231,7 @@ def size(text: str) -> int:
     type=float,
     default=200.0,
     show_default=True,
-    help="Refuse a larger ratio of unpacked to packed size.",
+    help="Refuse a larger ratio of the two sizes.",
 )
 @output_options
 def fetch(
