@@ -2,7 +2,8 @@
 #   make demo        collect CarRacing data, train, evaluate, export; make demo ARGS=--fast for two minutes of it
 #   make test        the tests, on all cores; make test-all with the slow ones, make lint for style, types and layering
 #   make test-properties   the replay's property tests on 100,000 cases; fewer: make test-properties CASES=5000
-#   make docs        the documentation on http://127.0.0.1:8000, built anew when a page or the code changes
+#   make docs        the documentation on http://127.0.0.1:8000, rebuilt when a page or the code changes
+#   make site        the documentation as static files in site/;   make dist   the wheel and the sdist in dist/
 # PYTHON names the interpreter that makes .venv: make demo PYTHON=/path/to/python3.12
 
 VENV := .venv
@@ -13,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 PYTHON ?= python3 python3.13 python3.12 python3.11
 SUPPORTED := not (3, 11) <= sys.version_info[:2] <= (3, 13)
 
-.PHONY: demo test test-all test-properties lint docs clean
+.PHONY: demo test test-all test-properties lint docs site dist clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/carracing_bcq.py $(ARGS)
@@ -36,12 +37,18 @@ lint: $(VENV)/dev.stamp
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m mkdocs serve $(ARGS)
 
+site: $(VENV)/dev.stamp
+	$(BIN)/python -m mkdocs build --strict --site-dir site $(ARGS)
+
+dist: $(VENV)/dev.stamp
+	$(BIN)/python -m build --outdir dist .
+
 # Keeps data/ and runs/, which are the user's.
 clean:
 	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find offrl tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An environment that is missing, was cut short, or is of another Python, is made anew.
+# An environment that is missing, incomplete or of another Python is created again.
 define make_venv
 @$(BIN)/python -c 'import pip, sys; sys.exit($(SUPPORTED))' 2>/dev/null || { \
 	for python in $(PYTHON); do \

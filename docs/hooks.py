@@ -129,11 +129,11 @@ def public_names() -> str:
         if not name.startswith("_") and not inspect.ismodule(value):
             summary = (inspect.getdoc(value) or "").split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
             rows.append((f"[`offrl.{name}`][{value.__module__}.{value.__qualname__}]", summary))
-    return _table_of_names(("name", "what it is"), rows)
+    return _table_of_names(("name", "description"), rows)
 
 
 def benchmarks() -> str:
-    """Each kept result as a section; one that is missing says how it is made."""
+    """Each stored result as a section; a missing one says how to produce it."""
     return "\n\n".join(f"## {title}\n\n{_benchmark(name)}" for name, title in BENCHMARKS.items())
 
 
@@ -144,7 +144,7 @@ def _benchmark(name: str) -> str:
     policies = result.get("policies") or {"BCQ": result["BCQ"]}
     dataset = result.get("dataset") or {"mean": result["dataset_mean"]["mean"], **_interval(result["dataset_mean"])}
     rows = [_score_row("the dataset", dataset), *(_score_row(policy, score) for policy, score in policies.items())]
-    head = ("", "mean return", "95 % interval", "median", "episodes", "finished laps")
+    head = ("policy", "mean return", "95 % interval", "median", "episodes", "finished laps")
     filled = [column for column in zip(head, *rows, strict=True) if any(column[1:])]
     first, *others = zip(*filled, strict=True)
     parts = [_table(first, others)]
@@ -172,16 +172,16 @@ def speed(name: str) -> str:
     return "\n\n".join(
         [
             f"**{found['ratio']:.2f} times**: {found['ratio_of']}.",
-            _table(("", found["unit"]), rows),
+            _table(("implementation", found["unit"]), rows),
             f"`{found['command']}`: {found['notes']}. {_machine(found['machine'])}.",
         ]
     )
 
 
 def train() -> str:
-    """Updates a second of each way of training, on the CPU and, where it was measured, on a GPU."""
+    """Updates per second of each implementation, on the CPU and, where it was measured, on a GPU."""
     parts = [_train(found) for found in (_kept("train/results.json"), _kept("train/cuda.json")) if found]
-    return "\n\n".join([*parts, _charts("train", "Updates a second")]) if parts else _missing("train --peers")
+    return "\n\n".join([*parts, _charts("train", "Updates per second")]) if parts else _missing("train --peers")
 
 
 def _train(found: Mapping[str, Any]) -> str:
@@ -197,17 +197,17 @@ def _train(found: Mapping[str, Any]) -> str:
         )
     first = next(iter(found["ways"]))
     rounds = len(found["ways"][first]["rates"])
-    head = ("", "updates/s", f"{first} is ... times as fast", "weights", "what it is")
+    head = ("implementation", "updates/s", f"speed-up of {first}", "weights", "description")
     waits = found["ways"][first].get("data_wait")
     roofline = found["matrix_teraflops"]
     wait = "" if waits is None else f" {first} waits for data {waits:.1%} of the time."
     return "\n\n".join(
         [
-            _table(head, rows),
-            f"Medians of {rounds} slices of each way, in turns; in brackets the smallest and largest ratio within a "
-            f"round. Batch {found['batch_size']}, {' x '.join(map(str, found['observation']))} uint8, "
+            f'<div class="described" markdown>\n\n{_table(head, rows)}\n\n</div>',
+            f"Medians of {rounds} alternating slices of each implementation; in brackets the smallest and largest "
+            f"ratio within a round. Batch {found['batch_size']}, {' x '.join(map(str, found['observation']))} uint8, "
             f"{found['actions']} actions, {found['transitions']:,} transitions, {found['threads']} threads, "
-            f"{found['device']}.{wait} TFLOP/s count the network's matrix products; such products alone reach "
+            f"{found['device']}.{wait} TFLOP/s count the network's matrix products; matrix products alone reach "
             f"{roofline['fp32']:.3g} here in float32 and {roofline['bf16']:.3g} in bf16. `{found['command']}`. "
             f"{_machine(found['machine'], found['device'])}.",
         ]
@@ -221,9 +221,9 @@ def growth() -> str:
         return _missing("growth")
     parts = []
     labels = {
-        "transitions": "transitions, read once before",
-        "transitions_not_in_memory": "transitions, not in memory at first",
-        "batch_size": "batch",
+        "transitions": "transitions, store read beforehand",
+        "transitions_not_in_memory": "transitions, store not cached at first",
+        "batch_size": "batch size",
         "actions": "actions",
     }
     for axis, label in labels.items():
@@ -236,13 +236,13 @@ def growth() -> str:
             )
             for size, row in found[axis].items()
         ]
-        parts.append(_table((label, "updates/s", "ms an update", "MiB"), rows))
+        parts.append(_table((label, "updates/s", "ms per update", "MiB"), rows))
     parts.append(
-        "Memory is what the process holds beside mapped files. The stores are noise, on disk, memory-mapped; batch and "
-        f"actions are varied on one synthetic batch. `{found['command']}`. "
+        "Memory is the resident memory of the process without mapped files. The stores hold noise, on disk and "
+        f"memory-mapped; batch size and actions are varied on one synthetic batch. `{found['command']}`. "
         f"{_machine(found['machine'], found['device'])}."
     )
-    return "\n\n".join([*parts, _charts("growth", "Time and memory of an update against data, batch and actions")])
+    return "\n\n".join([*parts, _charts("growth", "Time and memory of an update against data, batch size and actions")])
 
 
 def inference() -> str:
@@ -260,10 +260,10 @@ def inference() -> str:
         )
         for name, row in found["ways"].items()
     ]
-    head = ("", "1 observation: ms", "64 at once: observations/s", "same action as torch", "file, MB")
+    head = ("runtime", "ms for 1 observation", "observations/s in batches of 64", "same action as torch", "file in MB")
     origin = f"Actions on {found['observations']:,} observations of the dataset. `{found['command']}`."
     return "\n\n".join(
-        [_table(head, rows), f"{origin} {_machine(found['machine'])}.", _charts("inference", "Observations a second")]
+        [_table(head, rows), f"{origin} {_machine(found['machine'])}.", _charts("inference", "Observations per second")]
     )
 
 
@@ -279,7 +279,7 @@ def profile() -> str:
     ]
     return "\n\n".join(
         [
-            _table(("milliseconds", *parts, "in all"), rows),
+            _table(("milliseconds", *parts, "total"), rows),
             f"Batch {found['batch_size']}, {found['threads']} threads, {found['device']}, uncompiled. "
             f"`{found['command']}`. {_machine(found['machine'], found['device'])}.",
             _charts("profile", "Milliseconds of each part of an update"),
@@ -324,9 +324,9 @@ def quick() -> str:
         for processor, ratios in found["processors"].items()
         for name, ratio in ratios.items()
     ]
-    head = ("processor", "", "times the plain way", "within a round")
-    origin = f"`{found['command']}`. The last one was measured on: {_machine(found['machine'])}."
-    return "\n\n".join([_table(head, rows), origin, _charts("quick", "Times the plain way")])
+    head = ("processor", "measurement", "speed-up over the plain implementation", "range over the rounds")
+    origin = f"`{found['command']}`. The latest was measured on {_machine(found['machine'])}."
+    return "\n\n".join([_table(head, rows), origin, _charts("quick", "Speed-up over the plain implementation")])
 
 
 def data() -> str:
@@ -353,13 +353,13 @@ def data() -> str:
     ways = "\n".join(f"- {name}: {meaning}" for name, meaning in found["ways"].items())
     return "\n\n".join(
         [
-            _table(("data", "way", "batches/s", "offrl is ... times as fast"), gathered),
+            _table(("data", "implementation", "batches/s", "speed-up of offrl"), gathered),
             ways,
-            "Training BCQ from each, its files not in memory at first:",
+            "BCQ trained from each store, whose files are not in memory at first:",
             _table(("data", "updates/s", "waits for data", "MiB read from disk", "MiB held", "MiB mapped"), trained),
             "*Held* is resident memory without mapped file pages, which the system takes back when it needs them. "
             f"Batches of {found['batch_size']}. `{found['command']}`. {_machine(found['machine'])}.",
-            _charts("data", "Batches a second"),
+            _charts("data", "Batches per second"),
         ]
     )
 
@@ -436,7 +436,7 @@ def memory() -> str:
     rows = [
         (f"`{name}`", f"{row['before_mib']:.1f}", f"{row['grown_mib']:+.2f}") for name, row in found["rows"].items()
     ]
-    head = ("", "resident MiB before", f"MiB grown by {found['resets']} resets")
+    head = ("environment", "resident MiB before", f"MiB added by {found['resets']} resets")
     return f"{_table(head, rows)}\n\n`{found['command']}`. {_machine(found['machine'])}."
 
 
@@ -448,17 +448,17 @@ def corruption() -> str:
     outcomes = ("refused", "equal", "needs a manifest", "failed")
     rows = [(damage, *(f"{row.get(name, 0):,}" for name in outcomes)) for damage, row in found["rows"].items()]
     peak = f"{found['largest_peak_bytes'] / 2**20:.1f} MiB at most while reading"
-    return f"{_table(('', *outcomes), rows)}\n\n`{found['command']}`. {peak}. {_machine(found['machine'])}."
+    return f"{_table(('damage', *outcomes), rows)}\n\n`{found['command']}`. {peak}. {_machine(found['machine'])}."
 
 
 def _kept(name: str) -> dict[str, Any] | None:
-    """A result that a benchmark wrote, or None where this checkout has none."""
+    """A result that a benchmark wrote, or None if this checkout has none."""
     path = RESULTS / name
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _missing(command: str) -> str:
-    return f"No result is kept in this checkout. Make it: `python -m benchmarks {command}`."
+    return f"This checkout has no result. Produce it with `python -m benchmarks {command}`."
 
 
 def _interval(mean: Mapping[str, Any]) -> dict[str, list[float] | None]:
@@ -491,7 +491,7 @@ def _origin(result: Mapping[str, Any], policies: Mapping[str, Any]) -> str:
     sizes = f"{size['transitions']:,} transitions, {size['updates']:,} updates. " if size else ""
     return (
         f"`{result['command']}`: {sizes}Seeds {min(seeds):,} to {max(seeds):,}. "
-        f"{minutes:.1f} minutes in all on {_machine(result['machine'])}."
+        f"{minutes:.1f} minutes in total on {_machine(result['machine'])}."
     )
 
 

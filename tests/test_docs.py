@@ -194,7 +194,7 @@ def test_every_marker_on_a_page_is_replaced(hooks: ModuleType) -> None:
 
 def test_a_benchmark_is_drawn_from_its_file(hooks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks, "RESULTS", tmp_path)
-    assert "No result is kept in this checkout. Make it: `python -m benchmarks demo`." in hooks.benchmarks()
+    assert "This checkout has no result. Produce it with `python -m benchmarks demo`." in hooks.benchmarks()
     score = {"episodes": 2, "mean": 800.0, "interval_95": [700.0, 900.0], "median": 810.0, "finished": 1}
     result = {
         "command": "python x",
@@ -213,7 +213,7 @@ def test_a_benchmark_is_drawn_from_its_file(hooks: ModuleType, tmp_path: Path, m
         "| the dataset | 500.0 | 400.0 to 600.0 |  | 9 | 3 |",
         "| BCQ | 800.0 | 700.0 to 900.0 | 810.0 | 2 | 1 |",
         "**10.0**, 95 % interval -20.0 to 30.0",
-        "`python x`: 60,000 transitions, 7,000 updates. Seeds 2,000,000 to 2,000,001. 12.3 minutes in all on 2 cores",
+        "`python x`: 60,000 transitions, 7,000 updates. Seeds 2,000,000 to 2,000,001. 12.3 minutes in total on 2 cores",
         "](benchmarks/demo/scores.png)",
     ):
         assert part in drawn

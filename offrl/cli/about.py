@@ -17,14 +17,14 @@ from offrl.cli.names import ALGORITHMS, algorithm_class
 from offrl.cli.settings import format_value
 
 
-@click.command(short_help="List the algorithms, or the settings of one.")
+@click.command(short_help="List the algorithms, or the settings of one algorithm.")
 @argument("name", required=False)
 @json_option
 def algorithms(name: str | None, as_json: bool) -> None:
     """Example: offrl algorithms bcq
 
-    The algorithms; or with NAME, also of a class of your own (package.module:Class), every setting that train --set
-    takes, with its default and its meaning.
+    Lists the algorithms; with NAME, which may be a class of your own (package.module:Class), lists every setting that
+    train --set takes, with its default and meaning.
     """
     if name is None:
         summaries = {name: _summary(algorithm_class(name)) for name in ALGORITHMS}
@@ -55,12 +55,12 @@ def algorithms(name: str | None, as_json: bool) -> None:
     show(result, as_json, text=formatter.getvalue().rstrip())
 
 
-@click.command(short_help="Show versions and machine.")
+@click.command(short_help="Show versions and the machine.")
 @json_option
 def version(as_json: bool) -> None:
     """Example: offrl version
 
-    The versions and the machine that a result depends on: what a report of a defect should say.
+    Shows the versions and the machine that a result depends on; include them in a bug report.
     """
     from offrl.training.runs import describe_machine
 

@@ -48,14 +48,21 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, is_asked: bool) -> Non
 @click.command(short_help="Collect transitions: a standard dataset, or a behaviour of your choice.")
 @argument("environment", metavar="DATASET|ENVIRONMENT")
 @argument("directory", type=PATH, required=False)
-@option("--transitions", type=click.IntRange(1), required=True, help="At least so many; episodes are whole.")
-@option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the whole dataset.")
+@option("--transitions", type=click.IntRange(1), required=True, help="Minimum number of transitions; whole episodes.")
+@option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the dataset.")
 @option(
     "--behaviour",
     help="mixture, random, in CarRacing driver:SKILL (0 to 1, or expert), or package.module:Class; "
     "default: a mixture where offrl has one.",
 )
-@option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="Show the datasets.")
+@option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_recipes,
+    help="List the datasets.",
+)
 @hud_option
 @workers_option(1)
 @output_options
@@ -73,8 +80,8 @@ def collect(
     """Example: offrl collect carracing/mixed --transitions 60000
 
     Writes a standard DATASET (--list shows them) into DIRECTORY, by default data/carracing-mixed or the like; or
-    plays ENVIRONMENT, a Gymnasium id. What is complete is not collected again; after ctrl-C the same command goes on
-    (not for carracing/replay). The data depends on the seed, not on the number of workers.
+    plays ENVIRONMENT, a Gymnasium id. A complete dataset is not collected again; after ctrl-C the same command
+    continues (not for carracing/replay). The data depends on the seed, not on the number of workers.
     """
     from offrl.collection.collector import collect as collect_dataset
 
@@ -110,10 +117,10 @@ def collect(
     show(result, as_json)
 
 
-@click.command(short_help="Show what is in a dataset.")
+@click.command(short_help="Summarise and check a dataset.")
 @argument("directory", metavar="DIRECTORY|URL", type=DATA)
-@option("--html", type=FILE, help="Write it as a page too, with pictures: one HTML file.")
-@option("--sampling", default="uniform", help="Show too what this draws, such as top-returns:0.1.")
+@option("--html", type=FILE, help="Also write a page with plots, as one HTML file.")
+@option("--sampling", default="uniform", help="Also show what this strategy samples, such as top-returns:0.1.")
 @task_options
 @output_options
 def inspect(
@@ -129,9 +136,9 @@ def inspect(
 ) -> None:
     """Example: offrl inspect data/carracing --html carracing.html
 
-    Counts, returns, the use of every action and a health check of the shards in DIRECTORY, in either layout; or at a
-    URL such as s3://bucket/folder, which are fetched into the cache. The page also shows lengths, rewards and what
-    the frames look like, and says of each doubt what it means; it needs nothing beside itself.
+    Shows counts, returns, the frequency of every action and a health check of the shards in DIRECTORY, in either
+    layout, or at a URL such as s3://bucket/folder, which are fetched into the cache. The page also shows lengths,
+    rewards and observations, and explains each warning; it is one self-contained file.
     """
     from offrl.datasets.summary import inspect_dataset
     from offrl.replay.ingestion import ingest
@@ -165,12 +172,12 @@ _table_options = options(
 )
 
 
-@click.command(short_help="Write a dataset anew: frames, stacked, Minari's or d3rlpy's format.")
+@click.command(short_help="Rewrite a dataset as frames, stacked, or in Minari's or d3rlpy's format.")
 @argument("source")
 @argument("target")
 @option("--to", type=click.Choice(["frames", "stacked", "minari", "d3rlpy"]), help="The target's format.")
-@option("--dedupe", is_flag=True, help="Hold each frame that stacks share once: --to frames.")
-@option("--compress/--no-compress", default=True, show_default=True, help="Deflate the target (never Minari's).")
+@option("--dedupe", is_flag=True, help="Store each frame that stacks share once; same as --to frames.")
+@option("--compress/--no-compress", default=True, show_default=True, help="Compress the target (never Minari's).")
 @task_options
 @_table_options
 @output_options
@@ -238,14 +245,20 @@ def size(text: str) -> int:
         raise click.BadParameter(f"{error}.") from None
 
 
-@click.command(short_help="Bring a dataset from an address or a path into a directory.")
+@click.command(short_help="Download a dataset, or copy it from a path.")
 @argument("source", metavar="URL|PATH")
 @argument("directory", type=PATH)
 @option("--sha256", help="Checksum of the file, verified before it is unpacked.")
 @option("--max-size", type=size, default="10G", show_default=True, help="Refuse a larger file.")
-@option("--max-unpacked", type=size, default="100G", show_default=True, help="Refuse more after unpacking.")
+@option("--max-unpacked", type=size, default="100G", show_default=True, help="Refuse a larger unpacked size.")
 @option("--max-members", type=click.IntRange(1), default=100_000, show_default=True, help="Refuse more files.")
-@option("--max-ratio", type=float, default=200.0, show_default=True, help="Refuse to unpack to more times the size.")
+@option(
+    "--max-ratio",
+    type=float,
+    default=200.0,
+    show_default=True,
+    help="Refuse a larger ratio of the two sizes.",
+)
 @output_options
 def fetch(
     source: str,
@@ -261,8 +274,8 @@ def fetch(
     """Example: offrl fetch https://example.org/carracing.zip data/carracing
 
     Downloads, checks and unpacks a zip or tar archive (also .gz, .bz2, .xz), or copies an .npz file or a directory.
-    DIRECTORY is whole or not there, and ready for offrl inspect. What is there already is not fetched again; after
-    ctrl-C, the same command goes on.
+    DIRECTORY appears only when it is complete. A complete download is not repeated; after ctrl-C, the same command
+    continues.
     """
     from offrl.shards.download import MARKER_NAME
     from offrl.shards.download import fetch as fetch_dataset

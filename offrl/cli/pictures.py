@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from offrl.replay.store import FrameStore
 
 
-@click.command(short_help="Draw the curves of runs, or an episode from inside.")
+@click.command(short_help="Plot learning curves of runs, or one episode step by step.")
 @argument("runs", nargs=-1, required=True, type=PATH)
 @option("--out", required=True, type=PATH, help="The PNG file.")
 @option(
@@ -132,7 +132,7 @@ def _repeated_text(run: Path, taken: Path) -> str:
     return f"{run} has the settings and the seed of {taken}, which is newer: left out"
 
 
-@click.command(short_help="Write a page about a run, to read or to send.")
+@click.command(short_help="Write an HTML report of a run.")
 @argument("run", type=PATH)
 @option("--out", type=PATH, help="The HTML file; default: RUN/report.html.")
 @option("--data", type=DATA, help="The dataset's directory or URL, where the run does not say it, or it was moved.")

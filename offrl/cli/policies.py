@@ -41,12 +41,12 @@ _EPISODES = 20
 _GRADER_EPISODES = 50
 
 
-@click.command(short_help="Play episodes with a policy or a driver.")
+@click.command(short_help="Evaluate a policy or a scripted driver on seeded episodes.")
 @argument("policy", type=PATH)
 @environment_option
 @hud_option
 @option("--episodes", type=click.IntRange(1), help=f"Default: {_EPISODES}; with --grader: {_GRADER_EPISODES}.")
-@option("--seed-start", type=click.IntRange(0), help="Of the first episode; default: the seeds kept for scores.")
+@option("--seed-start", type=click.IntRange(0), help="Seed of the first episode; default: the first for scores.")
 @option("--threshold", help="Likelihood threshold, or several, such as 0.0,0.1,0.3; default: the policy's own.")
 @option("--epsilon", type=float, help="Probability of a random action; default: 0.")
 @option("--grader", is_flag=True, help="Play CarRacing by the course grader's rule.")

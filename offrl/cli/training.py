@@ -55,7 +55,7 @@ _EPISODES = 20
 @option("--init", type=PATH, metavar="POLICY", help="A run or checkpoint to take the first weights from.")
 @task_options
 @device_option
-@option("--threads", type=click.IntRange(1, MOST_THREADS), help="Of torch; default: its own choice.")
+@option("--threads", type=click.IntRange(1, MOST_THREADS), help="Number of torch threads; default: torch's own choice.")
 @output_options
 def train(
     directory: Path | str | None,

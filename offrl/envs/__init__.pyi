@@ -1,6 +1,7 @@
 """Environments: by name, wrapped, CarRacing and its faster twin, and what plays in them."""
 
 from .behaviours import Behaviour as Behaviour
+from .behaviours import Bursts as Bursts
 from .behaviours import EpsilonGreedy as EpsilonGreedy
 from .behaviours import RandomBehaviour as RandomBehaviour
 from .cart_pole import CartPoleDriver as CartPoleDriver
@@ -10,6 +11,7 @@ from .drivers import DriverSettings as DriverSettings
 from .drivers import TrackDriver as TrackDriver
 from .drivers import VariedDrivers as VariedDrivers
 from .drivers import default_behaviour as default_behaviour
+from .episodes import EpisodeRunner as EpisodeRunner
 from .frame_stack import FrameStack as FrameStack
 from .making import Env as Env
 from .making import EnvFactory as EnvFactory

@@ -8,6 +8,7 @@ from .scoring import EpisodeEnd as EpisodeEnd
 from .scoring import evaluate as evaluate
 from .scoring import evaluate_behaviour as evaluate_behaviour
 from .scoring import sweep_thresholds as sweep_thresholds
+from .trace import OpenPolicy as OpenPolicy
 from .trace import Trace as Trace
 from .trace import trace_episode as trace_episode
 from .while_training import EpisodeEvaluator as EpisodeEvaluator

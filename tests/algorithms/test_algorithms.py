@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from offrl import Batch, OfflineRLError, TaskSpec
-from offrl.algorithms import BC, DQN, DiscreteBCQ
+from offrl.algorithms import BC, DQN, DiscreteBCQ, ParameterGroup
 
 SPEC = TaskSpec.vector(3, ("left", "right", "stay"))
 
@@ -75,3 +75,12 @@ def test_a_copy_trains_apart():
     twin = copy.deepcopy(algorithm)
     twin.encoder.network[0].weight.data.add_(1)
     assert not torch.equal(algorithm(make_batch(0).observation).scores, twin(make_batch(0).observation).scores)
+
+
+def test_what_is_trained_is_one_group_with_the_learners_rate(algorithm):
+    (group,) = algorithm.parameter_groups()
+    assert isinstance(group, ParameterGroup)
+    assert group.learning_rate_scale == 1.0
+    # Target networks are frozen copies, and not trained by the optimiser.
+    trained = [name for name, _ in algorithm.named_parameters() if not name.startswith("target")]
+    assert len(group.parameters) == len(trained) > 0

@@ -39,4 +39,4 @@ def test_the_page_shows_every_part(hooks, tmp_path):
 
 @pytest.mark.parametrize("name", ["train", "growth", "inference", "profile", "quick"])
 def test_what_was_not_measured_says_how(hooks, name):
-    assert f"No result is kept in this checkout. Make it: `python -m benchmarks {name}" in getattr(hooks, name)()
+    assert f"This checkout has no result. Produce it with `python -m benchmarks {name}" in getattr(hooks, name)()

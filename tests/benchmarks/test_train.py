@@ -53,7 +53,7 @@ def test_the_command_writes_what_the_page_shows(store, hooks, tmp_path, monkeypa
     assert f"; {ours['precision']}, " in drawn
     assert "| plain PyTorch |" in drawn
     assert "| 4.30 M |" in drawn
-    assert "![Updates a second](benchmarks/train/results.png)" in drawn
+    assert "![Updates per second](benchmarks/train/results.png)" in drawn
 
 
 def test_matrices_grow_until_a_product_would_take_too_long(monkeypatch):

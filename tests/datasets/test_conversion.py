@@ -6,8 +6,8 @@ import pytest
 from episode_checks import assert_same_episodes
 from naive_replay import make_episode, make_spec, rows_of, save_frames, save_stacked, stacked_members
 
+from offrl.datasets import Conversion, convert
 from offrl.datasets import conversion as convert_module
-from offrl.datasets import convert
 from offrl.datasets._episodes import episodes
 from offrl.errors import ConfigError, DatasetError, SpecMismatchError
 from offrl.replay import ingest
@@ -239,3 +239,15 @@ def test_shards_may_lie_elsewhere_but_the_target_is_here(stacked, tmp_path):
     assert_same_episodes(episodes(ingest(tmp_path / "new")), EPISODES)
     with pytest.raises(ConfigError, match="memory://bucket/new: is an address; expected a path on this machine"):
         convert(stacked, "memory://key:secret@bucket/new", "frames")
+
+
+def test_a_conversion_is_shown_as_a_table_and_as_json():
+    found = Conversion("stacked", "frames", 2000, 3, 90_000, 1_200, 16_000, 2_003, notes=("floats were rounded",))
+    assert found.to_text().splitlines() == [
+        "transitions  2,000 in 3 episodes",
+        "                   stacked          frames",
+        "bytes               90,000           1,200",
+        "frames              16,000           2,003",
+        "note: floats were rounded",
+    ]
+    assert json.loads(json.dumps(found.to_dict()))["notes"] == ["floats were rounded"]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from naive_replay import make_episode, make_spec, rows_of, save_frames, save_stacked, stacked_members
 
-from offrl.datasets import inspect_dataset, sample_stacks
+from offrl.datasets import DatasetSummary, Drawn, inspect_dataset, sample_stacks
 from offrl.replay import ingest
 from offrl.shards import Episode
+from offrl.statistics import Interval
 
 
 def episode(rewards, actions, terminated):
@@ -113,3 +114,26 @@ def test_what_a_strategy_draws_is_shown_beside_the_data(store):
     ]
     drawn = json.loads(json.dumps(summary.to_dict()))["drawn"]
     assert drawn["action_shares"] == {"left": 0.75, "right": 0, "jump": 0.25}
+
+
+def test_a_summary_made_by_hand_is_ready_for_json():
+    summary = DatasetSummary(
+        num_transitions=4,
+        num_episodes=2,
+        num_frames=6,
+        returns=np.array([1.0, 3.0]),
+        lengths=np.array([1, 3]),
+        action_names=("left", "right"),
+        action_counts=np.array([3, 1]),
+        num_terminated=1,
+        num_truncated=1,
+        mean_return=Interval(2.0, 1.0, 3.0),
+        largest_rounding_error=0.0,
+        problems=(),
+        drawn=Drawn("top-returns:0.5", 0.75, 3.0, 3.0, np.array([1.0, 0.0])),
+    )
+    values = json.loads(json.dumps(summary.to_dict()))
+    assert values["action_counts"] == {"left": 3, "right": 1}
+    assert values["mean_return"] == {"mean": 2.0, "low": 1.0, "high": 3.0}
+    assert values["drawn"]["action_shares"] == {"left": 1.0, "right": 0.0}
+    assert "  0 left                          75.0%    100.0%" in summary.to_text().splitlines()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from offrl import DiscreteBCQ, DiscreteBCQConfig, TaskSpec, TorchPolicy, envs
-from offrl.evaluation import evaluate, trace_episode
+from offrl.evaluation import Trace, evaluate, trace_episode
 from offrl.policies import OnnxPolicy, export_onnx
 from offrl.spec import default_action_names
 
@@ -55,3 +55,9 @@ def test_the_trace_of_an_onnx_file_is_that_of_its_network(tmp_path):
     assert ours.actions.tolist() == theirs.actions.tolist() == [0] * len(ours.actions)
     assert ours.allowed.tolist() == theirs.allowed.tolist() == [[True, False]] * len(ours.actions)
     np.testing.assert_allclose(theirs.scores, ours.scores, rtol=1e-4, atol=1e-6)
+
+
+def test_the_score_of_a_trace_is_its_undiscounted_return():
+    scores = np.array([[1.0, 2.0], [4.0, 3.0], [0.0, 5.0]], np.float32)
+    trace = Trace(scores, np.ones((3, 2), bool), np.array([1, 0, 1]), np.array([2.0, -0.5, 10.0]))
+    assert trace.score == 11.5

@@ -1,5 +1,6 @@
 import json
 import mmap
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -7,9 +8,9 @@ from naive_replay import NAMES, make_episode, make_spec, save_frames
 
 from offrl import TaskSpec
 from offrl.errors import ConfigError, DatasetError
-from offrl.replay import FrameStore, ingest
+from offrl.replay import FrameStore, IngestReport, ingest
 from offrl.replay import store as store_module
-from offrl.shards import Episode
+from offrl.shards import Episode, Problem
 
 
 @pytest.fixture
@@ -156,3 +157,9 @@ def test_the_report_is_kept(path):
         "warnings": [],
         "skipped": [],
     }
+
+
+def test_an_ingest_report_survives_json():
+    report = IngestReport("stacked", 2, 30, 4, 34, 0.25, (Problem("where", "what", "hint"),), (("a.npz", "damaged"),))
+    assert IngestReport.from_dict(json.loads(json.dumps(asdict(report)))) == report
+    assert IngestReport.from_dict(asdict(IngestReport("frames", 1, 2, 1, 3))).skipped == ()
