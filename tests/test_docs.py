@@ -14,6 +14,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -190,6 +191,15 @@ def test_settings_are_drawn_from_docstring_and_signature(hooks: ModuleType, monk
 def test_every_marker_on_a_page_is_replaced(hooks: ModuleType) -> None:
     for page in PAGES:
         assert "<!-- offrl:" not in hooks.on_page_markdown(page.read_text(encoding="utf-8")), page
+
+
+def test_every_column_of_a_table_has_a_title(hooks: ModuleType) -> None:
+    heads = []
+    for page in PAGES:
+        lines = hooks.on_page_markdown(page.read_text(encoding="utf-8")).splitlines()
+        heads += [(page.name, head) for head, rule in pairwise(lines) if re.fullmatch(r"\|( ?-+ ?\|)+", rule)]
+    assert len(heads) > 40
+    assert [found for found in heads if not all(title.strip() for title in found[1].strip("|").split("|"))] == []
 
 
 def test_a_benchmark_is_drawn_from_its_file(hooks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
