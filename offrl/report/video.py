@@ -49,7 +49,7 @@ class Recording(NamedTuple):
     length: int
 
 
-class Shown(NamedTuple):
+class _Frame(NamedTuple):
     """A picture of the film, and what the episode came to before it."""
 
     picture: NDArray[np.uint8]
@@ -177,7 +177,7 @@ def film(
     max_steps: int | None,
     num_envs: int,
     panel: Panel | None,
-) -> Iterator[Shown]:
+) -> Iterator[_Frame]:
     """Every picture of the episode, the one of its end included."""
     runner = EpisodeRunner(env)
     runner.reset(seed)
@@ -189,7 +189,7 @@ def film(
             mask = runner.action_mask
             moment = Moment(runner.observation, action, runner.score, runner.length, len(picture), mask)
             picture = _beside(picture, panel(moment))
-        yield Shown(_even(picture), Recording(runner.score, runner.length))
+        yield _Frame(_even(picture), Recording(runner.score, runner.length))
         if action is None:
             return
         runner.step(action)

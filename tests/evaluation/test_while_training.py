@@ -1,0 +1,49 @@
+from contextlib import closing
+from functools import partial
+
+import pytest
+
+from offrl.algorithms import BC
+from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, make, task_spec
+from offrl.errors import ConfigError
+from offrl.evaluation import EpisodeEvaluator, evaluate
+from offrl.policies import TorchPolicy
+
+CART_POLE = partial(make, "CartPole-v1")
+
+
+@pytest.fixture(scope="module")
+def algorithm():
+    with closing(CART_POLE()) as env:
+        return BC(task_spec(env))
+
+
+def test_it_plays_what_evaluate_plays(algorithm):
+    evaluator = EpisodeEvaluator(CART_POLE, TUNING_SEEDS[:6], workers=0)
+    found = evaluate(TorchPolicy(algorithm), CART_POLE, TUNING_SEEDS[:6], workers=0)
+    assert evaluator(algorithm) == {
+        "score": found.mean.mean,
+        "low": found.mean.low,
+        "high": found.mean.high,
+        "median": found.median,
+        "length": found.mean_length,
+    }
+
+
+def test_few_episodes_have_no_interval(algorithm):
+    found = EpisodeEvaluator(CART_POLE, TUNING_SEEDS[:2], workers=0)(algorithm)
+    assert found.keys() == {"score", "median", "length"}
+
+
+def test_it_says_what_was_played():
+    assert EpisodeEvaluator(CART_POLE, [5, 6, 9]).settings() == {
+        "environment": "CartPole-v1",
+        "episodes": 3,
+        "first_seed": 5,
+        "last_seed": 9,
+    }
+
+
+def test_seeds_that_are_kept_for_scores_are_refused():
+    with pytest.raises(ConfigError, match="which is kept for scores, where a setting is chosen"):
+        EpisodeEvaluator(CART_POLE, SCORE_SEEDS[:3])
