@@ -12,6 +12,7 @@ from benchmarks.corruption import corruption
 from benchmarks.data import data
 from benchmarks.datasets import datasets
 from benchmarks.demo import demo, full
+from benchmarks.demo_runs import demo_runs
 from benchmarks.growth import growth
 from benchmarks.identity import identity
 from benchmarks.inference import inference
@@ -45,6 +46,7 @@ _NOT_FIGURES = {"same"}  # it makes no figure, and only who changed something kn
 for command in (
     demo,
     full,
+    demo_runs,
     cartpole,
     environment,
     evaluation,

@@ -48,6 +48,10 @@ SIZES = {
     "full": Size(transitions=300_000, updates=25_000, episodes=100),
 }
 NUM_ENVS = 20
+# Scaled rewards keep q of the order of 1, where the Huber loss is quadratic. Ten-step returns carry the reward of a new
+# tile back to the steps that led to it.
+REPLAY: dict[str, Any] = {"n_step": 10, "discount": 0.97, "reward_scale": 0.1}
+LEARNER = offrl.LearnerConfig(learning_rate=5e-4, schedule="cosine", polyak=0.01, average_decay=0.999)
 
 
 def collect_data(directory: Path, size: Size) -> None:
@@ -60,9 +64,7 @@ def open_data(directory: Path, seed: int) -> Replay:
     """A dataset in either layout, as both algorithms read it."""
     # Stacked shards say nothing of the task, so it is said here; a manifest says it itself (the HUD, for one).
     spec = None if (directory / "manifest.json").exists() else car_racing.spec()
-    # Scaled rewards keep q of the order of 1, where the Huber loss is quadratic. Ten-step returns carry the reward
-    # of a new tile back to the steps that led to it.
-    replay = offrl.open_replay(directory, spec=spec, n_step=10, discount=0.97, reward_scale=0.1, seed=seed)
+    replay = offrl.open_replay(directory, spec=spec, seed=seed, **REPLAY)
     expected = car_racing.spec(replay.spec.hud or "visible")
     hint = "this example drives CarRacing: pass data of that task"
     expected.require_same(replay.spec, where=directory, hint=hint, legal_actions=False)
@@ -94,7 +96,7 @@ def train(
         algorithm,
         replay,
         offrl.FitConfig(updates=size.updates, log_period=size.log_period),
-        learner=offrl.LearnerConfig(learning_rate=5e-4, schedule="cosine", polyak=0.01, average_decay=0.999),
+        learner=LEARNER,
         run=run,
         device=device,
         notes={"data": str(data.absolute()), "environment": car_racing.ENV_ID},  # for the command line
