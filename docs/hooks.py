@@ -66,7 +66,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def settings(path: str) -> str:
     """The settings of a dataclass or function as a table: name, default, and what its docstring says of it."""
-    from offrl.cli.fields import read_section
+    from offrl.cli.settings import read_section
 
     module, name = path.split(":")
     subject = getattr(import_module(module), name)

@@ -12,9 +12,8 @@ from click import argument
 
 from offrl._version import __version__
 from offrl.cli.console import json_option, show
-from offrl.cli.fields import Field, setting_groups
 from offrl.cli.names import ALGORITHMS, algorithm_class
-from offrl.cli.settings import format_value
+from offrl.cli.settings import Field, format_value, setting_groups
 
 
 @click.command(short_help="List the algorithms, or the settings of one algorithm.")

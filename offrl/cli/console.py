@@ -6,7 +6,7 @@ import errno
 import json
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -133,6 +133,22 @@ def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Co
         return command
 
     return decorate
+
+
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def completing(words: Iterable[str] | Callable[[], Iterable[str]]) -> Complete:
+    """What a shell offers for an option or argument: those of the words that begin as the user does.
+
+    Args:
+        words: a function is called only when a shell asks.
+    """
+
+    def complete(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+        return [word for word in (words() if callable(words) else words) if word.startswith(begun)]
+
+    return complete
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -16,6 +16,7 @@ from offrl.cli.console import (
     DATA,
     FILE,
     PATH,
+    completing,
     hud_option,
     options,
     output_options,
@@ -36,42 +37,33 @@ if TYPE_CHECKING:
 _NO_PROGRESS_STEPS = 150  # a car that stands still teaches little
 
 
-def _list_recipes(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
-    if not is_asked or ctx.resilient_parsing:
-        return
+def _recipe_names() -> list[str]:
     from offrl.collection.recipes import RECIPES
 
-    show({recipe.name: recipe.description for recipe in RECIPES.values()}, as_json=False)
-    ctx.exit()
+    return list(RECIPES)
 
 
 @click.command(short_help="Collect transitions: a standard dataset, or a behaviour of your choice.")
-@argument("environment", metavar="DATASET|ENVIRONMENT")
+@argument("environment", metavar="DATASET|ENVIRONMENT", required=False, shell_complete=completing(_recipe_names))
 @argument("directory", type=PATH, required=False)
-@option("--transitions", type=click.IntRange(1), required=True, help="Minimum number of transitions; whole episodes.")
+@option("--transitions", type=click.IntRange(1), help="Minimum number of transitions; whole episodes.")
 @option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the dataset.")
 @option(
     "--behaviour",
     help="mixture, random, in CarRacing driver:SKILL (0 to 1, or expert), or package.module:Class; "
     "default: a mixture where offrl has one.",
 )
-@option(
-    "--list",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_list_recipes,
-    help="List the datasets.",
-)
+@option("--list", "list_datasets", is_flag=True, help="List the standard datasets, and collect nothing.")
 @hud_option
 @workers_option(1)
 @output_options
 def collect(
-    environment: str,
+    environment: str | None,
     directory: Path | None,
-    transitions: int,
+    transitions: int | None,
     seed: int,
     behaviour: str | None,
+    list_datasets: bool,
     hud: str | None,
     workers: int | None,
     as_json: bool,
@@ -84,7 +76,17 @@ def collect(
     continues (not for carracing/replay). The data depends on the seed, not on the number of workers.
     """
     from offrl.collection.collector import collect as collect_dataset
+    from offrl.collection.recipes import RECIPES
 
+    if list_datasets:
+        show({recipe.name: recipe.description for recipe in RECIPES.values()}, as_json)
+        return
+    if environment is None:
+        raise ConfigError(
+            "no DATASET or ENVIRONMENT", where="collect", expected="one", hint="--list shows the datasets"
+        )
+    if transitions is None:
+        raise ConfigError("no --transitions", where="collect", expected="how many", hint="add --transitions 60000, say")
     settings: dict[str, Any] = {
         "transitions": transitions,
         "seed": seed,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from click import option
 
-from offrl.cli.console import options
+from offrl.cli.console import completing, options
 from offrl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ ENCODERS = {
 CAR_RACING = "CarRacing-v3"
 
 network_options = options(
-    option("--algorithm", help=f"{', '.join(ALGORITHMS)} or package.module:Class."),
-    option("--encoder", help=f"{', '.join(ENCODERS)} or package.module:Class."),
+    option(
+        "--algorithm", help=f"{', '.join(ALGORITHMS)} or package.module:Class.", shell_complete=completing(ALGORITHMS)
+    ),
+    option("--encoder", help=f"{', '.join(ENCODERS)} or package.module:Class.", shell_complete=completing(ENCODERS)),
 )
 
 

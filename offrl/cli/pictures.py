@@ -23,10 +23,9 @@ from offrl.cli.console import (
     output_options,
     show,
 )
-from offrl.cli.fields import setting_groups
 from offrl.cli.names import ALGORITHMS, network_options
 from offrl.cli.request import LENGTHS, Request, is_data_there, open_data, recorded_request
-from offrl.cli.settings import format_value
+from offrl.cli.settings import format_value, setting_groups
 from offrl.errors import ConfigError, OfflineRLError, RunError, SpecMismatchError
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offrl.cli.fields import config_fields, setting_groups
 from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, load_class
-from offrl.cli.settings import parse_settings, restore_value
+from offrl.cli.settings import config_fields, parse_settings, restore_value, setting_groups
 from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:

@@ -1,15 +1,21 @@
-"""Settings from text: FIELD=VALUE, each value typed by the annotation of its field."""
+"""The settings of a run: which there are, and their values from text, FIELD=VALUE, typed by their annotations."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import math
+import re
 import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, Union, get_args, get_origin
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import click
+
+from offrl.cli.names import algorithm_class
 from offrl.errors import ConfigError
 
 Hints = Mapping[str, Any]
@@ -124,3 +130,74 @@ def _describe(hint: Any) -> str:
     if origin in (int, float):
         return "a whole number" if origin is int else "a finite number"
     return "a JSON object" if isinstance(origin, type) and issubclass(origin, Mapping) else f"JSON for {hint}"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting.
+
+    Attributes:
+        hint: its annotation.
+        default: `dataclasses.MISSING` where it has none.
+        meaning: what the docstring says; "" where that says nothing.
+    """
+
+    hint: Any
+    default: Any
+    meaning: str
+
+
+def setting_groups(algorithm: str) -> dict[str, dict[str, Field]]:
+    """The settings that `offrl train --set` takes: for each of algorithm, learner, fit and replay, by name.
+
+    Raises:
+        ConfigError: no such algorithm.
+    """
+    from offrl.algorithms.algorithm import declared_config
+    from offrl.replay.config import ReplayConfig
+    from offrl.training.config import FitConfig, LearnerConfig
+
+    return {
+        "algorithm": config_fields(declared_config(algorithm_class(algorithm))),
+        "learner": config_fields(LearnerConfig),
+        "fit": config_fields(FitConfig),
+        "replay": config_fields(ReplayConfig),
+    }
+
+
+def complete_setting(ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
+    """What a shell offers after --set: the settings of the algorithm that is named before, with their equals sign."""
+    groups = setting_groups(ctx.params.get("algorithm") or "bcq")
+    return sorted({f"{name}=" for fields in groups.values() for name in fields if name.startswith(begun)})
+
+
+def config_fields(config: type[Any]) -> dict[str, Field]:
+    """The fields of a dataclass that its constructor takes."""
+    hints, meanings = get_type_hints(config), read_section(config.__doc__, "Attributes")
+    found = {}
+    for field in fields(config):
+        if field.init:
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            found[field.name] = Field(hints[field.name], default, meanings.get(field.name, ""))
+    return found
+
+
+_ENTRY = re.compile(r" {4}(\w+)(?: \(.*?\))?: (.*)")
+
+
+def read_section(docstring: str | None, section: str) -> dict[str, str]:
+    """The entries of a Google-style section, such as "Attributes" or "Args", in its order.
+
+    Returns:
+        Name -> what is said about it, line breaks as blanks; empty where there is no such section.
+    """
+    _, _, text = f"\n{inspect.cleandoc(docstring or '')}\n".partition(f"\n{section}:\n")
+    entries: dict[str, str] = {}
+    for line in text.splitlines():
+        if line and not line.startswith(" "):  # the next section
+            break
+        if found := _ENTRY.match(line):
+            name, entries[name] = found[1], found[2]
+        elif entries and line.strip():
+            entries[name] += f" {line.strip()}"
+    return entries

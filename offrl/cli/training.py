@@ -29,6 +29,7 @@ from offrl.cli.request import (
     recorded_environment,
     require_same_task,
 )
+from offrl.cli.settings import complete_setting
 from offrl.errors import ConfigError, DatasetError, RunError
 
 if TYPE_CHECKING:
@@ -42,7 +43,14 @@ _EPISODES = 20
 @network_options
 @option("--updates", type=click.IntRange(1), help="Gradient steps; give these or --epochs.")
 @option("--epochs", type=float, help="Epochs of transitions / batch_size updates, such as 10 or 0.5.")
-@option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Any setting; repeatable.")
+@option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    shell_complete=complete_setting,
+    help="Any setting; repeatable.",
+)
 @option(
     "--evaluate-every",
     metavar="PERIOD",

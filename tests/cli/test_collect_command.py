@@ -1,4 +1,5 @@
 import pytest
+from click.testing import CliRunner
 from run_offrl import offrl, offrl_json
 
 from offrl.cli import main
@@ -105,3 +106,33 @@ def test_a_mixture_that_there_is_not_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
     assert named_behaviour("mixture", "CartPole-v1") == CartPoleMixture()
     assert named_behaviour(None, "Acrobot-v1") == RandomBehaviour()
+
+
+def test_the_standard_datasets_are_listed_in_words_and_in_json():
+    listed = offrl_json("collect", "--list")
+    assert listed["carracing/random"] == "uniformly random actions"
+    assert "carracing/random  uniformly random actions" in offrl("collect", "--list").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((), "no DATASET or ENVIRONMENT"), (("carracing/mixed",), "no --transitions; expected how many")],
+)
+def test_what_is_missing_is_named(arguments, message):
+    assert message in offrl("collect", *arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("offrl train --algorithm b", ["bcq", "bc"]),
+        ("offrl train --set n_", ["n_step="]),
+        ("offrl train --algorithm bc --set thresh", []),  # a setting of BCQ
+        ("offrl train --encoder com", ["compact"]),
+        ("offrl collect carracing/m", ["carracing/mixed", "carracing/medium"]),
+    ],
+)
+def test_a_shell_completes_names(words, offered):
+    environment = {"_OFFRL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    result = CliRunner().invoke(main, env=environment, prog_name="offrl", standalone_mode=True)
+    assert [line.removeprefix("plain,") for line in result.stdout.split()] == offered

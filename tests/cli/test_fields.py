@@ -2,8 +2,8 @@ from dataclasses import MISSING, dataclass, field
 
 import pytest
 
-from offrl.cli.fields import Field, config_fields, setting_groups
 from offrl.cli.names import ALGORITHMS
+from offrl.cli.settings import Field, config_fields, setting_groups
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-from offrl.cli.fields import read_section
+from offrl.cli.settings import read_section
 
 DOCSTRING = """A thing: of some kind.
 
