@@ -22,6 +22,7 @@ from benchmarks.profile import profile
 from benchmarks.quick import quick
 from benchmarks.readme import readme
 from benchmarks.same import same
+from benchmarks.ship import animation, ship
 from benchmarks.speed import collection, environment, evaluation
 from benchmarks.train import train
 
@@ -40,13 +41,19 @@ def main(context: click.Context) -> None:
 
 
 _OPTIONS = {"train": ["--peers"], "quick": ["--record"]}
-_NOT_FIGURES = {"same"}  # it makes no figure, and only who changed something knows the revision to compare with
+_NOT_FIGURES = {
+    "same",
+    "ship",
+    "animation",
+}  # it makes no figure, and only who changed something knows the revision to compare with
 
 
 for command in (
     demo,
     full,
     demo_runs,
+    ship,
+    animation,
     cartpole,
     environment,
     evaluation,

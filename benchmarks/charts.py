@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from offrl.report._figures import _BLUE, _COLORS, _GRAY, _figure, _legend_above, _save, _tidy
+from offrl.report._figures import _BLUE, _COLORS, _GRAY, _figure, _legend_below, _save, _tidy
 
 
 def bars(rows: Mapping[str, float], unit: str, path: Path, ours: Sequence[str] = ()) -> Path:
@@ -37,7 +37,7 @@ def stacked(rows: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> P
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axis.invert_yaxis()
     axis.set_xlabel(unit)
-    _legend_above(figure)
+    _legend_below(figure)
     return _save(figure, path)
 
 

@@ -13,12 +13,82 @@ from offrl.statistics import Interval
 
 ROOT = Path(__file__).parent.parent
 _PLACE = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
+_HEADLINE = re.compile(r"(<!-- headline -->\n).*?(<!-- end of headline -->)", re.DOTALL)
+_NUMBERS = {3: "three", 4: "four", 5: "five"}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def headline(results: Path) -> str:
+    """What the demo scores over several training runs, in a sentence."""
+    found = _read(results / "demo" / "runs.json")
+    if not found:
+        return ""
+    bcq, data = found["algorithms"]["bcq"], _read(results / "demo" / "evaluation.json")["dataset"]
+    runs, episodes = bcq["runs"], bcq["episodes"] // bcq["runs"]
+    low, high = bcq["t_interval_95"]
+    return (
+        f"`make demo` ({found['transitions']:,} transitions, {found['updates']:,} updates, a quarter of an hour on "
+        f"2 cores), over **{_NUMBERS.get(runs, runs)} training runs**, each on {episodes} fresh tracks: "
+        f"**BCQ {bcq['mean']:.0f}** on average, {bcq['lowest']:.0f} in the worst run and {bcq['highest']:.0f} in the "
+        f"best (95 % t interval over the runs {low:.0f} to {high:.0f}); {bcq['laps_with_every_tile']} of "
+        f"{bcq['episodes']} laps without a missed tile. The data: {data['mean']:.0f}.\n"
+    )
+
+
+def _runs(results: Path) -> list[str]:
+    """The table over training runs, and where scores are lost."""
+    found = _read(results / "demo" / "runs.json")
+    if not found:
+        return []
+    lines = [
+        f"`make demo`'s recipe over several training runs (`{found['command']}`, one thread each, "
+        f"{found['precision']}; {found['machine']['processor']}, torch {found['machine']['versions']['torch']}):",
+        "",
+        "| algorithm | training runs | mean of their means | 95 % t interval | lowest, highest | laps with every tile "
+        "| miss one to three tiles | others |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found["algorithms"].items():
+        bounds = Interval(row["mean"], *(row["t_interval_95"] or (None, None))).bounds(row["runs"], "run")
+        lines.append(
+            f"| {name.upper()} | {row['runs']} | {row['mean']:.1f} | {bounds} | {row['lowest']:.1f}, "
+            f"{row['highest']:.1f} | {row['laps_with_every_tile']} of {row['episodes']} "
+            f"| {row['laps_that_miss_one_to_three_tiles']} | {row['others']} |"
+        )
+    return [*lines, ""]
+
+
+def _peers(results: Path) -> list[str]:
+    """Training speed beside other libraries, in one run on one machine."""
+    found = _read(results / "train" / "results.json")
+    names = ("offrl", "d3rlpy", "Tianshou", "notebook loop")
+    ways = {name: found["ways"][name] for name in names if name in found.get("ways", {})}
+    if not ways:
+        return []
+    lines = [
+        f"Training speed of discrete BCQ, batches of {found['batch_size']}, 4 x 96 x 96, {found['actions']} actions, "
+        f"{found['threads']} cores ({found['machine']['processor']}; `{found['command']}`):",
+        "",
+        "| library | updates a second | offrl is faster by |",
+        "|---|---|---|",
+    ]
+    for name, way in ways.items():
+        ratio = "-" if name == "offrl" else "{median:.1f} times ({low:.1f} to {high:.1f})".format(**way["ratio"])
+        lines.append(f"| {name} | {way['updates_per_second']:.1f} | {ratio} |")
+    return [*lines, ""]
 
 
 def results_text(results: Path) -> str:
     """Markdown: the CarRacing table of each size that was measured, CartPole, and where."""
-    lines = []
-    for name, title in (("demo", "`make demo`"), ("full", "`make demo ARGS=--full`")):
+    lines = _runs(results)
+    for name, title in (
+        ("demo", "`make demo`, one training run"),
+        ("full", "`make demo ARGS=--full`, one training run"),
+    ):
         path = results / name / "evaluation.json"
         if path.exists():
             lines += [*_car_racing(title, json.loads(path.read_text(encoding="utf-8"))), ""]
@@ -28,8 +98,10 @@ def results_text(results: Path) -> str:
         lines += [
             f"CartPole, from data that the library collects: dataset {found['dataset_mean']['mean']:.0f}, BCQ "
             f"{found['BCQ']['mean']:.0f} of 500 over {found['BCQ']['episodes']} episodes, "
-            f"{found['seconds']:.0f} seconds in all (`{found['command']}`)."
+            f"{found['seconds']:.0f} seconds in all (`{found['command']}`).",
+            "",
         ]
+    lines += _peers(results)
     return "\n".join(lines).strip() + "\n"
 
 
@@ -42,7 +114,7 @@ def _car_racing(title: str, found: dict[str, Any]) -> list[str]:
         f"({machine['cores']} cores, {machine['processor']}, torch {machine['versions']['torch']}, "
         f"Gymnasium {machine['versions']['gymnasium']}).",
         "",
-        "| | mean score | 95 % interval | finished laps |",
+        "| policy | mean score | 95 % interval over episodes | finished laps |",
         "|---|---|---|---|",
     ]
     for name, row in rows.items():
@@ -59,7 +131,8 @@ def _car_racing(title: str, found: dict[str, Any]) -> list[str]:
 
 
 def updated(readme: str, results: Path) -> str:
-    """The README with today's results in their place."""
+    """The README with today's results in their places."""
+    readme = _HEADLINE.sub(lambda match: f"{match[1]}{headline(results)}{match[2]}", readme)
     return _PLACE.sub(lambda match: f"{match[1]}\n{results_text(results)}\n{match[2]}", readme)
 
 

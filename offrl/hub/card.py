@@ -45,6 +45,9 @@ def model_card(policy: str | Path, *, evaluations: Sequence[str | Path] = ()) ->
     Raises:
         RunError: There is no policy, or a file is damaged.
     """
+    written = find_policy(policy).with_suffix(".md")
+    if not evaluations and written.is_file():
+        return written.read_text(encoding="utf-8")  # of a policy that comes with offrl
     subject = _subject(policy, [Path(path) for path in evaluations])
     return "\n".join(_lines(subject)).strip() + "\n"
 

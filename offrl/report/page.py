@@ -89,9 +89,18 @@ def _header(record: Record, title: str) -> Markup:
     times = [path.stat().st_mtime for path in finished if path.exists()]
     date = f" · {datetime.fromtimestamp(max(times), UTC):%d %B %Y}".replace(" 0", " ") if times else ""
     where = f" on {record.task}" if record.task else ""
-    return element(
-        "header", element("h1", title), element("p", f"{' and '.join(record.algorithms)}{where}, trained offline{date}")
-    )
+    trained = element("p", f"{' and '.join(record.algorithms)}{where}, trained offline{date}")
+    return element("header", element("h1", title), trained, *_played_while_training(record))
+
+
+def _played_while_training(record: Record) -> list[Markup]:
+    """Says where a choice of checkpoint was not made offline."""
+    for run in record.runs:
+        if played := run.config.get("evaluation"):
+            often = f"{played.get('episodes', 'some')} episodes, every {played.get('every')}"
+            text = f"The environment was used while training ({often}): checkpoints/best was not chosen offline."
+            return [note(text)]
+    return []
 
 
 def _facts(record: Record, summary: DatasetSummary | None, reference: Interval | None) -> Markup:

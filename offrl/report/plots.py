@@ -28,9 +28,11 @@ from offrl.report._figures import (
 from offrl.report.metrics import read_metrics, smooth
 from offrl.statistics import Interval, bootstrap_mean
 
+_HELD_OUT = "held_out_"
+
 
 def plot_losses(metrics_csv: str | Path, path: str | Path) -> Path:
-    """Every loss of a run over its gradient steps: as logged, and smoothed.
+    """Every loss of a run over its gradient steps: as logged, and smoothed; beside it that of held-out episodes.
 
     Args:
         metrics_csv: as `CSVLogger` writes it; the columns with "loss" in their name are drawn.
@@ -44,7 +46,7 @@ def plot_losses(metrics_csv: str | Path, path: str | Path) -> Path:
         MissingDependencyError: matplotlib is not installed.
     """
     columns = read_metrics(metrics_csv)
-    losses = {name: values for name, values in columns.items() if "loss" in name}
+    losses = [name for name in columns if "loss" in name and not name.startswith(_HELD_OUT)]
     if not losses or "step" not in columns:
         raise RunError(
             f"columns {list(columns)}", where=metrics_csv, expected="step and at least one loss, as CSVLogger writes"
@@ -52,13 +54,16 @@ def plot_losses(metrics_csv: str | Path, path: str | Path) -> Path:
     step = columns["step"]
     figure = _figure(8, 0.6 + 2.2 * len(losses))
     axes = figure.subplots(len(losses), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (name, values) in zip(axes, losses.items(), strict=True):
+    for axis, name in zip(axes, losses, strict=True):
         _tidy(axis)
-        (logged,) = axis.plot(step, values, color=_BLUE, alpha=0.35, linewidth=1)
-        (smoothed,) = axis.plot(step, smooth(values), color=_BLUE, linewidth=2)
+        is_last = name == losses[-1]  # labelled once: the legend is for all panels
+        for column, color, what in ((name, _BLUE, ""), (f"{_HELD_OUT}{name}", _VERMILION, ", held-out episodes")):
+            if column in columns:
+                label = f"smoothed{what}" if is_last else None
+                axis.plot(step, columns[column], color=color, alpha=0.35, linewidth=1)
+                axis.plot(step, smooth(columns[column]), color=color, linewidth=2, label=label)
         axis.set_ylabel(name.replace("_", " "))
-    logged.set_label("as logged")  # once, in the last panel: the legend is for all of them
-    smoothed.set_label("smoothed")
+    axes[-1].lines[0].set_label("as logged")
     axes[-1].set_xlabel("gradient steps")
     _legend_below(figure)
     return _save(figure, path)

@@ -145,3 +145,12 @@ def test_nothing_is_written_where_a_file_is_damaged(run):
     with pytest.raises(RunError, match="damaged"):
         write_report(run)
     assert not (run / "report.html").exists()
+
+
+def test_a_page_says_that_the_environment_was_used_while_training(run):
+    config = json.loads((run / "config.json").read_text())
+    assert "was used while training" not in Page(write_report(run)).text
+    config["evaluation"] = {"every": "1epoch", "episodes": 20}
+    (run / "config.json").write_text(json.dumps(config))
+    expected = "The environment was used while training (20 episodes, every 1epoch)"
+    assert expected in Page(write_report(run)).text

@@ -239,3 +239,12 @@ def test_plotting_leaves_pyplot_alone_and_importing_leaves_matplotlib_alone(tmp_
         f"plot_returns([1.0, 2.0], {str(tmp_path / 'r.png')!r}); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_held_out_losses_stand_beside_the_training_loss(tmp_path, drawn):
+    logger = CSVLogger(tmp_path)
+    for step, loss in ((100, 3.0), (200, 2.0)):
+        logger.log(step, {"loss": loss, "held_out_loss": 2 * loss}, {"updates_per_second": 1.0})
+    plots.plot_losses(tmp_path / "metrics.csv", tmp_path / "losses.png")
+    (axis,) = drawn[-1].axes
+    assert [line.get_ydata().tolist() for line in axis.lines] == [[3, 2], [3, 2], [6, 4], [6, 4]]
