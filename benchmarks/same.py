@@ -30,6 +30,10 @@ RESULTS = ROOT / "benchmarks" / "results" / "same.json"
 DECLARED: dict[str, str] = {
     "policies/dqn-subset/*": "a policy keeps to the subset of actions that it was trained with",
     "policies/*-masked/random.npy": "random actions are drawn from the legal ones",
+    "inspected/pixels-*.json": "fewer than five episodes have no interval",
+    "scores/threshold-*.json": "fewer than five episodes have no interval",
+    "runs/bc-*/metrics.csv": "held-out episodes have their loss beside the training loss",
+    "resumed/bc-*/metrics.csv": "held-out episodes have their loss beside the training loss",
 }
 """What was meant to change: a pattern of items' names ("policies/dqn-*/logits.npy") and the reason.
 

@@ -99,7 +99,7 @@ def collect(
         refuse_beside(recipe.name, given, where="collect", expected="a dataset as it is")
         directory = directory or Path("data") / recipe.name.replace("/", "-")
         goes_on = recipe.behaviour is not None
-        say_on_interrupt(f"interrupted; {'the same command goes on from here' if goes_on else 'it cannot go on'}")
+        say_on_interrupt(f"interrupted; {'the same command continues from here' if goes_on else 'it cannot continue'}")
         manifest = recipe.collect(directory, **settings)
     else:
         if directory is None:
@@ -108,7 +108,7 @@ def collect(
         make_env = environment_factory(environment, hud, **extra)
         chosen = named_behaviour(behaviour, environment)
         about = {"id": environment, **make_env.keywords}
-        say_on_interrupt("interrupted; the same command goes on from here")
+        say_on_interrupt("interrupted; the same command continues from here")
         manifest = collect_dataset(make_env, chosen, directory, environment=about, **settings)
     result = {
         "directory": str(directory),
@@ -202,7 +202,7 @@ def convert(
 
     SOURCE is a directory of shards in either layout, a dataset of Minari's (its directory, or minari:ID), an HDF5 file
     of d3rlpy's, or a table (.csv, .parquet); the last three become frames first. The frames layout holds each frame
-    that stacks share once. TARGET must be new, and is whole or not there. Shows the sizes before and after.
+    that stacks share once. TARGET must be new; no partial target is left behind. Shows the sizes before and after.
 
     A row of a table is one decision. With neither a terminated nor a truncated column, every episode terminates in its
     last row. A truncated episode loses its last step, unless one more row, with an empty action, says what it led to.
@@ -282,7 +282,7 @@ def fetch(
     from offrl.shards.download import MARKER_NAME
     from offrl.shards.download import fetch as fetch_dataset
 
-    say_on_interrupt("interrupted; the same command goes on from here")
+    say_on_interrupt("interrupted; the same command continues from here")
     found = fetch_dataset(
         source,
         directory,

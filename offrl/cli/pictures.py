@@ -140,7 +140,7 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
     """Example: offrl report runs/bcq-001
 
     Writes one HTML file that needs nothing beside itself: scores (of RUN/evaluation.json, which evaluate --out
-    writes), curves, videos (of RUN/videos), the dataset, settings, machine, and what to type to make it again. RUN
+    writes), curves, videos (of RUN/videos), the dataset, settings, machine, and the commands to reproduce it. RUN
     may also be a directory of runs, which are compared: those that differ in nothing but their seed are one row, with
     the mean over their training seeds and its 95 % interval.
     """

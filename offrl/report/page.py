@@ -40,7 +40,7 @@ def write_report(
     dataset: FrameStore | None = None,
     commands: Sequence[str] = (),
 ) -> Path:
-    """Writes a page about a run: settings, curves, scores, videos, its dataset, how to make it again.
+    """Writes a page about a run: settings, curves, scores, videos, its dataset, how to reproduce it.
 
     Several runs that differ in nothing but their seed are one row and one line, over their training seeds; of runs with
     the same seed, the newest counts.
@@ -378,7 +378,7 @@ def _reproduction(runs: Sequence[TrainedRun], commands: Sequence[str]) -> Markup
     table = element("table", element("tbody", *shown)) if shown else note("Not recorded.")
     typed = [element("pre", command) for command in commands]
     return section(
-        "How to make it again",
+        "How to reproduce it",
         *([element("div", *typed, class_="card")] if typed else []),
         element(
             "div",

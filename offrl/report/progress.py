@@ -1,4 +1,4 @@
-"""Losses and scores of a run, drawn anew as they come. Needs matplotlib."""
+"""Losses and scores of a run, drawn as they come. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def plot_progress(run: str | Path, path: str | Path) -> Path:
 
 
 class ProgressPlot:
-    """A logger of `fit` that draws `plots/progress.png` in the run's directory, anew with each score.
+    """A logger of `fit` that draws `plots/progress.png` in the run's directory with each score.
 
     Args:
         run: The run's directory.
