@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -39,10 +40,10 @@ def collect(
     """Collects whole episodes, at least `transitions` steps of them, into a frames dataset.
 
     The shards depend on the settings and the seed, not on the number of workers. Where the dataset is complete, it is
-    returned as it is. Ctrl-C leaves the episodes that were finished and a manifest that is not complete; workers
-    finish the episodes that they are playing, for 20 s at most, and a second ctrl-C ends them at once. Called again
-    with the same settings, a collection goes on from there to the same bytes as if it had never stopped: shards that
-    ended early are played again.
+    returned as it is. Ctrl-C leaves the finished episodes and a manifest that is not complete. Workers first finish
+    the episodes that they are playing, if these end within 15 s; a second ctrl-C ends the workers at once. Called
+    again with the same settings, a collection goes on from there to the same bytes as if it had never stopped; a shard
+    that was cut short is played again.
 
     With several workers `make_env` and `behaviour` must be picklable, and a script must call this under
     `if __name__ == "__main__":` (the workers are spawned).
@@ -95,7 +96,7 @@ def collect(
         except KeyboardInterrupt:
             bar.set_description("stopping, keeping what is finished")
             made = shards.stop()
-            # No more than a collection that is never stopped would have: full shards are not played again.
+            # Shards made ahead that are not needed would stay: going on plays only shards that were cut short again.
             while recording.manifest.num_transitions < transitions and len(recording.manifest.shards) in made:
                 recording.add(made[len(recording.manifest.shards)])
             raise
@@ -179,6 +180,16 @@ class _InWorkers:
         self._pool.close()
 
 
+_SECONDS_TO_FINISH = 15.0
+"""An episode may go on so long after the stop; it leaves 5 of the 20 s that `WorkerPool.stop` waits for the file."""
+_SECONDS_BETWEEN_CHECKS = 1.0
+"""Between steps: to look for a stop takes 9 us, and a step of CartPole 70."""
+
+
+class _TooLongError(OfflineRLError):
+    """The episode did not end soon enough after the stop."""
+
+
 class _ShardMaker:
     """Plays the episodes of a shard and writes it, here or in a worker process."""
 
@@ -186,12 +197,16 @@ class _ShardMaker:
         self._job = job
         self._index = 0
         self._episodes: list[Episode] = []
+        self._next_check = 0.0
 
     def make(self, index: int) -> ShardRecord:
-        """Makes shard `index`; a worker that is told to stop ends it with the episode under way.
+        """Makes shard `index`.
+
+        A worker that is told to stop ends it with the episode under way, or without that one if it goes on for too
+        long.
 
         Raises:
-            OfflineRLError: An episode failed, or the worker was told to stop before the first one.
+            OfflineRLError: An episode failed, or the worker was told to stop before the first one ended.
         """
         job = self._job
         behaviour = copy.deepcopy(job.behaviour)
@@ -202,8 +217,19 @@ class _ShardMaker:
             for number in range(first, first + job.episodes_per_shard):
                 if stop_requested():
                     break
-                self._episodes.append(play_episode(env, behaviour, job.spec, job.seed, number))
+                try:
+                    episode = play_episode(env, behaviour, job.spec, job.seed, number, self._require_time)
+                except _TooLongError:
+                    break
+                self._episodes.append(episode)
         return self._write()
+
+    def _require_time(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_check:
+            self._next_check = now + _SECONDS_BETWEEN_CHECKS
+            if stop_requested(_SECONDS_TO_FINISH):
+                raise _TooLongError("the episode goes on", where="collect")
 
     def write_unfinished(self) -> dict[int, ShardRecord]:
         """Writes what `make` had when ctrl-C ended it, if anything, by its index."""

@@ -190,22 +190,27 @@ _connection: Connection | None = None
 _STOP = None
 """The one message that a worker is sent while it makes an answer; calls of methods are pairs."""
 
+_stopped_at: float | None = None
+"""In a worker: when it read, while it made the present answer, that it should stop; of `time.monotonic`."""
 
-def stop_requested() -> bool:
-    """In a worker that makes an answer: whether it is wanted now, with what there is. False outside of workers.
 
-    True once for each `WorkerPool.stop`: a method that has seen it returns as soon as it can.
+def stop_requested(seconds_ago: float = 0.0) -> bool:
+    """In a worker that makes an answer: whether it should return now with what it has. False outside of workers.
+
+    Args:
+        seconds_ago: True only if the worker has known for so long.
 
     Raises:
         OfflineRLError: Nobody waits for the answer any more: the other side has closed the connection.
     """
-    if _connection is None or not _connection.poll(0):
-        return False
-    try:
-        _connection.recv()  # a stop: the next call comes after this one's answer
-    except (EOFError, OSError):
-        raise OfflineRLError("the answer is not needed any more", where="worker") from None
-    return True
+    global _stopped_at
+    if _connection is not None and _stopped_at is None and _connection.poll(0):
+        try:
+            _connection.recv()  # a stop: the next call comes after this one's answer
+        except (EOFError, OSError):
+            raise OfflineRLError("the answer is not needed any more", where="worker") from None
+        _stopped_at = time.monotonic()
+    return _stopped_at is not None and time.monotonic() - _stopped_at >= seconds_ago
 
 
 def _leave_with_parent() -> None:
@@ -218,7 +223,7 @@ def _leave_with_parent() -> None:
 
 def _serve(connection: Connection, make: Callable[[], Served]) -> None:
     """A worker's life: answers calls until the other side closes."""
-    global _connection
+    global _connection, _stopped_at
     _connection = connection
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     served: Served | None = None
@@ -228,6 +233,7 @@ def _serve(connection: Connection, make: Callable[[], Served]) -> None:
             if message is _STOP:  # sent while the answer was on its way
                 continue
             method, argument = message
+            _stopped_at = None
             try:
                 served = served or make()
                 connection.send(getattr(served, method)(argument))

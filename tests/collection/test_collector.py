@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from frames_data import read_members
 
-from offrl import envs, open_replay
+import offrl
+from offrl import envs
 from offrl.collection import collect, recorder
 from offrl.collection import collector as module
 from offrl.envs import CartPoleMixture, EpsilonGreedy, RandomBehaviour, TrackDriver
@@ -103,7 +104,7 @@ def test_an_interrupted_collection_keeps_what_it_finished_and_goes_on_to_the_sam
     assert [shard.num_episodes for shard in half.shards] == [2, 2, 1]
     assert first_episodes(half, tmp_path / "parts", 5) == first_episodes(whole, tmp_path / "whole", 5)
     with pytest.warns(UserWarning, match="the collection was interrupted"):
-        assert open_replay(tmp_path / "parts").store.report.num_segments == 5
+        assert offrl.open_replay(tmp_path / "parts").store.report.num_segments == 5
     rest = Interrupted()
     assert hashes(collect(CARTPOLE, rest, tmp_path / "parts", **settings)) == hashes(whole)
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
@@ -117,30 +118,49 @@ def test_a_collection_interrupted_in_its_first_episode_keeps_nothing(tmp_path):
     assert set(files(tmp_path)) == {"manifest.json"}
 
 
-def test_an_interruption_after_the_last_shard_adds_nothing_that_is_not_needed(tmp_path, monkeypatch):
-    settings = {"transitions": 1, "workers": 2, "episodes_per_shard": 1}
-    whole = collect(CARTPOLE, RandomBehaviour(), tmp_path / "whole", **settings)
+@pytest.fixture
+def one_ahead(monkeypatch):
+    """What is under way in this process when it is stopped counts as the shard after it, as if workers made it."""
+    stop = module._InProcess.stop
+    monkeypatch.setattr(module._InProcess, "stop", lambda self: {index + 1: made for index, made in stop(self).items()})
+
+
+def test_a_shard_behind_a_missing_one_is_not_kept(tmp_path, one_ahead):
+    with pytest.raises(KeyboardInterrupt):
+        collect(CARTPOLE, Interrupted(failures=[3]), tmp_path, transitions=100, workers=1, episodes_per_shard=2)
+    assert [shard.name for shard in Manifest.load(tmp_path).shards] == ["shard-00000.npz"]
+
+
+def test_an_interruption_after_the_last_shard_keeps_none_made_ahead(tmp_path, one_ahead, monkeypatch):
     add = Recording.add
 
     def add_and_interrupt(self, record):
         add(self, record)
-        monkeypatch.setattr(Recording, "add", add)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Recording, "add", add_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
-        collect(CARTPOLE, RandomBehaviour(), tmp_path / "parts", **settings)
-    assert hashes(Manifest.load(tmp_path / "parts")) == hashes(whole)
-    collect(CARTPOLE, RandomBehaviour(), tmp_path / "parts", **settings)
-    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+        collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=1, workers=1, episodes_per_shard=1)
+    monkeypatch.undo()
+    assert len(Manifest.load(tmp_path).shards) == 1
+    assert (
+        len(collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=1, workers=1, episodes_per_shard=1).shards) == 1
+    )
 
 
-def test_a_shard_behind_a_missing_one_is_not_kept(tmp_path, monkeypatch):
-    stop = module._InProcess.stop
-    monkeypatch.setattr(module._InProcess, "stop", lambda self: {index + 1: made for index, made in stop(self).items()})
-    with pytest.raises(KeyboardInterrupt):
-        collect(CARTPOLE, Interrupted(failures=[3]), tmp_path, transitions=100, workers=1, episodes_per_shard=2)
-    assert [shard.name for shard in Manifest.load(tmp_path).shards] == ["shard-00000.npz"]
+def test_an_episode_that_goes_on_for_too_long_after_a_stop_is_given_up(tmp_path, monkeypatch):
+    whole = collect(CARTPOLE, RandomBehaviour(), tmp_path / "whole", transitions=1, workers=1)
+    behaviour = Interrupted()
+
+    def stop_requested(seconds_ago=0.0):
+        """Told so long ago that only the limit of an episode has passed, in the third episode."""
+        return seconds_ago == 15 and len(behaviour.begun) == 3
+
+    monkeypatch.setattr(module, "stop_requested", stop_requested)
+    monkeypatch.setattr(module, "_SECONDS_BETWEEN_CHECKS", 0)
+    short = collect(CARTPOLE, behaviour, tmp_path / "short", transitions=1, workers=1)
+    assert [shard.num_episodes for shard in (*whole.shards, *short.shards)] == [4, 2]
+    assert first_episodes(short, tmp_path / "short", 2) == first_episodes(whole, tmp_path / "whole", 2)
 
 
 def first_draw(number, seed=0):
@@ -189,7 +209,7 @@ def test_interrupted_workers_finish_their_episodes_and_keep_them(tmp_path, monke
     assert [shard.num_episodes for shard in half.shards] == [3, 2, 2]
     assert first_episodes(half, tmp_path / "parts", 5) == first_episodes(whole, tmp_path / "whole", 5)
     with pytest.warns(UserWarning, match="the collection was interrupted"):
-        assert open_replay(tmp_path / "parts").store.report.num_segments == 7
+        assert offrl.open_replay(tmp_path / "parts").store.report.num_segments == 7
     collect(CARTPOLE, Waiting(tmp_path), tmp_path / "parts", workers=1, **settings)
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 

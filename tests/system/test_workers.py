@@ -71,7 +71,10 @@ class Counter:
     def count_until_stopped(self, _):
         while not stop_requested():
             self._count += 1
-        return "stopped"
+        return "stopped", stop_requested(), stop_requested(seconds_ago=3600)
+
+    def is_stopped(self, _):
+        return stop_requested()
 
     def count_until_abandoned(self, _):
         try:
@@ -127,7 +130,9 @@ def test_busy_workers_are_stopped_and_answers_under_way_are_taken(tmp_path, monk
     pool.ask(2, "count_for_ever", None)
     assert pool.ready([1]) == [1]  # worker 1 has answered: the stop comes too late
     answers = pool.stop([0, 1])
-    assert (answers[0], answers[1][0]) == ("stopped", 2)
+    assert (answers[0], answers[1][0]) == (("stopped", True, False), 2)
+    pool.ask(0, "is_stopped", None)
+    assert pool.answer(0) is False  # the stop was for the answer before
     pool.ask(1, "add", 1)  # it did not take the stop for a call
     assert pool.answer(1)[0] == 3
     monkeypatch.setattr(workers, "_SECONDS_TO_END", 0)
