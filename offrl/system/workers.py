@@ -138,7 +138,10 @@ class WorkerPool:
 
         Returns:
             The answers by worker; an OfflineRLError where `answer` would raise it. Workers that take longer are ended
-            and have none, and so are all that remain where a second ctrl-C ends the waiting.
+            and have none.
+
+        Raises:
+            KeyboardInterrupt: A second ctrl-C; the workers that have not answered are ended.
         """
         answers: dict[int, Any] = {}
         try:
