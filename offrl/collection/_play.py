@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,22 +50,39 @@ def plan_dataset(
     return Manifest(spec or envs.task_spec(env), (), about, generator, complete=False)
 
 
-def play_episode(env: envs.Env, behaviour: Behaviour, spec: TaskSpec, seed: int, number: int) -> Episode:
+def play_episode(
+    env: envs.Env,
+    behaviour: Behaviour,
+    spec: TaskSpec,
+    seed: int,
+    number: int,
+    before_step: Callable[[], None] = lambda: None,
+) -> Episode:
     """Plays episode `number` of the dataset `seed`; the two alone decide the environment's seed and the behaviour's.
+
+    Args:
+        env: to play in.
+        behaviour: that plays.
+        spec: of the task.
+        seed: of the dataset.
+        number: of the episode.
+        before_step: called before each step; an OfflineRLError that it raises ends the episode, which is lost.
 
     Raises:
         DatasetError: observations that are not of the task, or pixels that are not stacks of frames, oldest first; or
             something else went wrong, which the message says.
     """
     try:
-        return _play(env, behaviour, spec, seed, number)
+        return _play(env, behaviour, spec, seed, number, before_step)
     except OfflineRLError:
         raise
     except Exception as error:
         raise DatasetError(f"{type(error).__name__}: {error}", where=f"collecting episode {number}") from error
 
 
-def _play(env: envs.Env, behaviour: Behaviour, spec: TaskSpec, seed: int, number: int) -> Episode:
+def _play(
+    env: envs.Env, behaviour: Behaviour, spec: TaskSpec, seed: int, number: int, before_step: Callable[[], None]
+) -> Episode:
     env_sequence, behaviour_sequence = np.random.SeedSequence([seed, number]).spawn(2)
     env_seed = DATA_SEEDS[int(env_sequence.generate_state(1)[0]) % len(DATA_SEEDS)]
     runner = EpisodeRunner(env)
@@ -73,6 +90,7 @@ def _play(env: envs.Env, behaviour: Behaviour, spec: TaskSpec, seed: int, number
     behaviour.begin(env, np.random.default_rng(behaviour_sequence))
     log = EpisodeLog(runner.observation, spec, runner.action_mask)
     while not runner.ended:
+        before_step()
         action, probability = act(behaviour, runner.observation, runner.action_mask)
         runner.step(action)
         log.append(action, probability, runner.reward, runner.observation, runner.action_mask)

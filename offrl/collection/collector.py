@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +17,10 @@ from offrl.collection.recorder import Recorder
 from offrl.envs.behaviours import Behaviour
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.shards._recording import Recording
-from offrl.shards.episode import shard_path, write_shard
+from offrl.shards.episode import Episode, shard_path, write_shard
 from offrl.shards.manifest import Manifest, ShardRecord
 from offrl.spec import TaskSpec
-from offrl.system.workers import WorkerPool, is_abandoned, num_cores, require_sendable
+from offrl.system.workers import WorkerPool, num_cores, require_sendable, stop_requested
 
 __all__ = ["Recorder", "collect"]
 
@@ -39,9 +39,11 @@ def collect(
 ) -> Manifest:
     """Collects whole episodes, at least `transitions` steps of them, into a frames dataset.
 
-    The shards depend on the settings and the seed, not on the number of workers. An interrupted collection leaves
-    whole shards and a manifest that says so; called again with the same settings it goes on from there, and where
-    the dataset is complete it is returned as it is.
+    The shards depend on the settings and the seed, not on the number of workers. Where the dataset is complete, it is
+    returned as it is. Ctrl-C leaves the finished episodes and a manifest that is not complete. Workers first finish
+    the episodes that they are playing, if these end within 15 s; a second ctrl-C ends the workers at once. Called
+    again with the same settings, a collection goes on from there to the same bytes as if it had never stopped; a shard
+    that was cut short is played again.
 
     With several workers `make_env` and `behaviour` must be picklable, and a script must call this under
     `if __name__ == "__main__":` (the workers are spawned).
@@ -60,6 +62,7 @@ def collect(
     Raises:
         ConfigError: a setting outside what is allowed.
         DatasetError: `directory` holds another dataset, or an episode failed.
+        KeyboardInterrupt: Ctrl-C was pressed; the finished episodes are kept.
     """
     if min(transitions, episodes_per_shard, 1 if workers is None else workers) < 1 or seed < 0:
         raise ConfigError(
@@ -76,17 +79,27 @@ def collect(
     }
     with closing(make_env()) as env:
         plan = plan_dataset(env, environment, generator)
-    recording = Recording.resume(directory, plan)
+    recording = Recording.resume(directory, plan, episodes_per_shard)
     if recording.manifest.complete:
         return recording.manifest
     job = _Job(make_env, behaviour, directory, plan.spec, seed, episodes_per_shard)
-    records = _shards(job, len(recording.manifest.shards), num_cores() if workers is None else workers)
-    with progress_bar(transitions, recording.manifest.num_transitions, progress) as bar, closing(records):
+    workers = num_cores() if workers is None else workers
+    shards = _InProcess(job) if workers == 1 else _InWorkers(job, len(recording.manifest.shards), workers)
+    with progress_bar(transitions, recording.manifest.num_transitions, progress) as bar, closing(shards):
         recording.begin()
-        while recording.manifest.num_transitions < transitions:
-            record = next(records)
-            recording.add(record)
-            bar.update(min(record.num_transitions, transitions - bar.n))
+        recording.remove_strays()
+        try:
+            while recording.manifest.num_transitions < transitions:
+                record = shards.make(len(recording.manifest.shards))
+                recording.add(record)
+                bar.update(min(record.num_transitions, transitions - bar.n))
+        except KeyboardInterrupt:
+            bar.set_description("stopping, keeping what is finished")
+            made = shards.stop()
+            # Shards made ahead that are not needed would stay: going on plays only shards that were cut short again.
+            while recording.manifest.num_transitions < transitions and len(recording.manifest.shards) in made:
+                recording.add(made[len(recording.manifest.shards)])
+            raise
     recording.remove_strays()
     return recording.complete()
 
@@ -101,35 +114,80 @@ class _Job:
     episodes_per_shard: int
 
 
-def _shards(job: _Job, first: int, workers: int) -> Generator[ShardRecord, None, None]:
-    """Shards `first`, `first` + 1, ... without end, in order; closing the generator stops the work."""
-    if workers == 1:
-        maker = _ShardMaker(job)
-        for index in itertools.count(first):
-            yield maker.make(index)
-    require_sendable(job, "collect", "make_env or behaviour")
-    with closing(WorkerPool([partial(_ShardMaker, job)] * workers, where="collect")) as pool:
-        made: dict[int, ShardRecord | OfflineRLError] = {}  # errors too are raised in order
-        making: dict[int, int] = {}  # worker -> the shard that it makes
-        upcoming = first
-        for wanted in itertools.count(first):
-            while wanted not in made:
-                # At most so many shards are made ahead: those that turn out not to be needed were in vain.
-                for worker in sorted({*range(workers)} - making.keys()):
-                    if upcoming <= wanted + workers:
-                        pool.ask(worker, "make", upcoming)
-                        making[worker] = upcoming
-                        upcoming += 1
-                for worker in pool.ready(making):
-                    try:
-                        answer: ShardRecord | OfflineRLError = pool.answer(worker)
-                    except OfflineRLError as error:
-                        answer = error
-                    made[making.pop(worker)] = answer
-            found = made.pop(wanted)
-            if isinstance(found, OfflineRLError):
-                raise found
-            yield found
+class _InProcess:
+    """Makes shards in this process."""
+
+    def __init__(self, job: _Job) -> None:
+        self._maker = _ShardMaker(job)
+
+    def make(self, index: int) -> ShardRecord:
+        """Makes shard `index`."""
+        return self._maker.make(index)
+
+    def stop(self) -> dict[int, ShardRecord]:
+        """The newest shard by its index, with the episodes that it has; empty where it has none."""
+        return self._maker.write_unfinished()
+
+    def close(self) -> None:
+        """Nothing is open between shards."""
+
+
+class _InWorkers:
+    """Makes shards in worker processes, some of them ahead.
+
+    Args:
+        job: picklable.
+        first: the first shard that is not there yet.
+        workers: how many.
+    """
+
+    def __init__(self, job: _Job, first: int, workers: int) -> None:
+        require_sendable(job, "collect", "make_env or behaviour")
+        self._pool = WorkerPool([partial(_ShardMaker, job)] * workers, where="collect")
+        self._workers = range(workers)
+        self._upcoming = first
+        self._made: dict[int, ShardRecord | OfflineRLError] = {}  # errors too are raised in order
+        self._making: dict[int, int] = {}  # worker -> the shard that it makes
+
+    def make(self, index: int) -> ShardRecord:
+        """Waits for shard `index`; called for one after the other."""
+        while index not in self._made:
+            # At most so many shards are made ahead: those that turn out not to be needed were in vain.
+            for worker in sorted({*self._workers} - self._making.keys()):
+                if self._upcoming <= index + len(self._workers):
+                    self._pool.ask(worker, "make", self._upcoming)
+                    self._making[worker] = self._upcoming
+                    self._upcoming += 1
+            for worker in self._pool.ready(self._making):
+                try:
+                    answer: ShardRecord | OfflineRLError = self._pool.answer(worker)
+                except OfflineRLError as error:
+                    answer = error
+                self._made[self._making.pop(worker)] = answer
+        found = self._made[index]
+        if isinstance(found, OfflineRLError):
+            raise found
+        return found
+
+    def stop(self) -> dict[int, ShardRecord]:
+        """The shards by their index that were made, and those under way, with the episodes that they have."""
+        for worker, answer in self._pool.stop(self._making).items():
+            self._made[self._making.pop(worker)] = answer
+        return {index: record for index, record in self._made.items() if isinstance(record, ShardRecord)}
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._pool.close()
+
+
+_SECONDS_TO_FINISH = 15.0
+"""An episode may go on so long after the stop; it leaves 5 of the 20 s that `WorkerPool.stop` waits for the file."""
+_SECONDS_BETWEEN_CHECKS = 1.0
+"""Between steps: to look for a stop takes 9 us, and a step of CartPole 70."""
+
+
+class _TooLongError(OfflineRLError):
+    """The episode did not end soon enough after the stop."""
 
 
 class _ShardMaker:
@@ -137,24 +195,48 @@ class _ShardMaker:
 
     def __init__(self, job: _Job) -> None:
         self._job = job
+        self._index = 0
+        self._episodes: list[Episode] = []
+        self._next_check = 0.0
 
     def make(self, index: int) -> ShardRecord:
         """Makes shard `index`.
 
+        A worker that is told to stop ends it with the episode under way, or without that one if it goes on for too
+        long.
+
         Raises:
-            OfflineRLError: An episode failed, or nobody waits for the shard any more.
+            OfflineRLError: An episode failed, or the worker was told to stop before the first one ended.
         """
         job = self._job
         behaviour = copy.deepcopy(job.behaviour)
+        self._index, self._episodes = index, []
         first = index * job.episodes_per_shard
-        episodes = []
         # A new environment for every shard: what one episode leaves behind cannot depend on who played it.
         with closing(job.make_env()) as env:
             for number in range(first, first + job.episodes_per_shard):
-                if is_abandoned():
-                    raise OfflineRLError("the shard is not needed any more", where="collect")
-                episodes.append(play_episode(env, behaviour, job.spec, job.seed, number))
-        return write_shard(shard_path(job.directory, index), episodes)
+                if stop_requested():
+                    break
+                try:
+                    episode = play_episode(env, behaviour, job.spec, job.seed, number, self._require_time)
+                except _TooLongError:
+                    break
+                self._episodes.append(episode)
+        return self._write()
+
+    def _require_time(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_check:
+            self._next_check = now + _SECONDS_BETWEEN_CHECKS
+            if stop_requested(_SECONDS_TO_FINISH):
+                raise _TooLongError("the episode goes on", where="collect")
+
+    def write_unfinished(self) -> dict[int, ShardRecord]:
+        """Writes what `make` had when ctrl-C ended it, if anything, by its index."""
+        return {self._index: self._write()} if self._episodes else {}
+
+    def _write(self) -> ShardRecord:
+        return write_shard(shard_path(self._job.directory, self._index), self._episodes)
 
     def close(self) -> None:
         """Nothing is open between shards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -156,12 +157,14 @@ class Recording:
         self.manifest = manifest
 
     @classmethod
-    def resume(cls, directory: Path, plan: Manifest) -> Recording:
+    def resume(cls, directory: Path, plan: Manifest, episodes_per_shard: int = 1) -> Recording:
         """The dataset as far as it goes, for one who can make what is missing or damaged again.
 
         Args:
             directory: of the dataset.
             plan: its manifest before the first shard; taken where there is none.
+            episodes_per_shard: where the dataset is not complete, shards from the first one with fewer on are left
+                out, because whoever was interrupted there would have gone on with that shard.
 
         Raises:
             DatasetError: there is another dataset, or files that are none.
@@ -171,7 +174,10 @@ class Recording:
             return cls(directory, plan)
         _require_same(directory, found, plan, but_versions=found.complete)
         if not found.complete:
-            found = _with_shards(found, tuple(_intact(directory, found)), complete=False)
+            whole = itertools.takewhile(
+                lambda record: record.num_episodes >= episodes_per_shard, _intact(directory, found)
+            )
+            found = _with_shards(found, tuple(whole), complete=False)
         return cls(directory, found)
 
     @classmethod
@@ -223,7 +229,7 @@ class Recording:
         return complete
 
     def remove_strays(self) -> None:
-        """Removes shards that were made ahead and are not needed."""
+        """Removes shards that the manifest does not name: made ahead and not needed, or to be made again."""
         names = {record.name for record in self.manifest.shards}
         for path in self.directory.glob("shard-*.npz"):
             if path.name not in names:

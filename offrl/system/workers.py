@@ -7,8 +7,9 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -122,10 +123,45 @@ class WorkerPool:
             raise answer
         return answer
 
-    def ready(self, workers: Collection[int]) -> list[int]:
-        """Those of the workers that have an answer; waits until one has."""
-        found = multiprocessing.connection.wait([self._connections[worker] for worker in workers])
+    def ready(self, workers: Collection[int], timeout_seconds: float | None = None) -> list[int]:
+        """Those of the workers that have an answer; waits until one has, or for `timeout_seconds`."""
+        found = multiprocessing.connection.wait([self._connections[worker] for worker in workers], timeout_seconds)
         return [worker for worker in workers if self._connections[worker] in found]
+
+    def stop(self, workers: Collection[int]) -> dict[int, Any]:
+        """Has busy workers answer early with what they have, and waits 20 s at most; nothing but `close` may follow.
+
+        A worker learns of it where its method calls `stop_requested`; one that has just answered ignores it.
+
+        Args:
+            workers: Those that were asked and whose answers were not taken yet.
+
+        Returns:
+            The answers by worker; an OfflineRLError where `answer` would raise it. Workers that take longer are ended
+            and have none.
+
+        Raises:
+            KeyboardInterrupt: A second ctrl-C; the workers that have not answered are ended.
+        """
+        answers: dict[int, Any] = {}
+        try:
+            for worker in workers:
+                with suppress(OSError):  # the worker is gone, which its answer says
+                    self._connections[worker].send(_STOP)
+            deadline = time.monotonic() + _SECONDS_TO_END
+            while waiting := {*workers} - answers.keys():
+                ready = self.ready(waiting, max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    break
+                for worker in ready:
+                    try:
+                        answers[worker] = self.answer(worker)
+                    except OfflineRLError as error:
+                        answers[worker] = error
+        finally:
+            for worker in {*workers} - answers.keys():
+                self._processes[worker].terminate()
+        return answers
 
     @contextmanager
     def _as_worker_error(self) -> Iterator[None]:
@@ -154,12 +190,30 @@ _connection: Connection | None = None
 """In a worker: the connection to who asks."""
 
 
-def is_abandoned() -> bool:
-    """In a worker that makes an answer: whether nobody waits for it any more. False outside of workers.
+_STOP = None
+"""The one message that a worker is sent while it makes an answer; calls of methods are pairs."""
 
-    Who asks sends nothing before the answer is there: what can be read before is the end of the connection.
+_stopped_at: float | None = None
+"""In a worker: when it read, while it made the present answer, that it should stop; of `time.monotonic`."""
+
+
+def stop_requested(seconds_ago: float = 0.0) -> bool:
+    """In a worker that makes an answer: whether it should return now with what it has. False outside of workers.
+
+    Args:
+        seconds_ago: True only if the worker has known for so long.
+
+    Raises:
+        OfflineRLError: Nobody waits for the answer any more: the other side has closed the connection.
     """
-    return _connection is not None and _connection.poll(0)
+    global _stopped_at
+    if _connection is not None and _stopped_at is None and _connection.poll(0):
+        try:
+            _connection.recv()  # a stop: the next call comes after this one's answer
+        except (EOFError, OSError):
+            raise OfflineRLError("the answer is not needed any more", where="worker") from None
+        _stopped_at = time.monotonic()
+    return _stopped_at is not None and time.monotonic() - _stopped_at >= seconds_ago
 
 
 def _leave_with_parent() -> None:
@@ -172,13 +226,17 @@ def _leave_with_parent() -> None:
 
 def _serve(connection: Connection, make: Callable[[], Served]) -> None:
     """A worker's life: answers calls until the other side closes."""
-    global _connection
+    global _connection, _stopped_at
     _connection = connection
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     served: Served | None = None
     try:
         while True:
-            method, argument = connection.recv()
+            message = connection.recv()
+            if message is _STOP:  # sent while the answer was on its way
+                continue
+            method, argument = message
+            _stopped_at = None
             try:
                 served = served or make()
                 connection.send(getattr(served, method)(argument))

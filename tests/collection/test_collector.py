@@ -1,19 +1,25 @@
+import copy
 import functools
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 from frames_data import read_members
 
+import offrl
 from offrl import envs
 from offrl.collection import collect, recorder
 from offrl.collection import collector as module
 from offrl.envs import CartPoleMixture, EpsilonGreedy, RandomBehaviour, TrackDriver
 from offrl.errors import ConfigError, DatasetError
 from offrl.shards import Manifest
+from offrl.shards._recording import Recording
+from offrl.system.workers import WorkerPool
 
 CARTPOLE = functools.partial(envs.make, "CartPole-v1")
 
@@ -76,17 +82,136 @@ def test_a_complete_dataset_is_found_and_not_collected_again(tmp_path):
     assert again.begun == []
 
 
-def test_an_interrupted_collection_goes_on_to_the_same_bytes(tmp_path):
+def files(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def first_episodes(manifest, directory, count):
+    """The lengths of the first `count` episodes, and all steps' observations."""
+    data = read_members(directory, manifest)
+    lengths = data["episode_lengths"][:count].tolist()
+    return lengths, data["observations"][: sum(lengths) + count].tolist()
+
+
+def test_an_interrupted_collection_keeps_what_it_finished_and_goes_on_to_the_same_bytes(tmp_path):
     settings = {"transitions": 200, "workers": 1, "episodes_per_shard": 2}
     whole = collect(CARTPOLE, Interrupted(), tmp_path / "whole", **settings)
     with pytest.raises(KeyboardInterrupt):
         collect(CARTPOLE, Interrupted(failures=[5]), tmp_path / "parts", **settings)
     half = Manifest.load(tmp_path / "parts")
     assert not half.complete
-    assert hashes(half) == hashes(whole)[:2]
+    assert hashes(half)[:2] == hashes(whole)[:2]
+    assert [shard.num_episodes for shard in half.shards] == [2, 2, 1]
+    assert first_episodes(half, tmp_path / "parts", 5) == first_episodes(whole, tmp_path / "whole", 5)
+    with pytest.warns(UserWarning, match="the collection was interrupted"):
+        assert offrl.open_replay(tmp_path / "parts").store.report.num_segments == 5
     rest = Interrupted()
     assert hashes(collect(CARTPOLE, rest, tmp_path / "parts", **settings)) == hashes(whole)
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
     assert len(rest.begun) == 2 * (len(whole.shards) - 2)
+
+
+def test_a_collection_interrupted_in_its_first_episode_keeps_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        collect(CARTPOLE, Interrupted(failures=[0]), tmp_path, transitions=50, workers=1)
+    assert Manifest.load(tmp_path).shards == ()
+    assert set(files(tmp_path)) == {"manifest.json"}
+
+
+@pytest.fixture
+def one_ahead(monkeypatch):
+    """What is under way in this process when it is stopped counts as the shard after it, as if workers made it."""
+    stop = module._InProcess.stop
+    monkeypatch.setattr(module._InProcess, "stop", lambda self: {index + 1: made for index, made in stop(self).items()})
+
+
+def test_a_shard_behind_a_missing_one_is_not_kept(tmp_path, one_ahead):
+    with pytest.raises(KeyboardInterrupt):
+        collect(CARTPOLE, Interrupted(failures=[3]), tmp_path, transitions=100, workers=1, episodes_per_shard=2)
+    assert [shard.name for shard in Manifest.load(tmp_path).shards] == ["shard-00000.npz"]
+
+
+def test_an_interruption_after_the_last_shard_keeps_none_made_ahead(tmp_path, one_ahead, monkeypatch):
+    add = Recording.add
+
+    def add_and_interrupt(self, record):
+        add(self, record)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recording, "add", add_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=1, workers=1, episodes_per_shard=1)
+    monkeypatch.undo()
+    assert len(Manifest.load(tmp_path).shards) == 1
+    assert (
+        len(collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=1, workers=1, episodes_per_shard=1).shards) == 1
+    )
+
+
+def test_an_episode_that_goes_on_for_too_long_after_a_stop_is_given_up(tmp_path, monkeypatch):
+    whole = collect(CARTPOLE, RandomBehaviour(), tmp_path / "whole", transitions=1, workers=1)
+    behaviour = Interrupted()
+
+    def stop_requested(seconds_ago=0.0):
+        """Told so long ago that only the limit of an episode has passed, in the third episode."""
+        return seconds_ago == 15 and len(behaviour.begun) == 3
+
+    monkeypatch.setattr(module, "stop_requested", stop_requested)
+    monkeypatch.setattr(module, "_SECONDS_BETWEEN_CHECKS", 0)
+    short = collect(CARTPOLE, behaviour, tmp_path / "short", transitions=1, workers=1)
+    assert [shard.num_episodes for shard in (*whole.shards, *short.shards)] == [4, 2]
+    assert first_episodes(short, tmp_path / "short", 2) == first_episodes(whole, tmp_path / "whole", 2)
+
+
+def first_draw(number, seed=0):
+    """What tells episode `number` of the dataset `seed` from the others."""
+    return np.random.default_rng(np.random.SeedSequence([seed, number]).spawn(2)[1]).integers(2**62)
+
+
+@dataclass
+class Waiting(RandomBehaviour):
+    """Plays the given episodes only when `directory` holds a file `go`; its representation does not say so."""
+
+    directory: Path = field(repr=False)
+    episodes: Sequence[int] = field(default=(), repr=False)
+
+    def begin(self, env, rng):
+        super().begin(env, rng)
+        draw = copy.deepcopy(rng).integers(2**62)
+        for number in self.episodes:
+            if draw == first_draw(number):
+                (self.directory / f"begun-{number}").touch()
+                while not (self.directory / "go").exists():
+                    time.sleep(0.01)
+
+
+def test_interrupted_workers_finish_their_episodes_and_keep_them(tmp_path, monkeypatch):
+    settings = {"transitions": 250, "episodes_per_shard": 3}
+    whole = collect(CARTPOLE, Waiting(tmp_path), tmp_path / "whole", workers=1, **settings)
+    assert len(whole.shards) > 3
+    original = WorkerPool.ready
+
+    def ready(self, workers, timeout_seconds=None):
+        """Interrupts when both workers play the second episode of a shard; these end when both were told to stop."""
+        if timeout_seconds is not None:
+            (tmp_path / "go").touch()
+            return original(self, workers, timeout_seconds)
+        while not (found := original(self, workers, 0.01)):
+            if {path.name for path in tmp_path.glob("begun-*")} == {"begun-4", "begun-7"}:
+                raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(WorkerPool, "ready", ready)
+    with pytest.raises(KeyboardInterrupt):
+        collect(CARTPOLE, Waiting(tmp_path, [4, 7]), tmp_path / "parts", workers=2, **settings)
+    half = Manifest.load(tmp_path / "parts")
+    assert not half.complete
+    assert [shard.num_episodes for shard in half.shards] == [3, 2, 2]
+    assert first_episodes(half, tmp_path / "parts", 5) == first_episodes(whole, tmp_path / "whole", 5)
+    with pytest.warns(UserWarning, match="the collection was interrupted"):
+        assert offrl.open_replay(tmp_path / "parts").store.report.num_segments == 7
+    collect(CARTPOLE, Waiting(tmp_path), tmp_path / "parts", workers=1, **settings)
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
 def test_a_damaged_shard_of_an_interrupted_collection_is_made_again(tmp_path):

@@ -8,7 +8,15 @@ import pytest
 
 from offrl import OfflineRLError
 from offrl.errors import ConfigError
-from offrl.system.workers import WorkerPool, available_memory, ignoring_interrupts, num_cores, require_sendable
+from offrl.system import workers
+from offrl.system.workers import (
+    WorkerPool,
+    available_memory,
+    ignoring_interrupts,
+    num_cores,
+    require_sendable,
+    stop_requested,
+)
 
 
 def test_interrupts_are_ignored_in_the_block_only():
@@ -60,6 +68,26 @@ class Counter:
     def vanish(self, code):
         os._exit(code)
 
+    def count_until_stopped(self, _):
+        while not stop_requested():
+            self._count += 1
+        return "stopped", stop_requested(), stop_requested(seconds_ago=3600)
+
+    def is_stopped(self, _):
+        return stop_requested()
+
+    def count_until_abandoned(self, _):
+        try:
+            while not stop_requested():
+                self._count += 1
+        except OfflineRLError as error:
+            self._count = error
+            raise
+
+    def count_for_ever(self, _):
+        while True:
+            self._count += 1
+
     def close(self):
         Path(self._goodbye).write_text(str(self._count))
 
@@ -93,6 +121,36 @@ def test_what_goes_wrong_in_a_worker_is_raised_here(tmp_path):
         pool.answer(0)
     pool.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_busy_workers_are_stopped_and_answers_under_way_are_taken(tmp_path, monkeypatch):
+    pool = WorkerPool([partial(Counter, 1, tmp_path / name) for name in "abc"])
+    pool.ask(0, "count_until_stopped", None)
+    pool.ask(1, "add", 1)
+    pool.ask(2, "count_for_ever", None)
+    assert pool.ready([1]) == [1]  # worker 1 has answered: the stop comes too late
+    answers = pool.stop([0, 1])
+    assert (answers[0], answers[1][0]) == (("stopped", True, False), 2)
+    pool.ask(0, "is_stopped", None)
+    assert pool.answer(0) is False  # the stop was for the answer before
+    pool.ask(1, "add", 1)  # it did not take the stop for a call
+    assert pool.answer(1)[0] == 3
+    monkeypatch.setattr(workers, "_SECONDS_TO_END", 0)
+    assert pool.stop([2]) == {}
+    monkeypatch.undo()
+    pool.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]  # worker 2 was ended
+
+
+def test_a_worker_that_nobody_waits_for_gives_up(tmp_path):
+    pool = WorkerPool([partial(Counter, 0, tmp_path / "a")])
+    pool.ask(0, "count_until_abandoned", None)
+    pool.close()
+    assert (tmp_path / "a").read_text() == "worker: the answer is not needed any more"
+
+
+def test_nobody_asks_this_process_to_stop():
+    assert not stop_requested()
 
 
 def test_available_memory_is_between_a_page_and_the_machine():
