@@ -28,7 +28,7 @@ __all__ = ["Recorder", "collect"]
 def collect(
     make_env: envs.EnvFactory,
     behaviour: Behaviour,
-    directory: Path,
+    directory: str | Path,
     *,
     transitions: int,
     seed: int = 0,
@@ -64,6 +64,7 @@ def collect(
         DatasetError: `directory` holds another dataset, or an episode failed.
         KeyboardInterrupt: Ctrl-C was pressed; the finished episodes are kept.
     """
+    directory = Path(directory)
     if min(transitions, episodes_per_shard, 1 if workers is None else workers) < 1 or seed < 0:
         raise ConfigError(
             f"transitions={transitions}, episodes_per_shard={episodes_per_shard}, workers={workers}, seed={seed}",

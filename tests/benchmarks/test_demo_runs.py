@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from benchmarks.demo_runs import run_directory, summary
+from benchmarks.readme import headline
+from benchmarks.ship import halve_weights
+from offrl import OnnxPolicy, TaskSpec, export_onnx
+from offrl.algorithms import DiscreteBCQ
+from offrl.networks import MLPEncoder
+
+
+def episode(score, finished, length=700):
+    return {"score": score, "finished": finished, "length": length}
+
+
+def evaluation(*episodes):
+    mean = float(np.mean([each["score"] for each in episodes]))
+    finished = sum(each["finished"] for each in episodes)
+    return {"mean": mean, "finished": finished, "mean_length": 800.0, "per_episode": list(episodes)}
+
+
+RUNS = {
+    0: evaluation(episode(930.0, True, 700), episode(890.0, False, 1000)),  # a lap, and one that misses three tiles
+    1: evaluation(episode(920.0, True, 800), episode(300.0, False, 400)),  # a lap, and off the road
+}
+
+
+def test_a_score_is_over_runs_and_says_where_it_is_lost():
+    found = summary(RUNS)
+    # (910 + 610) / 2; standard deviation 212.13, times 12.706 / sqrt(2) is 1905.9.
+    assert found["mean"] == 760.0
+    assert found["t_interval_95"] == pytest.approx([760 - 1905.9, 760 + 1905.9], abs=0.1)
+    assert (found["lowest"], found["highest"]) == (610.0, 910.0)
+    assert [found[name] for name in ("laps_with_every_tile", "laps_that_miss_one_to_three_tiles", "others")] == [
+        2,
+        1,
+        1,
+    ]
+    assert found["steps_of_finished_laps"] == 750
+
+
+def test_what_is_imitated_does_not_depend_on_the_discount(tmp_path):
+    assert run_directory(tmp_path, "bc", 3, 0.97) == run_directory(tmp_path, "bc", 3, 0.99) == tmp_path / "bc-3"
+    assert run_directory(tmp_path, "bcq", 3, 0.985) == tmp_path / "bcq-0.985-3"
+
+
+def test_the_headline_is_the_mean_over_runs(tmp_path):
+    (tmp_path / "demo").mkdir()
+    runs = {"transitions": 60_000, "updates": 4_000, "algorithms": {"bcq": summary(RUNS)}}
+    (tmp_path / "demo" / "runs.json").write_text(json.dumps(runs))
+    (tmp_path / "demo" / "evaluation.json").write_text(json.dumps({"dataset": {"mean": 477.0}}))
+    text = headline(tmp_path)
+    assert "over **2 training runs**, each on 2 fresh tracks: **BCQ 760** on average, 610 in the worst" in text
+    assert "2 of 4 laps without a missed tile. The data: 477." in text
+
+
+def test_halved_weights_act_alike_in_half_the_size(tmp_path):
+    bcq = DiscreteBCQ(TaskSpec.vector(4, ("left", "right", "stay")), encoder=MLPEncoder)
+    path = export_onnx(bcq, tmp_path / "whole.onnx", contract="uint8")
+    model = onnx.load(path)
+    halve_weights(model)
+    (tmp_path / "half.onnx").write_bytes(model.SerializeToString())
+    assert (tmp_path / "half.onnx").stat().st_size < 0.55 * path.stat().st_size
+    observations = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    whole, half = OnnxPolicy(path).choices(observations), OnnxPolicy(tmp_path / "half.onnx").choices(observations)
+    assert np.abs(whole.scores.numpy() - half.scores.numpy()).max() < 2e-3  # float16 keeps 11 bits
