@@ -3,6 +3,7 @@
 from ._onnx_file import Contract as Contract
 from .export import export_onnx as export_onnx
 from .onnx_policy import OnnxPolicy as OnnxPolicy
+from .policy import ActingPolicy as ActingPolicy
 from .policy import Choices as Choices
 from .policy import Policy as Policy
 from .policy import ThresholdPolicy as ThresholdPolicy

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from offrl.errors import ConfigError
 from offrl.policies._onnx_file import APPLY_THRESHOLD, OnnxFile
-from offrl.policies.policy import Actor, Choices, choose_from, legal_actions
+from offrl.policies.policy import ActingPolicy, Actor, Choices, choose_from
 
 
-class OnnxPolicy:
+class OnnxPolicy(ActingPolicy):
     """The policy in an ONNX file of either contract; nothing but the file is needed.
 
     Args:
@@ -82,33 +82,6 @@ class OnnxPolicy:
         if threshold != own or self.stochastic:
             self._applied, self._scale = threshold, math.log(APPLY_THRESHOLD) / math.log(own)
         self._actor = Actor(self.epsilon, self.stochastic, self.seed)
-
-    def __call__(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> NDArray[np.int64]:
-        """Actions [N] for raw observations [N, ...] and, where the task has them, legal actions bool [N, A].
-
-        Raises:
-            SpecMismatchError: observations of another shape or dtype than the task's; a mask that is missing, of
-                another shape, or without a legal action in some row.
-        """
-        legal = legal_actions(self.spec, len(observation), action_mask)
-        return self._actor.act(self._choices(observation, legal), legal)
-
-    def probabilities(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> NDArray[np.float64]:
-        """How likely the policy is to take each action. Raw observations [N, ...] -> [N, A].
-
-        Raises:
-            SpecMismatchError: as for a call.
-        """
-        legal = legal_actions(self.spec, len(observation), action_mask)
-        return self._actor.probabilities(self._choices(observation, legal), legal)
-
-    def choices(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> Choices:
-        """What the policy chooses from, for raw observations [N, ...].
-
-        Raises:
-            SpecMismatchError: as for a call.
-        """
-        return self._choices(observation, legal_actions(self.spec, len(observation), action_mask))
 
     def _choices(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> Choices:
         outputs = self._file.run(observation, legal)

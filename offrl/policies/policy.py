@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -174,6 +175,48 @@ class Actor:
         uniform = candidates / candidates.sum(axis=1, keepdims=True)
         mixed: NDArray[np.float64] = (1 - self.epsilon) * chosen + self.epsilon * uniform
         return mixed
+
+
+class ActingPolicy(ABC):
+    """What TorchPolicy and OnnxPolicy share: from what a network says of each action to actions.
+
+    Attributes:
+        spec: the task.
+    """
+
+    spec: TaskSpec
+    _actor: Actor
+
+    @abstractmethod
+    def _choices(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> Choices:
+        """What the policy chooses from, given the legal actions [N, A], or None where every action is legal."""
+
+    def __call__(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> NDArray[np.int64]:
+        """Actions [N] for raw observations [N, ...] and, where the task has them, legal actions bool [N, A].
+
+        Raises:
+            SpecMismatchError: observations of another shape or dtype than the task's; a mask that is missing, of
+                another shape, or without a legal action in some row.
+        """
+        legal = legal_actions(self.spec, len(observation), action_mask)
+        return self._actor.act(self._choices(observation, legal), legal)
+
+    def probabilities(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> NDArray[np.float64]:
+        """How likely the policy is to take each action. Raw observations [N, ...] -> [N, A].
+
+        Raises:
+            SpecMismatchError: as for a call.
+        """
+        legal = legal_actions(self.spec, len(observation), action_mask)
+        return self._actor.probabilities(self._choices(observation, legal), legal)
+
+    def choices(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> Choices:
+        """What the policy chooses from, for raw observations [N, ...].
+
+        Raises:
+            SpecMismatchError: as for a call.
+        """
+        return self._choices(observation, legal_actions(self.spec, len(observation), action_mask))
 
 
 def explore(

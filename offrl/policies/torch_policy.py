@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, SpecMismatchError
-from offrl.policies.policy import Actor, Choices, choose_from, legal_actions
+from offrl.policies.policy import ActingPolicy, Actor, Choices, choose_from
 
 
-class TorchPolicy:
+class TorchPolicy(ActingPolicy):
     """Acts with an algorithm's networks, in float32, on whatever device they are.
 
     It takes legal actions only: those of `spec.legal_actions`, and of the `action_mask` that it is given.
@@ -51,33 +51,6 @@ class TorchPolicy:
         self.seed = seed
         self._actor = Actor(epsilon, stochastic, seed)
         self._device = next(algorithm.parameters()).device
-
-    def __call__(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> NDArray[np.int64]:
-        """Actions [N] for raw observations [N, ...] and, where the task has them, legal actions bool [N, A].
-
-        Raises:
-            SpecMismatchError: observations of another shape or dtype than the task's; a mask that is missing, of
-                another shape, or without a legal action in some row.
-        """
-        legal = legal_actions(self.spec, len(observation), action_mask)
-        return self._actor.act(self._choices(observation, legal), legal)
-
-    def probabilities(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> NDArray[np.float64]:
-        """How likely the policy is to take each action. Raw observations [N, ...] -> [N, A].
-
-        Raises:
-            SpecMismatchError: as for a call.
-        """
-        legal = legal_actions(self.spec, len(observation), action_mask)
-        return self._actor.probabilities(self._choices(observation, legal), legal)
-
-    def choices(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> Choices:
-        """What the policy chooses from, for raw observations [N, ...].
-
-        Raises:
-            SpecMismatchError: as for a call.
-        """
-        return self._choices(observation, legal_actions(self.spec, len(observation), action_mask))
 
     def _choices(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> Choices:
         if observation.shape[1:] != self.spec.observation_shape or observation.dtype != self.spec.observation_dtype:

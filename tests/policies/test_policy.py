@@ -6,8 +6,8 @@ from torch import nn
 from offrl import TaskSpec
 from offrl.algorithms import Algorithm, PolicyOutput
 from offrl.errors import ConfigError, SpecMismatchError
-from offrl.policies import TorchPolicy
-from offrl.policies.policy import explore
+from offrl.policies import ActingPolicy, Choices, TorchPolicy
+from offrl.policies.policy import Actor, explore
 
 
 class Fixed(Algorithm):
@@ -72,3 +72,21 @@ def test_settings_out_of_range_are_refused(settings):
 def test_observations_of_another_task_are_refused(raw):
     with pytest.raises(SpecMismatchError, match=r"observation: .*; expected uint8 \[N, 4, 8, 8\]; give the policy raw"):
         TorchPolicy(Fixed(PIXELS))(raw)
+
+
+def test_a_policy_of_ones_own_needs_no_more_than_what_it_chooses_from():
+    class LikesTheLast(ActingPolicy):
+        """Likes the last action best, and allows the legal ones."""
+
+        spec = TaskSpec.vector(1, ("left", "right", "stay"))
+        _actor = Actor(epsilon=0.0, stochastic=False, seed=0)
+
+        def _choices(self, observation, legal):
+            scores = torch.tensor([[1.0, 2.0, 3.0]]).repeat(len(observation), 1)
+            allowed = torch.ones(scores.shape, dtype=torch.bool) if legal is None else torch.from_numpy(legal)
+            return Choices(scores, allowed, scores)
+
+    observation, legal = np.zeros((2, 1), np.float32), np.array([[1, 1, 1], [1, 1, 0]])
+    assert LikesTheLast()(observation).tolist() == [2, 2]
+    assert LikesTheLast()(observation, legal).tolist() == [2, 1]
+    assert LikesTheLast().probabilities(observation, legal).tolist() == [[0, 0, 1], [0, 1, 0]]
