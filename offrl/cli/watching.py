@@ -127,8 +127,7 @@ def watch(
     the film that record would.
     """
     from offrl.envs.seeds import SCORE_SEEDS
-    from offrl.report.video import record_episode
-    from offrl.report.window import has_display, watch_episode
+    from offrl.report.video import has_display, record_episode, watch_episode
 
     seed = SCORE_SEEDS.start if seed is None else seed
     actor = load_actor(

@@ -20,4 +20,4 @@ from .video import Moment as Moment
 from .video import Recording as Recording
 from .video import record_episode as record_episode
 from .video import record_episodes as record_episodes
-from .window import watch_episode as watch_episode
+from .video import watch_episode as watch_episode

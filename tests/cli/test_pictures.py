@@ -203,7 +203,7 @@ def test_watch_writes_a_film_where_there_is_no_display(trained, tmp_path, monkey
 
 
 def test_watch_plays_the_episode_in_a_window_with_the_score_of_evaluate(trained, monkeypatch):
-    monkeypatch.setattr("offrl.report.window.has_display", lambda: True)
+    monkeypatch.setattr("offrl.report.video.has_display", lambda: True)
     monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")  # a window that nobody sees
     score = offrl_json("evaluate", trained["run"], "--episodes", 1, "--workers", 0, "--device", "cpu")["mean"]
     assert offrl_json("watch", trained["run"], "--plain", "--device", "cpu")["score"] == score
