@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.datasets._episodes import EpisodeLog, Written, num_repeated
+from offrl.datasets._episodes import EpisodeLog, Written, num_repeated, require_self_contained
 from offrl.errors import DatasetError, missing_dependency
 from offrl.shards._members import read_actions, read_rewards, require_finite, require_rows, unfit
 from offrl.shards.episode import Episode
@@ -89,8 +89,9 @@ def read_d3rlpy(path: Path, spec: TaskSpec | None = None) -> Iterator[EpisodeLog
     """
     h5py = _h5py()
     try:
+        require_self_contained(path)
         file = h5py.File(path, "r")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise DatasetError(
             f"cannot be opened ({error})", where=path, expected="an HDF5 file of d3rlpy's", hint=_HINT
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,4 +123,47 @@ def _episode(store: FrameStore, rows: range) -> Episode:
         behaviour_probability=None if store.behaviour_probability is None else store.behaviour_probability[span],
         leading=first - oldest,
         action_mask=None if store.action_mask is None else store.action_mask[span],
+    )
+
+
+_MOST_HDF5_MEMBERS = 10_000_000
+"""Of an HDF5 file; more would take gigabytes to list."""
+
+
+def require_self_contained(path: Path) -> None:
+    """Checks that an HDF5 file refers to nothing outside itself, before a number of it is read.
+
+    HDF5 knows links to other files, data that lies in other files (external storage) and data that is put together from
+    other files (virtual datasets): whoever made the file would choose what is read here and copied into the output.
+
+    Raises:
+        DatasetError: It refers to something outside itself.
+        OSError, RuntimeError: It cannot be read.
+    """
+    import h5py  # who reads the format has said already what to install
+
+    with h5py.File(path, "r") as file:
+        groups, seen = [file], set()
+        while groups:
+            group = groups.pop()
+            for name in group:
+                if isinstance(group.get(name, getlink=True), h5py.SoftLink | h5py.ExternalLink):
+                    raise _refers_outside(path, f"{group.name.rstrip('/')}/{name} is a link")
+                member = group[name]
+                if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
+                    raise _refers_outside(path, f"{member.name} has its data in another file")
+                address = h5py.h5o.get_info(member.id).addr
+                if isinstance(member, h5py.Group) and address not in seen:
+                    groups.append(member)
+                seen.add(address)  # a group may have several names, and be in itself
+                if len(seen) > _MOST_HDF5_MEMBERS:
+                    raise _refers_outside(path, f"holds more than {_MOST_HDF5_MEMBERS:,} members")
+
+
+def _refers_outside(path: Path, what: str) -> DatasetError:
+    return DatasetError(
+        what,
+        where=path,
+        expected="an HDF5 file that holds all of its data itself, as d3rlpy and Minari write it",
+        hint="if you trust its maker, copy it with h5repack, or load and save it again with the library that wrote it",
     )

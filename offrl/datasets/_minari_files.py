@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.datasets._episodes import EpisodeLog
+from offrl.datasets._episodes import EpisodeLog, require_self_contained
 from offrl.errors import ConfigError, DatasetError, SpecMismatchError, missing_dependency
 from offrl.shards._members import read_actions, read_flags, read_rewards, require_finite, unfit
 from offrl.shards.episode import Episode
@@ -87,6 +87,8 @@ def read_minari(path: Path, spec: TaskSpec | None = None) -> Iterator[EpisodeLog
     minari = _minari()
     metadata_path = _metadata_path(path)
     try:
+        for file in sorted(metadata_path.parent.glob("*.h*5")):
+            require_self_contained(file)
         metadata = json.loads(metadata_path.read_bytes())
         if not {"observation_space", "action_space"} <= metadata.keys():
             # Minari would make the environment to see its spaces, and a file must not choose what code runs.
@@ -99,6 +101,8 @@ def read_minari(path: Path, spec: TaskSpec | None = None) -> Iterator[EpisodeLog
         if ours is not None:
             environment, generator = dict(ours["environment"]), dict(ours["generator"])
             found = ours["spec"]
+    except DatasetError:
+        raise
     except Exception as error:  # what is not as Minari wrote it makes it fail in many ways
         raise DatasetError(
             f"no dataset that Minari can read ({type(error).__name__}: {error})",
