@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
+
+from offrl.checks import is_whole
+from offrl.errors import OfflineRLError
 
 
 class EpisodeEnd(NamedTuple):
@@ -43,16 +48,30 @@ class EpisodeRunner:
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         self.env = env
+        space = env.action_space
+        self._actions = range(int(space.start), int(space.start + space.n)) if isinstance(space, Discrete) else None
 
     def reset(self, seed: int) -> None:
         """Begins the episode of `seed`."""
         observation, info = self.env.reset(seed=seed)
+        self.seed = seed
         self.reward, self.score, self.length = 0.0, 0.0, 0
         self.terminated = self.truncated = False
         self._show(observation, info)
 
     def step(self, action: int) -> None:
-        """Takes one step."""
+        """Takes one step.
+
+        Raises:
+            OfflineRLError: The action is none of the environment's, which might do anything with it.
+        """
+        if self._actions is not None and not (is_whole(action) and action in self._actions):
+            raise OfflineRLError(
+                f"action {action!r}",
+                where=self.place,
+                expected=f"an integer, {self._actions[0]} to {self._actions[-1]}",
+                hint="correct the policy or behaviour",
+            )
         observation, reward, terminated, truncated, info = self.env.step(action)
         self.reward = float(reward)
         self.score += self.reward
@@ -65,6 +84,25 @@ class EpisodeRunner:
         mask = info.get("action_mask")
         # A copy: environments may write into the same array at every step. Gymnasium's masks are int8.
         self.action_mask: NDArray[np.bool_] | None = None if mask is None else np.array(mask).astype(np.bool_)
+
+    @property
+    def place(self) -> str:
+        """Where the episode is, for messages."""
+        return f"step {self.length} of the episode of seed {self.seed}"
+
+    def require_finite(self) -> None:
+        """Checks what the last step gave, where nobody else looks at it: a score of NaN says nothing.
+
+        Raises:
+            OfflineRLError: The reward or the observation is infinite or NaN.
+        """
+        observation = self.observation
+        is_float = isinstance(observation, np.ndarray) and observation.dtype.kind == "f"
+        if not math.isfinite(self.reward) or (is_float and not np.isfinite(observation).all()):
+            what = (
+                "an observation with NaN or infinite values" if math.isfinite(self.reward) else f"reward {self.reward}"
+            )
+            raise OfflineRLError(what, where=self.place, expected="finite numbers", hint="correct the environment")
 
     @property
     def ended(self) -> bool:

@@ -106,6 +106,7 @@ class _LocalEnvironments:
 
     def _shown(self, slot: int) -> Step:
         runner = self._runners[slot]
+        runner.require_finite()
         return Step(runner.observation, runner.action_mask, runner.end)
 
     def close(self) -> None:
@@ -160,6 +161,7 @@ class _Player:
             while (end := runner.end) is None:
                 action, _ = act(behaviour, runner.observation, runner.action_mask)
                 runner.step(action)
+                runner.require_finite()
             return end
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from offrl.envs.behaviours import Behaviour
 from offrl.envs.episodes import EpisodeEnd
 from offrl.envs.making import EnvFactory
 from offrl.envs.seeds import SCORE_SEEDS, TUNING_SEEDS, require_evaluation_seeds
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, SpecMismatchError
 from offrl.evaluation._rollouts import Step, make_environments, play_episodes
 from offrl.evaluation.scores import Evaluation, Sweep
 from offrl.system.versions import installed_versions
@@ -82,7 +82,7 @@ def evaluate(
         masks = _Masks(policy, num_envs, {slot: first[slot % num_playing] for slot in range(num_envs)})
         upcoming = iter(range(num_playing, len(seeds)))
         while playing:
-            actions = masks.act(observations)
+            actions = _require_actions(masks.act(observations), num_envs)
             steps = environments.step({slot: int(actions[slot]) for slot in playing})
             ended = {slot: step.end for slot, step in steps.items() if step.end is not None}
             for slot, step in steps.items():
@@ -196,6 +196,16 @@ class _Masks:
 
     def act(self, observations: NDArray[Any]) -> NDArray[np.int64]:
         return self._policy(observations, self._masks) if self._asked else self._policy(observations)
+
+
+def _require_actions(actions: Any, num_envs: int) -> NDArray[np.int64]:
+    """What a policy returned, if that is one action for each observation; 0.9 would else be rounded to 0."""
+    found = np.asarray(actions)
+    if found.shape != (num_envs,) or found.dtype.kind not in "iu":
+        raise SpecMismatchError(
+            f"{found.dtype} {list(found.shape)}", where="the policy's actions", expected=f"integers [{num_envs}]"
+        )
+    return found
 
 
 def _num_workers(workers: int | None, most: int, where: str) -> int:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offrl.errors import SpecMismatchError
+from offrl.errors import OfflineRLError, SpecMismatchError
 from offrl.losses import likely_actions, masked_argmax
 from offrl.spec import TaskSpec
 
@@ -76,7 +76,17 @@ def choose_from(
         threshold: see `offrl.losses.likely_actions`.
         legal: bool [N, A], or None where every action is legal.
         scale: the logits were multiplied by it.
+
+    Raises:
+        OfflineRLError: a score or logit is NaN; the best action would be any of them.
     """
+    if (scores.isnan().any() | logits.isnan().any()).item():
+        raise OfflineRLError(
+            "the networks give NaN",
+            where="policy",
+            expected="numbers",
+            hint="the weights or the observations hold NaN: take another checkpoint, or check the environment",
+        )
     logits = logits / scale
     if legal is None:
         return Choices(scores, likely_actions(logits, threshold), logits)

@@ -77,6 +77,12 @@ class EpisodeLog:
                 expected=f"one of {np.flatnonzero(legal).tolist()}",
                 hint="give the behaviour's __call__ a second parameter, action_mask, and keep to it",
             )
+        if not (math.isnan(probability) or 0 < probability <= 1):
+            raise DatasetError(
+                f"the probability of the action of step {len(self)} is {probability}",
+                where="behaviour",
+                expected="over 0, at most 1, or NaN where it is not known",
+            )
         if not math.isfinite(reward):
             raise DatasetError(f"the reward of step {len(self)} is {reward}", where="environment", expected="a number")
         following = self._checked(observation)

@@ -1,8 +1,13 @@
+from contextlib import closing
+
 import gymnasium
 import numpy as np
+import pytest
 from gymnasium import spaces
 
-from offrl.envs import EpisodeRunner
+from offrl.envs import EpisodeRunner, make
+from offrl.errors import OfflineRLError
+from offrl.evaluation import evaluate
 
 
 class Countdown(gymnasium.Env):
@@ -42,3 +47,36 @@ def test_a_runner_adds_up_an_episode():
     assert runner.end == (1.0 + 2.0, 2, True)
     runner.reset(3)
     assert (runner.score, runner.length, runner.ended) == (0.0, 0, False)
+
+
+@pytest.mark.parametrize("action", [2, -1, 0.9, True, np.float64(1.0), None])
+def test_an_action_that_is_none_is_refused_with_seed_and_step(action):
+    with closing(make("CartPole-v1")) as env:
+        runner = EpisodeRunner(env)
+        runner.reset(7)
+        runner.step(np.int64(1))
+        expected = r"step 1 of the episode of seed 7: action .*; expected an integer, 0 to 1"
+        with pytest.raises(OfflineRLError, match=expected):
+            runner.step(action)
+
+
+@pytest.mark.parametrize(("reward", "value"), [(float("nan"), 0.0), (1.0, float("inf"))])
+def test_what_is_not_finite_is_refused_with_seed_and_step(reward, value):
+    class Broken(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.full(1, value, np.float32), reward, False, False, {}
+
+    runner = EpisodeRunner(Broken())
+    runner.reset(3)
+    runner.require_finite()
+    runner.step(0)
+    with pytest.raises(OfflineRLError, match="step 1 of the episode of seed 3: (reward nan|an observation with NaN)"):
+        runner.require_finite()
+    with pytest.raises(OfflineRLError, match="step 1 of the episode of seed 3"):
+        evaluate(lambda observations: np.zeros(len(observations), np.int64), Broken, [3], workers=0)

@@ -7,9 +7,9 @@ import pytest
 from gymnasium import spaces
 
 from offrl import OfflineRLError
-from offrl.envs import DATA_SEEDS, SCORE_SEEDS, TUNING_SEEDS, RandomActions, RandomBehaviour
+from offrl.envs import DATA_SEEDS, SCORE_SEEDS, TUNING_SEEDS, RandomActions, RandomBehaviour, make
 from offrl.envs.seeds import episode_rng
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, SpecMismatchError
 from offrl.evaluation import evaluate, evaluate_behaviour, sweep_thresholds
 from offrl.statistics import bootstrap_mean
 
@@ -242,3 +242,16 @@ def test_random_actions_are_those_of_the_episodes_seed_whoever_plays_it(workers)
 def test_an_epsilon_of_nothing_leaves_the_actions_alone():
     result = evaluate(always_one, lambda: RandomActions(Echo(), 0.0), [5], workers=0)
     assert result.scores == (sum(3.0**number for number in range(1, 21)),)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        lambda observations: np.full(len(observations), 0.9),
+        lambda observations: np.zeros((len(observations), 1), np.int64),
+        lambda observations: 0,
+    ],
+)
+def test_what_a_policy_returns_is_one_integer_for_each_observation(policy):
+    with pytest.raises(SpecMismatchError, match=r"the policy's actions: \S+ \[.*\]; expected integers \[20\]"):
+        evaluate(policy, partial(make, "CartPole-v1"), [5], workers=0)

@@ -5,9 +5,9 @@ from torch import nn
 
 from offrl import TaskSpec
 from offrl.algorithms import Algorithm, PolicyOutput
-from offrl.errors import ConfigError, SpecMismatchError
+from offrl.errors import ConfigError, OfflineRLError, SpecMismatchError
 from offrl.policies import ActingPolicy, Choices, TorchPolicy
-from offrl.policies.policy import Actor, explore
+from offrl.policies.policy import Actor, choose_from, explore
 
 
 class Fixed(Algorithm):
@@ -90,3 +90,11 @@ def test_a_policy_of_ones_own_needs_no_more_than_what_it_chooses_from():
     assert LikesTheLast()(observation).tolist() == [2, 2]
     assert LikesTheLast()(observation, legal).tolist() == [2, 1]
     assert LikesTheLast().probabilities(observation, legal).tolist() == [[0, 0, 1], [0, 1, 0]]
+
+
+def test_networks_that_give_nan_do_not_act():
+    spec = TaskSpec.vector(1, ("left", "right"))
+    policy = TorchPolicy(Fixed(spec))
+    with pytest.raises(OfflineRLError, match="policy: the networks give NaN"):
+        choose_from(torch.tensor([[1.0, float("nan")]]), torch.zeros(1, 2), 0.3, None)
+    assert policy.spec == spec
