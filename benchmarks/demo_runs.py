@@ -86,7 +86,7 @@ def train_and_evaluate(work: Path, algorithm: str, seed: int, discount: float | 
         )
     target = run / ("tuning.json" if tuning else "evaluation.json")
     if not target.exists():
-        seeds = TUNING_SEEDS[1000:1060] if tuning else SCORE_SEEDS[:100]
+        seeds = TUNING_SEEDS[1000:1030] if tuning else SCORE_SEEDS[:100]
         make_env = partial(car_racing.make, hud=replay.spec.hud)
         write_json(target, offrl.evaluate(offrl.load(run), make_env, seeds, workers=1, progress=False).to_dict())
 
@@ -145,7 +145,7 @@ def write_results(
         ROOT / "benchmarks" / "results" / "demo" / name,
         {
             "command": command,
-            "seeds": "TUNING_SEEDS[1000:1060]" if tuning else "SCORE_SEEDS[:100]",
+            "seeds": "TUNING_SEEDS[1000:1030]" if tuning else "SCORE_SEEDS[:100]",
             "discount": chosen,
             "transitions": recipe.SIZES["demo"].transitions,
             "updates": recipe.SIZES["demo"].updates,
