@@ -64,6 +64,50 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def training_runs() -> str:
+    """The demo's recipe over several training runs, and what changing its discount gave on seeds for tuning."""
+    path = RESULTS / "demo" / "runs.json"
+    if not path.is_file():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [(name.upper(), *_over_runs(row)) for name, row in found["algorithms"].items()]
+    text = (
+        f"{found['transitions']:,} transitions, {found['updates']:,} updates, discount {found['discount']:g}; each run "
+        f"on the same tracks, `{found['seeds']}` (`{found['command']}`, one thread each, {found['precision']}, "
+        f"{found['machine']['processor']}).\n\n{_table(('algorithm', *_RUN_COLUMNS), rows)}"
+    )
+    tuned = [json.loads(each.read_text(encoding="utf-8")) for each in sorted(RESULTS.glob("demo/tuning-*.json"))]
+    if tuned:
+        rows = [(f"{each['discount']:g}", *_over_runs(each["algorithms"]["bcq"])) for each in tuned]
+        table = _table(("discount", *_RUN_COLUMNS), rows)
+        text += f"\n\nDiscounts compared on `{tuned[0]['seeds']}`, seeds for tuning:\n\n{table}"
+    return text
+
+
+_RUN_COLUMNS = (
+    "training runs",
+    "mean of their means",
+    "95 % t interval",
+    "lowest, highest",
+    "laps with every tile",
+    "miss one to three",
+    "others",
+)
+
+
+def _over_runs(row: dict[str, Any]) -> tuple[str, ...]:
+    bounds = Interval(row["mean"], *(row["t_interval_95"] or (None, None))).bounds(row["runs"], "run")
+    return (
+        str(row["runs"]),
+        f"{row['mean']:.1f}",
+        bounds,
+        f"{row['lowest']:.1f}, {row['highest']:.1f}",
+        f"{row['laps_with_every_tile']} of {row['episodes']}",
+        str(row["laps_that_miss_one_to_three_tiles"]),
+        str(row["others"]),
+    )
+
+
 def settings(path: str) -> str:
     """The settings of a dataclass or function as a table: name, default, and what its docstring says of it."""
     from offrl.cli.settings import read_section
@@ -134,7 +178,7 @@ def public_names() -> str:
 
 def benchmarks() -> str:
     """Each stored result as a section; a missing one says how to produce it."""
-    return "\n\n".join(f"## {title}\n\n{_benchmark(name)}" for name, title in BENCHMARKS.items())
+    return "\n\n".join(f"### {title}\n\n{_benchmark(name)}" for name, title in BENCHMARKS.items())
 
 
 def _benchmark(name: str) -> str:
@@ -513,6 +557,7 @@ def _table_of_names(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 _GENERATORS: dict[str, Callable[..., str]] = {
+    "training-runs": training_runs,
     "actions": actions,
     "benchmarks": benchmarks,
     "commands": commands,
