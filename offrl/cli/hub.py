@@ -60,9 +60,10 @@ def publish(
 ) -> None:
     """Example: offrl publish runs/bcq-001 carracing-bcq
 
-    Writes RUN's policy into DIRECTORY, a new one, as a model hub takes it: README.md (the card), both ONNX files,
-    weights, settings, scores. Upload it with the hub's own tool, such as hf upload owner/name DIRECTORY; offrl.load and
-    every command that takes a policy then know it as hf://owner/name.
+    Writes the policy of RUN, its latest checkpoint unless one is named (RUN/checkpoints/best), into DIRECTORY, a new
+    one, as a model hub takes it: README.md (the card), both ONNX files, weights, settings, scores. Upload it with the
+    hub's own tool, such as hf upload owner/name DIRECTORY; offrl.load and every command that takes a policy then know
+    it as hf://owner/name.
     """
     from offrl.hub.publishing import publish as publish_policy
 

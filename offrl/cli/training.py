@@ -97,12 +97,15 @@ def train(
     RUN/checkpoints/best, and RUN/plots/progress.png draws scores and losses as they come.
     """
     if directory is not None and isinstance(directory, Path) and not directory.is_dir():
-        raise DatasetError("no such directory", where=directory, expected="a dataset's", hint="check the path")
+        is_table = directory.suffix in (".csv", ".parquet")
+        hint = f"offrl convert {directory} DIRECTORY --to frames makes one of a table" if is_table else "check the path"
+        raise DatasetError("no such directory", where=directory, expected="a dataset's", hint=hint)
 
     import torch
 
-    from offrl.training.checkpoint import checkpoints, latest_checkpoint
+    from offrl.training.checkpoint import checkpoints, latest_checkpoint, step_of
     from offrl.training.config import FitConfig, LearnerConfig
+    from offrl.training.loggers import read_scores
     from offrl.training.loop import fit
     from offrl.training.runs import create_run, with_time
 
@@ -192,6 +195,9 @@ def train(
         "updates": learner.step,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
+    if (best := target / "checkpoints" / "best").exists():
+        scores = read_scores(target)
+        result |= {"best": str(best), "best_score": scores[step_of(best.resolve())]}
     show({**result, **_last_metrics(target / "metrics.csv")}, as_json)
 
 

@@ -18,7 +18,9 @@ from offrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from tqdm import tqdm
 
+    from offrl.policies.policy import ActionFunction
     from offrl.report.video import Panel
 
 _NUM_ENVS = 20  # as `offrl evaluate` plays by default: a batch of another size rounds differently
@@ -80,13 +82,8 @@ def record(
         pictures=True,
     )
     with tqdm(desc="record", unit=" steps", disable=True if quiet else None) as bar:
-
-        def act(observation: NDArray[Any]) -> NDArray[Any]:
-            bar.update()
-            return actor.policy(observation)
-
         found = record_episodes(
-            act if not actor.policy.spec.action_masks else actor.policy,
+            _counting(actor, bar),
             actor.make_env,
             chosen,
             out,
@@ -126,6 +123,8 @@ def watch(
     Plays one episode with POLICY, which is what record takes, in a window; close it to stop. Without a display, writes
     the film that record would.
     """
+    from tqdm import tqdm
+
     from offrl.envs.seeds import SCORE_SEEDS
     from offrl.report.video import has_display, record_episode, watch_episode
 
@@ -148,8 +147,21 @@ def watch(
     out = out or Path("watch.mp4")
     if not quiet:
         click.echo(f"no display here; the film goes to {out}", err=True)
-    found = record_episode(actor.policy, actor.make_env, seed, out, **how)
+    with tqdm(desc="watch", unit=" steps", disable=True if quiet else None) as bar:
+        found = record_episode(_counting(actor, bar), actor.make_env, seed, out, **how)
     show({"file": str(out), "seed": seed, **found._asdict()}, as_json)
+
+
+def _counting(actor: Actor, bar: tqdm[Any]) -> ActionFunction:
+    """The policy, moving the bar with each step; one that needs the legal actions is taken as it is."""
+    if actor.policy.spec.action_masks:
+        return actor.policy
+
+    def act(observation: NDArray[Any]) -> NDArray[Any]:
+        bar.update()
+        return actor.policy(observation)
+
+    return act
 
 
 def _panel(actor: Actor, seed: int, *, max_steps: int | None = None) -> Panel:

@@ -103,6 +103,14 @@ def _chunk(
     vectors = [checked(column, _is_float32, _FINITE) for column in found.observations]
     part["observations"] = np.stack(vectors, axis=1).astype(np.float32)
     part["rewards"] = checked(found.reward, _is_float32, _FINITE, has_action)
+    lost = np.flatnonzero(~has_action & (np.nan_to_num(part["rewards"]) != 0))
+    if lost.size:
+        raise table.fault(
+            "is empty beside a reward",
+            row=first_row + lost[0],
+            column=found.action,
+            expected="an action; a row without one only says what the step before it led to",
+        )
     if found.step is not None:
         part["step"] = moments(table, found.step, chunk[found.step], first_row)
         missing = np.flatnonzero(~np.isfinite(part["step"]))

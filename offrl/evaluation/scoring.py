@@ -70,6 +70,7 @@ def evaluate(
             f"{len(seeds)} seeds, {num_envs} environments", where="evaluate", expected="1 or more of each"
         )
     require_evaluation_seeds(seeds, "evaluate")
+    require_factory(make_env, "evaluate")
     num_playing = min(num_envs, len(seeds))
     workers = _num_workers(workers, num_playing, "evaluate")
     ends: dict[int, EpisodeEnd] = {}
@@ -196,6 +197,21 @@ class _Masks:
 
     def act(self, observations: NDArray[Any]) -> NDArray[np.int64]:
         return self._policy(observations, self._masks) if self._asked else self._policy(observations)
+
+
+def require_factory(make_env: object, where: str) -> None:
+    """Checks that this makes environments: several are needed, so one environment, or an id, is not enough.
+
+    Raises:
+        ConfigError: It cannot be called.
+    """
+    if not callable(make_env):
+        raise ConfigError(
+            f"make_env is {make_env!r}",
+            where=where,
+            expected="a function that makes an environment",
+            hint="pass functools.partial(offrl.envs.make, ID)",
+        )
 
 
 def _require_actions(actions: Any, num_envs: int) -> NDArray[np.int64]:

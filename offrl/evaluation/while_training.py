@@ -10,7 +10,7 @@ import numpy as np
 
 from offrl.envs.making import EnvFactory
 from offrl.envs.seeds import TUNING_SEEDS, require_evaluation_seeds
-from offrl.evaluation.scoring import evaluate
+from offrl.evaluation.scoring import evaluate, require_factory
 
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
@@ -30,7 +30,7 @@ class EpisodeEvaluator:
             for each core.
 
     Raises:
-        ConfigError: Seeds that are kept for scores or for data.
+        ConfigError: Seeds that are kept for scores or for data, or a `make_env` that makes nothing.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class EpisodeEvaluator:
         workers: int | None = None,
     ) -> None:
         require_evaluation_seeds(seeds, "EpisodeEvaluator", choosing=True)
+        require_factory(make_env, "EpisodeEvaluator")
         self.make_env = make_env
         self.seeds = seeds
         self.num_envs = num_envs

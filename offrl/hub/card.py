@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from offrl.policies.onnx_policy import OnnxPolicy
 from offrl.report.compare import find_runs, group_runs, one_run_per_seed
 from offrl.spec import TaskSpec
 from offrl.statistics import Interval, t_interval
+from offrl.training.checkpoint import latest_checkpoint
 from offrl.training.runs import read_run_config
 
 _RECIPE = ("algorithm_config", "learner", "fit", "replay")
@@ -30,6 +32,7 @@ class _Subject:
     environment: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Sequence[Mapping[str, Any]] = ()
     seeds: Sequence[int] = ()
+    which: str = ""
 
 
 def model_card(policy: str | Path, *, evaluations: Sequence[str | Path] = ()) -> str:
@@ -61,10 +64,29 @@ def _subject(policy: str | Path, evaluations: list[Path]) -> _Subject:
     config = read_run_config(run)
     spec = TaskSpec.from_dict(config.get("spec", {}), where=run / "config.json")
     runs = _repetitions(run)
-    read = given or [_read(each / "evaluation.json") for each in runs if (each / "evaluation.json").is_file()]
+    read = given or [each for each in map(partial(_evaluation, checkpoint=found), runs) if each is not None]
     machine = _read(run / "environment.json") if (run / "environment.json").is_file() else {}
     seeds = [int(read_run_config(each).get("replay", {}).get("seed", 0)) for each in runs]
-    return _Subject(run.name, spec, config, machine, read, seeds)
+    which = f"; its weights are those of {found.resolve().name}"
+    return _Subject(run.name, spec, config, machine, read, seeds, which)
+
+
+def _evaluation(run: Path, checkpoint: Path) -> dict[str, Any] | None:
+    """What a run's evaluation.json says, if it is of this checkpoint, or of the same one of a repetition.
+
+    That is the latest of each, or the best of each; a score of another checkpoint says nothing about this one.
+    """
+    path = run / "evaluation.json"
+    if not path.is_file():
+        return None
+    found = _read(path)
+    kept = run / "checkpoints"
+    is_latest = checkpoint.resolve() == latest_checkpoint(checkpoint.parent).resolve()
+    ours = latest_checkpoint(kept) if is_latest else kept / "best"
+    if run.resolve() == run_of(checkpoint).resolve():
+        ours = checkpoint
+    scored = Path(str(found.get("policy", ours))).name  # what was written in Python may not say it
+    return found if (kept / scored).resolve().name == ours.resolve().name else None
 
 
 def _repetitions(run: Path) -> list[Path]:
@@ -91,11 +113,18 @@ def _read(path: Path) -> dict[str, Any]:
 def _lines(subject: _Subject) -> Iterator[str]:
     config, notes = subject.config, subject.config.get("notes") or {}
     algorithm = str(config.get("algorithm", "policy"))
-    task = notes.get("environment") or ("CarRacing-v3" if subject.spec.hud is not None else "the task below")
+    played = (config.get("evaluation") or {}).get("environment")
+    task = notes.get("environment") or played or ("CarRacing-v3" if subject.spec.hud is not None else "the task below")
     yield "---"
-    yield from ("library_name: offrl", "license: mit", "tags:", "- reinforcement-learning", "- offline-rl", "- onnx")
+    yield from ("library_name: offrl", "tags:", "- reinforcement-learning", "- offline-rl", "- onnx")
     yield "---"
-    yield from ("", f"# {subject.name}", "", f"{algorithm.upper()} on {task}, trained with offrl from logged data.", "")
+    yield from (
+        "",
+        f"# {subject.name}",
+        "",
+        f"{algorithm.upper()} on {task}, trained with offrl from logged data{subject.which}.",
+        "",
+    )
     yield from _section("Task", _task_rows(subject.spec, task))
     if config:
         yield from _section("Data", _data_rows(config))
@@ -105,7 +134,12 @@ def _lines(subject: _Subject) -> Iterator[str]:
         yield from _section("Versions and machine", _machine_rows(subject.environment))
     yield from _limits(subject)
     yield from ("## Use", "", "```python", "import offrl", "")
-    yield 'policy = offrl.load("model-uint8.onnx")  # raw observations [N, ...] -> actions [N]'
+    yield 'policy = offrl.load("model-uint8.onnx")'
+    if subject.spec.action_masks:
+        yield "# Raw observations [N, ...] and legal actions, bool [N, A] -> actions [N]."
+        yield "actions = policy(observations, action_mask)"
+    else:
+        yield "actions = policy(observations)  # raw observations [N, ...] -> actions [N]"
     yield from ("```", "", f"Written by offrl {__version__}.")
 
 

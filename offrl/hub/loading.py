@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,12 @@ def find_policy(path: str | Path) -> Path:
     for name in PUBLISHED_NAMES.values():
         if (path / name).is_file():
             return path / name
+    near = difflib.get_close_matches(str(path), shipped, n=1)
     raise RunError(
         "no policy here" if path.is_dir() else "no such file or directory",
         where=path,
         expected=f"a run, a checkpoint's directory, an .onnx file, {HUB}owner/name, or {' or '.join(shipped)}",
-        hint="check the path",
+        hint=f"did you mean {near[0]}?" if near else "check the path",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from offrl.errors import OfflineRLError, SpecMismatchError
@@ -208,6 +208,7 @@ class ActingPolicy(ABC):
             SpecMismatchError: observations of another shape or dtype than the task's; a mask that is missing, of
                 another shape, or without a legal action in some row.
         """
+        observation = self._raw(observation)
         legal = legal_actions(self.spec, len(observation), action_mask)
         return self._actor.act(self._choices(observation, legal), legal)
 
@@ -217,6 +218,7 @@ class ActingPolicy(ABC):
         Raises:
             SpecMismatchError: as for a call.
         """
+        observation = self._raw(observation)
         legal = legal_actions(self.spec, len(observation), action_mask)
         return self._actor.probabilities(self._choices(observation, legal), legal)
 
@@ -226,7 +228,26 @@ class ActingPolicy(ABC):
         Raises:
             SpecMismatchError: as for a call.
         """
+        observation = self._raw(observation)
         return self._choices(observation, legal_actions(self.spec, len(observation), action_mask))
+
+    def _raw(self, observation: ArrayLike) -> NDArray[Any]:
+        """The observations, if they are raw ones of the task."""
+        found = np.asarray(observation)
+        shape, dtype = self.spec.observation_shape, self.spec.observation_dtype
+        if found.shape[1:] == shape and found.dtype == dtype:
+            return found
+        hint = "give the policy raw observations of the task that it was trained for"
+        if found.shape == shape:
+            hint = "a policy acts on a batch: pass observation[None]"
+        elif found.shape[1:] == shape and dtype == "float32":
+            hint = "pass observation.astype(numpy.float32)"
+        raise SpecMismatchError(
+            f"{found.dtype} {list(found.shape)}",
+            where="observation",
+            expected=f"{dtype} [N, {str(list(shape))[1:]}",
+            hint=hint,
+        )
 
 
 def explore(

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from offrl.algorithms.algorithm import Algorithm
-from offrl.errors import ConfigError, SpecMismatchError
+from offrl.errors import ConfigError
 from offrl.policies.policy import ActingPolicy, Actor, Choices, choose_from
 
 
@@ -53,13 +53,6 @@ class TorchPolicy(ActingPolicy):
         self._device = next(algorithm.parameters()).device
 
     def _choices(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> Choices:
-        if observation.shape[1:] != self.spec.observation_shape or observation.dtype != self.spec.observation_dtype:
-            raise SpecMismatchError(
-                f"{observation.dtype} {list(observation.shape)}",
-                where="observation",
-                expected=f"{self.spec.observation_dtype} [N, {str(list(self.spec.observation_shape))[1:]}",
-                hint="give the policy raw observations of the task that it was trained for",
-            )
         with torch.inference_mode():
             raw = torch.from_numpy(np.array(observation)).to(self._device)
             output = self.algorithm(self.spec.normalise(raw))

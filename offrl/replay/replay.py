@@ -22,7 +22,9 @@ from offrl.replay.sampler import Sampler
 from offrl.replay.sampling import Uniform, candidates_of
 from offrl.replay.source import ReplaySource
 from offrl.replay.store import FrameStore
+from offrl.shards._file_systems import is_remote
 from offrl.shards.layouts import Dones
+from offrl.shards.manifest import MANIFEST_NAME, Manifest
 from offrl.spec import TaskSpec
 
 
@@ -307,4 +309,8 @@ def open_replay(
         tier="mmap" if config.tier == "device" else config.tier,
         progress=progress,
     )
-    return Replay(store, config)
+    replay = Replay(store, config)
+    if not is_remote(directory) and (manifest := Path(directory) / MANIFEST_NAME).is_file():
+        environment = Manifest.load(manifest.parent).environment.get("id")
+        replay.environment = None if environment is None else str(environment)
+    return replay

@@ -21,12 +21,14 @@ class ReplaySource(ABC):
     Attributes:
         spec: the task that the data is of.
         fingerprint: a hash of the data, for a run's records; None where there is none.
+        environment: the id of the environment that the data is of, likewise.
         gather_ahead: whether a thread should gather the next batches while a processor is busy with the update. It
             pays where `gather` waits for something, such as a disk; a GPU's batches are always gathered ahead.
     """
 
     spec: TaskSpec
     fingerprint: str | None = None
+    environment: str | None = None
     gather_ahead: bool = True
 
     @abstractmethod

@@ -9,8 +9,8 @@ from typing import Any
 from offrl.errors import RunError
 from offrl.training.runs import read_run_config
 
-_NO_SETTINGS = ("replay.seed", "settled", "notes")
-"""What may differ between repetitions of a run: the seed, choices made by measuring, and remarks."""
+_NO_SETTINGS = ("replay.seed", "settled", "notes", "evaluation")
+"""What may differ between repetitions of a run: the seed, choices made by measuring, remarks, how it was watched."""
 
 
 def find_runs(directory: Path) -> list[Path]:

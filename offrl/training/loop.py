@@ -107,6 +107,7 @@ def fit(
         load_policy(algorithm, Path(init))
         algorithm.copy_to_targets()
     trainer = Learner(algorithm, learner, total_updates=total, device=resolve_device(device))
+    remarks = {**({} if replay.environment is None else {"environment": replay.environment}), **(notes or {})}
     replay = replay.to(trainer.device)
     directory = None if run is None else Path(run)
     evaluations = None if evaluator is None else Evaluations(evaluator, directory, trainer.device)
@@ -128,7 +129,7 @@ def fit(
                 directory.rmdir()
                 raise
             tuned = {"precision": trainer.precision, "compile": trainer.compile}
-            write_json(directory / "config.json", {**settings, "settled": tuned, "notes": dict(notes or {})})
+            write_json(directory / "config.json", {**settings, "settled": tuned, "notes": remarks})
             write_environment(directory, {"device": str(trainer.device), "dataset": settings["dataset"]})
             save_checkpoint(trainer, directory / "checkpoints")  # from the first moment on there is one to resume
     with ExitStack() as stack:

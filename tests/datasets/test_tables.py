@@ -228,7 +228,8 @@ def change(column, row, cell):
         ({}, {"action_names": ("call", "email", "visit")}, "has 2 legal columns; expected 3, one for each action"),
         ({"action": [1, 0, 1, ""]}, {"action_names": ("x", "y")}, "has legal columns for call, email; expected x, y"),
         ({name: [] for name in TABLE}, {}, "holds no rows"),
-        ({"action": [""] * 4}, {}, "holds no transitions"),
+        ({"action": [""] * 4, "reward": [""] * 4}, {}, "holds no transitions"),
+        ({"reward": [1.5, 2, 0, 3]}, {}, "row 4, column 'action': is empty beside a reward"),
     ],
 )
 def test_what_cannot_be_learned_from_is_one_line(converted, tmp_path, changes, columns, message):
@@ -304,7 +305,7 @@ def test_tables_larger_than_a_chunk_are_read_whole(tmp_path, monkeypatch):
 def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingDependencyError, match=r"pyarrow is not installed.*offrl\[tables\]"):
+    with pytest.raises(MissingDependencyError, match=r"pyarrow is not installed.*-m pip install '?pyarrow"):
         convert(tmp_path / "log.parquet", tmp_path / "data", "frames", progress=False)
 
 

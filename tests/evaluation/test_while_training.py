@@ -47,3 +47,13 @@ def test_it_says_what_was_played():
 def test_seeds_that_are_kept_for_scores_are_refused():
     with pytest.raises(ConfigError, match="which is kept for scores, where a setting is chosen"):
         EpisodeEvaluator(CART_POLE, SCORE_SEEDS[:3])
+
+
+@pytest.mark.parametrize("make_env", ["CartPole-v1", None])
+def test_what_makes_no_environments_is_refused_before_training(make_env, algorithm):
+    with pytest.raises(
+        ConfigError, match=r"EpisodeEvaluator: make_env is .*; pass functools.partial\(offrl.envs.make, ID\)"
+    ):
+        EpisodeEvaluator(make_env)
+    with pytest.raises(ConfigError, match="evaluate: make_env is"):
+        evaluate(TorchPolicy(algorithm), make_env, [5], workers=0)

@@ -24,6 +24,24 @@ def test_two_runs_of_one_seed_count_as_one(runs, tmp_path):
     assert "over 3 training runs" in model_card(tmp_path / "runs" / "bcq-0")
 
 
+def test_the_score_of_another_checkpoint_says_nothing_about_this_one(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    run = tmp_path / "runs" / "bcq-0"
+    (run / "checkpoints" / "best").symlink_to("step-000000000")
+    path = run / "evaluation.json"
+    found = json.loads(path.read_text())
+    for scored, latest, best in (
+        ("step-000000002", True, False),
+        ("best", False, True),
+        ("step-000000000", False, True),
+    ):
+        path.write_text(json.dumps({**found, "policy": str(run / "checkpoints" / scored)}))
+        assert ("| 10.0 | 9.0 to 11.0 |" in model_card(run)) == latest
+        card = model_card(run / "checkpoints" / "best")
+        assert ("| 10.0 | 9.0 to 11.0 |" in card) == best
+        assert "its weights are those of step-000000000" in card
+
+
 def test_few_episodes_have_no_interval(runs, tmp_path):
     found = json.loads((runs / "bcq-0" / "evaluation.json").read_text())
     found["per_episode"] = found["per_episode"][:2]

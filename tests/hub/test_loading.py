@@ -70,6 +70,8 @@ def test_what_is_no_policy_is_named(tmp_path, published):
         offrl.load("nope")
     with pytest.raises(RunError, match="no policy here"):
         offrl.load(tmp_path)
+    with pytest.raises(RunError, match=r"did you mean carracing-bcq\?"):
+        offrl.load("carracing-bq")
     with pytest.raises(ConfigError, match="algorithm or encoder beside an ONNX file"):
         offrl.load(published / "model.onnx", algorithm=BC)
 

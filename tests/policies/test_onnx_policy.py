@@ -69,7 +69,7 @@ def file(tmp_path_factory):
     [np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float64), np.zeros(3, np.float32), np.zeros((2, 3), np.uint8)],
 )
 def test_observations_of_another_task_are_refused(file, observation):
-    with pytest.raises(SpecMismatchError, match=r"m\.onnx: observations are .*; expected float32 \[N, 3\]"):
+    with pytest.raises(SpecMismatchError, match=r"observation: .*; expected float32 \[N, 3\]"):
         OnnxPolicy(file)(observation)
 
 

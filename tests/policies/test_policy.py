@@ -98,3 +98,21 @@ def test_networks_that_give_nan_do_not_act():
     with pytest.raises(OfflineRLError, match="policy: the networks give NaN"):
         choose_from(torch.tensor([[1.0, float("nan")]]), torch.zeros(1, 2), 0.3, None)
     assert policy.spec == spec
+
+
+@pytest.mark.parametrize(
+    ("observation", "hint"),
+    [
+        (
+            np.zeros(2, np.float32),
+            r"float32 \[2\]; expected float32 \[N, 2\]; a policy acts on a batch: pass observation",
+        ),
+        (np.zeros((3, 2)), r"float64 \[3, 2\]; .* pass observation.astype\(numpy.float32\)"),
+        ([[0, 0]], r"int64 \[1, 2\]; .*astype"),
+        (np.zeros((3, 5), np.float32), "raw observations of the task that it was trained for"),
+    ],
+)
+def test_observations_of_another_form_are_refused_with_the_way_out(observation, hint):
+    policy = TorchPolicy(Fixed(TaskSpec.vector(2, ("left", "right"))))
+    with pytest.raises(SpecMismatchError, match=hint):
+        policy(observation, np.ones(2, bool))  # the observation is named first, the mask is wrong as well

@@ -274,7 +274,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 def test_fsspec_itself_may_be_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(MissingDependencyError, match=r"fsspec is not installed; .* 'offrl\[remote\]'"):
+    with pytest.raises(MissingDependencyError, match=r"fsspec is not installed; .*-m pip install 'fsspec>="):
         local_copy(URL)
 
 
