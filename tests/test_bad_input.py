@@ -203,9 +203,9 @@ def test_an_onnx_file_that_is_none(here, content):
 
 
 def test_policies_that_are_missing_or_damaged(here, cartpole):
-    refused("evaluate", "absent.onnx", "--env", "CartPole-v1", says=["absent.onnx", "cannot be read"])
-    refused("evaluate", "absent", says=["absent: no such directory", "expected a run"])
-    refused("export", "absent", "out", says=["absent: no such directory"])
+    refused("evaluate", "absent.onnx", "--env", "CartPole-v1", says=["absent.onnx: no such file or directory", "expected a run"])
+    refused("evaluate", "absent", says=["absent: no such file or directory", "expected a run"])
+    refused("export", "absent", "out", says=["absent: no such file or directory"])
     Path("run/checkpoints/step-000000001").mkdir(parents=True)
     refused("evaluate", "run", says=["run", "no config.json here", "expected a run's directory"])
     Path("run/config.json").write_text("{}")
@@ -243,8 +243,8 @@ def test_a_run_that_exists(here, cartpole):
         (("--updates", 1, "--set", "optimizer=Adm"), ["optimizer: 'Adm'", "expected a class of torch.optim"]),
         (("--updates", 1, "--set", 'optimizer_settings={"x": 1}'), ["optimizer_settings: Adam refuses"]),
         (("--updates", 1, "--device", "abacus"), ["device: 'abacus' cannot be used here", "expected"]),
-        (("--updates", 1, "--init", "absent"), ["absent: no such directory", "expected a run"]),
-        (("--updates", 1, "--resume", "run"), ["updates=1 beside --resume", "leave them out"]),
+        (("--updates", 1, "--init", "absent"), ["absent: no such file or directory", "expected a run"]),
+        (("--set", "seed=1", "--resume", "run"), ["seed=1 beside --resume", "leave them out"]),
         (("--resume", "absent"), ["absent: no config.json here"]),
     ],
 )
@@ -260,9 +260,10 @@ def test_pictures_of_what_is_not_there(here, cartpole):
     out = ("--out", "out.png")
     refused("plot", "absent", *out, says=["absent: no run here", "expected config.json"])
     refused("plot", cartpole / "data", *out, says=["data: no run here"])
-    refused("plot", cartpole / "run", "--metric", "lss", *out, says=["dqn has no 'lss'", "expected one of", "loss"])
-    refused("plot", cartpole / "run", "--episode", 1, *out, says=["no environment", "expected --env"])
-    refused("record", "absent", "out.mp4", says=["absent: no such directory", "expected a run"])
+    refused("plot", cartpole / "run", "--metric", "lss", *out, says=["no run has 'lss'", "expected one of", "loss"])
+    run = with_config(cartpole, here, lambda config: config["notes"].clear())
+    refused("plot", run, "--episode", 1, *out, says=["no environment", "expected --env"])
+    refused("record", "absent", "out.mp4", says=["absent: no such file or directory", "expected a run"])
     refused("record", cartpole / "run", "out.mp4", "--env", "Acrobot-v1", says=["observation_shape is (6,)"])
     refused("report", "absent", says=["absent: no run here"])
     refused("algorithms", "absent:A", says=["absent:A cannot be imported"])

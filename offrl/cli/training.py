@@ -99,7 +99,7 @@ def train(
     if directory is not None and isinstance(directory, Path) and not directory.is_dir():
         is_table = directory.suffix in (".csv", ".parquet")
         hint = f"offrl convert {directory} DIRECTORY --to frames makes one of a table" if is_table else "check the path"
-        raise DatasetError("no such directory", where=directory, expected="a dataset's", hint=hint)
+        raise DatasetError("no such directory", where=directory, expected="a directory of .npz shards", hint=hint)
 
     import torch
 

@@ -53,7 +53,7 @@ def test_tensorboard_is_a_word_on_the_command_line(data, tmp_path):
     [
         (["{data}", "--updates", 5, "--evaluate-every", "weekly"], "expected updates, 1 or more, or epochs such as"),
         (["{data}", "--updates", 5, "--evaluate-episodes", 5], "--evaluate-episodes; expected --evaluate-every beside"),
-        (["nope"], "nope: no such directory; expected a dataset's"),
+        (["nope"], "nope: no such directory; expected a directory of .npz shards"),
         (["{data}", "--updates", 5, "--logger", "paper"], "'paper' is not one of 'tensorboard', 'wandb'"),
         (["--resume", "{trained}", "--updates", 3], "3 updates in all; expected 6 or more"),
         (["--resume", "{trained}", "--evaluate-every", 3], "--evaluate-every beside --resume"),
