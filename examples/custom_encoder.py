@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import offrl
-from offrl.collection import collect
+from offrl.collection import RECIPES
 from offrl.datasets import sample_stacks
-from offrl.envs import CarRacingMixture, car_racing
 from offrl.policies import Verification, verify_onnx
 from offrl.training import create_run, latest_checkpoint, load_policy
 
@@ -51,8 +50,7 @@ class PlaceEncoder(nn.Module):
 
 def main(transitions: int = 2_000, updates: int = 100) -> Verification:
     data = Path("data") / f"carracing-mixed-{transitions // 1000}k"
-    make_env = partial(car_racing.make, no_progress_steps=150)
-    collect(make_env, CarRacingMixture(), data, transitions=transitions)
+    RECIPES["carracing/mixed"].collect(data, transitions=transitions)
     replay = offrl.open_replay(data, n_step=10, discount=0.97, reward_scale=0.1)
 
     encoder = partial(PlaceEncoder, channels=16)  # the class itself where its defaults are right

@@ -203,7 +203,13 @@ def test_an_onnx_file_that_is_none(here, content):
 
 
 def test_policies_that_are_missing_or_damaged(here, cartpole):
-    refused("evaluate", "absent.onnx", "--env", "CartPole-v1", says=["absent.onnx: no such file or directory", "expected a run"])
+    refused(
+        "evaluate",
+        "absent.onnx",
+        "--env",
+        "CartPole-v1",
+        says=["absent.onnx: no such file or directory", "expected a run"],
+    )
     refused("evaluate", "absent", says=["absent: no such file or directory", "expected a run"])
     refused("export", "absent", "out", says=["absent: no such file or directory"])
     Path("run/checkpoints/step-000000001").mkdir(parents=True)

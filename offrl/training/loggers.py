@@ -62,6 +62,11 @@ class CSVLogger:
         self._timings = _Table(directory / "timings.csv", resume_step)
         self._scores = _Table(directory / _SCORES_NAME, resume_step)
 
+    @property
+    def columns(self) -> list[str] | None:
+        """Those of metrics.csv; None before its first row."""
+        return self._metrics.columns
+
     def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         """Appends a row to each file.
 

@@ -134,13 +134,17 @@ def fit(
             save_checkpoint(trainer, directory / "checkpoints")  # from the first moment on there is one to resume
     with ExitStack() as stack:
         outputs: list[Logger] = list(loggers) if loggers is not None else [ConsoleLogger(total, initial=trainer.step)]
+        held_out = replay.held_out()
         if directory is not None:  # first: who draws what the files have finds the newest row in them
-            outputs.insert(0, CSVLogger(directory, resume_step=resume_step))
+            files = CSVLogger(directory, resume_step=resume_step)
+            outputs.insert(0, files)
+            if files.columns is not None and "held_out_loss" not in files.columns:
+                held_out = None  # a run of an earlier version: its rows keep their columns
         for output in outputs:
             stack.callback(output.close)
         if evaluations is not None:
             stack.enter_context(evaluations)
-        _Loop(trainer, replay, config.batch_size, total, periods, outputs, directory, evaluations).run()
+        _Loop(trainer, replay, held_out, config.batch_size, total, periods, outputs, directory, evaluations).run()
     return trainer
 
 
@@ -171,6 +175,7 @@ class _Loop:
         self,
         learner: Learner,
         replay: ReplaySource,
+        held_out: ReplaySource | None,
         batch_size: int,
         total: int,
         periods: _Periods,
@@ -180,7 +185,7 @@ class _Loop:
     ) -> None:
         self._learner, self._replay, self._batch_size, self._total = learner, replay, batch_size, total
         self._periods, self._loggers, self._directory, self._evaluations = periods, loggers, directory, evaluations
-        self._held_out = replay.held_out()
+        self._held_out = held_out
         self._clock = _Clock(learner.step)
         self._saved = learner.step
 

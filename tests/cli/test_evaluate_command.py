@@ -54,11 +54,11 @@ def test_several_thresholds_are_rows_of_their_own_on_the_seeds_for_tuning(traine
 def test_a_sweep_is_shown_as_a_table_and_the_report_takes_its_file(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained["run"], run)
-    args = ("--threshold", "0,0.3", "--episodes", 2, "--workers", 0, "--out", run / "evaluation.json", "--quiet")
+    args = ("--threshold", "0,0.3", "--episodes", 5, "--workers", 0, "--out", run / "evaluation.json", "--quiet")
     lines = offrl("evaluate", run, *args).stdout.splitlines()
     assert [line.split()[0] for line in lines[-5:-2]] == ["threshold", "0", "0.3"]
     assert lines[-5].endswith("paired difference to 0.3")
-    assert lines[-1] == "2 episodes, seeds 1000000 to 1000001"
+    assert lines[-1] == "5 episodes, seeds 1000000 to 1000004"
     assert list(read_record(run).evaluations) == ["threshold 0", "threshold 0.3"]
 
 

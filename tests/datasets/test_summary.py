@@ -31,8 +31,7 @@ def test_statistics_by_hand(store):
     assert summary.lengths.tolist() == [3, 1, 2]
     assert summary.action_counts.tolist() == [3, 0, 3]
     assert (summary.num_terminated, summary.num_truncated) == (2, 1)
-    mean, low, high = summary.mean_return
-    assert -1 <= low < mean == 5 < high <= 10
+    assert summary.mean_return == (5, None, None)  # three episodes are too few for an interval
     (line,) = summary.warnings
     assert line.startswith("1 of 3 actions never occur: right; train BCQ")
 
@@ -61,7 +60,7 @@ def test_equal_rewards_and_one_episode_are_shown_too(tmp_path):
     summary = inspect_dataset(ingest(tmp_path))
     (problem,) = summary.problems
     assert problem.what == "every reward is 0"
-    assert summary.mean_return == (0, 0, 0)
+    assert summary.mean_return == (0, None, None)
     assert f"warning: every reward is 0; {problem.hint}" in summary.to_text().splitlines()
 
 
