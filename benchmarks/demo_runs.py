@@ -116,7 +116,7 @@ def summary(evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         "others": len(episodes) - len(finished) - len(missed),
         "steps_of_finished_laps": sum(row["length"] for row in finished) / max(len(finished), 1),
         "per_run": {
-            str(seed): {"mean": found["mean"], "finished": found["finished"], "mean_length": found["mean_length"]}
+            str(seed): {name: found[name] for name in ("mean", "finished", "mean_length", "per_episode")}
             for seed, found in evaluations.items()
         },
     }
