@@ -48,18 +48,40 @@ def _runs(results: Path) -> list[str]:
         f"`make demo`'s recipe over several training runs (`{found['command']}`, one thread each, "
         f"{found['precision']}; {found['machine']['processor']}, torch {found['machine']['versions']['torch']}):",
         "",
-        "| algorithm | training runs | mean of their means | 95 % t interval | lowest, highest | laps with every tile "
-        "| miss one to three tiles | others |",
-        "|---|---|---|---|---|---|---|---|",
+        _row("algorithm", *RUN_COLUMNS),
+        "|---" * (1 + len(RUN_COLUMNS)) + "|",
     ]
-    for name, row in found["algorithms"].items():
-        bounds = Interval(row["mean"], *(row["t_interval_95"] or (None, None))).bounds(row["runs"], "run")
-        lines.append(
-            f"| {name.upper()} | {row['runs']} | {row['mean']:.1f} | {bounds} | {row['lowest']:.1f}, "
-            f"{row['highest']:.1f} | {row['laps_with_every_tile']} of {row['episodes']} "
-            f"| {row['laps_that_miss_one_to_three_tiles']} | {row['others']} |"
-        )
+    lines += [_row(name.upper(), *over_runs(row)) for name, row in found["algorithms"].items()]
     return [*lines, ""]
+
+
+RUN_COLUMNS = (
+    "training runs",
+    "mean of their means",
+    "95 % t interval",
+    "lowest, highest",
+    "laps with every tile",
+    "miss one to three tiles",
+    "others",
+)
+
+
+def over_runs(row: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of `RUN_COLUMNS` for an algorithm in the JSON of `demo-runs`."""
+    bounds = Interval(row["mean"], *(row["t_interval_95"] or (None, None))).bounds(row["runs"], "run")
+    return (
+        str(row["runs"]),
+        f"{row['mean']:.1f}",
+        bounds,
+        f"{row['lowest']:.1f}, {row['highest']:.1f}",
+        f"{row['laps_with_every_tile']} of {row['episodes']}",
+        str(row["laps_that_miss_one_to_three_tiles"]),
+        str(row["others"]),
+    )
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _peers(results: Path) -> list[str]:

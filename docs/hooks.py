@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks.readme import RUN_COLUMNS, over_runs
 from offrl.statistics import Interval
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -70,42 +71,18 @@ def training_runs() -> str:
     if not path.is_file():
         return ""
     found = json.loads(path.read_text(encoding="utf-8"))
-    rows = [(name.upper(), *_over_runs(row)) for name, row in found["algorithms"].items()]
+    rows = [(name.upper(), *over_runs(row)) for name, row in found["algorithms"].items()]
     text = (
         f"{found['transitions']:,} transitions, {found['updates']:,} updates, discount {found['discount']:g}; each run "
         f"on the same tracks, `{found['seeds']}` (`{found['command']}`, one thread each, {found['precision']}, "
-        f"{found['machine']['processor']}).\n\n{_table(('algorithm', *_RUN_COLUMNS), rows)}"
+        f"{found['machine']['processor']}).\n\n{_table(('algorithm', *RUN_COLUMNS), rows)}"
     )
     tuned = [json.loads(each.read_text(encoding="utf-8")) for each in sorted(RESULTS.glob("demo/tuning-*.json"))]
     if tuned:
-        rows = [(f"{each['discount']:g}", *_over_runs(each["algorithms"]["bcq"])) for each in tuned]
-        table = _table(("discount", *_RUN_COLUMNS), rows)
+        rows = [(f"{each['discount']:g}", *over_runs(each["algorithms"]["bcq"])) for each in tuned]
+        table = _table(("discount", *RUN_COLUMNS), rows)
         text += f"\n\nDiscounts compared on `{tuned[0]['seeds']}`, seeds for tuning:\n\n{table}"
     return text
-
-
-_RUN_COLUMNS = (
-    "training runs",
-    "mean of their means",
-    "95 % t interval",
-    "lowest, highest",
-    "laps with every tile",
-    "miss one to three",
-    "others",
-)
-
-
-def _over_runs(row: dict[str, Any]) -> tuple[str, ...]:
-    bounds = Interval(row["mean"], *(row["t_interval_95"] or (None, None))).bounds(row["runs"], "run")
-    return (
-        str(row["runs"]),
-        f"{row['mean']:.1f}",
-        bounds,
-        f"{row['lowest']:.1f}, {row['highest']:.1f}",
-        f"{row['laps_with_every_tile']} of {row['episodes']}",
-        str(row["laps_that_miss_one_to_three_tiles"]),
-        str(row["others"]),
-    )
 
 
 def settings(path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
 
@@ -19,6 +19,12 @@ def is_whole(value: object) -> bool:
 def is_number(value: object) -> bool:
     """Whether it is a finite real number; True and False are not."""
     return is_whole(value) or (isinstance(value, float | np.floating) and math.isfinite(value))
+
+
+def restore_value(value: Any, hint: Any) -> Any:
+    """What JSON made of a field's value, as the field declares it: tuples come back from JSON as lists."""
+    is_tuple = isinstance(value, list) and (get_origin(hint) or hint) in (tuple, Sequence)
+    return tuple(value) if is_tuple else value
 
 
 class Checks:

@@ -9,5 +9,6 @@ from .bc import BC as BC
 from .bc import BCConfig as BCConfig
 from .bcq import DiscreteBCQ as DiscreteBCQ
 from .bcq import DiscreteBCQConfig as DiscreteBCQConfig
+from .building import build_algorithm as build_algorithm
 from .dqn import DQN as DQN
 from .dqn import DQNConfig as DQNConfig

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import is_dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Generic, NamedTuple, get_args, get_origin
 
 from torch import Tensor, nn
 from typing_extensions import TypeVar
@@ -124,26 +123,6 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
         """Sets each target network to its online network, as at the beginning of training."""
         for online, target in self.targets():
             target.load_state_dict(online.state_dict())
-
-
-def declared_config(kind: type[Algorithm]) -> type[Any]:
-    """The dataclass of the algorithm's settings, from `class MyAlgorithm(Algorithm[MyConfig])` or its constructor.
-
-    Raises:
-        ConfigError: It declares none.
-    """
-    try:
-        hint = get_type_hints(kind.__init__).get("config")
-    except NameError as error:  # a type that is imported for type checkers only
-        hint = f"a type that cannot be found ({error})"
-    for candidate in (hint, *get_args(hint), kind.config_class()):
-        if isinstance(candidate, type) and is_dataclass(candidate):
-            return candidate
-    raise ConfigError(
-        f"{kind.__name__} declares no dataclass as its config",
-        where="--algorithm",
-        expected=f"class {kind.__name__}(Algorithm[{kind.__name__}Config]), whose config is a dataclass",
-    )
 
 
 Network = TypeVar("Network")

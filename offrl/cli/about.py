@@ -29,7 +29,7 @@ def algorithms(name: str | None, as_json: bool) -> None:
         summaries = {name: _summary(algorithm_class(name)) for name in ALGORITHMS}
         show(summaries, as_json)
         return
-    from offrl.algorithms.algorithm import declared_config
+    from offrl.algorithms.building import declared_config
 
     kind = algorithm_class(name)
     titles = {

@@ -76,9 +76,10 @@ def collect(
     continues (not for carracing/replay). The data depends on the seed, not on the number of workers.
     """
     from offrl.collection.collector import collect as collect_dataset
-    from offrl.collection.recipes import RECIPES
 
     if list_datasets:
+        from offrl.collection.recipes import RECIPES
+
         show({recipe.name: recipe.description for recipe in RECIPES.values()}, as_json)
         return
     if environment is None:

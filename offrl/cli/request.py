@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, load_class
-from offrl.cli.settings import config_fields, parse_settings, restore_value, setting_groups
+from offrl.cli.settings import parse_settings, setting_groups
 from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -117,18 +117,6 @@ def parse_training(algorithm: str, assignments: Sequence[str]) -> dict[str, dict
     return settings
 
 
-def recorded_environment(directory: Path | str, *, skip_bad_shards: bool, progress: bool) -> str | None:
-    """The environment's id in the manifest of a dataset, here or elsewhere, if it has one."""
-    from offrl.shards.manifest import MANIFEST_NAME, Manifest
-    from offrl.shards.remote import local_copy
-
-    directory = local_copy(directory, skip_bad_shards=skip_bad_shards, progress=progress)
-    if not (directory / MANIFEST_NAME).is_file():
-        return None
-    found = Manifest.load(directory).environment.get("id")
-    return None if found is None else str(found)
-
-
 def read_request(run: Path, algorithm: str | None, encoder: str | None) -> Request:
     """What the run in this directory was made with, of classes that are offrl's own or named here.
 
@@ -214,23 +202,15 @@ def build_algorithm(request: Request, spec: TaskSpec) -> Algorithm:
     Raises:
         ConfigError: a class that cannot be loaded, or constructed as (spec, config, *, encoder, seed).
     """
-    from offrl.algorithms.algorithm import declared_config
+    from offrl.algorithms.building import build_algorithm as build
 
-    kind = algorithm_class(request.algorithm)
-    config_kind = declared_config(kind)
-    hints = {name: field.hint for name, field in config_fields(config_kind).items()}
-    values = {name: restore_value(value, hints.get(name)) for name, value in request.settings["algorithm"].items()}
-    arguments: dict[str, Any] = {"seed": request.settings["replay"].get("seed", 0)}
-    if request.encoder is not None:
-        arguments["encoder"] = load_class(request.encoder, ENCODERS, "encoder")
-    try:
-        return kind(spec, config_kind(**values), **arguments)
-    except TypeError as error:
-        raise ConfigError(
-            f"{request.algorithm} cannot be constructed ({error})",
-            where="--algorithm",
-            expected="arguments (spec, config, *, encoder, seed)",
-        ) from error
+    return build(
+        algorithm_class(request.algorithm),
+        spec,
+        request.settings["algorithm"],
+        encoder=None if request.encoder is None else load_class(request.encoder, ENCODERS, "encoder"),
+        seed=request.settings["replay"].get("seed", 0),
+    )
 
 
 def open_data(request: Request, *, progress: bool) -> Replay:

@@ -91,6 +91,8 @@ def _parse(text: str, hint: Any) -> Any:
         return number
     if origin in (int, str):
         return origin(text)
+    from offrl.checks import restore_value  # it brings numpy, which --help does without
+
     value = restore_value(json.loads(text), hint)
     if isinstance(origin, type) and not isinstance(value, origin):
         raise ValueError
@@ -102,12 +104,6 @@ def _parse_union(text: str, hints: tuple[Any, ...]) -> Any:
         with suppress(ValueError, KeyError):
             return _parse(text, hint)
     raise ValueError
-
-
-def restore_value(value: Any, hint: Any) -> Any:
-    """What JSON made of a field's value, as the field declares it: tuples come back from JSON as lists."""
-    is_tuple = isinstance(value, list) and (get_origin(hint) or hint) in (tuple, Sequence)
-    return tuple(value) if is_tuple else value
 
 
 def format_value(value: Any) -> str:
@@ -153,7 +149,7 @@ def setting_groups(algorithm: str) -> dict[str, dict[str, Field]]:
     Raises:
         ConfigError: no such algorithm.
     """
-    from offrl.algorithms.algorithm import declared_config
+    from offrl.algorithms.building import declared_config
     from offrl.replay.config import ReplayConfig
     from offrl.training.config import FitConfig, LearnerConfig
 

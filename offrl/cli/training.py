@@ -26,7 +26,6 @@ from offrl.cli.request import (
     open_data,
     parse_training,
     read_request,
-    recorded_environment,
     require_same_task,
 )
 from offrl.cli.settings import complete_setting
@@ -141,8 +140,7 @@ def train(
             encoder=encoder,
             settings=parse_training(algorithm, settings),
             data=data_location(directory),
-            environment=environment
-            or recorded_environment(directory, skip_bad_shards=skip_bad_shards, progress=not quiet),
+            environment=environment,
             task=task,
             task_given=task is not None,
             dones=dones,
@@ -155,6 +153,7 @@ def train(
     request = replace(request, device=device or request.device, threads=torch.get_num_threads())
     config, learner_config = FitConfig(**request.settings["fit"]), LearnerConfig(**request.settings["learner"])
     replay = open_data(request, progress=not quiet)
+    request = replace(request, environment=request.environment or replay.environment)
     total = config.total_updates(len(replay))
     model = build_algorithm(request, replay.spec)
     checkpoint = None if init is None else _checkpoint(init)

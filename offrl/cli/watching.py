@@ -17,10 +17,12 @@ from offrl.cli.names import network_options
 from offrl.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from tqdm import tqdm
 
-    from offrl.policies.policy import ActionFunction
+    from offrl.policies.onnx_policy import OnnxPolicy
+    from offrl.policies.torch_policy import TorchPolicy
     from offrl.report.video import Panel
 
 _NUM_ENVS = 20  # as `offrl evaluate` plays by default: a batch of another size rounds differently
@@ -49,13 +51,9 @@ def record(
     seeds: str | None,
     max_steps: int | None,
     plain: bool,
-    environment: str | None,
-    hud: str | None,
-    algorithm: str | None,
-    encoder: str | None,
-    device: str | None,
     as_json: bool,
     quiet: bool,
+    **where: Any,
 ) -> None:
     """Example: offrl record runs/bcq-001 runs/bcq-001/videos/first.mp4 --seed 2000000
 
@@ -72,18 +70,10 @@ def record(
     if seed is not None and seeds is not None:
         raise ConfigError("--seed beside --seeds", where="record", expected="one of the two")
     chosen = parse_seeds(seeds) if seeds is not None else [SCORE_SEEDS.start if seed is None else seed]
-    actor = load_actor(
-        policy,
-        algorithm=algorithm,
-        encoder=encoder,
-        device=device,
-        environment=environment,
-        hud=hud,
-        pictures=True,
-    )
+    actor = load_actor(policy, pictures=True, **where)
     with tqdm(desc="record", unit=" steps", disable=True if quiet else None) as bar:
         found = record_episodes(
-            _counting(actor, bar),
+            _Counted(actor.policy, bar),
             actor.make_env,
             chosen,
             out,
@@ -110,13 +100,9 @@ def watch(
     seed: int | None,
     out: Path | None,
     plain: bool,
-    environment: str | None,
-    hud: str | None,
-    algorithm: str | None,
-    encoder: str | None,
-    device: str | None,
     as_json: bool,
     quiet: bool,
+    **where: Any,
 ) -> None:
     """Example: offrl watch carracing-bcq
 
@@ -129,15 +115,7 @@ def watch(
     from offrl.report.video import has_display, record_episode, watch_episode
 
     seed = SCORE_SEEDS.start if seed is None else seed
-    actor = load_actor(
-        policy,
-        algorithm=algorithm,
-        encoder=encoder,
-        device=device,
-        environment=environment,
-        hud=hud,
-        pictures=True,
-    )
+    actor = load_actor(policy, pictures=True, **where)
     panel = None if plain else _panel(actor, seed)
     how: dict[str, Any] = {"fps": actor.fps, "num_envs": _NUM_ENVS, "panel": panel}
     if has_display():
@@ -148,20 +126,19 @@ def watch(
     if not quiet:
         click.echo(f"no display here; the film goes to {out}", err=True)
     with tqdm(desc="watch", unit=" steps", disable=True if quiet else None) as bar:
-        found = record_episode(_counting(actor, bar), actor.make_env, seed, out, **how)
+        found = record_episode(_Counted(actor.policy, bar), actor.make_env, seed, out, **how)
     show({"file": str(out), "seed": seed, **found._asdict()}, as_json)
 
 
-def _counting(actor: Actor, bar: tqdm[Any]) -> ActionFunction:
-    """The policy, moving the bar with each step; one that needs the legal actions is taken as it is."""
-    if actor.policy.spec.action_masks:
-        return actor.policy
+class _Counted:
+    """A policy that moves a bar with each step; a policy in all else, legal actions included."""
 
-    def act(observation: NDArray[Any]) -> NDArray[Any]:
-        bar.update()
-        return actor.policy(observation)
+    def __init__(self, policy: OnnxPolicy | TorchPolicy, bar: tqdm[Any]) -> None:
+        self.spec, self._policy, self._bar = policy.spec, policy, bar
 
-    return act
+    def __call__(self, *inputs: NDArray[Any]) -> NDArray[np.int64]:
+        self._bar.update()
+        return self._policy(*inputs)
 
 
 def _panel(actor: Actor, seed: int, *, max_steps: int | None = None) -> Panel:

@@ -10,6 +10,7 @@ import numpy as np
 
 from offrl.envs.making import EnvFactory
 from offrl.envs.seeds import TUNING_SEEDS, require_evaluation_seeds
+from offrl.errors import ConfigError
 from offrl.evaluation.scoring import evaluate, require_factory
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class EpisodeEvaluator:
             for each core.
 
     Raises:
-        ConfigError: Seeds that are kept for scores or for data, or a `make_env` that makes nothing.
+        ConfigError: No seeds, seeds that are kept for scores or for data, or a `make_env` that makes nothing.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class EpisodeEvaluator:
         num_envs: int = 20,
         workers: int | None = None,
     ) -> None:
+        if not len(seeds):
+            raise ConfigError("no seeds", where="EpisodeEvaluator", expected="1 or more")
         require_evaluation_seeds(seeds, "EpisodeEvaluator", choosing=True)
         require_factory(make_env, "EpisodeEvaluator")
         self.make_env = make_env
@@ -78,9 +81,13 @@ class EpisodeEvaluator:
     def settings(self) -> dict[str, Any]:
         """What a run's config.json records: that the environment was played, and how."""
         seeds = np.asarray(self.seeds)
-        environment = getattr(self.make_env, "args", ()) or (getattr(self.make_env, "__qualname__", "unknown"),)
+        first = next(iter(getattr(self.make_env, "args", ())), None)
+        function = getattr(self.make_env, "func", self.make_env)  # of a partial, or itself
+        named = (
+            f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+        )
         return {
-            "environment": " ".join(map(str, environment)),
+            "environment": first if isinstance(first, str) else named,
             "episodes": len(seeds),
             "first_seed": int(seeds[0]),
             "last_seed": int(seeds[-1]),

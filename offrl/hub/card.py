@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from offrl._version import __version__
 from offrl.errors import RunError
-from offrl.hub.loading import find_policy, run_of
+from offrl.hub.loading import find_policy, run_of, shipped_policies
 from offrl.policies.onnx_policy import OnnxPolicy
 from offrl.report.compare import find_runs, group_runs, one_run_per_seed
 from offrl.spec import TaskSpec
@@ -31,7 +30,6 @@ class _Subject:
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Sequence[Mapping[str, Any]] = ()
-    seeds: Sequence[int] = ()
     which: str = ""
 
 
@@ -48,30 +46,39 @@ def model_card(policy: str | Path, *, evaluations: Sequence[str | Path] = ()) ->
     Raises:
         RunError: There is no policy, or a file is damaged.
     """
-    written = find_policy(policy).with_suffix(".md")
-    if not evaluations and written.is_file():
-        return written.read_text(encoding="utf-8")  # of a policy that comes with offrl
-    subject = _subject(policy, [Path(path) for path in evaluations])
+    found = find_policy(policy)
+    if not evaluations and found in shipped_policies().values():
+        return found.with_suffix(".md").read_text(encoding="utf-8")
+    subject = _subject(found, [Path(path) for path in evaluations])
     return "\n".join(_lines(subject)).strip() + "\n"
 
 
-def _subject(policy: str | Path, evaluations: list[Path]) -> _Subject:
-    found = find_policy(policy)
+def _subject(found: Path, evaluations: list[Path]) -> _Subject:
     given = [_read(path) for path in evaluations]
     if found.is_file():
         return _Subject(found.stem, OnnxPolicy(found).spec, evaluations=given)
     run = run_of(found)
     config = read_run_config(run)
     spec = TaskSpec.from_dict(config.get("spec", {}), where=run / "config.json")
-    runs = _repetitions(run)
-    read = given or [each for each in map(partial(_evaluation, checkpoint=found), runs) if each is not None]
     machine = _read(run / "environment.json") if (run / "environment.json").is_file() else {}
-    seeds = [int(read_run_config(each).get("replay", {}).get("seed", 0)) for each in runs]
     which = f"; its weights are those of {found.resolve().name}"
-    return _Subject(run.name, spec, config, machine, read, seeds, which)
+    return _Subject(run.name, spec, config, machine, given or _comparable(found, run), which)
 
 
-def _evaluation(run: Path, checkpoint: Path) -> dict[str, Any] | None:
+def _comparable(checkpoint: Path, run: Path) -> list[dict[str, Any]]:
+    """The evaluation of this checkpoint, and those of the run's repetitions on the same episodes."""
+    found = {path: evaluation_of(path, checkpoint) for path in _repetitions(run)}
+    own = found.get(run.resolve()) or evaluation_of(run, checkpoint)
+    if own is None:
+        return []
+    return [each for each in found.values() if each is not None and _seeds(each) == _seeds(own)]
+
+
+def _seeds(evaluation: Mapping[str, Any]) -> list[Any]:
+    return [row.get("seed") for row in evaluation.get("per_episode", [])]
+
+
+def evaluation_of(run: Path, checkpoint: Path) -> dict[str, Any] | None:
     """What a run's evaluation.json says, if it is of this checkpoint, or of the same one of a repetition.
 
     That is the latest of each, or the best of each; a score of another checkpoint says nothing about this one.
@@ -92,7 +99,7 @@ def _evaluation(run: Path, checkpoint: Path) -> dict[str, Any] | None:
 def _repetitions(run: Path) -> list[Path]:
     """The run, and those beside it that differ from it in nothing but their seed; of one seed, one."""
     if not (run / "config.json").is_file():
-        return [run]
+        return [run.resolve()]
     run = run.resolve()
     runs, left_out = one_run_per_seed([path.resolve() for path in find_runs(run.parent)])
     # Of two runs with one seed the newer one counts, unless the card is about the other.
@@ -113,8 +120,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _lines(subject: _Subject) -> Iterator[str]:
     config, notes = subject.config, subject.config.get("notes") or {}
     algorithm = str(config.get("algorithm", "policy"))
-    played = (config.get("evaluation") or {}).get("environment")
-    task = notes.get("environment") or played or ("CarRacing-v3" if subject.spec.hud is not None else "the task below")
+    task = notes.get("environment") or ("CarRacing-v3" if subject.spec.hud is not None else "the task below")
     yield "---"
     yield from ("library_name: offrl", "tags:", "- reinforcement-learning", "- offline-rl", "- onnx")
     yield "---"

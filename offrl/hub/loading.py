@@ -11,9 +11,10 @@ import torch
 
 import offrl.algorithms
 import offrl.networks
-from offrl.algorithms.algorithm import Algorithm, declared_config
+from offrl.algorithms.algorithm import Algorithm
+from offrl.algorithms.building import build_algorithm
 from offrl.errors import ConfigError, RunError, missing_dependency
-from offrl.networks.encoders import EncoderFactory, default_encoder
+from offrl.networks.encoders import EncoderFactory
 from offrl.policies._onnx_file import Contract
 from offrl.policies.onnx_policy import OnnxPolicy
 from offrl.policies.torch_policy import TorchPolicy
@@ -149,25 +150,8 @@ def load_algorithm(
     kind = algorithm or _known(said, _algorithms(), "algorithm", run)
     if encoder is None and encoder_name is not None:
         encoder = _known(encoder_name, _encoders(), "encoder", run)
-    config_kind = declared_config(kind)
-    try:
-        built = kind(
-            TaskSpec.from_dict(spec, where=run / "config.json"),
-            config_kind(**{name: _restored(value) for name, value in settings.items()}),
-            encoder=encoder or default_encoder,
-        )
-    except TypeError as error:
-        raise ConfigError(
-            f"{kind.__name__} cannot be constructed with the run's settings ({error})",
-            where=run,
-            expected="arguments (spec, config, *, encoder, seed)",
-        ) from error
+    built = build_algorithm(kind, TaskSpec.from_dict(spec, where=run / "config.json"), settings, encoder=encoder)
     return load_policy(built.to(resolve_device(device)), checkpoint)
-
-
-def _restored(value: Any) -> Any:
-    """A field's value from JSON, which made lists of its tuples."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _algorithms() -> dict[str, type[Algorithm]]:

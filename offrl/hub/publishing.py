@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import RunError
-from offrl.hub.card import model_card
+from offrl.hub.card import evaluation_of, model_card
 from offrl.hub.loading import PUBLISHED_NAMES, find_policy, load_algorithm, run_of
 from offrl.networks.encoders import EncoderFactory
 from offrl.policies.export import export_onnx
@@ -18,7 +18,7 @@ from offrl.policies.verify import verify_onnx
 from offrl.system.files import new_directory, write_json
 from offrl.training.runs import read_run_config
 
-_COPIED = ("environment.json", "metrics.csv", "evaluations.csv", "evaluation.json")
+_COPIED = ("environment.json", "metrics.csv", "evaluations.csv")
 
 
 def publish(
@@ -72,5 +72,7 @@ def publish(
         for name in _COPIED:
             if (run / name).is_file():
                 (partial / name).write_bytes((run / name).read_bytes())
+        if (scores := evaluation_of(run, checkpoint)) is not None:
+            write_json(partial / "evaluation.json", {**scores, "policy": f"checkpoints/{saved.name}"})
         (partial / "README.md").write_text(card, encoding="utf-8")
     return directory

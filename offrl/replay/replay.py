@@ -22,9 +22,9 @@ from offrl.replay.sampler import Sampler
 from offrl.replay.sampling import Uniform, candidates_of
 from offrl.replay.source import ReplaySource
 from offrl.replay.store import FrameStore
-from offrl.shards._file_systems import is_remote
 from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest
+from offrl.shards.remote import local_copy
 from offrl.spec import TaskSpec
 
 
@@ -300,6 +300,7 @@ def open_replay(
         SpecMismatchError: `spec` differs from the dataset's.
     """
     config = _config(config, settings)  # before the work, not after it
+    directory = Path(local_copy(directory, cache=cache, skip_bad_shards=skip_bad_shards, progress=progress))
     store = ingest(
         directory,
         spec=spec,
@@ -310,7 +311,7 @@ def open_replay(
         progress=progress,
     )
     replay = Replay(store, config)
-    if not is_remote(directory) and (manifest := Path(directory) / MANIFEST_NAME).is_file():
-        environment = Manifest.load(manifest.parent).environment.get("id")
+    if (directory / MANIFEST_NAME).is_file():
+        environment = Manifest.load(directory).environment.get("id")
         replay.environment = None if environment is None else str(environment)
     return replay

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -250,10 +249,9 @@ class _Loop:
         """Scores checkpoints that a run left behind unscored when it was stopped."""
         if self._evaluations is None or self._periods.evaluate is None:
             return
-        is_going_on = lambda _: not interrupted.is_set()  # noqa: E731
-        for step, algorithm in takewhile(
-            is_going_on, self._evaluations.missing(self._learner, self._periods.evaluate, self._total)
-        ):
+        for step, algorithm in self._evaluations.missing(self._learner, self._periods.evaluate, self._total):
+            if interrupted.is_set():
+                return
             self._evaluate(step, algorithm, interrupted)
 
     def _evaluate(self, step: int, algorithm: Algorithm, interrupted: threading.Event) -> None:

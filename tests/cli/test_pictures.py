@@ -2,11 +2,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from run_offrl import offrl, offrl_json
 
+from offrl.cli.watching import _Counted
+from offrl.policies.policy import policy_inputs
 from offrl.report.overlay import BAR_WIDTH, HEADER, TAKEN
 
 
@@ -207,3 +210,17 @@ def test_watch_plays_the_episode_in_a_window_with_the_score_of_evaluate(trained,
     monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")  # a window that nobody sees
     score = offrl_json("evaluate", trained["run"], "--episodes", 1, "--workers", 0, "--device", "cpu")["mean"]
     assert offrl_json("watch", trained["run"], "--plain", "--device", "cpu")["score"] == score
+
+
+def test_a_film_counts_the_steps_of_policies_with_legal_actions_too():
+    class Masked:
+        spec = SimpleNamespace(action_masks=True)
+
+        def __call__(self, observation, action_mask):
+            return action_mask.argmax(axis=1)
+
+    steps = []
+    counted = _Counted(Masked(), SimpleNamespace(update=lambda: steps.append(1)))
+    shown = SimpleNamespace(observation=np.zeros(2), action_mask=np.array([False, True]))
+    assert counted(*policy_inputs(counted, shown)).tolist() == [1]
+    assert steps == [1]

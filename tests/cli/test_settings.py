@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offrl.cli.settings import format_value, parse_settings, parse_value, restore_value
+from offrl.checks import restore_value
+from offrl.cli.settings import format_value, parse_settings, parse_value
 from offrl.errors import ConfigError
 from offrl.training import FitConfig, LearnerConfig
 

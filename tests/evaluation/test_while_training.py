@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 
 from offrl.algorithms import BC
-from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, make, task_spec
+from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing, make, task_spec
 from offrl.errors import ConfigError
 from offrl.evaluation import EpisodeEvaluator, evaluate
 from offrl.policies import TorchPolicy
@@ -57,3 +57,10 @@ def test_what_makes_no_environments_is_refused_before_training(make_env, algorit
         EpisodeEvaluator(make_env)
     with pytest.raises(ConfigError, match="evaluate: make_env is"):
         evaluate(TorchPolicy(algorithm), make_env, [5], workers=0)
+
+
+def test_a_run_records_the_environment_whatever_makes_it():
+    assert EpisodeEvaluator(partial(car_racing.make, hud="visible"), [5]).settings()["environment"].endswith(".make")
+    assert EpisodeEvaluator(car_racing.make, [5]).settings()["environment"] == "offrl.envs.car_racing.make"
+    with pytest.raises(ConfigError, match="EpisodeEvaluator: no seeds"):
+        EpisodeEvaluator(CART_POLE, [])

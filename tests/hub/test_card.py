@@ -69,3 +69,27 @@ def test_a_published_folder_has_the_card_and_no_path_of_this_machine(runs, tmp_p
         publish(runs / "bcq-2", found)
     with pytest.raises(RunError, match="is an ONNX file"):
         publish(found / "model.onnx", tmp_path / "other")
+
+
+def test_scores_on_other_episodes_are_not_put_together(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    path = tmp_path / "runs" / "bcq-2" / "evaluation.json"
+    found = json.loads(path.read_text())
+    for row in found["per_episode"]:
+        row["seed"] += 1_000
+    path.write_text(json.dumps(found))
+    text = model_card(tmp_path / "runs" / "bcq-0")
+    assert "Mean over 2 training runs: **15.0**" in text  # (10 + 20) / 2, without the 60 on other tracks
+    assert "| 60.0 |" not in text
+
+
+def test_a_published_folder_has_no_score_of_another_checkpoint(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    run = tmp_path / "runs" / "bcq-0"
+    path = run / "evaluation.json"
+    scored = str(run / "checkpoints" / "step-000000002")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "policy": scored}))
+    latest = publish(run, tmp_path / "latest")
+    assert json.loads((latest / "evaluation.json").read_text())["policy"] == "checkpoints/step-000000002"
+    first = publish(run / "checkpoints" / "step-000000000", tmp_path / "first")
+    assert not (first / "evaluation.json").exists()
