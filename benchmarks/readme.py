@@ -31,7 +31,7 @@ def headline(results: Path) -> str:
     runs, episodes = bcq["runs"], bcq["episodes"] // bcq["runs"]
     low, high = bcq["t_interval_95"]
     return (
-        f"`make demo` ({found['transitions']:,} transitions, {found['updates']:,} updates, a quarter of an hour on "
+        f"`make demo` ({found['transitions']:,} transitions, {found['updates']:,} updates, 15 to 25 minutes on "
         f"2 cores), over **{_NUMBERS.get(runs, runs)} training runs**, each on {episodes} fresh tracks: "
         f"**BCQ {bcq['mean']:.0f}** on average, {bcq['lowest']:.0f} in the worst run and {bcq['highest']:.0f} in the "
         f"best (95 % t interval over the runs {low:.0f} to {high:.0f}); {bcq['laps_with_every_tile']} of "
