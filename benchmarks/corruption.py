@@ -21,7 +21,7 @@ from tqdm import tqdm
 import offrl
 from offrl import OfflineRLError, TaskSpec
 from offrl.shards import Layout, Manifest, ShardRecord
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "corruption.json"

@@ -14,7 +14,7 @@ import offrl
 from offrl.collection import RECIPES
 from offrl.datasets import inspect_dataset, sample_stacks
 from offrl.report import plots
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "datasets"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

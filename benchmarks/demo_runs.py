@@ -20,7 +20,7 @@ import offrl
 from offrl.collection import RECIPES
 from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing
 from offrl.statistics import t_interval
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
 from offrl.training import checkpoints, describe_machine
 

@@ -11,7 +11,7 @@ from benchmarks import charts
 from benchmarks.batches import forget_pages, read_all
 from benchmarks.stores import ROOT, noise_store
 from benchmarks.train import LONG, measure, our_command
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
 from offrl.training import describe_machine
 

@@ -19,7 +19,7 @@ from benchmarks.stores import ROOT, car_racing_store
 from offrl import TaskSpec
 from offrl.policies import OnnxPolicy, Policy
 from offrl.replay import FrameStore, Replay
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
 from offrl.training import describe_machine
 

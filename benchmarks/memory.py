@@ -9,7 +9,7 @@ import click
 import gymnasium
 import numpy as np
 
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"

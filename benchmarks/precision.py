@@ -20,7 +20,7 @@ from offrl.collection import collect
 from offrl.envs import SCORE_SEEDS, CartPoleMixture, EnvFactory, car_racing
 from offrl.replay import FrameStore, Replay
 from offrl.statistics import Interval, t_interval
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
 from offrl.training import describe_machine
 from offrl.training.config import Precision

@@ -21,7 +21,7 @@ from benchmarks.data import apart
 from benchmarks.stores import ROOT, noise_store
 from offrl.networks import EncoderFactory
 from offrl.replay import FrameStore, Replay
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
 from offrl.training import Learner, describe_machine
 from offrl.training._augment import Preparation

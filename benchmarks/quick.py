@@ -17,7 +17,7 @@ from benchmarks.data import batch_commands
 from benchmarks.speed import drive, random_actions
 from benchmarks.stores import noise_store
 from benchmarks.train import measure, our_command, spread
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.training import describe_machine
 
 RECORD = Path(__file__).parent / "results" / "quick.json"

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.same_runs import INFORMATION
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.training import describe_machine
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,8 @@ from offrl.datasets import sample_stacks
 from offrl.envs import SCORE_SEEDS, car_racing
 from offrl.hub import load_algorithm, model_card
 from offrl.policies import verify_onnx
-from offrl.system.files import replacing, write_json
+from offrl.system.files import replacing
+from offrl.system.json_files import write_json
 from offrl.training import latest_checkpoint
 
 ROOT = Path(__file__).parent.parent

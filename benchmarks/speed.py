@@ -20,7 +20,7 @@ from offrl import envs
 from offrl.collection import collect
 from offrl.envs import TUNING_SEEDS, CarRacingMixture, TrackDriver, car_racing
 from offrl.envs.drivers import EXPERT
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
 from offrl.training import describe_machine
 

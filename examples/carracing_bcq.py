@@ -28,7 +28,7 @@ from offrl.replay import Replay
 from offrl.report import ActionPanel, plots, record_episode
 from offrl.statistics import Interval
 from offrl.system.devices import resolve_device
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.training import create_run, describe_machine
 
 

@@ -56,6 +56,10 @@ class RunError(OfflineRLError):
     """A run directory or checkpoint that exists already, is missing, or is damaged."""
 
 
+class InUseError(OfflineRLError):
+    """A run, dataset or store that another process is working on."""
+
+
 class ExportError(OfflineRLError):
     """An ONNX file that cannot be written, read or verified."""
 

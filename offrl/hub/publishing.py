@@ -15,7 +15,8 @@ from offrl.hub.loading import PUBLISHED_NAMES, find_policy, load_algorithm, run_
 from offrl.networks.encoders import EncoderFactory
 from offrl.policies.export import export_onnx
 from offrl.policies.verify import verify_onnx
-from offrl.system.files import new_directory, write_json
+from offrl.system.files import new_directory
+from offrl.system.json_files import write_json
 from offrl.training.runs import read_run_config
 
 _COPIED = ("environment.json", "metrics.csv", "evaluations.csv")

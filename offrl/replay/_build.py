@@ -26,7 +26,7 @@ from offrl.shards._stacked_layout import read_stacked
 from offrl.shards.layouts import Dones, Layout, ShardRows, detect_layout
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
 from offrl.spec import TaskSpec, default_action_names
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
 
 _MOST_READERS = 8  # each holds a shard in memory

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from offrl.replay.store import OPTIONAL_ROW_ARRAYS, ROW_ARRAYS, STORE_NAME, STORE_VERSION, IngestReport, store_sha256
 from offrl.shards.layouts import ShardRows
 from offrl.spec import TaskSpec
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 
 _HEADER_SIZE = 128  # room for the longest shape; numpy wants a multiple of 64
 

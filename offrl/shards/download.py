@@ -21,7 +21,7 @@ from offrl._version import __version__
 from offrl.errors import ConfigError, DatasetError
 from offrl.shards._unpack import Limits, Member, archive_members, folder_members, write_members
 from offrl.shards.manifest import file_sha256
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 
 MARKER_NAME = ".fetch.json"
 _TIMEOUT = 30  # seconds without a byte

@@ -12,7 +12,7 @@ from typing import Any
 from offrl.errors import DatasetError
 from offrl.shards.layouts import Layout
 from offrl.spec import TaskSpec
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 
 MANIFEST_NAME = "manifest.json"
 _FORMATS: dict[str, Layout] = {"offrl-frames": "frames", "offrl-stacked": "stacked"}

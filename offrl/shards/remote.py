@@ -20,7 +20,8 @@ from tqdm import tqdm
 from offrl.errors import ConfigError, DatasetError
 from offrl.shards._file_systems import _Remote, is_remote, redacted
 from offrl.shards.manifest import MANIFEST_NAME
-from offrl.system.files import cache_home, parse_size, replacing, write_json
+from offrl.system.files import cache_home, parse_size, replacing
+from offrl.system.json_files import write_json
 
 LIMIT_VARIABLE = "OFFRL_CACHE_LIMIT"
 DEFAULT_LIMIT = "100G"

@@ -1,58 +1,163 @@
-"""Files that are either whole or not there; where what can be made again is kept; sizes in words."""
+"""Files and directories that are either whole or not there, also after a kill or a power cut; sizes in words.
+
+Everything that offrl writes goes the same way: under a name of its own beside the target, onto the disk, and by one
+rename to its place. Whoever writes holds a lock on what it writes, which ends with its process: what lies there
+unlocked was left by one that was killed, and the next who writes to the same target removes it.
+"""
 
 from __future__ import annotations
 
-import json
+import errno
+import fcntl
 import os
 import re
+import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a path to write to, beside `path`; moved to `path` at the end, removed if the block raises.
 
-    The bytes reach the disk before the name does, so that a power cut leaves no empty file under it.
+    The bytes are on the disk before the name is, and the name before this returns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with _held(path, os.O_CREAT | os.O_EXCL | os.O_RDWR) as partial:
         yield partial
         sync(partial)
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        sync(path.parent)
 
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Gives a directory to fill, beside `path`; it becomes `path` at the end and is removed if the block raises."""
+    """Gives a directory to fill, beside `path`; it becomes `path` at the end and is removed if the block raises.
+
+    Raises:
+        OSError: `path` exists by then and is not an empty directory.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.mkdir()
+    with _held(path, os.O_RDONLY | os.O_DIRECTORY) as partial:
+        yield partial
+        sync_tree(partial)
+        partial.rename(path)
+        sync(path.parent)
+
+
+@contextmanager
+def replacing_directory(path: Path) -> Iterator[Path]:
+    """As `new_directory`, for a directory that may be there already, which is then removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _held(path, os.O_RDONLY | os.O_DIRECTORY) as partial:
+        yield partial
+        sync_tree(partial)
+        if path.exists():  # no call exchanges two directories everywhere: for a moment none has the name
+            discarded = _partial(path)
+            path.rename(discarded)
+            partial.rename(path)
+            shutil.rmtree(discarded, ignore_errors=True)
+        else:
+            partial.rename(path)
+        sync(path.parent)
+
+
+@contextmanager
+def _held(path: Path, flags: int) -> Iterator[Path]:
+    """A new file or directory under a name of its own beside `path`, locked; removed where it still has that name."""
+    remove_partials(path)
+    while True:
+        partial = _partial(path)
+        if flags & os.O_DIRECTORY:
+            partial.mkdir()
+        try:
+            descriptor = os.open(partial, flags, 0o666)
+        except FileNotFoundError:  # taken for litter before it was locked
+            continue
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_open_at(descriptor, partial):
+            break
+        os.close(descriptor)
     try:
         yield partial
-        partial.rename(path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    finally:
+        _remove(partial)
+        os.close(descriptor)
+
+
+def _partial(path: Path) -> Path:
+    # No process number: in containers every process is number 1.
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
+
+
+def remove_partials(path: Path) -> None:
+    """Removes what processes that were killed left of their attempts to write `path`."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.partial")
+    with suppress(OSError):  # somebody else removes it, or it is not ours to remove
+        for found in [each for each in path.parent.iterdir() if name.fullmatch(each.name)]:
+            with suppress(OSError):
+                descriptor = os.open(found, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(found)
+                finally:
+                    os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_open_at(descriptor: int, path: Path) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's bytes have reached the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    """Waits until a file's bytes, or the names in a directory, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Writes a JSON file in one step."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+def sync_tree(directory: Path) -> None:
+    """Waits until everything in a directory has reached the disk."""
+    for root, _, names in os.walk(directory, topdown=False):
+        for name in names:
+            if not (Path(root) / name).is_symlink():
+                sync(Path(root) / name)
+        sync(Path(root))
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Opens a file for reading; pipes and devices, which might never end, are refused without being read.
+
+    Raises:
+        OSError: there is none, it cannot be read, or it is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "is a pipe or device and no regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def require_writable(path: Path) -> None:

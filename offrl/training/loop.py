@@ -19,7 +19,7 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError
 from offrl.replay.source import ReplaySource
 from offrl.system.devices import resolve_device
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.system.workers import available_memory
 from offrl.training._evaluations import Evaluations, Evaluator
 from offrl.training._feed import gathered_ahead, plan_updates

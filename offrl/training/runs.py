@@ -17,7 +17,7 @@ import torch
 
 from offrl.errors import ConfigError, RunError, SpecMismatchError
 from offrl.spec import TaskSpec
-from offrl.system.files import write_json
+from offrl.system.json_files import write_json
 from offrl.system.versions import installed_versions
 from offrl.training.config import FitConfig
 

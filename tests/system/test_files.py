@@ -1,8 +1,20 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
-from offrl.system.files import cache_home, new_directory, parse_size, replacing, require_writable, write_json
+from offrl.system.files import (
+    cache_home,
+    new_directory,
+    open_regular,
+    parse_size,
+    replacing,
+    replacing_directory,
+    require_writable,
+)
+from offrl.system.json_files import write_json
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -68,3 +80,51 @@ def test_sizes_have_decimal_units(text, size):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match=f"'{text}' is not a size such as 500M or 1.5G"):
         parse_size(text)
+
+
+def test_a_directory_is_replaced_whole(tmp_path):
+    for text in ("1", "2"):
+        with replacing_directory(tmp_path / "made") as partial:
+            (partial / "a").write_text(text)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert (tmp_path / "made" / "a").read_text() == "2"
+
+
+_KILLED = """
+import os, sys
+from pathlib import Path
+from offrl.system.files import new_directory, replacing
+with {what}(Path(sys.argv[1])) as partial:
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("what", ["replacing", "new_directory"])
+def test_what_a_killed_process_left_is_removed_by_the_next_who_writes(tmp_path, what):
+    subprocess.run([sys.executable, "-c", _KILLED.format(what=what), str(tmp_path / "a")], check=False)
+    assert [path.name[:3] for path in tmp_path.iterdir()] == [".a."]
+    with replacing(tmp_path / "another"):  # another target: not its litter
+        assert len(list(tmp_path.iterdir())) == 2
+    with replacing(tmp_path / "a") as partial:
+        partial.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "another"}
+
+
+def test_two_who_write_the_same_target_at_once_do_not_touch_each_others_files(tmp_path):
+    with replacing(tmp_path / "a") as first:
+        first.write_text("first")
+        with replacing(tmp_path / "a") as second:
+            second.write_text("second")
+        assert (tmp_path / "a").read_text() == "second"
+    assert (tmp_path / "a").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    (tmp_path / "file").write_text("text")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"text"
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(OSError, match=r"is a (directory|pipe or device)"):
+            open_regular(path)

@@ -1,0 +1,90 @@
+"""JSON files: written whole, with a hash of what they say; read with a limit, without numbers that are none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from offrl.system.files import open_regular, replacing
+
+MAX_BYTES = 64 * 2**20
+_SEALED, _SHA256 = "sealed", "content_sha256"
+_FORMAT = 1
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes a JSON file in one step.
+
+    Raises:
+        ValueError: it holds NaN or infinity, which JSON does not know.
+    """
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_sealed_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes a JSON file that says the hash of its own content, so that a change to it is noticed by `read_json`."""
+    write_json(path, sealed(data))
+
+
+def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data with two entries more: that there is a hash, and the hash."""
+    content = json.loads(json.dumps({_SEALED: _FORMAT, **data}, allow_nan=False))  # as it will be read
+    return {**content, _SHA256: _digest(content)}
+
+
+def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """What a JSON file says, without the entries of its seal. One without a seal, as others write, is read as it is.
+
+    Raises:
+        OSError: There is no such file, it cannot be read, or it is no regular file.
+        ValueError: It is larger than `max_bytes`, not JSON, no object, holds a number that is not finite, or was
+            changed since its seal was written.
+    """
+    with open_regular(path) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
+    return parse_json(content)
+
+
+def parse_json(content: bytes | str) -> dict[str, Any]:
+    """As `read_json`, of the content of a file."""
+    try:
+        found = json.loads(content, parse_constant=_refuse_number, parse_float=_finite, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"it is of type {type(found).__name__}, not a JSON object")
+    if _SEALED in found or _SHA256 in found:
+        seal = found.pop(_SHA256, None)
+        if found.get(_SEALED) != _FORMAT or seal != _digest(found):
+            raise ValueError("it was changed since it was written: its content and content_sha256 differ")
+        del found[_SEALED]
+    return found
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found

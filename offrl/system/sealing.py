@@ -1,0 +1,56 @@
+"""Seals: the hash of every file of a directory, written last, checked when a file is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from offrl.system.files import open_regular
+from offrl.system.json_files import read_json, write_sealed_json
+
+SEAL_NAME = "seal.json"
+
+
+def seal(directory: Path, names: Iterable[str], **about: Any) -> None:
+    """Writes `seal.json` with the size and SHA-256 of these files, and whatever else is to be kept with them."""
+    files = {name: _describe((directory / name).read_bytes()) for name in sorted(names)}
+    write_sealed_json(directory / SEAL_NAME, {**about, "files": files})
+
+
+def read_seal(directory: Path) -> dict[str, Any] | None:
+    """What the seal says; None where there is none.
+
+    Raises:
+        OSError, ValueError: it is there and cannot be read, or was changed.
+    """
+    try:
+        found = read_json(directory / SEAL_NAME)
+    except FileNotFoundError:
+        return None
+    if not isinstance(found.get("files"), dict):
+        raise ValueError(f"{SEAL_NAME} names no files")
+    return found
+
+
+def read_sealed(directory: Path, name: str, seal: Mapping[str, Any] | None) -> bytes:
+    """A file's content, checked against the seal of its directory where there is one.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It was changed, or is none of those that were sealed.
+    """
+    with open_regular(directory / name) as file:
+        content = file.read()
+    if seal is not None:
+        expected = seal["files"].get(name)
+        if expected is None:
+            raise ValueError(f"{SEAL_NAME} does not name it")
+        if expected != _describe(content):
+            raise ValueError(f"it was changed since it was written: {SEAL_NAME} has another sha256 for it")
+    return content
+
+
+def _describe(content: bytes) -> dict[str, Any]:
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}

@@ -1,0 +1,76 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from offrl.errors import InUseError
+from offrl.system.locks import locked
+
+_HOLDER = """
+import sys, time
+from pathlib import Path
+from offrl.system.locks import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_says_who_has_it_and_ends_with_its_process(tmp_path):
+    lock = tmp_path / "run" / ".lock"
+    with subprocess.Popen([sys.executable, "-c", _HOLDER, str(lock)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(InUseError, match=rf"run: is in use by process {holder.pid} of .* since 2"), locked(lock):
+            pass
+        holder.send_signal(signal.SIGKILL)
+    with locked(lock):
+        assert lock.exists()
+    assert list(lock.parent.iterdir()) == []
+
+
+def test_who_waits_gets_it_next(tmp_path):
+    order = []
+
+    def second():
+        with locked(tmp_path / ".lock", wait=True):
+            order.append("second")
+
+    with locked(tmp_path / ".lock"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        waiting.join(0.2)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+
+
+def test_many_who_wait_are_never_two_at_once(tmp_path):
+    inside, most = 0, 0
+    counting = threading.Lock()
+
+    def work():
+        nonlocal inside, most
+        for _ in range(20):
+            with locked(tmp_path / "new" / ".lock", wait=True):
+                with counting:
+                    inside += 1
+                    most = max(most, inside)
+                os.sched_yield()
+                with counting:
+                    inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+def test_what_fails_leaves_no_empty_directory(tmp_path):
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "run" / ".lock"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
