@@ -83,7 +83,7 @@ def evaluate(
     """
     from offrl.envs.seeds import SCORE_SEEDS, TUNING_SEEDS
     from offrl.system.files import require_writable
-from offrl.system.json_files import write_json
+    from offrl.system.json_files import write_json
 
     thresholds = [] if threshold is None else _parse_thresholds(threshold)
     is_driver = str(policy).startswith(DRIVER)

@@ -19,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
         number: Of the signal.
 
     Attributes:
-        exit_code: 128 and the signal's number, as shells have it: 130 after ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+        exit_code: 128 and the signal's number, as in shells: 130 after ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
 
     def __init__(self, number: int) -> None:
@@ -61,7 +61,7 @@ class StopRequest:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Already the first signal ends the block, for work after which everything is saved; the block's end is silent."""
+        """The first signal already ends the block, without a word; for work before which everything was saved."""
         self._raises = True
         try:
             yield

@@ -22,11 +22,16 @@ def test_the_first_signal_sets_the_request_and_the_second_raises(number):
 
 def test_a_second_signal_does_not_cut_a_save():
     done = []
-    with stopping_on_signals() as request:
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(Interrupted), request.shielded():
+
+    def save(request):
+        with request.shielded():
             os.kill(os.getpid(), signal.SIGTERM)
             done.append("saved")
+
+    with stopping_on_signals() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted):
+            save(request)
     assert done == ["saved"]
 
 
