@@ -13,6 +13,7 @@ from benchmarks.data import data
 from benchmarks.datasets import datasets
 from benchmarks.demo import demo, full
 from benchmarks.demo_runs import demo_runs
+from benchmarks.faults import faults_command
 from benchmarks.growth import growth
 from benchmarks.identity import identity
 from benchmarks.inference import inference
@@ -69,6 +70,7 @@ for command in (
     identity,
     memory,
     corruption,
+    faults_command,
     same,
     readme,
 ):
