@@ -30,7 +30,7 @@ _QUICK = {"events": 6, "errors": 3, "pairs": 3}
 @click.option(
     "--operation", "operations", multiple=True, type=click.Choice(OPERATIONS), help="Default: all; repeatable."
 )
-@click.option("--fault", "faults", multiple=True, type=click.Choice([*FAULTS]), help="Default: all; repeatable.")
+@click.option("--fault", "faults", multiple=True, type=click.Choice([*FAULTS]), help="Default: all.")
 @click.option("--kills", default=300, show_default=True, help="At random moments, of all operations together.")
 @click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Only each so-many-th file event.")
 @click.option("--seed", default=0, show_default=True, help="Of whatever is random.")
@@ -53,10 +53,8 @@ def faults_command(
             bench.learn(operation, watched="events" not in cannot)
         tries = _quick_tries(bench, tried, cannot) if quick else _tries(bench, tried, ways, cannot)
         outcomes = list(tqdm(tries, unit="try", disable=None))
-    given = "".join(
-        f" --{name} '{value}'" for name, values in (("operation", operations), ("fault", faults)) for value in values
-    )
-    shown = f"python -m benchmarks faults{given} --kills {kills} --every {every} --seed {seed}"
+    given = [*(f"--operation {name}" for name in operations), *(f"--fault '{name}'" for name in faults)]
+    shown = f"python -m benchmarks faults {' '.join([*given, f'--kills {kills} --every {every} --seed {seed}'])}"
     failures = [vars(outcome) for outcome in outcomes if outcome.outcome not in GOOD]
     if not quick:
         write_json(
@@ -112,23 +110,18 @@ def _rows(outcomes: Sequence[Outcome]) -> dict[str, dict[str, dict[str, int]]]:
 
 def _table(rows: dict[str, dict[str, dict[str, int]]]) -> str:
     """A line for each operation and fault, and their sum."""
-    lines = [("", "", "tried", *OUTCOMES)]
     total: Counter[str] = Counter()
+    lines = [("", "", "tried", *OUTCOMES)]
     for operation, row in rows.items():
         for fault, counts in row.items():
-            lines.append(
-                (operation, fault, str(sum(counts.values())), *(str(counts.get(each, 0)) for each in OUTCOMES))
-            )
+            lines.append((operation, fault, *_numbers(Counter(counts))))
             total.update(counts)
-    lines.append(("all", "", str(total.total()), *(str(total[each]) for each in OUTCOMES)))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if at < 2 else text.rjust(width)
-            for at, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    lines.append(("all", "", *_numbers(total)))
+    return "\n".join("".join([f"{line[0]:<9}{line[1]:<10}", *(f"{text:>10}" for text in line[2:])]) for line in lines)
+
+
+def _numbers(counts: Counter[str]) -> list[str]:
+    return [str(number) for number in (counts.total(), *(counts[outcome] for outcome in OUTCOMES))]
 
 
 faults_command.name = "faults"

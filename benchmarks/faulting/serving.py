@@ -17,7 +17,7 @@ def serving(content: bytes) -> Iterator[str]:
     """Gives the file's address."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802  (the name that http.server looks for)
+        def do_GET(self) -> None:
             found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
             start = int(found[1]) if found else 0
             self.send_response(206 if start else 200)
