@@ -24,6 +24,7 @@ from benchmarks.quick import quick
 from benchmarks.readme import readme
 from benchmarks.same import same
 from benchmarks.ship import animation, ship
+from benchmarks.soak import soak
 from benchmarks.speed import collection, environment, evaluation
 from benchmarks.train import train
 
@@ -71,6 +72,7 @@ for command in (
     memory,
     corruption,
     faults_command,
+    soak,
     same,
     readme,
 ):
