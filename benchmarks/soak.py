@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +36,7 @@ class Sample(NamedTuple):
 
     Attributes:
         seconds: Since the first round began.
-        memory: Its resident memory in bytes.
+        memory: Its resident memory in bytes, after malloc has returned what is free.
         descriptors: Its open files, sockets and pipes.
         threads: Its threads, those of C code included.
     """
@@ -81,7 +84,14 @@ def judge(samples: Sequence[Sample]) -> Verdict:
 
 
 def sample(start: float) -> Sample:
-    """What this process holds now."""
+    """What this process holds now, without the freed memory that malloc keeps.
+
+    Training keeps freed memory in malloc's pool on purpose (`offrl.system.memory`), up to what its largest moment
+    needed, and how that is cut up changes for hours: in it, a leak would not be seen.
+    """
+    gc.collect()
+    with suppress(AttributeError):  # a C library other than glibc
+        ctypes.CDLL(None).malloc_trim(0)
     own = Path("/proc/self")
     status = dict(line.split(":", 1) for line in (own / "status").read_text(encoding="utf-8").splitlines())
     # The directory that is listed here is open itself.
