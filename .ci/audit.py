@@ -34,7 +34,17 @@ if __name__ == "__main__":
     # A local version such as torch's +cpu is in no database: its public version is what was reported on.
     lines = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
     pins = "".join(f"{line.split()[0].split('+')[0]}\n" for line in lines if line and not line.startswith("#"))
-    command = ["pip_audit", "-r", "/dev/stdin", "--no-deps", "--disable-pip", "--progress-spinner", "off", "--timeout", "5"]
+    command = [
+        "pip_audit",
+        "-r",
+        "/dev/stdin",
+        "--no-deps",
+        "--disable-pip",
+        "--progress-spinner",
+        "off",
+        "--timeout",
+        "5",
+    ]
     command += ["-f", "json"]
     try:
         ended = subprocess.run(
