@@ -5,13 +5,14 @@
 #   make docs        the documentation on http://127.0.0.1:8000, rebuilt when a page or the code changes
 #   make site        the documentation as static files in site/;   make dist   the wheel and the sdist in dist/
 #   make lock        requirements-lock.txt, the tested set with hashes, after a change to constraints.txt
-#   make audit       known vulnerabilities of the locked set;   make sbom   its bill of materials in dist/
+#   make audit       known vulnerabilities of the locked set (AUDIT_SECONDS=300 on a slow line);   make sbom   its bill of materials in dist/
 # PYTHON names the interpreter that makes .venv: make demo PYTHON=/path/to/python3.12
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 CASES ?= 100000
+AUDIT_SECONDS ?= 15
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 PYTHON ?= python3 python3.13 python3.12 python3.11
 SUPPORTED := not (3, 11) <= sys.version_info[:2] <= (3, 13)
@@ -53,7 +54,7 @@ lock: $(VENV)/dev.stamp
 	$(BIN)/python .ci/lock.py build/lock.json build/lock-no-deps.json requirements-lock.txt
 
 audit: $(VENV)/dev.stamp
-	$(BIN)/python .ci/audit.py requirements-lock.txt
+	$(BIN)/python .ci/audit.py requirements-lock.txt $(AUDIT_SECONDS)
 
 sbom: $(VENV)/dev.stamp
 	mkdir -p dist

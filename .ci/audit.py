@@ -1,7 +1,7 @@
-"""Asks pip-audit for known vulnerabilities of the locked packages: python .ci/audit.py requirements-lock.txt.
+"""Asks pip-audit for known vulnerabilities of the locked packages: python .ci/audit.py requirements-lock.txt SECONDS.
 
-Fails where it knows one. Where its database cannot be reached, or knows none of the packages, it says so and does not
-fail: nothing was checked then, and no other step needs the network for it.
+Fails where it knows one. Where its database cannot be reached, does not answer within the time, or knows none of the
+packages, it says so and does not fail: nothing was checked then, which is no fault of what is to be checked.
 """
 
 import json
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_SECONDS = 60
+_UNREACHED = "NOT AUDITED: the database of vulnerabilities cannot be reached; nothing was checked"
 
 
 def verdict(output: str) -> tuple[bool, list[str]]:
@@ -17,7 +17,7 @@ def verdict(output: str) -> tuple[bool, list[str]]:
     try:
         found = json.loads(output)["dependencies"]
     except ValueError:
-        return True, ["NOT AUDITED: the database of vulnerabilities cannot be reached; nothing was checked"]
+        return True, [_UNREACHED]
     lines = [
         f"{each['name']} {each['version']}: {known['id']}; mended in {', '.join(known['fix_versions']) or 'no version'}"
         for each in found
@@ -32,7 +32,8 @@ def verdict(output: str) -> tuple[bool, list[str]]:
 
 if __name__ == "__main__":
     # A local version such as torch's +cpu is in no database: its public version is what was reported on.
-    lines = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+    lock, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    lines = lock.read_text(encoding="utf-8").splitlines()
     pins = "".join(f"{line.split()[0].split('+')[0]}\n" for line in lines if line and not line.startswith("#"))
     command = [
         "pip_audit",
@@ -48,7 +49,7 @@ if __name__ == "__main__":
     command += ["-f", "json"]
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", *command], input=pins, capture_output=True, text=True, timeout=_SECONDS, check=False
+            [sys.executable, "-m", *command], input=pins, capture_output=True, text=True, timeout=seconds, check=False
         )
         output = ended.stdout
         if not output and "Connection" not in ended.stderr and "Timeout" not in ended.stderr:

@@ -60,8 +60,8 @@ def judge(first: Sequence[Ended], again: Sequence[Ended], difference: Difference
         difference: Of what is there in the end from what an undisturbed operation makes.
     """
     ended = [*first, *again]
-    if any(each.code is None for each in ended) or (again and again[-1].code != 0):
-        return "stuck"
+    if any(each.code is None for each in ended) or (again and again[-1].code != 0 and difference):
+        return "stuck"  # to be refused because everything is there already is no harm
     if difference.missing:
         return "lost"
     if difference.changed:

@@ -113,6 +113,7 @@ REFUSED = (2, "warning: odd\nerror: run: is in use\n")
         ([REFUSED], [(0, "")], ((), (), ()), "refused"),
         ([(0, ""), REFUSED], [], ((), (), ()), "refused"),
         ([(-9, "")], [REFUSED, (0, "")], ((), (), ()), "refused"),
+        ([(-9, "")], [REFUSED], ((), (), ()), "refused"),
         ([(-9, "")], [REFUSED, REFUSED], (("run",), (), ()), "stuck"),
         ([(None, "")], [(0, "")], ((), (), ()), "stuck"),
         ([(0, "")], [], (("run",), ("file",), ()), "lost"),
