@@ -60,8 +60,10 @@ def judge(first: Sequence[Ended], again: Sequence[Ended], difference: Difference
         difference: Of what is there in the end from what an undisturbed operation makes.
     """
     ended = [*first, *again]
-    if any(each.code is None for each in ended) or (again and again[-1].code != 0 and difference):
-        return "stuck"  # to be refused because everything is there already is no harm
+    is_whole = not (difference.missing or difference.changed)
+    # To be refused because everything is there already is no harm.
+    if any(each.code is None for each in ended) or (again and again[-1].code != 0 and not is_whole):
+        return "stuck"
     if difference.missing:
         return "lost"
     if difference.changed:
@@ -138,6 +140,9 @@ class Bench:
         """Goes on where that has to be, looks at the result, and removes it."""
         again = [] if any(each.code == 0 for each in first) else self.go_on(operation)
         difference = compare(self._tree(operation), self.expected[operation.name])
+        if not again and difference.left and not (difference.missing or difference.changed):
+            again = self.go_on(operation)  # what is left over has to be gone after the next one only
+            difference = compare(self._tree(operation), self.expected[operation.name])
         empty_directory(self.work)
         found = judge(first, again, difference)
         detail = ""

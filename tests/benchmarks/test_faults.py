@@ -1,6 +1,7 @@
 """The parts of `benchmarks faults` that could be wrong: what counts as an event, what is compared, how it is judged."""
 
 import errno
+import json
 import os
 import signal
 import sys
@@ -102,6 +103,7 @@ def test_trees_are_compared_by_content(parts, tmp_path):
     assert found.to_text() == "missing link, changed folder/file, left folder/.litter"
 
 
+MACHINE = {"processor": "<Abacus>", "cores": 1, "python": "3.11", "gpu": None, "versions": {"torch": "2.13.0"}}
 REFUSED = (2, "warning: odd\nerror: run: is in use\n")
 
 
@@ -128,3 +130,18 @@ def test_the_worst_that_is_true_is_the_outcome(parts, first, again, difference, 
     _, processes, trees, tries = parts
     ended = [[processes.Ended(code, output, seconds=1) for code, output in each] for each in (first, again)]
     assert tries.judge(*ended, trees.Difference(*difference)) == outcome
+
+
+def test_the_results_are_drawn(parts, hooks, tmp_path):
+    from benchmarks import faults
+
+    outcomes = [parts[3].Outcome("train", "kills", "after 1 s", outcome) for outcome in ("equal", "equal", "lost")]
+    rows = faults._rows(outcomes)
+    assert rows == {"train": {"kills": {"equal": 2, "lost": 1}}}
+    assert faults._table(rows).splitlines()[1].split() == ["train", "kills", "3", "2", "0", "0", "0", "1", "0", "0"]
+    names = {name: what for name, (what, _) in parts[3].FAULTS.items()}
+    kept = {"command": "c", "rows": rows, "faults": names, "outcomes": parts[3].OUTCOMES, "machine": MACHINE}
+    (tmp_path / "faults.json").write_text(json.dumps({**kept, "not_possible_here": {"power": "no root"}}))
+    drawn = hooks.faults()
+    assert "| train | killed at a random moment | 3 | 2 | 0 | 0 | 0 | 1 | 0 | 0 |" in drawn
+    assert "Not possible there: power cut at a file event: no root." in drawn

@@ -1,5 +1,6 @@
 """When a soak says that a process stayed as it was."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,14 @@ def test_an_open_file_is_counted(tmp_path):
     with (tmp_path / "file").open("w"):
         assert sample(0.0).descriptors == before.descriptors + 1
     assert sample(0.0).descriptors == before.descriptors
+
+
+def test_the_result_is_drawn(hooks, tmp_path):
+    found = [each._asdict() for each in samples(lambda second: 100 + second)]
+    machine = {"processor": "<Abacus>", "cores": 1, "python": "3.11", "gpu": None, "versions": {"torch": "2.13.0"}}
+    kept = {"command": "c", "rounds": 100, "growth_of_memory": 0.0123, "samples": found, "machine": machine}
+    (tmp_path / "soak.json").write_text(json.dumps(kept))
+    drawn = hooks.soak()
+    assert "| memory, MiB | 101.0 | 200.0 |" in drawn
+    assert "| open files | 5 | 5 |" in drawn
+    assert "memory changed by +1.23%" in drawn
