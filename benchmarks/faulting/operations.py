@@ -23,7 +23,7 @@ from benchmarks.faulting.processes import run_here
 _TRAIN = (
     *("train", "data", "--algorithm", "bc", "--updates", "6", "--device", "cpu", "--threads", "1", "--quiet"),
     *("--set", "checkpoint_period=2", "--set", "log_period=1", "--set", "batch_size=8"),
-    *("--set", "precision=fp32", "--set", "compile=false"),  # left alone, they are chosen by measuring
+    *("--set", "precision=fp32", "--set", "compile=off"),  # left alone, they are chosen by measuring
 )
 
 _COLLECT = ("collect", "CartPole-v1", "data", "--transitions", "250", "--workers", "1", "--quiet")
