@@ -14,6 +14,7 @@ import click
 from tqdm import tqdm
 
 from benchmarks.faulting.events import are_seen
+from benchmarks.faulting.limits import hostile_cases, hostile_tries
 from benchmarks.faulting.operations import Operation, make_archive, make_operations
 from benchmarks.faulting.serving import serving
 from benchmarks.faulting.tries import CANNOT, FAULTS, GOOD, NEED_EVENTS, OUTCOMES, Bench, Outcome
@@ -21,6 +22,7 @@ from offrl.system.json_files import write_json
 from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "faults.json"
+_HOSTILE = "hostile"
 OPERATIONS = ("train", "ingest", "collect", "convert", "fetch", "export")
 _QUICK = {"events": 6, "errors": 3, "pairs": 3}
 """How many tries of a fault in --quick, each of another operation."""
@@ -30,7 +32,7 @@ _QUICK = {"events": 6, "errors": 3, "pairs": 3}
 @click.option(
     "--operation", "operations", multiple=True, type=click.Choice(OPERATIONS), help="Default: all; repeatable."
 )
-@click.option("--fault", "faults", multiple=True, type=click.Choice([*FAULTS]), help="Default: all.")
+@click.option("--fault", "faults", multiple=True, type=click.Choice([*FAULTS, _HOSTILE]), help="Default: all.")
 @click.option("--kills", default=300, show_default=True, help="At random moments, of all operations together.")
 @click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Only each so-many-th file event.")
 @click.option("--seed", default=0, show_default=True, help="Of whatever is random.")
@@ -39,8 +41,11 @@ def faults_command(
     operations: tuple[str, ...], faults: tuple[str, ...], kills: int, every: int, seed: int, quick: bool
 ) -> None:
     """Disturbs each operation in every way, repeats it as a user would, and compares with an undisturbed one."""
-    chosen, ways = operations or OPERATIONS, faults or tuple(FAULTS)
+    chosen, ways = operations or OPERATIONS, faults or (*FAULTS, _HOSTILE)
+    titles = {**{name: what for name, (what, _) in FAULTS.items()}, _HOSTILE: "a hostile file"}
     cannot: dict[str, str] = {}
+    if not hostile_cases():
+        cannot[_HOSTILE] = "no tests/hostile/cases.py in this checkout"
     if not are_seen():
         cannot |= dict.fromkeys(NEED_EVENTS, "file events cannot be watched here")
     with tempfile.TemporaryDirectory() as folder, serving(make_archive()) as address:
@@ -61,7 +66,7 @@ def faults_command(
             RESULTS,
             {
                 "command": shown,
-                "faults": {name: what for name, (what, _) in FAULTS.items()},
+                "faults": titles,
                 "outcomes": OUTCOMES,
                 "rows": _rows(outcomes),
                 "not_possible_here": cannot,
@@ -73,7 +78,7 @@ def faults_command(
     print(_table(_rows(outcomes)))
     for fault, reason in cannot.items():
         if fault in ways:
-            print(f"not possible here: {FAULTS[fault][0]} ({reason})")
+            print(f"not possible here: {titles[fault]} ({reason})")
     for failure in failures[:20]:
         print("{operation}, {fault}, {at}: {outcome} ({detail})".format(**failure))
     print(f"{len(failures)} failures in {len(outcomes)} tries")
@@ -85,11 +90,13 @@ def _tries(
 ) -> Iterator[Outcome]:
     for operation in operations:
         for fault in faults:
-            if fault not in cannot:
+            if fault in FAULTS and fault not in cannot:
                 try:
                     yield from FAULTS[fault][1](bench, operation)
                 except CANNOT as error:  # no root, or a container without disks of its own
                     cannot[fault] = f"{type(error).__name__}: {error}"
+    if _HOSTILE in faults:
+        yield from hostile_tries(bench)
 
 
 def _quick_tries(bench: Bench, operations: Sequence[Operation], cannot: dict[str, str]) -> Iterator[Outcome]:

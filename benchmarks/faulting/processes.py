@@ -49,6 +49,7 @@ class Ended:
         events: Its file events, where they were watched.
         seconds: How long it took.
         disturbed: Whether the disturbance happened before the end.
+        peak: Bytes of memory at most, those that it shares with the process that it is a fork of included.
     """
 
     code: int | None
@@ -56,6 +57,7 @@ class Ended:
     seconds: float
     events: list[Event] = field(default_factory=list)
     disturbed: bool = False
+    peak: int = 0
 
     @property
     def is_refusal(self) -> bool:
@@ -79,7 +81,7 @@ class Running:
     def __init__(
         self, arguments: Sequence[str], work: Path, log: Path, *, watched: bool = False, alone: bool = False
     ) -> None:
-        self._log, self._start, self._watch = log, time.monotonic(), None
+        self._log, self._start, self._watch, self._peak = log, time.monotonic(), None, 0
         ours, theirs = socket.socketpair()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of forks beside threads, which import started and nothing needs
@@ -132,14 +134,15 @@ class Running:
             os.kill(self._pid, signal.SIGKILL)
 
     def _status(self) -> int | None:
-        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        pid, status, used = os.wait4(self._pid, os.WNOHANG)
+        self._peak = used.ru_maxrss * 1024
         return None if pid == 0 else os.waitstatus_to_exitcode(status)
 
     def _ended(self, code: int | None, events: list[Event], disturbed: bool) -> Ended:
         if self._watch is not None:
             self._watch.close()
         output = self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
-        return Ended(code, output, time.monotonic() - self._start, events, disturbed)
+        return Ended(code, output, time.monotonic() - self._start, events, disturbed, self._peak)
 
 
 def _become(arguments: Sequence[str], work: Path, log: Path, supervisor: socket.socket | None, alone: bool) -> None:

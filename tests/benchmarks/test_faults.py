@@ -145,3 +145,21 @@ def test_the_results_are_drawn(parts, hooks, tmp_path):
     drawn = hooks.faults()
     assert "| train | killed at a random moment | 3 | 2 | 0 | 0 | 0 | 1 | 0 | 0 |" in drawn
     assert "Not possible there: power cut at a file event: no root." in drawn
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "seconds", "megabytes", "outcome"),
+    [
+        (2, "error: it is no zip\n", 1.9, 499, "refused"),
+        (2, "error: it is no zip\n", 2.1, 0, "stuck"),
+        (2, "error: it is no zip\n", 0.1, 501, "stuck"),
+        (None, "", 60.0, 0, "stuck"),
+        (0, "", 0.1, 0, "wrong"),
+        (1, "Traceback (most recent call last):\nMemoryError\n", 0.1, 0, "traceback"),
+    ],
+)
+def test_hostile_files_are_refused_within_limits(parts, code, output, seconds, megabytes, outcome):
+    from benchmarks.faulting.limits import judge_limits
+
+    ended = parts[1].Ended(code, output, seconds, peak=(300 + megabytes) * 10**6)
+    assert judge_limits(ended, shared=300 * 10**6)[0] == outcome
