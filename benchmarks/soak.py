@@ -27,6 +27,7 @@ from offrl.training import describe_machine
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 TOLERANCE = 0.02
 _WARM_UP = 0.1
+_FEWEST = 20  # rounds, however slow the machine is
 _MIB = 2**20
 _SHOWN = 200  # samples in the results, evenly spaced
 
@@ -110,7 +111,7 @@ def soak(minutes: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         collect(make_env, CartPoleMixture(), Path(folder, "data"), transitions=2_000, workers=1, progress=False)
         start, shown = time.monotonic(), 0.0
-        while not samples or samples[-1].seconds < 60 * minutes:
+        while len(samples) < _FEWEST or samples[-1].seconds < 60 * minutes:
             _round(Path(folder), len(samples), make_env)
             samples.append(sample(start))
             if samples[-1].seconds >= shown:
