@@ -19,6 +19,7 @@ from benchmarks.faulting.operations import Operation, make_archive, make_operati
 from benchmarks.faulting.serving import serving
 from benchmarks.faulting.tries import CANNOT, FAULTS, GOOD, NEED_EVENTS, OUTCOMES, Bench, Outcome
 from offrl.system.json_files import write_json
+from offrl.system.signals import raising_on_signals
 from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "faults.json"
@@ -48,7 +49,8 @@ def faults_command(
         cannot[_HOSTILE] = "no tests/hostile/cases.py in this checkout"
     if not are_seen():
         cannot |= dict.fromkeys(NEED_EVENTS, "file events cannot be watched here")
-    with tempfile.TemporaryDirectory() as folder, serving(make_archive()) as address:
+    # A signal raises, so that no disk stays mounted.
+    with raising_on_signals(), tempfile.TemporaryDirectory() as folder, serving(make_archive()) as address:
         os.environ["OFFRL_CACHE"] = f"{folder}/cache"
         bench = Bench(Path(folder, "work"), Path(folder, "log"), random.Random(seed), every, kills // len(OPERATIONS))
         bench.work.mkdir()
