@@ -4,17 +4,20 @@
 #   make test-properties   the replay's property tests on 100,000 cases; fewer: make test-properties CASES=5000
 #   make docs        the documentation on http://127.0.0.1:8000, rebuilt when a page or the code changes
 #   make site        the documentation as static files in site/;   make dist   the wheel and the sdist in dist/
+#   make lock        requirements-lock.txt, the tested set with hashes, after a change to constraints.txt
+#   make audit       known vulnerabilities of the locked set (AUDIT_SECONDS=300 on a slow line);   make sbom   its bill of materials in dist/
 # PYTHON names the interpreter that makes .venv: make demo PYTHON=/path/to/python3.12
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 CASES ?= 100000
+AUDIT_SECONDS ?= 15
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 PYTHON ?= python3 python3.13 python3.12 python3.11
 SUPPORTED := not (3, 11) <= sys.version_info[:2] <= (3, 13)
 
-.PHONY: demo test test-all test-properties lint docs site dist clean
+.PHONY: demo test test-all test-properties lint docs site dist lock audit sbom clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/carracing_bcq.py $(ARGS)
@@ -42,6 +45,21 @@ site: $(VENV)/dev.stamp
 
 dist: $(VENV)/dev.stamp
 	$(BIN)/python -m build --outdir dist .
+
+# onnx2pytorch is locked as it is installed: without what it asks for.
+lock: $(VENV)/dev.stamp
+	mkdir -p build
+	$(PIP) --quiet --dry-run --ignore-installed --report build/lock.json ".[dev]"
+	$(PIP) --quiet --dry-run --ignore-installed --report build/lock-no-deps.json --no-deps onnx2pytorch
+	$(BIN)/python .ci/lock.py build/lock.json build/lock-no-deps.json requirements-lock.txt
+
+audit: $(VENV)/dev.stamp
+	$(BIN)/python .ci/audit.py requirements-lock.txt $(AUDIT_SECONDS)
+
+sbom: $(VENV)/dev.stamp
+	mkdir -p dist
+	$(BIN)/python -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type library --output-reproducible \
+		--of JSON -o dist/offrl.cdx.json requirements-lock.txt
 
 # Keeps data/ and runs/, which are the user's.
 clean:

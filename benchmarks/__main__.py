@@ -13,6 +13,7 @@ from benchmarks.data import data
 from benchmarks.datasets import datasets
 from benchmarks.demo import demo, full
 from benchmarks.demo_runs import demo_runs
+from benchmarks.faults import faults_command
 from benchmarks.growth import growth
 from benchmarks.identity import identity
 from benchmarks.inference import inference
@@ -23,6 +24,7 @@ from benchmarks.quick import quick
 from benchmarks.readme import readme
 from benchmarks.same import same
 from benchmarks.ship import animation, ship
+from benchmarks.soak import soak
 from benchmarks.speed import collection, environment, evaluation
 from benchmarks.train import train
 
@@ -69,6 +71,8 @@ for command in (
     identity,
     memory,
     corruption,
+    faults_command,
+    soak,
     same,
     readme,
 ):

@@ -472,6 +472,38 @@ def corruption() -> str:
     return f"{_table(('damage', *outcomes), rows)}\n\n`{found['command']}`. {peak}. {_machine(found['machine'])}."
 
 
+def faults() -> str:
+    """What became of operations that something happened to."""
+    found = _kept("faults.json")
+    if found is None:
+        return _missing("faults")
+    rows = []
+    for operation, row in found["rows"].items():
+        for fault, counts in row.items():
+            numbers = (f"{counts.get(outcome, 0):,}" for outcome in found["outcomes"])
+            rows.append((operation, found["faults"][fault], f"{sum(counts.values()):,}", *numbers))
+    titles = ("operation", "what happened", "tried", *found["outcomes"].values())
+    cannot = [f"{found['faults'][fault]}: {reason}." for fault, reason in found["not_possible_here"].items()]
+    remarks = " ".join([f"`{found['command']}`.", *(["Not possible there:", *cannot] if cannot else [])])
+    return f"{_table(titles, rows)}\n\n{remarks} {_machine(found['machine'])}."
+
+
+def soak() -> str:
+    """What a process held after hours of work."""
+    found = _kept("soak.json")
+    if found is None:
+        return _missing("soak")
+    first, last = found["samples"][0], found["samples"][-1]
+    rows = [("memory, MiB", f"{first['memory'] / 2**20:,.1f}", f"{last['memory'] / 2**20:,.1f}")]
+    for title, key in (("open files", "descriptors"), ("threads", "threads")):
+        rows.append((title, f"{first[key]}", f"{last[key]}"))
+    growth = f"from the second tenth of the time to the last, memory changed by {found['growth_of_memory']:+.2%}"
+    return (
+        f"{_table(('held', 'after one round', 'at the end'), rows)}\n\n{found['rounds']:,} rounds; {growth}. "
+        f"`{found['command']}`. {_machine(found['machine'])}."
+    )
+
+
 def _kept(name: str) -> dict[str, Any] | None:
     """A result that a benchmark wrote, or None if this checkout has none."""
     path = RESULTS / name
@@ -540,6 +572,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "commands": commands,
     "corruption": corruption,
     "data": data,
+    "faults": faults,
     "dataset-cards": dataset_cards,
     "growth": growth,
     "identity": identity,
@@ -551,6 +584,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "quick": quick,
     "recipes": recipes,
     "settings": settings,
+    "soak": soak,
     "speed": speed,
     "train": train,
     "verified-versions": verified_versions,
