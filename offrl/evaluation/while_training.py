@@ -60,10 +60,10 @@ class EpisodeEvaluator:
         Args:
             algorithm: Whose policy plays.
         """
-        return self.scores([self.play(algorithm)])
+        return self.scores_of([self.play_share(algorithm)])
 
-    def play(self, algorithm: Algorithm, ranks: Ranks = ALONE) -> dict[str, Any]:
-        """Plays this rank's share of the episodes: each in turn, so that `scores` has them in order again.
+    def play_share(self, algorithm: Algorithm, ranks: Ranks = ALONE) -> dict[str, Any]:
+        """Plays this rank's share of the episodes: each in turn, so that `scores_of` has them in order again.
 
         Returns:
             What they came to, JSON-ready.
@@ -83,7 +83,7 @@ class EpisodeEvaluator:
         )
         return asdict(found)
 
-    def scores(self, shares: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def scores_of(self, shares: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """What `__call__` returns, from the shares of all ranks."""
         found = Evaluation.of_shares([Evaluation.from_json(share) for share in shares])
         mean = found.mean

@@ -54,6 +54,11 @@ class Ranks:
         """Whether this process writes the run, logs and prints."""
         return self.rank == 0
 
+    def describe(self) -> dict[str, Any]:
+        """What a run's environment.json records; nothing of a process that nobody started with others."""
+        started_by = launcher()
+        return {} if started_by is None and self.count == 1 else {"ranks": self.count, "launcher": started_by}
+
     def rows(self, batch_size: int) -> slice:
         """This rank's rows of a batch of all ranks.
 
@@ -119,11 +124,17 @@ class Ranks:
         """Whether it is true on one of the ranks. Collective."""
         if self.count == 1:
             return flag
+        return self.largest(float(flag)) > 0
+
+    def largest(self, number: float) -> float:
+        """The largest of the ranks' numbers. Collective."""
+        if self.count == 1:
+            return number
         import torch
 
-        found = torch.tensor([float(flag)])
+        found = torch.tensor([number])
         self.largest_(found)
-        return bool(found.item())
+        return found.item()
 
     def largest_(self, tensor: Tensor) -> None:
         """Sets a tensor to the largest of all ranks, element by element. Collective."""
@@ -259,6 +270,11 @@ ALONE = Ranks()
 _joined: Ranks | None = None
 
 
+def current() -> Ranks:
+    """The ranks that `join` has connected; `ALONE` before."""
+    return ALONE if _joined is None else _joined
+
+
 def join() -> Ranks:
     """The ranks that torchrun's environment variables speak of, connected at the first call; without them `ALONE`.
 
@@ -345,6 +361,12 @@ def launcher() -> str | None:
     return f"{os.environ['TORCHELASTIC_RUN_ID']} {socket.gethostname()} {parent} {started}"
 
 
-def num_restarts() -> int:
-    """How often torchrun has started this process again."""
-    return _variable("TORCHELASTIC_RESTART_COUNT", 0)
+def was_begun_by_this_launcher(directory: Path) -> bool:
+    """Whether torchrun has started this process again, and the process before began the run in this directory."""
+    if _variable("TORCHELASTIC_RESTART_COUNT", 0) == 0:
+        return False
+    try:
+        recorded = json.loads((directory / "environment.json").read_text(encoding="utf-8")).get("launcher")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return recorded is not None and recorded == launcher()
