@@ -84,7 +84,9 @@ class Ranks:
         """
         if len(episodes) < self.count:
             raise ConfigError(
-                f"{len(episodes)} episodes for {self.count} ranks", where="evaluate", expected="one or more for each rank"
+                f"{len(episodes)} episodes for {self.count} ranks",
+                where="evaluate",
+                expected="one or more for each rank",
             )
         return episodes[self.rank :: self.count] if self.count > 1 else episodes
 
@@ -179,9 +181,7 @@ class Ranks:
             padded = torch.cat([content, torch.zeros(longest - len(content), dtype=torch.uint8)])
             contents = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.count)]
             dist.all_gather(contents, padded)
-        return [
-            json.loads(bytes(each[: int(length)].tolist())) for each, length in zip(contents, lengths, strict=True)
-        ]
+        return [json.loads(bytes(each[: int(length)].tolist())) for each, length in zip(contents, lengths, strict=True)]
 
     def copy_first_(self, tensors: Iterable[Tensor]) -> None:
         """Sets tensors to those of rank 0, which have the same shapes. Collective."""

@@ -139,7 +139,7 @@ class Learner:
         Nothing waits for a CUDA device, with Adam or AdamW.
 
         Args:
-            batch: [count * B, ...] as replay hands it over; on several ranks, of each update's batch this rank's B rows.
+            batch: [count * B, ...] as replay hands it over; on several ranks, this rank's B rows of each batch.
             count: updates; when as many are asked for again, with batches of the same shapes, a CUDA device replays
                 them as one graph.
         """
@@ -398,12 +398,20 @@ class Learner:
         self.precision, self.compile = values["precision"], values["compile"]
         self._is_tuned, self._graphs = False, {}
 
+    def share_state(self) -> None:
+        """Puts every rank where rank 0 is."""
+        if self._ranks.count > 1:
+            tensors = self._ranks.first_tensors(self.state_tensors())
+            values = self._ranks.first(self.state_values())
+            if not self._ranks.is_first:
+                self.load_state({name: tensor.to(self.device) for name, tensor in tensors.items()}, values)
+
     def _gradients(self, batch: Batch | FrameBatch, draws: Tensor, precision: str) -> Mapping[str, Tensor]:
         prepared = self._prepare(batch, draws, precision)
-        with self._in_precision(precision):
-            loss, metrics = self._loss(prepared)
-        with nullcontext() if precision == "bf16" else exact_convolutions(self.device):
-            with self._ranks.watched():
+        with self._ranks.watched():
+            with self._in_precision(precision):
+                loss, metrics = self._loss(prepared)
+            with nullcontext() if precision == "bf16" else exact_convolutions(self.device):
                 loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach(), **metrics}
 
