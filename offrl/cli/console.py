@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from offrl.errors import ConfigError, OfflineRLError
-from offrl.system.ranks import current
+from offrl.system.torchrun import current
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -30,7 +30,7 @@ from offrl.cli.request import (
 )
 from offrl.cli.settings import complete_setting
 from offrl.errors import ConfigError, DatasetError, RunError
-from offrl.system.ranks import join, stay_alone, was_begun_by_this_launcher, with_rank
+from offrl.system.torchrun import join, stay_alone, was_begun_by_this_launcher, with_rank
 
 if TYPE_CHECKING:
     from offrl.training.loggers import Logger

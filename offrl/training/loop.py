@@ -16,8 +16,9 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError
 from offrl.replay.source import ReplaySource
 from offrl.system.devices import resolve_device
-from offrl.system.ranks import Ranks, join, was_begun_by_this_launcher
+from offrl.system.ranks import Ranks
 from offrl.system.signals import StopRequest, stopping_on_signals
+from offrl.system.torchrun import describe, join, was_begun_by_this_launcher
 from offrl.system.workers import available_memory
 from offrl.training._evaluations import Evaluations, Evaluator
 from offrl.training._feed import gathered_ahead, plan_updates
@@ -133,7 +134,7 @@ def fit(
                 write_run_config(directory, {**settings, "settled": tuned, "notes": remarks})
                 files = CSVLogger(directory)
             if not (directory / "environment.json").exists():
-                about = {"device": str(trainer.device), "dataset": settings["dataset"], **ranks.describe()}
+                about = {"device": str(trainer.device), "dataset": settings["dataset"], **describe(ranks)}
                 write_environment(directory, about)
             if not checkpoints(directory / "checkpoints"):  # from the first moment on there is one to resume
                 save_checkpoint(trainer, directory / "checkpoints")
