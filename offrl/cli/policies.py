@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import click
 from click import argument, option
@@ -141,16 +141,10 @@ def _of_all(found: Evaluation | Sweep, ranks: Ranks) -> Evaluation | Sweep:
 
     if ranks.count == 1:
         return found
-    mine = [*found.evaluations.values()] if isinstance(found, Sweep) else [found]
-    shares = ranks.gather([asdict(each) for each in mine])
-    whole = [
-        Evaluation.of_shares([Evaluation.from_json(each) for each in column]) for column in zip(*shares, strict=True)
-    ]
-    return (
-        Sweep(dict(zip(found.evaluations, whole, strict=True)), found.baseline)
-        if isinstance(found, Sweep)
-        else whole[0]
-    )
+    if isinstance(found, Sweep):
+        whole = {threshold: _of_all(each, ranks) for threshold, each in found.evaluations.items()}
+        return Sweep(cast("dict[float, Evaluation]", whole), found.baseline)
+    return Evaluation.of_shares([Evaluation.from_json(share) for share in ranks.gather(asdict(found))])
 
 
 def _act(actor: Actor, thresholds: list[float], seeds: Sequence[int], how: dict[str, Any]) -> _Played:
