@@ -17,6 +17,9 @@ from offrl.system.ranks import ALONE, Ranks, reason_in
 _TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others before it gives up: longer than an evaluation, which rank 0 may make alone."""
 
+_JOINING = timedelta(minutes=5)
+"""How long a rank waits for the others to start: torchrun starts them together."""
+
 _RANK = "{rank}"
 """In a setting of the command line: this process's rank, for one run a process."""
 
@@ -61,7 +64,7 @@ def _connect() -> Ranks:
     from torch.distributed.rendezvous import rendezvous
 
     try:
-        store, rank, count = next(rendezvous("env://", timeout=_TIMEOUT))
+        store, rank, count = next(rendezvous("env://", timeout=_JOINING))
         # With GPUs, what the host has to say still takes the way over the host.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_TIMEOUT)

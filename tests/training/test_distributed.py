@@ -24,7 +24,7 @@ from offrl.evaluation import Evaluation
 from offrl.replay.sampler import Sampler
 from offrl.system.ranks import Ranks
 from offrl.system.torchrun import describe, launcher, was_begun_by_this_launcher
-from offrl.training import latest_checkpoint
+from offrl.training import FitConfig, latest_checkpoint
 from offrl.training._feed import gathered_ahead, plan_updates
 
 HELPERS = Path(ranks_script.__file__).parent
@@ -109,7 +109,8 @@ def test_an_update_that_one_rank_cannot_make_is_left_out_on_both(folder, tmp_pat
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused_in_a_line(folder, found):
     assert found["odd"] == (
-        "FitConfig.batch_size: 7 transitions for 2 ranks; expected a multiple of 2: it is the batch of all ranks together"
+        "FitConfig.batch_size: 7 transitions for 2 ranks; "
+        "expected a multiple of 2: it is the batch of all ranks together"
     )
     assert not (folder / "odd").exists()
 
@@ -198,9 +199,9 @@ def test_a_rank_that_is_gone_is_an_error_of_one_line():
     said = (
         "[/a/gloo/transport/tcp/pair.cc:537] Read error [10.0.0.2]:53429: Connection reset by peer. This is typically"
     )
-    with pytest.raises(RunError, match=r"rank 1 of 2 has lost another one \(Read error .* reset by peer\)"):
-        with Ranks(1, 2).watched():
-            raise RuntimeError(said)
+    one_line = pytest.raises(RunError, match=r"rank 1 of 2 has lost another one \(Read error .* reset by peer\)")
+    with one_line, Ranks(1, 2).watched():
+        raise RuntimeError(said)
     with pytest.raises(RuntimeError, match="a defect"), Ranks(1, 2).watched():
         raise RuntimeError("a defect")
 
@@ -217,3 +218,53 @@ def test_only_the_torchrun_that_began_a_run_goes_on_with_it_by_itself(tmp_path, 
     assert not was_begun_by_this_launcher(tmp_path)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID")
     assert describe(Ranks()) == {}
+
+
+ON_TWO_HOSTS = """
+import json, os, ranks_script
+from offrl.training import FitConfig
+learner = ranks_script.train(ranks_script.ToyReplay(ranks_script.SPEC), None, FitConfig(updates=3, batch_size=8))
+print(json.dumps(ranks_script.check_sum(learner)))
+"""
+
+
+@pytest.fixture
+def two_hosts():
+    """Two network namespaces with an interface each, joined by a cable; (command prefix, interface) of each."""
+    names = [f"offrl-{os.getpid()}-{number}" for number in range(2)]
+    links = [f"veth{os.getpid()}{letter}"[-15:] for letter in "ab"]
+
+    def ip(*words):
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", links[0], "netns", names[0], "type", "veth", "peer", "name", links[1], "netns", names[1])
+        for number, (name, link) in enumerate(zip(names, links, strict=True)):
+            ip("-n", name, "addr", "add", f"10.77.0.{number + 1}/24", "dev", link)
+            for each in (link, "lo"):  # the first rank calls itself by its address, too
+                ip("-n", name, "link", "set", each, "up")
+        yield [(["ip", "netns", "exec", name], link) for name, link in zip(names, links, strict=True)]
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here: {error}")
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def test_ranks_on_two_hosts_train_together_over_the_network(two_hosts):
+    processes = []
+    for rank, (prefix, link) in enumerate(two_hosts):
+        group = {"RANK": f"{rank}", "WORLD_SIZE": "2", "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29500"}
+        command = [*prefix, sys.executable, "-c", ON_TWO_HOSTS]
+        variables = environment(**group, GLOO_SOCKET_IFNAME=link)
+        processes.append(subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True))
+    try:
+        said = [json.loads(process.communicate(timeout=SECONDS)[0]) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert said[0] == said[1]
+    alone = train(ToyReplay(SPEC), None, FitConfig(updates=3, batch_size=8))
+    assert said[0] == pytest.approx(check_sum(alone), rel=1e-4, abs=1e-3)
