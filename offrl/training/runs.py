@@ -95,7 +95,10 @@ def read_run_config(directory: Path) -> dict[str, Any]:
         raise RunError("no config.json here", where=directory, expected="a run's directory") from error
     except (OSError, ValueError) as error:
         raise RunError(
-            f"damaged ({error})", where=path, expected="what offrl wrote there", hint="restore it, or start a new run"
+            f"damaged ({error})",
+            where=path,
+            expected="what offrl wrote there",
+            hint="restore it; where you changed it on purpose, take its lines sealed and content_sha256 out",
         ) from error
     return _upgraded(config, path)
 
