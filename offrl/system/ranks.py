@@ -32,6 +32,9 @@ class Ranks:
         local_rank: Of this process among those on its machine.
         num_local: Of the processes on this machine.
         store: Where torchrun's processes find each other; None where they do not need to.
+
+    Attributes:
+        has_failed: Whether this process has met an error, such as that another one is gone.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Ranks:
     ) -> None:
         self.rank, self.count, self.local_rank, self.num_local = rank, count, local_rank, num_local
         self._store = store
+        self.has_failed = False
 
     @property
     def is_first(self) -> bool:
@@ -222,6 +226,7 @@ class Ranks:
 
     def fails_first(self) -> bool:
         """Whether this is the first rank that asks: of an error on all of them one line is enough."""
+        self.has_failed = True
         if self._store is None:
             return True
         try:
@@ -238,6 +243,7 @@ class Ranks:
         except RuntimeError as error:
             if self.count == 1 or not _is_of_connection(error):
                 raise
+            self.has_failed = True
             raise RunError(
                 f"rank {self.rank} of {self.count} has lost another one ({reason_in(error)})",
                 where="training on several ranks",

@@ -83,7 +83,8 @@ def _connect() -> Ranks:
 def _leave() -> None:
     import torch.distributed as dist
 
-    if dist.is_initialized():
+    # To take leave of ranks that are gone may take for ever.
+    if dist.is_initialized() and not current().has_failed:
         with suppress(Exception):  # the others may be gone already
             dist.destroy_process_group()
 
@@ -106,14 +107,15 @@ def with_rank(text: str) -> str:
 
 def launcher() -> str | None:
     """Names the torchrun that started this process, the same one after its own restarts; None without torchrun."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return None
+    number = os.environ.get("TORCHELASTIC_RUN_ID")
+    if number != "none":  # --rdzv-id, or one that --standalone draws: the same on all machines
+        return number
     parent = os.getppid()
     try:  # the number of a process is used again; together with the moment of its start it is not
         started = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         started = "0"
-    return f"{os.environ['TORCHELASTIC_RUN_ID']} {socket.gethostname()} {parent} {started}"
+    return f"{socket.gethostname()} {parent} {started}"
 
 
 def was_begun_by_this_launcher(directory: Path) -> bool:

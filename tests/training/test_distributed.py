@@ -207,9 +207,10 @@ def test_a_rank_that_is_gone_is_an_error_of_one_line():
 
 
 def test_only_the_torchrun_that_began_a_run_goes_on_with_it_by_itself(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # what torchrun says without --rdzv-id
     about = describe(Ranks(0, 1))
     assert about == {"ranks": 1, "launcher": launcher()}
+    assert f" {os.getppid()} " in launcher()
     (tmp_path / "environment.json").write_text(json.dumps(about))
     assert not was_begun_by_this_launcher(tmp_path)  # it has not restarted anything
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
