@@ -123,12 +123,12 @@ def load_actor(
     if (file := file_of(path)) is not None:
         require_no_network(path, algorithm, encoder, device)
         policy = OnnxPolicy(file, threshold=threshold, epsilon=epsilon)
-        # Only CarRacing has an information bar.
-        environment = environment or (None if policy.spec.hud is None else CAR_RACING)
     else:
         trained = load_trained(path, algorithm, encoder, device)
         policy = TorchPolicy(trained.algorithm, threshold=threshold, epsilon=epsilon)
         path, environment = trained.checkpoint, environment or trained.request.gymnasium_id(path)
+    if environment is None and policy.spec.hud is not None:
+        environment = CAR_RACING  # nothing else has an information bar
     if environment is None:
         raise ConfigError("no environment", where=path, expected="--env", hint=f"name it, such as --env {CAR_RACING}")
     hud = hud or (policy.spec.hud if environment == CAR_RACING else None)

@@ -46,7 +46,11 @@ def _recipe_names() -> list[str]:
 @click.command(short_help="Collect transitions: a standard dataset, or a behaviour of your choice.")
 @argument("environment", metavar="DATASET|ENVIRONMENT", required=False, shell_complete=completing(_recipe_names))
 @argument("directory", type=PATH, required=False)
-@option("--transitions", type=click.IntRange(1), help="Minimum number of transitions; whole episodes.")
+@option(
+    "--transitions",
+    type=click.IntRange(1),
+    help="At least so many; no shard of 4 whole episodes is cut short.",
+)
 @option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the dataset.")
 @option(
     "--behaviour",

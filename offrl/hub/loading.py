@@ -90,6 +90,8 @@ def find_policy(path: str | Path) -> Path:
     shipped = shipped_policies()
     if not path.exists() and str(path) in shipped:
         return shipped[str(path)]
+    if path.name == "policy.safetensors" and path.is_file():
+        return path.parent
     if path.is_file():
         return path
     if (path / "policy.safetensors").is_file():

@@ -63,10 +63,17 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
         The file's path.
 
     Raises:
-        ConfigError: an unknown contract.
+        ConfigError: no algorithm, or an unknown contract.
         ExportError: the file cannot be written, torch cannot trace the algorithm, or the float contract was asked for
             where each observation has legal actions of its own.
     """
+    if not isinstance(algorithm, Algorithm):
+        raise ConfigError(
+            f"a {type(algorithm).__name__}",
+            where="export_onnx",
+            expected="an Algorithm",
+            hint="pass the algorithm of a TorchPolicy, policy.algorithm; offrl.load(path).algorithm of a run",
+        )
     if contract not in get_args(Contract):
         raise ConfigError(f"{contract!r}", where="contract", expected=f"one of {get_args(Contract)}")
     path = Path(path)

@@ -154,9 +154,11 @@ class ActionPanel:
         return _Layout(row, font_size, name_width, bar_left, value_right, value_right + _MARGIN, height)
 
     def _draw_header(self, image: Image, draw: ImageDraw, layout: _Layout, moment: Moment, num_allowed: str) -> None:
-        action = "the end" if moment.action is None else self._names[moment.action]
+        stopped = "the end" if moment.has_ended else "stopped here"
+        action = stopped if moment.action is None else self._names[moment.action]
+        seed = "" if moment.seed is None else f"     seed {moment.seed}"
         _write(draw, _MARGIN, 18, _cut(action, 20, layout.width - 2 * _MARGIN), 20)
-        _write(draw, _MARGIN, 43, f"step {moment.step}     score {moment.score:.1f}", 14)
+        _write(draw, _MARGIN, 43, f"step {moment.step}     score {moment.score:.1f}{seed}", 14)
         left = _MARGIN
         legend = ((f"allowed ({num_allowed})", ALLOWED), ("not allowed", REFUSED), ("taken", TAKEN))
         for words, color in legend:

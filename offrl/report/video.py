@@ -38,6 +38,10 @@ class Moment(NamedTuple):
     """Of the picture, in pixels; a panel of another height is fine."""
     action_mask: NDArray[np.bool_] | None = None
     """[A], the legal actions, where the environment states them."""
+    seed: int | None = None
+    """Of the episode, where it is one of several in a film."""
+    has_ended: bool = False
+    """Whether the episode is over; without an action it may also have been cut."""
 
 
 Panel = Callable[[Moment], NDArray[np.uint8]]
@@ -62,7 +66,7 @@ def record_episode(
     policy: ActionFunction,
     make_env: Callable[[], gymnasium.Env[Any, Any]],
     seed: int,
-    path: Path,
+    path: str | Path,
     *,
     fps: int = 50,
     max_steps: int | None = None,
@@ -104,7 +108,7 @@ def record_episodes(
     policy: ActionFunction,
     make_env: Callable[[], gymnasium.Env[Any, Any]],
     seeds: Sequence[int],
-    path: Path,
+    path: str | Path,
     *,
     fps: int = 50,
     max_steps: int | None = None,
@@ -138,6 +142,9 @@ def record_episodes(
             where="record_episodes",
             expected="1 or more of each",
         )
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise ConfigError(f"a film named {path.name}", where="record_episodes", expected="a name that ends in .mp4")
     try:
         import imageio_ffmpeg  # type: ignore[import-untyped]
     except ImportError as error:
@@ -148,7 +155,7 @@ def record_episodes(
         try:
             for seed in seeds:
                 panel = None if panel_of is None else panel_of(seed)
-                for shown in _film(policy, env, seed, max_steps, num_envs, panel):
+                for shown in _film(policy, env, seed, max_steps, num_envs, panel, is_one_of_many=len(seeds) > 1):
                     if writer is None:
                         writer = imageio_ffmpeg.write_frames(
                             str(partial),
@@ -237,6 +244,8 @@ def _film(
     max_steps: int | None,
     num_envs: int,
     panel: Panel | None,
+    *,
+    is_one_of_many: bool = False,
 ) -> Iterator[_Frame]:
     """Every picture of the episode, the one of its end included."""
     runner = EpisodeRunner(env)
@@ -247,7 +256,16 @@ def _film(
         action = int(policy(*policy_inputs(policy, runner, num_envs))[0]) if goes_on else None
         if panel is not None:
             mask = runner.action_mask
-            moment = Moment(runner.observation, action, runner.score, runner.length, len(picture), mask)
+            moment = Moment(
+                runner.observation,
+                action,
+                runner.score,
+                runner.length,
+                len(picture),
+                mask,
+                seed if is_one_of_many else None,
+                has_ended=runner.ended,
+            )
             picture = _beside(picture, panel(moment))
         yield _Frame(_even(picture), Recording(runner.score, runner.length))
         if action is None:

@@ -77,10 +77,12 @@ def _require_known(shard: NpzReader, spec: TaskSpec) -> None:
     """Refuses other members: one may be an optional one under a misspelt name, which would be missed in silence."""
     known = _FRAMES_MEMBERS | {_observations_name(spec)}
     if unknown := shard.names - known:
+        has_next = any(name.startswith("next") for name in unknown)
+        hint = "a log of observations and what follows each is named states, next_states, actions, rewards, dones"
         raise shard.fault(
             f"holds {sorted(unknown)}, unknown to the frames layout",
             expected=f"only {', '.join(sorted(known))}",
-            hint="correct the name, or leave that member out",
+            hint=hint if has_next else "correct the name, or leave that member out",
         )
 
 

@@ -63,6 +63,8 @@ def _hint_for_numbers(found: NDArray[Any]) -> str:
     """What to do about actions [N] of another type than integers."""
     if found.dtype.kind in "bf" and np.isin(found, np.arange(2**15)).all():
         return "they are whole numbers: save actions.astype(np.int64)"
+    if found.dtype.kind in "US" and all(text.isdecimal() for text in found.ravel()[:100].astype("U")):
+        return "they are numbers as texts: save actions.astype(np.int64)"
     return _NO_NUMBERS
 
 
@@ -91,7 +93,8 @@ def read_flags(shard: Members, name: str, num_rows: int) -> NDArray[np.bool_]:
     found = _column(shard, name, shard.read(name))
     require_rows(shard, name, found, num_rows)
     if found.dtype.kind not in "biuf":
-        raise unfit(shard, name, found, "booleans")
+        texts = f'they are texts: save {name} == "True"' if found.dtype.kind in "US" else _HINT
+        raise unfit(shard, name, found, "booleans", texts)
     wrong = np.flatnonzero((found != 0) & (found != 1))
     if wrong.size:
         raise shard.fault(f"{name} has {found[wrong[0]]} at row {wrong[0]}", expected="0 or 1", hint=_HINT)

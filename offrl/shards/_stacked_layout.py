@@ -132,6 +132,8 @@ def _hint_for_shape(found: tuple[int, ...], expected: tuple[int, ...] | None) ->
         return "colour has no place in a stack: save gray frames [N, S, H, W]"
     if len(found) == 3 and (_is_channels_last(found) or (found[2], *found[:2]) == expected):
         return "the channels are last: save states.transpose(0, 3, 1, 2), and gray frames where they are colours"
+    if expected is not None and found[1:] == expected[1:] and len(found) == 3:
+        return f"the task has stacks of {expected[0]}: save the last {expected[0]} frames of an episode on axis 1"
     if expected is not None:
         return "a dataset has one shape: re-create the shard, or move it to a dataset of its own"
     return _HINT

@@ -137,6 +137,8 @@ class FitConfig:
             checks.whole("updates", least=1)
         if self.epochs is not None:
             checks.number("epochs", "a positive number", lambda epochs: epochs > 0)
+            if self.epochs == int(self.epochs):  # 1 and 1.0 are one setting, written in one way
+                object.__setattr__(self, "epochs", int(self.epochs))
         checks.whole("batch_size", least=1, most=_MOST_IN_A_BATCH)
         for name in ("log_period", "checkpoint_period"):
             require_period(getattr(self, name), f"FitConfig.{name}")

@@ -201,7 +201,7 @@ class _Table:
 
 
 class ConsoleLogger:
-    """A progress bar: smoothed loss, updates a second, time left; plain lines where there is no terminal.
+    """A progress bar: the loss of the last row, updates a second, time left; plain lines where there is no terminal.
 
     Args:
         total_updates: gradient steps of the whole run.
@@ -225,8 +225,7 @@ class ConsoleLogger:
     def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         """Moves the bar, or writes a line after every tenth of the run; the loss is metrics["loss"], if there."""
         if "loss" in metrics:
-            loss = float(metrics["loss"])
-            self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
+            self._loss = float(metrics["loss"])
         if self._bar is not None:
             if self._loss is not None:
                 self._bar.set_postfix(loss=f"{self._loss:.4g}", refresh=False)

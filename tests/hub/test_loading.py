@@ -23,7 +23,7 @@ def published(runs, tmp_path_factory):
     return publish(runs / "bcq-1", tmp_path_factory.mktemp("hub") / "published")
 
 
-@pytest.mark.parametrize("place", ["", "checkpoints/step-000000002"])
+@pytest.mark.parametrize("place", ["", "checkpoints/step-000000002", "checkpoints/step-000000002/policy.safetensors"])
 def test_a_run_or_a_checkpoint_acts_as_its_algorithm_does(runs, place):
     run = runs / "bcq-1"
     spec = TaskSpec.vector(3, ("left", "right", "stay"))

@@ -18,6 +18,7 @@ from offrl.losses import greedy_actions
 from offrl.networks import CompactEncoder, MLPEncoder, NatureEncoder
 from offrl.policies import export_onnx, verify_onnx
 from offrl.policies.export import logit_scale
+from offrl.policies.torch_policy import TorchPolicy
 from offrl.spec import default_action_names
 
 VECTORS = TaskSpec.vector(3, ("left", "right", "stay"))
@@ -72,6 +73,12 @@ def test_scales_by_hand():
 
 
 # The float contract
+
+
+def test_a_policy_is_no_algorithm(tmp_path):
+    policy = TorchPolicy(BC(TaskSpec.vector(3, ("left", "right"))))
+    with pytest.raises(ConfigError, match=r"a TorchPolicy; expected an Algorithm; pass .* policy.algorithm"):
+        export_onnx(policy, tmp_path / "a.onnx", contract="uint8")
 
 
 @pytest.mark.parametrize("encoder", [NatureEncoder, CompactEncoder])

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from offrl import envs
 from offrl.envs import CartPoleDriver
 from offrl.errors import ConfigError
-from offrl.report import Moment, record_episode
+from offrl.report import Moment, record_episode, record_episodes
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 # imageio-ffmpeg's reader, which only these tests use, leaves the pipes of its process to the garbage collector.
@@ -108,6 +108,25 @@ def test_a_panel_stands_beside_every_picture_and_leaves_the_score_alone(tmp_path
     for frame in frames:
         assert abs(frame[8:-8, 584:590].mean(axis=(0, 1)) - (0, 0, 90)).max() < 8
         assert frame[482:, :560].min() > 200  # white under the picture, which is lower
+
+
+def test_a_film_says_the_seed_of_each_episode_and_whether_it_was_cut(tmp_path):
+    moments = []
+
+    def panel(moment):
+        moments.append((moment.seed, moment.action, moment.has_ended))
+        return np.zeros((4, 4, 3), np.uint8)
+
+    record_episodes(ones, Colours, [7, 8], str(tmp_path / "two.mp4"), panel_of=lambda seed: panel)
+    assert moments == [(7, 1, False), (7, 1, False), (7, None, True), (8, 1, False), (8, 1, False), (8, None, True)]
+    moments.clear()
+    record_episode(ones, Colours, 7, tmp_path / "cut.mp4", panel=panel, max_steps=1)
+    assert moments == [(None, 1, False), (None, None, False)]
+
+
+def test_a_film_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"a film named a.gif; expected a name that ends in .mp4"):
+        record_episode(ones, Colours, 0, tmp_path / "a.gif")
 
 
 def test_an_environment_without_pictures_is_refused_and_nothing_is_written(tmp_path):

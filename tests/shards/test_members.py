@@ -33,6 +33,7 @@ def test_actions_may_be_integers_of_any_width_and_a_column(shard_of, dtype, shap
         (np.array([0.0, 1.0]), r"actions is float64 \[2\]; expected integers; they are whole numbers: save"),
         (np.array([0.5, 1.0]), r"actions is float64 \[2\]; expected integers; number the discrete actions"),
         (np.array([True, False]), r"actions is bool \[2\]; expected integers; they are whole numbers"),
+        (np.array(["0", "1"]), r"actions is <U1 \[2\]; expected integers; they are numbers as texts: save"),
         (np.eye(3, dtype=np.int64), r"actions is int64 \[3, 3\]; expected integers \[N\]; they are one-hot: save"),
         (np.ones((3, 3)), r"actions is float64 \[3, 3\]; expected integers \[N\]; number the discrete actions"),
         (np.zeros((3, 3, 1)), r"actions is float64 \[3, 3, 1\]; expected \[N\]; re-create the shard"),

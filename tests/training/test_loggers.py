@@ -99,12 +99,12 @@ def test_a_resumed_console_says_nothing_about_what_was_done_before():
     assert stream.getvalue().startswith("update 600 of 1000 (60 %), ")
 
 
-def test_the_loss_is_smoothed():
+def test_the_loss_is_that_of_the_row_as_metrics_csv_has_it():
     stream = io.StringIO()
     logger = ConsoleLogger(10, stream=stream)
     logger.log(1, {"loss": 1.0}, {})
     logger.log(2, {"loss": 11.0}, {})
-    assert "loss 2," in stream.getvalue().splitlines()[1]  # 0.9 * 1 + 0.1 * 11
+    assert "loss 11," in stream.getvalue().splitlines()[1]
 
 
 def test_a_terminal_gets_a_bar_that_starts_where_the_run_resumes():

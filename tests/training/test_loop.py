@@ -405,6 +405,10 @@ def test_ctrl_c_leaves_a_checkpoint_at_the_update_it_came_in(toy_replay, tmp_pat
     assert latest_checkpoint(tmp_path / "run" / "checkpoints").name == "step-000000005"
 
 
+def test_one_epoch_is_written_in_one_way():
+    assert [repr(FitConfig(epochs=epochs).epochs) for epochs in (1, 1.0, 0.5)] == ["1", "1", "0.5"]
+
+
 def test_epochs_are_passes_worth_of_updates(toy_replay):
     assert FitConfig(epochs=2, batch_size=64).total_updates(len(toy_replay)) == 8
     recorder = Recorder()
