@@ -21,6 +21,7 @@ from benchmarks.memory import memory
 from benchmarks.precision import precision
 from benchmarks.profile import profile
 from benchmarks.quick import quick
+from benchmarks.ranks import ranks
 from benchmarks.readme import readme
 from benchmarks.same import same
 from benchmarks.ship import animation, ship
@@ -67,6 +68,7 @@ for command in (
     inference,
     quick,
     data,
+    ranks,
     datasets,
     identity,
     memory,

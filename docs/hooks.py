@@ -504,6 +504,28 @@ def soak() -> str:
     )
 
 
+def ranks() -> str:
+    """One run on several ranks, several runs side by side, and what signals left."""
+    found = _kept("ranks.json")
+    if found is None:
+        return _missing("ranks")
+    rows = []
+    for task in found["tasks"].values():
+        for way, row in task["ways"].items():
+            difference = task["largest_loss_difference"].get(str(row["processes"])) if " on " in way else None
+            shown = "" if difference is None else f"{difference:.1e}"
+            rows.append((task["environment"], way, str(row["threads"]), f"{row['updates_per_second']:.1f}", shown))
+    head = ("data", "way", "threads of each process", "updates per second, all runs", "largest difference of a loss")
+    signals = found.get("signals")
+    stopped = (
+        f"Of {signals['sent']} runs on two ranks that torchrun was told to end with SIGTERM, {signals['saved']} ended "
+        f"with a checkpoint of their last update, after {signals['longest_seconds']:.1f} seconds at most.\n\n"
+        if signals
+        else ""
+    )
+    return f"{_table(head, rows)}\n\n{stopped}`{found['command']}`. {_machine(found['machine'])}."
+
+
 def _kept(name: str) -> dict[str, Any] | None:
     """A result that a benchmark wrote, or None if this checkout has none."""
     path = RESULTS / name
@@ -582,6 +604,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "profile": profile,
     "public-names": public_names,
     "quick": quick,
+    "ranks": ranks,
     "recipes": recipes,
     "settings": settings,
     "soak": soak,

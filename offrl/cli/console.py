@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from offrl.errors import ConfigError, OfflineRLError
+from offrl.system.torchrun import current
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -61,7 +62,8 @@ class Group(click.Group):
             where = "" if error.filename is None else f"{error.filename}: "
             _fail(ctx, error, f"{where}{error.strerror or error}")
         except KeyboardInterrupt:
-            click.echo(ctx.meta.get(_ON_INTERRUPT, "interrupted"), err=True)
+            if current().is_first:
+                click.echo(ctx.meta.get(_ON_INTERRUPT, "interrupted"), err=True)
             ctx.exit(EXIT_INTERRUPTED)
 
 
@@ -80,13 +82,17 @@ def _refuse_usage(error: click.UsageError) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    click.echo(f"warning: {message}", err=True)
+    if current().is_first:
+        click.echo(f"warning: {message}", err=True)
 
 
 def _fail(ctx: click.Context, error: Exception, message: str) -> NoReturn:
     if ctx.params["debug"]:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    ranks = current()
+    if ranks.fails_first():
+        rank = "" if ranks.is_first else f"rank {ranks.rank}: "
+        click.echo(f"error: {rank}{' '.join(message.split())}", err=True)
     ctx.exit(EXIT_BAD_INPUT)
 
 

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import click
 from click import argument, option
@@ -27,6 +28,8 @@ from offrl.cli.console import (
 from offrl.cli.names import CAR_RACING, network_options
 from offrl.cli.request import Request, is_data_there, open_data
 from offrl.errors import ConfigError, OfflineRLError
+from offrl.system.ranks import Ranks
+from offrl.system.torchrun import join
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,8 +101,9 @@ def evaluate(
         require_writable(out)
     if seed_start is None:
         seed_start = (TUNING_SEEDS if len(thresholds) > 1 else SCORE_SEEDS).start
-    seeds = range(seed_start, seed_start + (episodes or (_GRADER_EPISODES if grader else _EPISODES)))
-    how = {"workers": workers, "progress": False if quiet else None}
+    ranks = join()
+    seeds = ranks.share(range(seed_start, seed_start + (episodes or (_GRADER_EPISODES if grader else _EPISODES))))
+    how = {"workers": ranks.workers(workers), "progress": None if ranks.is_first and not quiet else False}
     where: dict[str, Any] = {"environment": environment, "hud": hud, "epsilon": epsilon or 0.0}
     if grader:
         found, about = _grade(policy, algorithm, encoder, seeds, how)
@@ -109,6 +113,9 @@ def evaluate(
         alone = thresholds[0] if len(thresholds) == 1 else None
         actor = load_actor(policy, algorithm=algorithm, encoder=encoder, device=device, threshold=alone, **where)
         found, about = _act(actor, thresholds, seeds, how)
+    found = _of_all(found, ranks)
+    if not ranks.is_first:
+        return
     result = {**about, **found.to_dict()}
     if out is not None:
         write_json(out, result)
@@ -128,7 +135,19 @@ class _Played(NamedTuple):
     about: dict[str, Any]
 
 
-def _act(actor: Actor, thresholds: list[float], seeds: range, how: dict[str, Any]) -> _Played:
+def _of_all(found: Evaluation | Sweep, ranks: Ranks) -> Evaluation | Sweep:
+    """The episodes of all ranks, of which `found` has this rank's share."""
+    from offrl.evaluation.scores import Evaluation, Sweep
+
+    if ranks.count == 1:
+        return found
+    if isinstance(found, Sweep):
+        whole = {threshold: _of_all(each, ranks) for threshold, each in found.evaluations.items()}
+        return Sweep(cast("dict[float, Evaluation]", whole), found.baseline)
+    return Evaluation.of_shares([Evaluation.from_json(share) for share in ranks.gather(asdict(found))])
+
+
+def _act(actor: Actor, thresholds: list[float], seeds: Sequence[int], how: dict[str, Any]) -> _Played:
     """Plays with a trained policy, with all of several thresholds."""
     from offrl.evaluation.scoring import evaluate as play
     from offrl.evaluation.scoring import sweep_thresholds
@@ -144,7 +163,7 @@ def _act(actor: Actor, thresholds: list[float], seeds: range, how: dict[str, Any
     return _Played(sweep_thresholds(actor.policy, thresholds, actor.make_env, seeds, **how), about)
 
 
-def _drive(name: str, seeds: range, where: dict[str, Any], how: dict[str, Any]) -> _Played:
+def _drive(name: str, seeds: Sequence[int], where: dict[str, Any], how: dict[str, Any]) -> _Played:
     """Plays with a driver."""
     from offrl.evaluation.scoring import evaluate_behaviour
 
@@ -157,7 +176,9 @@ def _drive(name: str, seeds: range, where: dict[str, Any], how: dict[str, Any]) 
     return _Played(evaluate_behaviour(driven.behaviour, driven.make_env, seeds, **how), about)
 
 
-def _grade(policy: Path, algorithm: str | None, encoder: str | None, seeds: range, how: dict[str, Any]) -> _Played:
+def _grade(
+    policy: Path, algorithm: str | None, encoder: str | None, seeds: Sequence[int], how: dict[str, Any]
+) -> _Played:
     """Plays by the grader's rule, with a file or what a run is exported as."""
     from offrl.evaluation import grader
 

@@ -30,6 +30,7 @@ from offrl.cli.request import (
 )
 from offrl.cli.settings import complete_setting
 from offrl.errors import ConfigError, DatasetError, RunError
+from offrl.system.torchrun import join, stay_alone, was_begun_by_this_launcher, with_rank
 
 if TYPE_CHECKING:
     from offrl.training.loggers import Logger
@@ -102,6 +103,8 @@ def train(
 
     import torch
 
+    run, assignments = _with_rank(run, assignments)
+    ranks = join()
     from offrl.training.checkpoint import checkpoints, latest_checkpoint, step_of
     from offrl.training.config import FitConfig, LearnerConfig
     from offrl.training.loggers import read_scores
@@ -148,11 +151,16 @@ def train(
             evaluate_every=int(evaluate_every) if evaluate_every and evaluate_every.isdecimal() else evaluate_every,
             evaluate_episodes=evaluate_episodes or _EPISODES,
         )
+    if ranks.count > 1:  # how many threads a process has depends on how many there are
+        request = replace(request, threads=None)
     if threads or request.threads:
         torch.set_num_threads(threads or request.threads or 1)
-    request = replace(request, device=device or request.device, threads=torch.get_num_threads())
+    request = replace(
+        request, device=device or request.device, threads=torch.get_num_threads() if ranks.count == 1 else None
+    )
     config, learner_config = FitConfig(**request.settings["fit"]), LearnerConfig(**request.settings["learner"])
-    replay = open_data(request, progress=not quiet)
+    with ranks.first_here("data"):
+        replay = open_data(request, progress=not quiet and ranks.local_rank == 0)
     request = replace(request, environment=request.environment or replay.environment)
     total = config.total_updates(len(replay))
     model = build_algorithm(request, replay.spec)
@@ -163,8 +171,10 @@ def train(
     evaluator = (
         None if request.evaluate_every is None else episode_evaluator(request, replay.spec, directory or resume or "")
     )
-    named = resume or (None if run is None else run.with_name(with_time(run.name)))
-    target = named or create_run("runs", model.name)
+    begun = _begun_before(run, model.name) if ranks.is_first and resume is None else None
+    named = resume or begun or (None if run is None else run.with_name(with_time(run.name)))
+    is_made, resumes = named is None and ranks.is_first, (resume or begun) is not None
+    target = Path(ranks.first(str(create_run("runs", model.name) if is_made else named)))
     try:
         learner = fit(
             model,
@@ -176,18 +186,22 @@ def train(
             init=checkpoint,
             evaluate_every=request.evaluate_every,
             evaluator=evaluator,
-            loggers=_loggers(target, logger_names, total, request, quiet=quiet, resume=resume is not None),
+            loggers=_loggers(target, logger_names, total, request, quiet=quiet, resume=resumes)
+            if ranks.is_first
+            else [],
             device=request.device,
             notes=request.notes(),
         )
     except KeyboardInterrupt:
-        if checkpoints(target / "checkpoints"):
+        if ranks.is_first and checkpoints(target / "checkpoints"):
             say_on_interrupt(f"interrupted; go on with: offrl train --resume {target}")
         raise
     finally:
-        for made in () if named else (target, target.parent):  # stays empty where fit refuses its settings
+        for made in (target, target.parent) if is_made else ():  # stays empty where fit refuses its settings
             with suppress(OSError):
                 made.rmdir()
+    if not ranks.is_first:
+        return
     result = {
         "run": str(target),
         "checkpoint": str(latest_checkpoint(target / "checkpoints")),
@@ -198,6 +212,30 @@ def train(
         scores = read_scores(target)
         result |= {"best": str(best), "best_score": scores[step_of(best.resolve())]}
     show({**result, **_last_metrics(target / "metrics.csv")}, as_json)
+
+
+def _with_rank(run: Path | None, assignments: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
+    """The settings with this process's rank in them; where they ask for that, every process trains a run of its own."""
+    own = tuple(with_rank(assignment) for assignment in assignments)
+    own_run = None if run is None else run.with_name(with_rank(run.name))
+    if own == assignments and own_run == run:
+        return run, assignments
+    if own_run is not None and own_run == run:
+        raise ConfigError(
+            f"{run} for the runs of all processes",
+            where="--run",
+            expected="a name for each",
+            hint=f"take --run {run}-{{rank}}",
+        )
+    stay_alone()
+    return own_run, own
+
+
+def _begun_before(run: Path | None, name: str) -> Path | None:
+    """The run that this very command has begun, where torchrun has started it again."""
+    root = Path("runs") if run is None else run.parent
+    pattern = f"{name}-*" if run is None else run.name.replace("{time}", "*")
+    return next((path for path in sorted(root.glob(pattern)) if was_begun_by_this_launcher(path)), None)
 
 
 def _checkpoint(path: Path) -> Path:

@@ -30,6 +30,30 @@ class Evaluation:
     finished: tuple[bool, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
+        """From what `dataclasses.asdict` gave, even if JSON made lists of its tuples."""
+        columns = {name: tuple(data[name]) for name in ("seeds", "scores", "lengths", "finished")}
+        return cls(**columns, versions=dict(data["versions"]))
+
+    @classmethod
+    def of_shares(cls, shares: Sequence[Evaluation]) -> Evaluation:
+        """The evaluation whose episodes were dealt out in turn: the first, the second, ..., the first again."""
+        count = len(shares)
+        num_episodes = sum(len(share.seeds) for share in shares)
+        has_laps = any(share.finished for share in shares)
+
+        def dealt(columns: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+            return tuple(columns[index % count][index // count] for index in range(num_episodes))
+
+        return cls(
+            seeds=dealt([share.seeds for share in shares]),
+            scores=dealt([share.scores for share in shares]),
+            lengths=dealt([share.lengths for share in shares]),
+            finished=dealt([share.finished or (False,) * len(share.seeds) for share in shares]) if has_laps else (),
+            versions=shares[0].versions,
+        )
+
     @property
     def mean(self) -> Interval:
         """Mean score and its 95 % bootstrap interval; fewer than five episodes have none."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy as np
 from offrl.envs.making import EnvFactory
 from offrl.envs.seeds import TUNING_SEEDS, require_evaluation_seeds
 from offrl.errors import ConfigError
+from offrl.evaluation.scores import Evaluation
 from offrl.evaluation.scoring import evaluate, require_factory
+from offrl.system.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
@@ -57,16 +60,32 @@ class EpisodeEvaluator:
         Args:
             algorithm: Whose policy plays.
         """
+        return self.scores_of([self.play_share(algorithm)])
+
+    def play_share(self, algorithm: Algorithm, ranks: Ranks = ALONE) -> dict[str, Any]:
+        """Plays this rank's share of the episodes: each in turn, so that `scores_of` has them in order again.
+
+        Returns:
+            What they came to, JSON-ready.
+
+        Raises:
+            ConfigError: There are fewer episodes than ranks.
+        """
         from offrl.policies.torch_policy import TorchPolicy  # collecting needs no torch
 
         found = evaluate(
             TorchPolicy(algorithm),
             self.make_env,
-            self.seeds,
+            ranks.share(self.seeds),
             num_envs=self.num_envs,
-            workers=self.workers,
-            progress=None if threading.current_thread() is threading.main_thread() else False,
+            workers=ranks.workers(self.workers),
+            progress=None if ranks.is_first and threading.current_thread() is threading.main_thread() else False,
         )
+        return asdict(found)
+
+    def scores_of(self, shares: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """What `__call__` returns, from the shares of all ranks."""
+        found = Evaluation.of_shares([Evaluation.from_json(share) for share in shares])
         mean = found.mean
         scores = {
             "score": mean.mean,

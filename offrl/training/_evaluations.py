@@ -14,6 +14,7 @@ import torch
 from offrl.algorithms.algorithm import Algorithm
 from offrl.checks import is_number
 from offrl.errors import ConfigError
+from offrl.system.ranks import ALONE, Ranks
 from offrl.system.workers import num_cores
 from offrl.training.checkpoint import checkpoints, link_best, load_policy, step_of
 from offrl.training.learner import Learner
@@ -31,13 +32,20 @@ class Evaluations:
         evaluator: Scores the policy. Where it has a method `settings`, the run's config.json records what that returns.
         directory: The run's; None where it has none.
         device: The learner's.
+        ranks: The processes that train together. An evaluator that has methods `play_share` and `scores_of`, as
+            `EpisodeEvaluator` does, is run by all of them, each for its share; another one by rank 0 alone.
     """
 
-    def __init__(self, evaluator: Evaluator, directory: Path | None, device: torch.device) -> None:
+    def __init__(
+        self, evaluator: Evaluator, directory: Path | None, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
         self._evaluator = evaluator
         self._directory = directory
+        self._ranks = ranks
         # Beside a busy neighbour an update of as many threads as there are cores takes many times as long.
-        self.in_background = device.type != "cpu" or num_cores() >= 2 * torch.get_num_threads()
+        has_spare_cores = device.type != "cpu" or num_cores() >= 2 * torch.get_num_threads()
+        # What ranks tell each other has an order, which a thread would upset.
+        self.in_background = ranks.count == 1 and has_spare_cores
         self._pool: ThreadPoolExecutor | None = None
         self._pending: deque[tuple[int, Future[Scores]]] = deque()
         self._scores: dict[int, float] = {}
@@ -68,6 +76,21 @@ class Evaluations:
         done.set_result(self._evaluator(algorithm))
         self._pending.append((step, done))
 
+    def play_share(self, algorithm: Algorithm) -> Any:
+        """What this rank has to say of a policy, JSON-ready; for `add_shares`."""
+        if hasattr(self._evaluator, "play_share"):
+            return self._evaluator.play_share(algorithm, self._ranks)
+        return dict(self._evaluator(algorithm)) if self._ranks.is_first else {}
+
+    def add_shares(self, step: int, share: Any) -> None:
+        """Makes scores of all ranks' shares, on rank 0; none where a rank was stopped and has None. Collective."""
+        shares = self._ranks.gather(share)
+        if self._ranks.is_first and None not in shares:
+            done: Future[Scores] = Future()
+            scores_of = getattr(self._evaluator, "scores_of", None)
+            done.set_result(shares[0] if scores_of is None else scores_of(shares))
+            self._pending.append((step, done))
+
     def finished(self, *, wait: bool) -> Iterator[tuple[int, Scores]]:
         """(step, scores) of the evaluations that are done, in the order in which they began; each once.
 
@@ -89,10 +112,13 @@ class Evaluations:
 
     def missing(self, learner: Learner, period: int, total: int) -> Iterator[tuple[int, Algorithm]]:
         """Checkpoints of a resumed run, with their steps, that should have been scored and were not."""
-        if self._directory is None:
-            return
-        for checkpoint in checkpoints(self._directory / "checkpoints"):
-            step = step_of(checkpoint)
-            is_due = step > 0 and (step % period == 0 or step == total)
-            if is_due and step <= learner.step and step not in self._scores:
-                yield step, load_policy(copy.deepcopy(learner.algorithm), checkpoint)
+        found = [] if self._directory is None else checkpoints(self._directory / "checkpoints")
+        steps = {step_of(checkpoint): checkpoint for checkpoint in found}
+        due = [step for step in steps if step > 0 and (step % period == 0 or step == total)]
+        # The others need not see the directory.
+        for step in self._ranks.first([step for step in due if step <= learner.step and step not in self._scores]):
+            algorithm = copy.deepcopy(learner.algorithm)
+            if self._ranks.is_first:
+                load_policy(algorithm, steps[step])
+            self._ranks.copy_first_(algorithm.state_dict().values())
+            yield step, algorithm

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from offrl.batch import Batch, FrameBatch
 from offrl.replay.source import ReplaySource
+from offrl.system.ranks import ALONE, Ranks
 
 _BATCHES_AHEAD = 2
 
@@ -28,17 +29,18 @@ def plan_updates(start: int, stop: int, periods: Sequence[int], most: int) -> It
 
 @contextmanager
 def gathered_ahead(
-    replay: ReplaySource, plan: Iterator[range], batch_size: int, device: torch.device
+    replay: ReplaySource, plan: Iterator[range], batch_size: int, device: torch.device, ranks: Ranks = ALONE
 ) -> Iterator[Iterator[tuple[Batch | FrameBatch, int]]]:
-    """The batch of each group of updates, and how many they are.
+    """The batch of each group of updates, and how many they are; on several ranks, this rank's rows of each batch.
 
     The replay is asked to prefetch some batches ahead. For a GPU, and for a replay that wants it, a thread gathers
     them ahead, too; elsewhere the update has all cores busy, and a thread would stop it for longer than the copy takes.
     """
+    rows = ranks.rows(batch_size)
     uses_thread = replay.gather_ahead or device.type != "cpu"
 
     def ask(steps: range) -> NDArray[np.int64]:
-        indices = np.concatenate([replay.indices(step, batch_size) for step in steps])
+        indices = np.concatenate([replay.indices(step, batch_size)[rows] for step in steps])
         replay.prefetch(indices)
         return indices
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.batch import Batch, FrameBatch
 from offrl.errors import ConfigError, RunError
 from offrl.system.memory import keep_freed_memory
+from offrl.system.ranks import ALONE, Ranks
 from offrl.training import optimizer
 from offrl.training._augment import Augmentation, Preparation
 from offrl.training._autotune import does_compiling_repay, fastest_precision
@@ -48,6 +49,22 @@ class StepSchedule(NamedTuple):
     average: float | Tensor
 
 
+Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
+"""From a prepared batch to the loss and detached metrics."""
+
+
+class _LossModule(nn.Module):
+    """An algorithm's loss as a module's forward pass, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, algorithm: Algorithm, loss: Loss) -> None:
+        super().__init__()
+        self.algorithm = algorithm
+        self._loss = loss
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._loss(batch)
+
+
 class Learner:
     """Trains an algorithm, one batch at a time.
 
@@ -59,6 +76,7 @@ class Learner:
         config: how.
         total_updates: the length of the run, for the schedule.
         device: where the networks live.
+        ranks: the processes that train together, each on its part of the batches; `fit` asks torchrun for them.
 
     Attributes:
         step: updates done.
@@ -73,6 +91,7 @@ class Learner:
         *,
         total_updates: int,
         device: torch.device | str = "cpu",
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config = config = LearnerConfig() if config is None else config
         self.device = torch.device(device)
@@ -87,7 +106,9 @@ class Learner:
         # channels_last is how convolutions run fastest; it changes strides and no value.
         algorithm.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         algorithm.train()
-        self._loss = self._detached_loss
+        self._ranks = ranks
+        ranks.copy_first_(algorithm.state_dict().values())
+        self._loss: Loss = self._detached_loss
         self._is_tuned = False
         self._trained = {name: p for name, p in algorithm.named_parameters() if p.requires_grad}
         groups = algorithm.parameter_groups()
@@ -108,7 +129,8 @@ class Learner:
             )
         self._prepare = Preparation(algorithm.spec, self._augmentation)
         self._stays_on_device = optimizer.stays_on_device(self._optimizer, self.device)
-        self.updates_per_graph = config.updates_per_graph if self._stays_on_device else 0
+        # Gradients that are exchanged between processes are no part of a graph.
+        self.updates_per_graph = config.updates_per_graph if self._stays_on_device and ranks.count == 1 else 0
         self._graphs: dict[int, UpdateGraph] = {}
 
     def update(self, batch: Batch | FrameBatch, count: int = 1) -> None:
@@ -117,7 +139,7 @@ class Learner:
         Nothing waits for a CUDA device, with Adam or AdamW.
 
         Args:
-            batch: [count * B, ...] as replay hands it over.
+            batch: [count * B, ...] as replay hands it over; on several ranks, this rank's B rows of each batch.
             count: updates; when as many are asked for again, with batches of the same shapes, a CUDA device replays
                 them as one graph.
         """
@@ -126,7 +148,7 @@ class Learner:
         self.autotune(parts[0])
         self.algorithm.train()  # a policy made of it in the meantime has switched it to evaluation
         steps = range(self.step, self.step + count)
-        draws = self._augmentation.draws(steps, len(parts[0]))
+        draws = self._draws(steps, len(parts[0]))
         schedules = [self._step_schedule(step) for step in steps]
         graph = self._graphs.get(count)
         if graph is not None and graph.fits(batch):
@@ -140,6 +162,11 @@ class Learner:
         self.step += count
         self._metrics.count += count
         self._last_batch = parts[-1], draws[-1]
+
+    def _draws(self, steps: range, num_rows: int) -> Tensor:
+        """What the augmentation draws for this rank's rows of the batches of all ranks."""
+        batch_size = num_rows * self._ranks.count
+        return self._augmentation.draws(steps, batch_size)[:, self._ranks.rows(batch_size)]
 
     def _record(self, batch: Batch | FrameBatch, draws: Tensor, schedules: Tensor) -> None:
         if self.updates_per_graph == 0:
@@ -160,6 +187,7 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         metrics = self._gradients(batch, draws, self.precision)
         skipped = self._not_finite(metrics["loss"])
+        self._ranks.largest_(skipped)  # an update is left out on all ranks or on none
         if self._stays_on_device:
             self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
             self._optimizer.step()
@@ -203,9 +231,14 @@ class Learner:
         Raises:
             RunError: some were not finite, and non_finite="stop".
         """
+        self.share_metrics()
         self.require_finite()
         means, num_skipped = self._metrics.read(keep=keep)
         return means if self.config.non_finite == "stop" else {**means, "skipped_updates": num_skipped}
+
+    def share_metrics(self) -> None:
+        """Gives each rank the mean of the ranks' metrics, so that one of them can log and save for all."""
+        self._ranks.mean_(self._metrics.totals.values())
 
     def require_finite(self) -> None:
         """Waits for the device and, with non_finite="stop", checks the updates since the last reading.
@@ -235,7 +268,7 @@ class Learner:
             batch, draws = self._last_batch
             loss, _ = self._measure(self._prepare(batch, draws.to(self.device), self.precision))
             finite = finite & loss.isfinite()
-        if not finite.item():
+        if self._ranks.any(not finite.item()):
             raise RunError(
                 f"the weights after update {self.step} are infinite or NaN, or give a loss that is",
                 where="training",
@@ -279,8 +312,18 @@ class Learner:
             return
         self._is_tuned = True
         batch = batch.to(self.device)
-        draws = self._augmentation.draws(range(1), len(batch))[0].to(self.device)
+        draws = self._draws(range(1), len(batch))[0].to(self.device)
         buffers = [(buffer, buffer.clone()) for buffer in self.algorithm.buffers()]
+        self._loss = self._detached_loss
+        if self._ranks.is_first:
+            self._choose_by_measuring(batch, draws)
+        if self._ranks.count > 1:
+            self._share_gradients(batch, draws)
+        for buffer, before in buffers:
+            buffer.copy_(before)  # running statistics have not seen these passes
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _choose_by_measuring(self, batch: Batch | FrameBatch, draws: Tensor) -> None:
         as_graphs = self.updates_per_graph > 0
         if self.precision == "auto":
             known = ("fp32", "bf16") if self.device.type in ("cpu", "cuda") else ("fp32",)
@@ -298,9 +341,17 @@ class Learner:
             self.compile = "on" if repays else "off"
             if not repays:
                 self._loss = self._detached_loss
-        for buffer, before in buffers:
-            buffer.copy_(before)  # running statistics have not seen these passes
+
+    def _share_gradients(self, batch: Batch | FrameBatch, draws: Tensor) -> None:
+        """Takes over what rank 0 has chosen, and puts the loss into a module that exchanges gradients."""
+        self.precision, self.compile = self._ranks.first([self.precision, self.compile])
+        if self.compile == "on" and not self._ranks.is_first:
+            self._compile_loss()
         self._optimizer.zero_grad(set_to_none=True)
+        self._gradients(batch, draws, self.precision)  # tells which parameters the loss does not use
+        has_unused = self._ranks.any(any(parameter.grad is None for parameter in self._trained.values()))
+        module = _LossModule(self.algorithm, self._loss)
+        self._loss = self._ranks.sharing_gradients(module, has_unused_parameters=has_unused)
 
     def _compile_loss(self) -> None:
         self._loss = torch.compile(self._detached_loss, dynamic=False)
@@ -347,12 +398,21 @@ class Learner:
         self.precision, self.compile = values["precision"], values["compile"]
         self._is_tuned, self._graphs = False, {}
 
+    def share_state(self) -> None:
+        """Puts every rank where rank 0 is."""
+        if self._ranks.count > 1:
+            tensors = self._ranks.first_tensors(self.state_tensors())
+            values = self._ranks.first(self.state_values())
+            if not self._ranks.is_first:
+                self.load_state({name: tensor.to(self.device) for name, tensor in tensors.items()}, values)
+
     def _gradients(self, batch: Batch | FrameBatch, draws: Tensor, precision: str) -> Mapping[str, Tensor]:
         prepared = self._prepare(batch, draws, precision)
-        with self._in_precision(precision):
-            loss, metrics = self._loss(prepared)
-        with nullcontext() if precision == "bf16" else exact_convolutions(self.device):
-            loss.backward()  # type: ignore[no-untyped-call]
+        with self._ranks.watched():
+            with self._in_precision(precision):
+                loss, metrics = self._loss(prepared)
+            with nullcontext() if precision == "bf16" else exact_convolutions(self.device):
+                loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach(), **metrics}
 
     @contextmanager

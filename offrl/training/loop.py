@@ -16,7 +16,9 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError
 from offrl.replay.source import ReplaySource
 from offrl.system.devices import resolve_device
+from offrl.system.ranks import Ranks
 from offrl.system.signals import StopRequest, stopping_on_signals
+from offrl.system.torchrun import describe, join, was_begun_by_this_launcher
 from offrl.system.workers import available_memory
 from offrl.training._evaluations import Evaluations, Evaluator
 from offrl.training._feed import gathered_ahead, plan_updates
@@ -98,22 +100,29 @@ def fit(
         raise ConfigError(
             f"evaluate_every={evaluate_every!r} with evaluator={evaluator!r}", where="fit", expected="both or neither"
         )
+    ranks = join()
+    rows = ranks.rows(config.batch_size)
     total = config.total_updates(len(replay))
     periods = _Periods(config, evaluate_every, len(replay))
-    _require_memory(config.batch_size, replay)
+    _require_memory(config.batch_size * ranks.num_local // ranks.count, replay)
     remarks = {**({} if replay.environment is None else {"environment": replay.environment}), **(notes or {})}
-    directory = None if run is None else Path(run)
+    directory = None if run is None or not ranks.is_first else Path(run)
+    # A command that torchrun starts again goes on with the run that it began.
+    resume = ranks.first(resume or (directory is not None and was_begun_by_this_launcher(directory)))
     with ExitStack() as stack:
         if directory is not None:
             stack.enter_context(working_on(directory, resume=resume))
         begins_from = first_weights(directory) if directory is not None and resume else init
-        if begins_from is not None:
+        if begins_from is not None and ranks.is_first:  # the learner hands them on
             load_policy(algorithm, Path(begins_from))
             algorithm.copy_to_targets()
-        trainer = Learner(algorithm, learner, total_updates=total, device=resolve_device(device))
+        placed = resolve_device(ranks.device(device))
+        trainer = Learner(algorithm, learner, total_updates=total, device=placed, ranks=ranks)
         replay = replay.to(trainer.device)
-        evaluations = None if evaluator is None else Evaluations(evaluator, directory, trainer.device)
+        evaluations = None if evaluator is None else Evaluations(evaluator, directory, trainer.device, ranks)
         files = None
+        if run is not None and not resume:
+            trainer.autotune(replay.gather(replay.indices(0, config.batch_size)[rows]))
         if directory is not None:
             settings = _describe(trainer, replay, config, init)
             if evaluations is not None:
@@ -121,16 +130,20 @@ def fit(
             if resume:
                 files = continue_run(trainer, directory, settings, len(replay), periods.log)
             else:
-                trainer.autotune(replay.gather(replay.indices(0, config.batch_size)))
                 tuned = {"precision": trainer.precision, "compile": trainer.compile}
                 write_run_config(directory, {**settings, "settled": tuned, "notes": remarks})
                 files = CSVLogger(directory)
             if not (directory / "environment.json").exists():
-                write_environment(directory, {"device": str(trainer.device), "dataset": settings["dataset"]})
+                about = {"device": str(trainer.device), "dataset": settings["dataset"], **describe(ranks)}
+                write_environment(directory, about)
             if not checkpoints(directory / "checkpoints"):  # from the first moment on there is one to resume
                 save_checkpoint(trainer, directory / "checkpoints")
+        if resume:
+            trainer.share_state()
+        if not ranks.is_first:
+            loggers = []
         outputs: list[Logger] = list(loggers) if loggers is not None else [ConsoleLogger(total, initial=trainer.step)]
-        held_out = replay.held_out()
+        held_out = replay.held_out() if ranks.is_first else None
         if files is not None:  # first: who draws what the files have finds the newest row in them
             outputs.insert(0, files)
             if files.columns is not None and "held_out_loss" not in files.columns:
@@ -140,7 +153,7 @@ def fit(
         if evaluations is not None:
             stack.enter_context(evaluations)
         saving = _Saving(trainer, directory, files)
-        _Loop(trainer, replay, held_out, config.batch_size, total, periods, outputs, saving, evaluations).run()
+        _Loop(trainer, replay, held_out, config.batch_size, total, periods, outputs, saving, evaluations, ranks).run()
     return trainer
 
 
@@ -178,10 +191,11 @@ class _Loop:
         loggers: Sequence[Logger],
         saving: _Saving,
         evaluations: Evaluations | None,
+        ranks: Ranks,
     ) -> None:
         self._learner, self._replay, self._batch_size, self._total = learner, replay, batch_size, total
         self._periods, self._loggers, self._saving, self._evaluations = periods, loggers, saving, evaluations
-        self._held_out = held_out
+        self._held_out, self._ranks = held_out, ranks
         self._clock = _Clock(learner.step)
 
     def run(self) -> None:
@@ -194,10 +208,10 @@ class _Loop:
         rhythm = (self._periods.log, self._periods.checkpoint, self._periods.evaluate)
         periods = [period for period in rhythm if period is not None]
         plan = plan_updates(learner.step, total, periods, max(learner.updates_per_graph, 1))
-        ahead = gathered_ahead(self._replay, plan, self._batch_size, learner.device)
+        ahead = gathered_ahead(self._replay, plan, self._batch_size, learner.device, self._ranks)
         with stopping_on_signals() as stop, ahead as batches:
             self._evaluate_what_is_missing(stop)
-            while learner.step < total and not stop:
+            while learner.step < total and not self._is_stopped(stop):
                 with self._clock.waiting():
                     batch, count = next(batches)
                 learning_rate = learner.learning_rate_at(learner.step + count - 1)
@@ -215,6 +229,13 @@ class _Loop:
                     self._report_scores(wait=True)
         if stop:
             raise stop.error()
+
+    def _is_stopped(self, stop: StopRequest) -> bool:
+        """Whether a signal has come, to any rank: all end after the same update. Collective."""
+        number = self._ranks.largest(stop.error().exit_code - 128 if stop else 0)
+        if number:
+            stop.set(int(number))
+        return bool(stop)
 
     def _is_due(self, period: int | None) -> bool:
         return period is not None and (self._learner.step % period == 0 or self._learner.step == self._total)
@@ -238,14 +259,22 @@ class _Loop:
         if self._evaluations is None or self._periods.evaluate is None:
             return
         for step, algorithm in self._evaluations.missing(self._learner, self._periods.evaluate, self._total):
-            if stop:
+            if self._is_stopped(stop):
                 return
             self._evaluate(step, algorithm, stop)
 
     def _evaluate(self, step: int, algorithm: Algorithm, stop: StopRequest) -> None:
         assert self._evaluations is not None
-        with self._clock.paused(), stop.at_once():
-            self._evaluations.start(step, algorithm)
+        if self._ranks.count == 1:
+            with self._clock.paused(), stop.at_once():
+                self._evaluations.start(step, algorithm)
+                self._report_scores()
+            return
+        share = None
+        with self._clock.paused():
+            with stop.at_once():  # but no signal cuts what the ranks tell each other
+                share = self._evaluations.play_share(algorithm)
+            self._evaluations.add_shares(step, share)
             self._report_scores()
 
     def _report_scores(self, *, wait: bool = False) -> None:
@@ -268,6 +297,7 @@ class _Saving:
         """Checks the weights and saves them, whatever signals come; without a directory it only checks."""
         if self._saved == self._learner.step:
             return
+        self._learner.share_metrics()
         self._learner.require_finite()
         self._learner.require_sound_weights()
         if self._directory is not None:
