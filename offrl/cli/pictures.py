@@ -142,10 +142,12 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
     Writes one HTML file that needs nothing beside itself: scores (of RUN/evaluation.json, which evaluate --out
     writes), curves, videos (of RUN/videos), the dataset, settings, machine, and the commands to reproduce it. RUN
     may also be a directory of runs, which are compared: those that differ in nothing but their seed are one row, with
-    the mean over their training seeds and its 95 % interval.
+    the mean over their training seeds and its 95 % interval. The table of scores and the paired differences are
+    printed as well.
     """
     from offrl.report.compare import find_runs, one_run_per_seed
     from offrl.report.page import write_report
+    from offrl.report.scores import score_table
     from offrl.training.runs import read_run_config
 
     runs, _ = one_run_per_seed(find_runs(run))  # the page says which were left out
@@ -154,7 +156,10 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
     commands = [training_command(request, init) for request, init in zip(requests, inits, strict=True)]
     dataset = _dataset(runs, data, quiet)
     path = write_report(run, out, dataset=dataset, commands=commands)
-    show({"file": str(path), "megabytes": path.stat().st_size / 2**20, "with_dataset": dataset is not None}, as_json)
+    table = score_table(run, dataset=dataset)
+    found = {"file": str(path), "megabytes": path.stat().st_size / 2**20, "with_dataset": dataset is not None}
+    about = f"{path}  {found['megabytes']:.1f} MB, {'with' if dataset is not None else 'without'} the dataset"
+    show({**found, **table.to_dict()}, as_json, text=f"{table.to_text()}\n\n{about}")
 
 
 def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> FrameStore | None:

@@ -16,6 +16,10 @@ from .plots import plot_scores as plot_scores
 from .plots import plot_stacks as plot_stacks
 from .progress import ProgressPlot as ProgressPlot
 from .progress import plot_progress as plot_progress
+from .scores import ScoreDifference as ScoreDifference
+from .scores import ScoreRow as ScoreRow
+from .scores import ScoreTable as ScoreTable
+from .scores import score_table as score_table
 from .video import Moment as Moment
 from .video import Recording as Recording
 from .video import record_episode as record_episode

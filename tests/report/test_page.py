@@ -59,7 +59,7 @@ def test_training_seeds_are_one_row_one_line_and_the_headline(several):
     # 12.706.
     for words in (
         "Mean score, BCQ 110.0 mean over 3 training seeds, 95 % interval 85.2 to 134.8",
-        "algorithm mean 95 % interval training seeds lowest run highest run steps episodes",
+        "algorithm mean 95 % interval training seeds lowest run highest run steps an episode episodes",
         "BC 107.5 -114.9 to 329.9 2 90.0 125.0 20 2 each",
         "BCQ 110.0 85.2 to 134.8 3 100.0 120.0 20 2 each",
         "DQN 5.0 2 episodes: too few for an interval one training run - - 20 2",
