@@ -13,10 +13,11 @@ import numpy as np
 from offrl.datasets.summary import DatasetSummary, inspect_dataset
 from offrl.evaluation.scores import Evaluation
 from offrl.replay.store import FrameStore
-from offrl.report._charts import line_chart
+from offrl.report._charts import line_chart, score_chart
 from offrl.report._markup import NOTHING, Markup, data_uri, element, fact, note, row, section, write_document
 from offrl.report._record import Record, Scores, TrainedRun, read_record
 from offrl.report.dataset_page import _dataset_section
+from offrl.report.metrics import Curve, score_curve
 from offrl.report.scores import _scores_section
 from offrl.statistics import Interval
 
@@ -140,18 +141,18 @@ def _duration(seconds: float) -> str:
 
 def _curves(groups: Mapping[str, Sequence[TrainedRun]], styles: Mapping[str, int]) -> Markup:
     names = dict.fromkeys(name for group in groups.values() for run in group for name in run.metrics if name != "step")
-    cards = []
+    cards = [*_score_curves(groups, styles)]
     for name in names:
-        lines = {}
-        for label, group in groups.items():
-            logged = [(run.metrics["step"], run.metrics[name]) for run in group if name in run.metrics]
-            if logged:
-                lines[label] = logged
-        if all(np.ptp(values) == 0 for logged in lines.values() for _, values in logged):  # a constant learning rate
+        lines = {
+            label: [run.metrics for run in group if name in run.metrics]
+            for label, group in groups.items()
+            if any(name in run.metrics for run in group)
+        }
+        logged = [run[name] for runs in lines.values() for run in runs]
+        if all(np.ptp(values) == 0 for values in logged):  # a constant learning rate
             continue
-        words = name.replace("_", " ")
-        chart = line_chart(lines, f"{words} over gradient steps", styles)
-        cards.append(element("figure", element("h3", words), chart, class_="card"))
+        chart = line_chart(lines, name, styles)
+        cards.append(element("figure", element("h3", name.replace("_", " ")), chart, class_="card"))
     if not cards:
         return NOTHING
     keys = []
@@ -160,9 +161,45 @@ def _curves(groups: Mapping[str, Sequence[TrainedRun]], styles: Mapping[str, int
         keys.append(element("li", element("span", class_=f"key c{styles[label]}"), text))
     has_band = any(len(group) > 1 for group in groups.values())
     legend = element("ul", *keys, class_="legend") if len(groups) > 1 or has_band else NOTHING
-    words = "A line is the mean over the training seeds; its band reaches from the lowest to the highest run."
+    words = (
+        "A line is the mean over the training seeds. The band of a metric reaches from the lowest to the highest run."
+    )
     about = note(words) if has_band else NOTHING
     return section("Training", legend, element("div", *cards, class_="grid-two"), about)
+
+
+def _score_curves(groups: Mapping[str, Sequence[TrainedRun]], styles: Mapping[str, int]) -> list[Markup]:
+    """The card of the scores while training, if there are any: over training seeds, or of the one run there is."""
+    played = {label: [run for run in group if "score" in run.evaluations] for label, group in groups.items()}
+    played = {label: runs for label, runs in played.items() if runs}
+    if not played:
+        return []
+    curves = {label: score_curve([run.evaluations for run in runs]) for label, runs in played.items()}
+    apart = [label for label, curve in curves.items() if not len(curve.steps)]
+    curves = {label: curve for label, curve in curves.items() if label not in apart}
+    (label, runs), *others = played.items()
+    found = runs[0].evaluations
+    if any(curve.low is not None for curve in curves.values()):
+        band = " The band is Student's 95 % t interval over the training seeds; a wide one may leave the picture."
+    elif len(runs) == 1 and not others and {"low", "high"} <= found.keys():
+        curves[label] = Curve(found["step"], found["score"], found["low"], found["high"])
+        band = " The band is the 95 % interval over the episodes of this training run."
+    else:
+        band = ""
+    about = f"Mean return of the episodes played while training{_tuning_seeds(runs[0])}.{band}"
+    if apart:
+        about += f" Not drawn, as their runs were not played at the same steps: {', '.join(apart)}."
+    chart = score_chart(curves, "score while training over gradient steps", styles) if curves else NOTHING
+    return [element("figure", element("h3", "score while training"), chart, note(about), class_="card")]
+
+
+def _tuning_seeds(run: TrainedRun) -> str:
+    """On which seeds a run was played while it trained, if its evaluator said so."""
+    evaluation = run.config.get("evaluation") or {}
+    first, last = (evaluation.get(name) for name in ("first_seed", "last_seed"))
+    if not (isinstance(first, int) and isinstance(last, int)):
+        return ""
+    return f", on tuning seeds {first:,} to {last:,}: not those of the table of scores"
 
 
 def _videos(record: Record) -> Markup:

@@ -12,6 +12,14 @@ def parsed(chart):
     return ElementTree.fromstring(chart)
 
 
+def lines(name, **groups):
+    """label -> its runs, from pairs of steps and values."""
+    return {
+        label: [{"step": np.array(steps, float), name: np.array(values, float)} for steps, values in runs]
+        for label, runs in groups.items()
+    }
+
+
 def of_class(root, name):
     return [each for each in root.iter() if name in each.get("class", "").split()]
 
@@ -25,7 +33,7 @@ def points(path):
 
 
 def test_lines_run_from_the_lowest_left_to_the_highest_right():
-    root = parsed(line_chart({"a": [([0, 50, 100], [1.0, 2.0, 3.0])]}, "loss", {"a": 0}))
+    root = parsed(line_chart(lines("loss", a=[([0, 50, 100], [1.0, 2.0, 3.0])]), "loss", {"a": 0}))
     (line,) = of_class(root, "line")
     (x0, y0), (x1, y1), (x2, y2) = points(line)
     assert (x0, x2) == (60, 446)  # the margins
@@ -36,14 +44,14 @@ def test_lines_run_from_the_lowest_left_to_the_highest_right():
 
 
 def test_each_line_has_its_own_colour_raw_and_smoothed():
-    root = parsed(line_chart({"a": [([1, 2], [0, 1])], "b": [([1, 2], [1, 0])]}, "q", {"b": 3, "a": 1}))
+    root = parsed(line_chart(lines("q", a=[([1, 2], [0, 1])], b=[([1, 2], [1, 0])]), "q", {"b": 3, "a": 1}))
     assert [path.get("class") for path in of_class(root, "raw")] == ["raw c1", "raw c3"]
     assert [path.get("class") for path in of_class(root, "line")] == ["line c1", "line c3"]
 
 
 def test_several_runs_are_a_band_and_their_mean_at_the_steps_they_share():
     runs = [([1, 2, 3], [0.0, 4.0, 9.0]), ([1, 2], [2.0, 8.0])]
-    root = parsed(line_chart({"a": runs, "b": [([1], [0.0])]}, "q", {"a": 0, "b": 1}))
+    root = parsed(line_chart(lines("q", a=runs, b=[([1], [0.0])]), "q", {"a": 0, "b": 1}))
     (band,) = of_class(root, "band")
     mean = points(of_class(root, "line")[0])
     (x0, high0), (x1, high1), (_, low1), (_, low0) = points(band)  # there along the top, back along the bottom
@@ -54,7 +62,7 @@ def test_several_runs_are_a_band_and_their_mean_at_the_steps_they_share():
 
 
 def test_runs_without_a_step_in_common_are_a_line_each():
-    root = parsed(line_chart({"a": [([1], [1.0]), ([2], [2.0])]}, "q", {"a": 0}))
+    root = parsed(line_chart(lines("q", a=[([1], [1.0]), ([2], [2.0])]), "q", {"a": 0}))
     assert not of_class(root, "band")
     assert len(of_class(root, "line")) == 2
 
@@ -63,7 +71,7 @@ def test_one_spike_does_not_flatten_the_rest():
     values = np.ones(1000)
     values[::2] = 2.0
     values[500] = 1e9
-    root = parsed(line_chart({"a": [(np.arange(1000), values)]}, "loss", {"a": 0}))
+    root = parsed(line_chart(lines("loss", a=[(np.arange(1000), values)]), "loss", {"a": 0}))
     assert all(y >= 9.9 for _, y in points(of_class(root, "raw")[0]))  # the spike is cut off at the top
 
 
@@ -71,14 +79,14 @@ def test_one_spike_does_not_flatten_the_rest():
     "values", [[2.0, 2.0], [0.0, 0.0], [np.nan, 1.0], [np.nan, np.nan], [1e-9, 2e-9], [1e12, 3e12]]
 )
 def test_any_values_can_be_drawn(values):
-    chart = line_chart({"a": [([1, 2], values)]}, "loss", {"a": 0})
+    chart = line_chart(lines("loss", a=[([1, 2], values)]), "loss", {"a": 0})
     assert "nan" not in chart
     assert parsed(chart).get("role") == "img"
 
 
 def test_a_single_point_and_many_points_can_be_drawn():
-    assert parsed(line_chart({"a": [([1], [1.0])]}, "loss", {"a": 0})) is not None
-    long = parsed(line_chart({"a": [(np.arange(100_000), np.arange(100_000.0))]}, "loss", {"a": 0}))
+    assert parsed(line_chart(lines("loss", a=[([1], [1.0])]), "loss", {"a": 0})) is not None
+    long = parsed(line_chart(lines("loss", a=[(np.arange(100_000), np.arange(100_000.0))]), "loss", {"a": 0}))
     assert len(points(of_class(long, "line")[0])) == 300
 
 
