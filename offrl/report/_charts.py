@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ _WIDTH, _HEIGHT = 460.0, 240.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 14.0, 10.0, 46.0
 _ROW_HEIGHT = 62.0
 _INDENT = 20.0
+_LABEL_HEIGHT = 22.0
 _MOST_POINTS = 300
 
 Columns: TypeAlias = Mapping[str, NDArray[np.float64]]
@@ -39,12 +40,24 @@ class _Axis:
         return np.asarray(self.start + share * (self.end - self.start))
 
     @property
-    def ticks(self) -> list[float]:
-        """About five round values."""
+    def step(self) -> float:
+        """From one tick to the next: a round value, of which about five fit in."""
         rough = max((self.high - self.low) / 5, self.least_step)
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+        return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+
+    @property
+    def ticks(self) -> list[float]:
+        """About five round values."""
+        step = self.step
         return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step + 1e-9) + 1)]
+
+    def to_ticks(self) -> _Axis:
+        """The same, but that an end more than half a step beyond the last tick moves out to the next one."""
+        step, (first, *_, last) = self.step, [*self.ticks, *self.ticks]
+        low = first - step if first - self.low > step / 2 else self.low
+        high = last + step if self.high - last > step / 2 else self.high
+        return replace(self, low=low, high=high)
 
 
 def line_chart(lines: Mapping[str, Sequence[Columns]], name: str, styles: Mapping[str, int]) -> Markup:
@@ -139,12 +152,15 @@ def dot_chart(
     known = [end for _, mean in rows.values() for end in (mean.low, mean.high) if end is not None]
     reach = 0.5 * float(np.ptp(dots))
     ends = np.clip(known, dots.min() - reach, dots.max() + reach) if reach else np.asarray(known)
-    x_axis = _axis(np.concatenate([dots, ends]), _INDENT, _WIDTH - _RIGHT)
+    x_axis = _axis(np.concatenate([dots, ends]), _INDENT, _WIDTH - _RIGHT).to_ticks()
     height = _TOP + _ROW_HEIGHT * len(scores) + _BOTTOM
     parts = [_x_grid(x_axis, height), _x_labels(x_axis, height, x_label)]
     if reference is not None:
         x = float(x_axis(reference))
-        parts.append(element("line", x1=x, x2=x, y1=_TOP, y2=height - _BOTTOM, class_="reference"))
+        for number in range(len(scores)):  # interrupted where a row's label stands
+            top = _TOP + _ROW_HEIGHT * number
+            ends_of_piece = {"y1": top + _LABEL_HEIGHT, "y2": top + _ROW_HEIGHT}
+            parts.append(element("line", x1=x, x2=x, class_="reference", **ends_of_piece))
     for number, (label, values) in enumerate(scores.items()):
         top = _TOP + _ROW_HEIGHT * number
         middle = top + 38

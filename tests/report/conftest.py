@@ -6,7 +6,7 @@ import os
 import pytest
 from made_runs import ROWS, write_run
 
-from offrl.report import _figures, plots, progress
+from offrl.report import plots, progress
 
 
 @pytest.fixture

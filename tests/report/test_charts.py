@@ -4,7 +4,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from offrl.report._charts import dot_chart, histogram, line_chart
+from offrl.report import Curve
+from offrl.report._charts import dot_chart, histogram, line_chart, score_chart
 from offrl.statistics import Interval
 
 
@@ -98,11 +99,20 @@ def test_every_episode_is_a_dot_at_its_score():
     assert middle == pytest.approx((low + high) / 2)
     assert [dot.get("class") for dot in of_class(root, "dot")] == ["dot c0", "dot c0", "dot c1"]
     assert [float(mean.get("cx")) for mean in of_class(root, "mean")] == pytest.approx([middle, middle])
-    assert float(of_class(root, "reference")[0].get("x1")) == pytest.approx(middle)
+    pieces = of_class(root, "reference")  # one in each row, below the label, which it must not cross
+    assert [float(piece.get("x1")) for piece in pieces] == pytest.approx([middle, middle])
+    baselines = [float(label.get("y")) for label in of_class(root, "label")]
+    assert [float(piece.get("y1")) - y for piece, y in zip(pieces, baselines, strict=True)] == [6, 6]
     assert words(root, "label") == ["BC <1>: 50.0 [20.0, 60.0]", "BCQ: 50.0"]
     (interval,) = of_class(root, "interval")
     assert float(interval.get("x1")) == pytest.approx(low + 0.2 * (high - low), abs=0.01)
     assert float(interval.get("x2")) == pytest.approx(low + 0.6 * (high - low), abs=0.01)
+
+
+def test_the_marks_of_an_axis_reach_the_outermost_dots():
+    root = parsed(dot_chart({"a": ([155.0, 465.0], Interval(310.0, None, None))}, "scores", {"a": 0}))
+    # Without more room the axis would end at 484, and its marks at 400: the last dot would be read as 400 and a bit.
+    assert words(root, "tick") == ["100", "200", "300", "400", "500"]
 
 
 def test_an_interval_much_wider_than_the_dots_ends_at_the_edge():
@@ -123,6 +133,18 @@ def test_bars_stand_for_all_values():
     assert heights[1:-1] == [0, 0, 0]
     assert words(root, "tick")[:4] == ["0", "1", "2", "3"]  # whole numbers of episodes
     assert words(root, "axis") == ["return"]
+
+
+def test_scores_while_training_are_a_dot_an_evaluation_in_a_band_that_may_leave_the_picture():
+    steps, mean = np.array([100.0, 200.0]), np.array([0.0, 10.0])
+    wide = Curve(steps, mean, mean - 100, mean + 100)
+    root = parsed(score_chart({"a": wide, "b": Curve(steps[:1], mean[:1])}, "score", {"a": 0, "b": 1}))
+    line, _ = of_class(root, "line")
+    (_, y0), (_, y1) = points(line)
+    (band,) = of_class(root, "band")
+    assert all(9.9 <= y <= 194.1 for _, y in points(band))
+    assert (y0 - y1) / 184 == pytest.approx(10 / (20 * 1.12), abs=0.01)  # half as far again to either side
+    assert [dot.get("class") for dot in of_class(root, "dot")] == ["dot c0", "dot c0", "dot c1"]
 
 
 def test_colours_are_left_to_the_page():
