@@ -66,7 +66,7 @@ def test_factories_travel_to_other_processes():
     ("package", "hint"),
     [
         ("no_such_package", "which is not installed; install it with python -m pip install no-such-package, and name"),
-        ("json", "is in the package json; name the package with it: json:ALE/Pong-v5"),
+        ("json", "; name the package with it: json:ALE/Pong-v5"),
     ],
 )
 def test_an_environment_of_a_package_of_its_own_says_which(monkeypatch, package, hint):
