@@ -86,7 +86,22 @@ def test_missing_and_empty_directories(here, command):
 
 def test_a_file_in_place_of_the_directory(here):
     Path("data").touch()
-    refused("inspect", "data", says=["data", "is not a directory"])
+    refused("inspect", "data", says=["data", "is a file"])
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("log.h5", "offrl convert log.h5 DIRECTORY --to frames makes a dataset of it"),
+        ("log.parquet", "offrl convert log.parquet DIRECTORY --to frames makes a dataset of it"),
+        ("shards.tar.gz", "offrl fetch shards.tar.gz DIRECTORY unpacks it"),
+        ("shard.npz", "name the directory that it lies in, ."),
+    ],
+)
+def test_a_file_that_holds_a_dataset_says_how_it_becomes_one(here, name, hint):
+    Path(name).touch()
+    for command in (("inspect", name), ("train", name, "--updates", 1)):
+        refused(*command, says=[name, "is a file; expected a directory of .npz shards", hint])
 
 
 @pytest.mark.parametrize(

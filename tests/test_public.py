@@ -1,4 +1,4 @@
-"""What is public is exported, described and tested: no class of the reference or of an `__all__` lacks one of these."""
+"""What is public is exported, described and tested, as CONTRIBUTING.md asks of new algorithms and encoders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import torch
+
 import offrl
+from offrl.algorithms import Algorithm
+from offrl.cli.names import ALGORITHMS, ENCODERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -64,6 +68,84 @@ def test_every_public_class_is_named_by_a_test() -> None:
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
     named = set(re.findall(r"\w+", "\n".join(sources)))
     assert sorted(name_of(kind) for kind in exported_classes() if kind.__name__ not in named) == []
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def public_classes(package: str, base: type) -> Iterator[type]:
+    """The public subclasses of `base` that the modules of a package define, without `base`."""
+    for found in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+        for name, value in vars(import_module(found.name)).items():
+            is_own = inspect.isclass(value) and value.__module__ == found.name and not name.startswith("_")
+            if is_own and issubclass(value, base) and value is not base:
+                yield value
+
+
+def missing_steps_of_an_algorithm(kind: type) -> Iterator[str]:
+    """What CONTRIBUTING.md asks of an algorithm of the package and this one lacks."""
+    step, name = "CONTRIBUTING.md, Adding an algorithm, step {}: {}".format, kind.__name__
+    for exported in (name, f"{name}Config"):
+        for module in (offrl, offrl.algorithms):
+            if exported not in module.__all__:
+                yield step(3, f"export {exported} in {module.__name__.replace('.', '/')}/__init__.pyi")
+    if f"{kind.__module__}:{name}" not in ALGORITHMS.values():
+        yield step(4, f"give {name} a name in ALGORITHMS of offrl/cli/names.py")
+    module_name = kind.__module__.rpartition(".")[2]
+    if not (ROOT / "tests" / "algorithms" / f"test_{module_name}.py").is_file():
+        yield step(5, f"add tests/algorithms/test_{module_name}.py")
+    if f"::: {kind.__module__}\n" not in f"{read('docs/api/algorithms.md')}\n":
+        yield step(6, f"add ::: {kind.__module__} to docs/api/algorithms.md")
+    if not re.search(rf"^\| {name} \|", read("docs/algorithms.md"), re.MULTILINE):
+        yield step(6, f"add a row of {name} to the table of outputs in docs/algorithms.md")
+
+
+def missing_steps_of_an_encoder(kind: type) -> Iterator[str]:
+    """What CONTRIBUTING.md asks of an encoder of the package and this one lacks."""
+    step, name = "CONTRIBUTING.md, Adding an encoder, step {}: {}".format, kind.__name__
+    for module in (offrl, offrl.networks):
+        if name not in module.__all__:
+            yield step(4, f"export {name} in {module.__name__.replace('.', '/')}/__init__.pyi")
+    if f"{kind.__module__}:{name}" not in ENCODERS.values():
+        yield step(5, f"give {name} a name in ENCODERS of offrl/cli/names.py")
+    if not re.search(rf"\b{name}\b", read("tests/networks/test_encoders.py")):
+        yield step(6, f"test {name} in tests/networks/test_encoders.py")
+    if not re.search(rf"^\| `{name}` \|", read("docs/algorithms.md"), re.MULTILINE):
+        yield step(7, f"add a row of {name} to the table of encoders in docs/algorithms.md")
+
+
+def test_every_algorithm_has_gone_through_the_steps_of_contributing() -> None:
+    algorithms = list(public_classes("offrl.algorithms", Algorithm))
+    assert {kind.__name__ for kind in algorithms} >= {"BC", "DQN", "DiscreteBCQ"}
+    assert [line for kind in algorithms for line in missing_steps_of_an_algorithm(kind)] == []
+
+
+def test_every_encoder_has_gone_through_the_steps_of_contributing() -> None:
+    found = public_classes("offrl.networks", torch.nn.Module)
+    encoders = [kind for kind in found if kind.__module__.endswith(".encoders")]
+    assert {kind.__name__ for kind in encoders} >= {"NatureEncoder", "CompactEncoder", "MLPEncoder"}
+    assert [line for kind in encoders for line in missing_steps_of_an_encoder(kind)] == []
+
+
+def test_a_class_that_skipped_the_steps_is_told_each_by_its_number() -> None:
+    unknown = type("Unknown", (), {"__module__": "offrl.algorithms.unknown"})
+    found = [line.removeprefix("CONTRIBUTING.md, Adding an ") for line in missing_steps_of_an_algorithm(unknown)]
+    assert [line.partition(":")[0] for line in found] == [f"algorithm, step {n}" for n in (3, 3, 3, 3, 4, 5, 6, 6)]
+    found = [line.removeprefix("CONTRIBUTING.md, Adding an ") for line in missing_steps_of_an_encoder(unknown)]
+    assert [line.partition(":")[0] for line in found] == [f"encoder, step {n}" for n in (4, 4, 5, 6, 7)]
+
+
+def test_the_steps_have_the_numbers_that_the_tests_name() -> None:
+    _, algorithm, encoder = re.split(
+        r"^## Adding an (?:algorithm|encoder)$", read("CONTRIBUTING.md"), flags=re.MULTILINE
+    )
+    for text, steps in (
+        (algorithm, {3: "Export", 4: "ALGORITHMS", 5: "tests/algorithms/test_NAME.py", 6: "docs/api/algorithms.md"}),
+        (encoder, {4: "Export", 5: "ENCODERS", 6: "tests/networks/test_encoders.py", 7: "docs/algorithms.md"}),
+    ):
+        for number, word in steps.items():
+            assert word in re.split(rf"^{number}\. ", text, flags=re.MULTILINE)[1].splitlines()[0]
 
 
 def test_the_citation_is_of_this_version() -> None:

@@ -175,7 +175,6 @@ _table_options = options(
     option("--legal-columns", "legal", help="Tables: a list or a pattern; default: 'legal_*', where they exist."),
     option("--terminated-column", "terminated", help="Tables: whether the row ended the task; default: likewise."),
     option("--truncated-column", "truncated", help="Tables: whether it was cut (a time limit); default: likewise."),
-    option("--action-names", help="Tables: a list; default: the names in the table."),
 )
 
 
@@ -184,6 +183,8 @@ _table_options = options(
 @argument("target")
 @option("--to", type=click.Choice(["frames", "stacked", "minari", "d3rlpy"]), help="The target's format.")
 @option("--dedupe", is_flag=True, help="Store each frame that stacks share once; same as --to frames.")
+@option("--stack", type=click.IntRange(1), help="Frames of Minari's or d3rlpy's in an observation; default: 4.")
+@option("--action-names", help="A list, for data that does not say its task; default: the table's, or action 0, ...")
 @option("--compress/--no-compress", default=True, show_default=True, help="Compress the target (never Minari's).")
 @task_options
 @_table_options
@@ -193,12 +194,13 @@ def convert(
     target: str,
     to: Format | None,
     dedupe: bool,
+    stack: int | None,
+    action_names: str | None,
     compress: bool,
     environment: str | None,
     hud: str | None,
     dones: Dones,
     skip_bad_shards: bool,
-    action_names: str | None,
     as_json: bool,
     quiet: bool,
     **columns: str | None,
@@ -208,6 +210,10 @@ def convert(
     SOURCE is a directory of shards in either layout, a dataset of Minari's (its directory, or minari:ID), an HDF5 file
     of d3rlpy's, or a table (.csv, .parquet); the last three become frames first. The frames layout holds each frame
     that stacks share once. TARGET must be new; no partial target is left behind. Shows the sizes before and after.
+
+    Nothing in a file of d3rlpy's says of which environment it is: with --env, the dataset does, and train
+    --evaluate-every and evaluate need not be told again. Without it, single frames become stacks of --stack, and the
+    actions are as many as occur.
 
     A row of a table is one decision. With neither a terminated nor a truncated column, every episode terminates in its
     last row. A truncated episode loses its last step, unless one more row, with an empty action, says what it led to.
@@ -226,8 +232,6 @@ def convert(
     if environment is not None and spec is not None:
         about = {"id": environment, **({} if spec.hud is None else {"hud": spec.hud})}
     given: dict[str, Any] = {name: column for name, column in columns.items() if column is not None}
-    if action_names is not None:
-        given["action_names"] = tuple(map(str.strip, action_names.split(",")))
     say_on_interrupt("interrupted; nothing was written")
     found = convert_dataset(
         source,
@@ -236,6 +240,8 @@ def convert(
         spec=spec,
         dones=dones,
         columns=TableColumns(**given) if given else None,
+        stack=stack,
+        action_names=None if action_names is None else tuple(map(str.strip, action_names.split(","))),
         skip_bad_shards=skip_bad_shards,
         environment=about,
         compress=compress,

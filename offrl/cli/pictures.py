@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     multiple=True,
     default=["loss"],
     show_default=True,
-    help="A column of metrics.csv; repeatable.",
+    help="A column of metrics.csv, or score, that of train --evaluate-every (evaluations.csv); repeatable.",
 )
 @option("--episode", type=click.IntRange(0), metavar="SEED", help="Draw the q of one RUN along this episode instead.")
 @environment_option
@@ -63,18 +63,21 @@ def plot(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Example: offrl plot runs/* --metric loss --metric q --out curves.png
+    """Example: offrl plot runs/* --metric score --metric loss --out curves.png
 
     Compares RUNS, each a run or a directory of runs. Runs that differ in nothing but their seed share a line, their
-    mean, and a band from the lowest to the highest of them. Runs with the same seed count once, and runs without a
-    metric are left out; both are named. With --episode: the best scores of one RUN at each step, the actions that
-    it took, in words, and how many it chose from.
+    mean, and a band from the lowest to the highest of them. --metric score draws the return against updates, as train
+    --evaluate-every played it (on seeds for tuning), with the 95 % t interval over training seeds. Runs with the same
+    seed count once, and runs without a metric are left out; both are named.
+
+    With --episode: the best scores of one RUN at each step, the actions that it took, in words, and how many it chose
+    from.
     """
-    from offrl.report import plots
+    from offrl.report import plots, progress
 
     if episode is None:
         compared = _compare(runs, metrics)
-        plots.plot_comparison(compared.tables, metrics, out)
+        progress.plot_comparison(compared.tables, metrics, out, evaluations=compared.evaluations)
         lines = [f"{label}: {', '.join(group)}" for label, group in compared.groups.items()]
         found = {"file": str(out), "groups": compared.groups, "left_out": compared.left_out}
         show(found, as_json, text="\n".join([str(out), *lines, *compared.left_out]))
@@ -91,6 +94,7 @@ def plot(
 
 class _Compared(NamedTuple):
     tables: dict[str, list[dict[str, NDArray[Any]]]]
+    evaluations: dict[str, list[dict[str, NDArray[Any]]]]
     groups: dict[str, list[str]]
     left_out: list[str]
 
@@ -102,9 +106,11 @@ def _compare(directories: Sequence[Path], metrics: Sequence[str]) -> _Compared:
 
     found, left_out = [], []
     for directory in directories:
+        if len(directories) > 1 and directory.is_file():  # runs/* names report.html, too
+            continue
         try:
             found += find_runs(directory)
-        except RunError as error:  # runs/* names a report and a folder of plots, too
+        except RunError as error:  # ... and a folder of plots
             if len(directories) == 1:
                 raise
             left_out.append(f"{error}: left out")
@@ -112,16 +118,20 @@ def _compare(directories: Sequence[Path], metrics: Sequence[str]) -> _Compared:
         raise RunError("no runs here", where=", ".join(map(str, directories)), expected="one run or more")
     runs, repeated = one_run_per_seed(found)
     left_out += [_repeated_text(run, taken) for run, taken in repeated.items()]
-    tables = {run: read_metrics(run / "metrics.csv") if (run / "metrics.csv").exists() else {} for run in runs}
-    for run, table in tables.items():
-        missing = [metric for metric in metrics if metric not in table]
+    tables, evaluations = (
+        {run: read_metrics(run / name) if (run / name).exists() else {} for run in runs}
+        for name in ("metrics.csv", "evaluations.csv")
+    )
+    for run in runs:
+        missing = [metric for metric in metrics if metric not in {**tables[run], **evaluations[run]}]
         if missing:
             where = "out" if len(missing) == len(metrics) else "out of that panel"
             left_out.append(f"{run} has no {' and no '.join(map(repr, missing))}: left {where}")
-    drawn = [run for run in runs if any(metric in tables[run] for metric in metrics)] or runs
+    drawn = [run for run in runs if any(metric in {**tables[run], **evaluations[run]} for metric in metrics)] or runs
     groups = group_runs(drawn)
     return _Compared(
         {label: [tables[run] for run in group] for label, group in groups.items()},
+        {label: [evaluations[run] for run in group] for label, group in groups.items()},
         {label: [str(run) for run in group] for label, group in groups.items()},
         left_out,
     )
@@ -142,10 +152,12 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
     Writes one HTML file that needs nothing beside itself: scores (of RUN/evaluation.json, which evaluate --out
     writes), curves, videos (of RUN/videos), the dataset, settings, machine, and the commands to reproduce it. RUN
     may also be a directory of runs, which are compared: those that differ in nothing but their seed are one row, with
-    the mean over their training seeds and its 95 % interval.
+    the mean over their training seeds and its 95 % interval. The table of scores and the paired differences are
+    printed as well.
     """
     from offrl.report.compare import find_runs, one_run_per_seed
     from offrl.report.page import write_report
+    from offrl.report.scores import score_table
     from offrl.training.runs import read_run_config
 
     runs, _ = one_run_per_seed(find_runs(run))  # the page says which were left out
@@ -154,7 +166,10 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
     commands = [training_command(request, init) for request, init in zip(requests, inits, strict=True)]
     dataset = _dataset(runs, data, quiet)
     path = write_report(run, out, dataset=dataset, commands=commands)
-    show({"file": str(path), "megabytes": path.stat().st_size / 2**20, "with_dataset": dataset is not None}, as_json)
+    table = score_table(run, dataset=dataset)
+    found = {"file": str(path), "megabytes": path.stat().st_size / 2**20, "with_dataset": dataset is not None}
+    about = f"{path}  {found['megabytes']:.1f} MB, {'with' if dataset is not None else 'without'} the dataset"
+    show({**found, **table.to_dict()}, as_json, text=f"{table.to_text()}\n\n{about}")
 
 
 def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> FrameStore | None:

@@ -130,9 +130,22 @@ def read_request(run: Path, algorithm: str | None, encoder: str | None) -> Reque
         ConfigError: a class of the user's own that the user does not name.
     """
     request = recorded_request(run)
-    algorithm = algorithm or _known(request.algorithm, ALGORITHMS, "algorithm", run)
-    encoder = encoder or (None if request.encoder is None else _known(request.encoder, ENCODERS, "encoder", run))
-    return replace(request, algorithm=algorithm, encoder=encoder)
+    unnamed: dict[str, str] = {}
+    if algorithm is None and request.algorithm not in ALGORITHMS:
+        unnamed["algorithm"] = request.algorithm
+    if encoder is None and request.encoder is not None and request.encoder not in ENCODERS:
+        unnamed["encoder"] = request.encoder
+    if unnamed:  # all at once, so that nobody is asked twice
+        what = " and ".join(f"the {kind} {name}" for kind, name in unnamed.items())
+        classes = [name if ":" in name else "package.module:Class" for name in unnamed.values()]
+        raise ConfigError(
+            f"the run was made with {what}",
+            where=run,
+            expected=f"{'that class' if len(unnamed) == 1 else 'these classes'} named on the command line: a file must "
+            "not choose what code runs",
+            hint=f"add {' '.join(f'--{kind} {name}' for kind, name in zip(unnamed, classes, strict=True))}",
+        )
+    return replace(request, algorithm=algorithm or request.algorithm, encoder=encoder or request.encoder)
 
 
 def recorded_request(run: Path) -> Request:
@@ -183,17 +196,6 @@ def _require_kinds(request: Request) -> None:
             raise TypeError(f"{name} is {value!r}")
     if isinstance(request.threads, bool) or (request.threads is not None and not 1 <= request.threads <= MOST_THREADS):
         raise TypeError(f"threads is {request.threads}")
-
-
-def _known(name: str, known: Mapping[str, str], what: str, run: Path) -> str:
-    if name not in known:
-        raise ConfigError(
-            f"the run was made with the {what} {name}",
-            where=run,
-            expected="that class named on the command line: a file must not choose what code runs",
-            hint=f"add --{what} {name if ':' in name else 'package.module:Class'}",
-        )
-    return name
 
 
 def build_algorithm(request: Request, spec: TaskSpec) -> Algorithm:

@@ -29,7 +29,7 @@ from offrl.cli.request import (
     require_same_task,
 )
 from offrl.cli.settings import complete_setting
-from offrl.errors import ConfigError, DatasetError, RunError
+from offrl.errors import ConfigError, RunError
 from offrl.system.torchrun import join, stay_alone, was_begun_by_this_launcher, with_rank
 
 if TYPE_CHECKING:
@@ -96,10 +96,10 @@ def train(
     checkpoint to resume from. With --evaluate-every, scores go to RUN/evaluations.csv, the best policy is
     RUN/checkpoints/best, and RUN/plots/progress.png draws scores and losses as they come.
     """
-    if directory is not None and isinstance(directory, Path) and not directory.is_dir():
-        is_table = directory.suffix in (".csv", ".parquet")
-        hint = f"offrl convert {directory} DIRECTORY --to frames makes one of a table" if is_table else "check the path"
-        raise DatasetError("no such directory", where=directory, expected="a directory of .npz shards", hint=hint)
+    if isinstance(directory, Path):
+        from offrl.shards.arrays import require_directory
+
+        require_directory(directory)  # before torch is loaded
 
     import torch
 

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.datasets._episodes import EpisodeLog, Written, num_repeated, require_self_contained
+from offrl.datasets._episodes import (
+    USUAL_STACK,
+    EpisodeLog,
+    Written,
+    num_repeated,
+    require_self_contained,
+    require_untold,
+)
 from offrl.errors import DatasetError, missing_dependency
 from offrl.shards._members import read_actions, read_rewards, require_finite, require_rows, unfit
 from offrl.shards.episode import Episode
@@ -73,14 +80,22 @@ def write_d3rlpy(path: Path, log: EpisodeLog, *, compress: bool = True) -> Writt
 
 
 @contextmanager
-def read_d3rlpy(path: Path, spec: TaskSpec | None = None) -> Iterator[EpisodeLog]:
+def read_d3rlpy(
+    path: Path,
+    spec: TaskSpec | None = None,
+    *,
+    stack: int | None = None,
+    action_names: tuple[str, ...] | None = None,
+) -> Iterator[EpisodeLog]:
     """Opens a file that d3rlpy (or `write_d3rlpy`) wrote; its episodes are read as they are asked for.
 
     An episode that did not terminate loses its last step, because what it led to is not in the file.
 
     Args:
         path: the file.
-        spec: the task; needed for single frames that d3rlpy wrote, as nothing says how many make an observation.
+        spec: the task; None for that of the file, which d3rlpy's do not say: then it is told by the observations.
+        stack: how many single frames make an observation, where nobody says the task; None for 4.
+        action_names: what the actions do, where nobody says the task; None for as many as occur, without names.
 
     Raises:
         DatasetError: no such file, not d3rlpy's, damaged, or of continuous actions.
@@ -96,10 +111,12 @@ def read_d3rlpy(path: Path, spec: TaskSpec | None = None) -> Iterator[EpisodeLog
             f"cannot be opened ({error})", where=path, expected="an HDF5 file of d3rlpy's", hint=_HINT
         ) from error
     with file:
-        yield _log(path, file, spec)
+        yield _log(path, file, spec, stack, action_names)
 
 
-def _log(path: Path, file: Any, spec: TaskSpec | None) -> EpisodeLog:
+def _log(
+    path: Path, file: Any, spec: TaskSpec | None, stack: int | None, action_names: tuple[str, ...] | None
+) -> EpisodeLog:
     root = _Members(path, file)
     columns = {text.decode() if isinstance(text, bytes) else str(text) for text in root.read("columns").ravel()}
     if not columns.issuperset(_COLUMNS):
@@ -115,9 +132,12 @@ def _log(path: Path, file: Any, spec: TaskSpec | None) -> EpisodeLog:
         if spec is not None:
             spec.require_same(found, where=path, hint="pass no spec to take the data's own", legal_actions=False)
         spec = found
+    if spec is not None:
+        require_untold(path, stack, action_names)
+    num_actions = None if action_names is None else len(action_names)
     num_transitions = num_frames = num_terminated = highest_action = 0
     for members in all_members:
-        actions = read_actions(members, None if spec is None else spec.num_actions)
+        actions = read_actions(members, num_actions if spec is None else spec.num_actions)
         terminated = _terminated(members)
         num_frames += len(actions)
         num_transitions += len(actions) if terminated else max(len(actions) - 1, 0)
@@ -126,7 +146,8 @@ def _log(path: Path, file: Any, spec: TaskSpec | None) -> EpisodeLog:
     if num_transitions < 1:
         raise root.fault("holds no transitions", expected="1 or more", hint="collect data first")
     if spec is None:
-        spec = _inferred_spec(all_members[0], highest_action + 1)
+        names = action_names or default_action_names(max(highest_action + 1, 2))
+        spec = _inferred_spec(all_members[0], names, stack)
     notes = []
     num_short = num_episodes - num_terminated
     if num_short:
@@ -155,6 +176,10 @@ class _Members:
     path: Path
     file: Any
     index: int | None = None
+
+    @property
+    def remake(self) -> str:
+        return _HINT
 
     def read(self, name: str) -> NDArray[Any]:
         key = name if self.index is None else f"{name}_{self.index}"
@@ -195,18 +220,19 @@ def _terminated(members: _Members) -> bool:
     return bool(found)
 
 
-def _inferred_spec(first: _Members, num_actions: int) -> TaskSpec:
-    names = default_action_names(max(num_actions, 2))
+def _inferred_spec(first: _Members, names: tuple[str, ...], stack: int | None) -> TaskSpec:
     observations = first.read("observations")
+    is_pixels = observations.ndim == 4
+    if is_pixels and observations.shape[1] == 1:
+        return TaskSpec.pixels((stack or USUAL_STACK, *observations.shape[2:]), names)
+    if stack is not None and not (is_pixels and observations.shape[1] == stack):
+        what = f"stacks of {observations.shape[1]}" if is_pixels else f"observations {list(observations.shape)}"
+        raise first.fault(f"holds {what}", expected=f"single frames for stack {stack}", hint="leave out stack")
+    if is_pixels:
+        return TaskSpec.pixels(observations.shape[1:], names)
     if observations.ndim == 2:
         return TaskSpec.vector(observations.shape[1], names)
-    if observations.ndim == 4 and observations.shape[1] > 1:
-        return TaskSpec.pixels(observations.shape[1:], names)
-    raise first.fault(
-        f"observations is {observations.dtype} {list(observations.shape)}",
-        expected="vectors [T, D] or stacks [T, S, H, W], where no spec says how many single frames make an observation",
-        hint="pass spec= (--env on the command line)",
-    )
+    raise unfit(first, "observations", observations, "vectors [T, D], frames [T, 1, H, W] or stacks [T, S, H, W]")
 
 
 def _episodes(all_members: list[_Members], spec: TaskSpec) -> Iterator[Episode]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.errors import DatasetError
+from offrl.errors import ConfigError, DatasetError
 from offrl.replay._windows import episode_bounds
 from offrl.replay.store import FrameStore
 from offrl.shards.episode import Episode
@@ -38,6 +38,26 @@ class EpisodeLog:
     environment: Mapping[str, Any]
     generator: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+
+
+USUAL_STACK = 4
+"""Frames in an observation of single frames whose task nobody says: what most work on pixels has."""
+
+
+def require_untold(path: Path, stack: int | None, action_names: Sequence[str] | None) -> None:
+    """Refuses parts of a task where the whole of it is known.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    given = [name for name, value in (("stack", stack), ("action_names", action_names)) if value is not None]
+    if given:
+        raise ConfigError(
+            f"{' and '.join(given)} beside data whose task is known",
+            where=path,
+            expected="them for data that does not say its task, and without spec (--env on the command line)",
+            hint=f"leave out {' and '.join(given)}",
+        )
 
 
 class Written(NamedTuple):

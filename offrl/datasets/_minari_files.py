@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.datasets._episodes import EpisodeLog, require_self_contained
+from offrl.datasets._episodes import USUAL_STACK, EpisodeLog, require_self_contained, require_untold
 from offrl.errors import ConfigError, DatasetError, SpecMismatchError, missing_dependency
 from offrl.shards._members import read_actions, read_flags, read_rewards, require_finite, unfit
 from offrl.shards.episode import Episode
@@ -71,13 +71,20 @@ def dataset_id(path: Path) -> str:
 
 
 @contextmanager
-def read_minari(path: Path, spec: TaskSpec | None = None) -> Iterator[EpisodeLog]:
+def read_minari(
+    path: Path,
+    spec: TaskSpec | None = None,
+    *,
+    stack: int | None = None,
+    action_names: tuple[str, ...] | None = None,
+) -> Iterator[EpisodeLog]:
     """Opens a dataset of Minari's, whose episodes are read as they are asked for.
 
     Args:
         path: its directory.
-        spec: the task; needed for frames that `write_minari` did not write, as nothing says how many make an
-            observation.
+        spec: the task; None for what the dataset says.
+        stack: how many single frames make an observation, where nobody says the task; None for 4.
+        action_names: what the actions do, where nobody says the task; None for none.
 
     Raises:
         DatasetError: no such dataset, a damaged one, or other spaces than gray frames or vectors and Discrete actions.
@@ -112,8 +119,10 @@ def read_minari(path: Path, spec: TaskSpec | None = None) -> Iterator[EpisodeLog
         ) from error
     if num_transitions < 1:
         raise DatasetError("holds no transitions", where=path, expected="1 or more", hint="collect data first")
+    if spec is not None or ours is not None:
+        require_untold(path, stack, action_names)
     if ours is None:
-        spec = _spec(path, dataset, spec)
+        spec = _spec(path, dataset, spec, stack, action_names)
     else:
         known = TaskSpec.from_dict(found, where=metadata_path)
         if spec is not None:
@@ -135,7 +144,9 @@ def read_minari(path: Path, spec: TaskSpec | None = None) -> Iterator[EpisodeLog
     )
 
 
-def _spec(path: Path, dataset: Any, spec: TaskSpec | None) -> TaskSpec:
+def _spec(
+    path: Path, dataset: Any, spec: TaskSpec | None, stack: int | None, action_names: tuple[str, ...] | None
+) -> TaskSpec:
     """The task of a dataset that others wrote: the given one where it fits the spaces, else what they say."""
     from gymnasium.spaces import Box, Discrete
 
@@ -151,14 +162,13 @@ def _spec(path: Path, dataset: Any, spec: TaskSpec | None) -> TaskSpec:
             hint="write gray frames, or features, into a dataset of your own",
         )
     if spec is None:
+        names = action_names or default_action_names(int(actions.n))
+        if len(names) != actions.n:
+            raise ConfigError(f"{len(names)} action names", where=path, expected=f"{actions.n}, one for each action")
         if len(shape) == 2:
-            raise DatasetError(
-                "holds single frames, and nothing says how many make an observation",
-                where=path,
-                expected="a task",
-                hint="pass spec= (--env on the command line)",
-            )
-        return TaskSpec.vector(shape[0], default_action_names(int(actions.n)))
+            return TaskSpec.pixels((stack or USUAL_STACK, *shape), names)
+        require_untold(path, stack, None)
+        return TaskSpec.vector(shape[0], names)
     stacked = shape if len(shape) == 1 else (spec.stack, *shape)
     if (spec.observation_shape, spec.num_actions) != (stacked, actions.n):
         raise SpecMismatchError(
@@ -184,6 +194,10 @@ class _Members:
     path: Path
     index: int
     arrays: Mapping[str, Any]
+
+    @property
+    def remake(self) -> str:
+        return _HINT
 
     def read(self, name: str) -> NDArray[Any]:
         return np.asarray(self.arrays[name])

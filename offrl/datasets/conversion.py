@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from tqdm import tqdm
 
 from offrl.datasets._d3rlpy_files import read_d3rlpy, write_d3rlpy
-from offrl.datasets._episodes import EpisodeLog, Written, broken_ends, episodes
+from offrl.datasets._episodes import EpisodeLog, Written, broken_ends, episodes, require_untold
 from offrl.datasets._minari_files import PREFIX, dataset_id, is_minari, minari_path, read_minari
 from offrl.datasets._minari_writer import write_minari
 from offrl.datasets._stacked_files import stacked_shards, write_stacked_shard
@@ -84,6 +84,8 @@ def convert(
     spec: TaskSpec | None = None,
     dones: Dones = "terminated",
     columns: TableColumns | None = None,
+    stack: int | None = None,
+    action_names: Sequence[str] | None = None,
     skip_bad_shards: bool = False,
     environment: Mapping[str, Any] | None = None,
     compress: bool = True,
@@ -103,6 +105,10 @@ def convert(
         spec: the task, where the source does not say it.
         dones: stacked shards only: whether true in `dones` says that the episode "terminated" or "not_done".
         columns: tables only: which columns hold what; None where they have the usual names.
+        stack: datasets of d3rlpy's and Minari's that do not say their task only: how many of their single frames make
+            an observation; None for 4.
+        action_names: these and tables only: what each action does, in words; None for the names in the table, or for as
+            many actions as the data has, without names.
         skip_bad_shards: set damaged shards aside instead of stopping at the first.
         environment: what the manifest says about the environment, JSON-ready, where the source says nothing.
         compress: deflate what is written (gzip in d3rlpy's file); a dataset of Minari's never is.
@@ -129,16 +135,31 @@ def convert(
         source_path = minari_path(source)
     if columns is not None and not is_table(source_path):
         raise ConfigError("names of columns", where=source_path, expected="a table, .csv or .parquet, beside them")
+    if stack is not None and stack < 1:
+        raise ConfigError(f"{stack}", where="stack", expected="1 or more")
+    names = None if action_names is None else tuple(action_names)
+    told: dict[str, Any] = {"stack": stack, "action_names": names}
     store = None
     found: SourceFormat
     opened: AbstractContextManager[EpisodeLog]
     if is_minari(source_path) or str(source).startswith(PREFIX):
-        found, opened = "minari", read_minari(source_path, spec)
+        found, opened = "minari", read_minari(source_path, spec, **told)
     elif is_table(source_path):
-        found, opened = "table", nullcontext(read_table(source_path, columns or TableColumns(), spec))
+        columns = columns or TableColumns()
+        columns = columns if names is None else replace(columns, action_names=names)
+        require_untold(source_path, stack, None)
+        found, opened = "table", nullcontext(read_table(source_path, columns, spec))
     elif source_path.is_file():
-        found, opened = "d3rlpy", read_d3rlpy(source_path, spec)
+        found, opened = "d3rlpy", read_d3rlpy(source_path, spec, **told)
+    elif not source_path.exists():
+        raise DatasetError(
+            "no such file" if source_path.suffix else "no such directory",
+            where=source_path,
+            expected="a directory of .npz shards, a dataset of Minari's, an HDF5 file of d3rlpy's, or a table",
+            hint="check the path",
+        )
     else:
+        require_untold(source_path, stack, names)
         reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": progress}
         store = ingest(source_path, spec=spec, tier="mmap", **reading)
         found, opened = store.report.layout, nullcontext(_log(source_path, store, to))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -19,6 +20,10 @@ from offrl.spec import TaskSpec, default_action_names
 Env: TypeAlias = gymnasium.Env[Any, Any]
 EnvFactory: TypeAlias = Callable[[], Env]
 """Makes an environment; picklable, such as `functools.partial(make, "CarRacing-v3", hud="hidden")`."""
+
+
+_PACKAGES = {"ALE": "ale_py"}
+"""Where environments are that Gymnasium knows only when their package is imported, by namespace."""
 
 
 def make(env_id: str, **options: Any) -> Env:
@@ -76,6 +81,14 @@ def _gymnasium_make(env_id: str, options: dict[str, Any]) -> tuple[Env, int | No
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     no_progress_steps = options.pop("no_progress_steps", None)
     if env_id not in gymnasium.registry and ":" not in env_id:
+        namespace, slash, _ = env_id.partition("/")
+        if slash and (package := _PACKAGES.get(namespace)) is not None:
+            absent = find_spec(package) is None
+            install = f"install it with python -m pip install {package.replace('_', '-')}, and " if absent else ""
+            raise UnknownEnvironmentError(
+                f"{env_id} is in the package {package}{', which is not installed' if absent else ''}",
+                hint=f"{install}name the package with it: {package}:{env_id}",
+            )
         near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3, cutoff=0.5)
         raise UnknownEnvironmentError(
             f"no environment {env_id!r} in Gymnasium {gymnasium.__version__}",

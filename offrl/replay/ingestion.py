@@ -16,6 +16,7 @@ from typing import IO, get_args
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay._build import _build, _Dataset
 from offrl.replay.store import STORE_NAME, STORE_VERSION, FrameStore, Tier
+from offrl.shards.arrays import require_directory
 from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest
 from offrl.shards.remote import local_copy
@@ -88,11 +89,7 @@ def ingest(
 
 
 def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
-    if not directory.is_dir():
-        what = "is not a directory" if directory.exists() else "no such directory"
-        raise DatasetError(
-            what, where=directory, expected="a directory of .npz shards", hint="check the path, or collect data first"
-        )
+    require_directory(directory)
     if (directory / MANIFEST_NAME).exists():
         manifest = Manifest.load(directory)
         if spec is not None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offrl.report._markup import Markup, element, join
-from offrl.report.metrics import smooth
+from offrl.report.metrics import Curve, metric_curve, view_of
 from offrl.statistics import Interval
 
 # In SVG units; so narrow that the text can still be read where a phone shows the chart at 340 pixels.
@@ -19,7 +19,10 @@ _WIDTH, _HEIGHT = 460.0, 240.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 14.0, 10.0, 46.0
 _ROW_HEIGHT = 62.0
 _INDENT = 20.0
+_LABEL_HEIGHT = 22.0
 _MOST_POINTS = 300
+
+Columns: TypeAlias = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -37,52 +40,93 @@ class _Axis:
         return np.asarray(self.start + share * (self.end - self.start))
 
     @property
-    def ticks(self) -> list[float]:
-        """About five round values."""
+    def step(self) -> float:
+        """From one tick to the next: a round value, of which about five fit in."""
         rough = max((self.high - self.low) / 5, self.least_step)
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+        return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+
+    @property
+    def ticks(self) -> list[float]:
+        """About five round values."""
+        step = self.step
         return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step + 1e-9) + 1)]
 
+    def to_ticks(self) -> _Axis:
+        """The same, but that an end more than half a step beyond the last tick moves out to the next one."""
+        step, (first, *_, last) = self.step, [*self.ticks, *self.ticks]
+        low = first - step if first - self.low > step / 2 else self.low
+        high = last + step if self.high - last > step / 2 else self.high
+        return replace(self, low=low, high=high)
 
-def line_chart(
-    lines: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]], title: str, styles: Mapping[str, int]
-) -> Markup:
-    """Values over gradient steps: of one run as logged (faint), and smoothed; of several a band and their mean.
+
+def line_chart(lines: Mapping[str, Sequence[Columns]], name: str, styles: Mapping[str, int]) -> Markup:
+    """A metric over gradient steps: of one run as logged (faint), and smoothed; of several a band and their mean.
 
     The band reaches from the lowest to the highest run, smoothed, at the steps that all of them logged. Runs without
     a step in common are drawn as a line each.
 
     Args:
-        lines: label -> of each of its runs steps [N] and values [N].
+        lines: label -> the columns of each of its runs, which have `step` and `name`.
+        name: the column.
+        styles: label -> number of its colour.
+    """
+    drawn: list[tuple[str, Curve]] = []
+    logged = [np.zeros(0)]
+    for label, runs in lines.items():
+        together = metric_curve(runs, name)
+        drawn += [(label, together)] if len(together.steps) else [(label, metric_curve([run], name)) for run in runs]
+        if len(runs) == 1:
+            logged.append(runs[0][name][np.isfinite(runs[0][name])])
+    # Smoothed values decide the height together with most of the logged ones: one spike must not flatten the rest.
+    raw = np.concatenate(logged)
+    ends = [each for _, curve in drawn for each in (curve.mean, curve.low, curve.high) if each is not None]
+    seen = np.concatenate([*ends, np.quantile(raw, [0.01, 0.99]) if raw.size else raw])
+    y_axis = _axis(seen, _HEIGHT - _BOTTOM, _TOP)
+    x_axis = _axis(np.concatenate([curve.steps for _, curve in drawn]), _LEFT, _WIDTH - _RIGHT, margin=0)
+    parts = [_y_grid(y_axis, y_axis.ticks), _x_labels(x_axis, _HEIGHT, "gradient steps")]
+    for label, curve in drawn:
+        if len(lines[label]) == 1:
+            (run,) = lines[label]
+            kept = np.isfinite(run[name])
+            parts.append(_curve_path("raw", run["step"][kept], run[name][kept], x_axis, y_axis, styles[label]))
+        parts += _curve_parts(curve, x_axis, y_axis, styles[label])
+    return _svg(parts, _HEIGHT, f"{name.replace('_', ' ')} over gradient steps")
+
+
+def score_chart(curves: Mapping[str, Curve], title: str, styles: Mapping[str, int]) -> Markup:
+    """Scores while training over gradient steps: a dot for each evaluation, the line, and the band around it.
+
+    Args:
+        curves: label -> its scores.
         title: what is drawn, for screen readers.
         styles: label -> number of its colour.
     """
-    runs = {label: [_finite(*line) for line in group] for label, group in lines.items()}
-    smoothed = {label: [(x, smooth(y) if len(y) else y) for x, y in group] for label, group in runs.items()}
-    steps = np.concatenate([x for group in runs.values() for x, _ in group])
-    # Smoothed values decide the height together with most of the logged ones: one spike must not flatten the rest.
-    logged = np.concatenate([group[0][1] if len(group) == 1 else np.zeros(0) for group in runs.values()])
-    seen = np.concatenate([y for group in smoothed.values() for _, y in group])
-    seen = np.concatenate([seen, np.quantile(logged, [0.01, 0.99]) if logged.size else logged])
-    x_axis = _axis(steps, _LEFT, _WIDTH - _RIGHT, margin=0)
-    y_axis = _axis(seen, _HEIGHT - _BOTTOM, _TOP)
+    x_axis = _axis(np.concatenate([curve.steps for curve in curves.values()]), _LEFT, _WIDTH - _RIGHT, margin=0.02)
+    y_axis = _axis(np.asarray(view_of([*curves.values()])), _HEIGHT - _BOTTOM, _TOP)
     parts = [_y_grid(y_axis, y_axis.ticks), _x_labels(x_axis, _HEIGHT, "gradient steps")]
-    for label, group in smoothed.items():
-        style = styles[label]
-        common = reduce(np.intersect1d, [x for x, _ in group])
-        shown = [("line", x, y) for x, y in group]
-        if len(group) == 1:
-            shown.insert(0, ("raw", *runs[label][0]))
-        elif len(common):
-            values = np.stack([y[np.isin(x, common)] for x, y in group])
-            edge_steps = np.concatenate([common, common[::-1]])
-            edge = np.concatenate([values.max(axis=0), values.min(axis=0)[::-1]])
-            shown = [("band", edge_steps, edge), ("line", common, values.mean(axis=0))]
-        for kind, x, y in shown:
-            inside = np.clip(y, y_axis.low, y_axis.high)
-            parts.append(element("path", d=_path(x_axis(x), y_axis(inside)), class_=f"{kind} c{style}"))
+    for label, curve in curves.items():
+        parts += _curve_parts(curve, x_axis, y_axis, styles[label])
+        parts += [
+            element("circle", cx=x, cy=y, r=2.6, class_=f"dot c{styles[label]}")
+            for x, y in zip(x_axis(curve.steps), y_axis(curve.mean), strict=True)
+        ]
     return _svg(parts, _HEIGHT, title)
+
+
+def _curve_parts(curve: Curve, x_axis: _Axis, y_axis: _Axis, style: int) -> Iterator[Markup]:
+    """The band, where there is one, and the line over it."""
+    if curve.low is not None and curve.high is not None:
+        around = np.concatenate([curve.steps, curve.steps[::-1]])
+        yield _curve_path("band", around, np.concatenate([curve.high, curve.low[::-1]]), x_axis, y_axis, style)
+    yield _curve_path("line", curve.steps, curve.mean, x_axis, y_axis, style)
+
+
+def _curve_path(
+    kind: str, x: NDArray[np.float64], y: NDArray[np.float64], x_axis: _Axis, y_axis: _Axis, style: int
+) -> Markup:
+    inside = np.clip(y, y_axis.low, y_axis.high)
+    return element("path", d=_path(x_axis(x), y_axis(inside)), class_=f"{kind} c{style}")
 
 
 def dot_chart(
@@ -108,12 +152,15 @@ def dot_chart(
     known = [end for _, mean in rows.values() for end in (mean.low, mean.high) if end is not None]
     reach = 0.5 * float(np.ptp(dots))
     ends = np.clip(known, dots.min() - reach, dots.max() + reach) if reach else np.asarray(known)
-    x_axis = _axis(np.concatenate([dots, ends]), _INDENT, _WIDTH - _RIGHT)
+    x_axis = _axis(np.concatenate([dots, ends]), _INDENT, _WIDTH - _RIGHT).to_ticks()
     height = _TOP + _ROW_HEIGHT * len(scores) + _BOTTOM
     parts = [_x_grid(x_axis, height), _x_labels(x_axis, height, x_label)]
     if reference is not None:
         x = float(x_axis(reference))
-        parts.append(element("line", x1=x, x2=x, y1=_TOP, y2=height - _BOTTOM, class_="reference"))
+        for number in range(len(scores)):  # interrupted where a row's label stands
+            top = _TOP + _ROW_HEIGHT * number
+            ends_of_piece = {"y1": top + _LABEL_HEIGHT, "y2": top + _ROW_HEIGHT}
+            parts.append(element("line", x1=x, x2=x, class_="reference", **ends_of_piece))
     for number, (label, values) in enumerate(scores.items()):
         top = _TOP + _ROW_HEIGHT * number
         middle = top + 38
@@ -168,12 +215,6 @@ def _axis(values: NDArray[np.float64], start: float, end: float, margin: float =
     if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):
         return _Axis(low - 0.5, high + 0.5, start, end)
     return _Axis(low - margin * (high - low), high + margin * (high - low), start, end)
-
-
-def _finite(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    steps, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    kept = np.isfinite(values)
-    return steps[kept], values[kept]
 
 
 def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.errors import ConfigError, missing_dependency
+from offrl.errors import missing_dependency
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,16 +23,6 @@ _LINE_STYLES = ("-", "--", ":")
 
 
 _DPI = 120
-
-
-def _common_steps(
-    label: str, runs: Sequence[Mapping[str, NDArray[np.float64]]], metric: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The steps [N] that all runs logged, and the runs' values there [R, N]."""
-    steps = reduce(np.intersect1d, [run["step"] for run in runs])
-    if not len(steps):
-        raise ConfigError(f"{label}: its runs logged no step in common", where="plot_comparison", expected="one")
-    return steps, np.stack([run[metric][np.isin(run["step"], steps)] for run in runs])
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -59,19 +47,17 @@ def _tidy(axis: Axes) -> None:
     axis.set_axisbelow(True)
 
 
-def _legend_below(figure: Figure, remark: str | None = None) -> None:
+def _legend_below(figure: Figure) -> None:
     """A legend under the axes, where it hides no data, in as many columns as fit into the figure's width.
 
     Args:
         figure: whose axes have labelled lines.
-        remark: a line over the legend.
     """
     labels = [label for axis in figure.axes for label in axis.get_legend_handles_labels()[1]]
     inches = [0.6 + 0.075 * len(label) for label in labels]  # a line's sample, and letters of 10 points
     is_one_row = sum(inches) <= figure.get_figwidth()
     num_columns = len(labels) if is_one_row else int(figure.get_figwidth() / max(inches))
-    legend = figure.legend(loc="outside lower center", ncols=max(1, num_columns), frameon=False, title=remark)
-    legend.get_title().set_color(_GRAY)
+    figure.legend(loc="outside lower center", ncols=max(1, num_columns), frameon=False)
 
 
 def _spread(values: NDArray[np.float64], width: float = 0.3) -> NDArray[np.float64]:

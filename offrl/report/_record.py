@@ -30,6 +30,7 @@ class TrainedRun:
         config: its config.json.
         metrics: its metrics.csv, empty where nothing was logged yet.
         timings: its timings.csv, likewise.
+        evaluations: its evaluations.csv: scores while training, empty where there are none.
         environment: its environment.json, empty where there is none.
     """
 
@@ -37,6 +38,7 @@ class TrainedRun:
     config: Mapping[str, Any]
     metrics: Columns
     timings: Columns
+    evaluations: Columns
     environment: Mapping[str, Any]
 
     @property
@@ -199,13 +201,14 @@ def _read_run(path: Path, alone: bool) -> TrainedRun:
     algorithm = str(config.get("algorithm", "run"))
     tables = {
         name: read_metrics(path / f"{name}.csv") if (path / f"{name}.csv").exists() else {}
-        for name in ("metrics", "timings")
+        for name in ("metrics", "timings", "evaluations")
     }
     return TrainedRun(
         label=algorithm.upper() if alone or path.name == algorithm else path.name,
         config=config,
         metrics=tables["metrics"],
         timings=tables["timings"],
+        evaluations=tables["evaluations"],
         environment=_read_json(path / "environment.json"),
     )
 

@@ -68,7 +68,8 @@ def group_runs(runs: Sequence[Path]) -> dict[str, list[Path]]:
 
     Returns:
         Label -> its runs, both in the order of `runs`. A label is the algorithm's name and the settings in which it
-        differs from the other groups of this algorithm, such as "bcq, threshold 0.1".
+        differs from the other groups of this algorithm, such as "bcq, threshold 0.1"; an encoder is named without its
+        module.
 
     Raises:
         RunError: a directory that is no run.
@@ -81,9 +82,18 @@ def group_runs(runs: Sequence[Path]) -> dict[str, list[Path]]:
     for settings in all_settings:
         rivals = [other for other in all_settings if other.get("algorithm") == settings.get("algorithm")]
         differing = (name for name in settings if len({other.get(name) for other in rivals}) > 1)
-        words = [f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {settings[name]}" for name in differing]
+        words = [f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {_short(name, settings, rivals)}" for name in differing]
         labels.append(", ".join([settings.get("algorithm", "run"), *words]))
     return dict(zip(labels, groups.values(), strict=True))
+
+
+def _short(name: str, settings: Mapping[str, str], rivals: Sequence[Mapping[str, str]]) -> str:
+    """The value of a setting for a label: an encoder without its module, unless that tells two of them apart."""
+    if name != "encoder":
+        return settings[name]
+    classes = {other[name].rpartition(":")[2] for other in rivals if name in other}
+    paths = {other[name] for other in rivals if name in other}
+    return settings[name].rpartition(":")[2] if len(classes) == len(paths) else settings[name]
 
 
 def _settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -13,24 +13,17 @@ import numpy as np
 from offrl.datasets.summary import DatasetSummary, inspect_dataset
 from offrl.evaluation.scores import Evaluation
 from offrl.replay.store import FrameStore
-from offrl.report._charts import dot_chart, line_chart
-from offrl.report._dataset import dataset_section
+from offrl.report._charts import line_chart, score_chart
 from offrl.report._markup import NOTHING, Markup, data_uri, element, fact, note, row, section, write_document
 from offrl.report._record import Record, Scores, TrainedRun, read_record
+from offrl.report.dataset_page import _dataset_section
+from offrl.report.metrics import Curve, score_curve
+from offrl.report.scores import _scores_section
 from offrl.statistics import Interval
 
 _LARGEST_VIDEO = 8 * 2**20
 _MOST_VIDEOS = 6
 _NUM_COLORS = 6
-_OVER_EPISODES = (
-    "Intervals are percentile bootstrap intervals of the mean over the episodes of one training run: they say nothing "
-    "of other training seeds."
-)
-_OVER_SEEDS = (
-    "Over several training seeds, the mean is that of the runs' mean scores, and the interval is Student's t interval "
-    "over these. Of one training run and of the data, the interval is a bootstrap interval over episodes, and says "
-    "nothing of other training seeds."
-)
 
 
 def write_report(
@@ -74,10 +67,10 @@ def write_report(
         f"{title}: report",
         _header(record, title),
         _facts(record, summary, reference),
-        _scores(record, reference, num_references, styles),
+        _scores_section(record, reference, num_references, styles),
         _curves(record.groups, styles),
         _videos(record),
-        dataset_section(record, summary, dataset),
+        _dataset_section(record, summary, dataset),
         _settings(record.groups),
         _reproduction(record.runs, commands),
     )
@@ -146,163 +139,20 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:,.1f} min"
 
 
-def _scores(
-    record: Record, reference: Interval | None, num_references: int | None, styles: Mapping[str, int]
-) -> Markup:
-    evaluations = record.evaluations
-    if not evaluations:
-        return section("Scores", note("Not evaluated yet: offrl evaluate RUN --out RUN/evaluation.json"))
-    over_seeds = any(len(scores.evaluations) > 1 for scores in record.scores.values())
-    seeds = next(iter(evaluations.values())).seeds
-    remarks = [
-        f"Scores are undiscounted returns of whole episodes, on seeds from {min(seeds):,} on. "
-        + (_OVER_SEEDS if over_seeds else _OVER_EPISODES),
-        *_differences(record),
-        *record.remarks,
-    ]
-    line = None if reference is None else reference.mean
-    rows: dict[str, tuple[Sequence[float], Interval]]
-    if over_seeds:
-        rows = {name: (scores.means, scores.mean) for name, scores in record.scores.items()}
-        title, x_label = "Mean score of every training run by algorithm", "mean return of a training run"
-        key = "A dot is a training run, the circle the mean with its interval"
-    else:
-        rows = {name: (scores.evaluations[0].scores, scores.mean) for name, scores in record.scores.items()}
-        title, x_label = "Scores of every episode by policy", "return of an episode"
-        key = "A dot is an episode, the circle their mean with its interval"
-    chart = dot_chart(rows, title, styles, line, x_label)
-    key += "." if line is None else ", the dashed line the data's mean."
-    table = (
-        _scores_over_seeds(record, reference, num_references)
-        if over_seeds
-        else _scores_of_policies(record, reference, num_references)
-    )
-    return section(
-        "Scores",
-        element("div", element("div", table, class_="scroll"), *map(note, remarks), class_="card"),
-        element(
-            "div",
-            element("div", chart, note(key), class_="card"),
-            element("div", element("h3", "Every episode"), _episodes(evaluations), class_="card"),
-            class_="grid-two",
-        ),
-    )
-
-
-def _scores_of_policies(record: Record, reference: Interval | None, num_references: int | None) -> Markup:
-    """A row for each policy, all of one training run."""
-    has_laps = any(evaluation.finished for evaluation in record.evaluations.values())
-    columns = ["mean", "95 % interval over episodes", "median", "worst tenth", "steps", "episodes"]
-    columns += ["laps"] if has_laps else []
-    rows = [] if reference is None else [_data_row(reference, num_references, len(columns))]
-    for name, scores in record.scores.items():
-        (evaluation,) = scores.evaluations
-        num_episodes = len(evaluation.seeds)
-        cells = [
-            f"{evaluation.mean.mean:,.1f}",
-            evaluation.mean.bounds(num_episodes, form=",.1f"),
-            f"{evaluation.median:,.1f}",
-            f"{evaluation.percentile_10:,.1f}",
-            f"{evaluation.mean_length:,.0f}",
-            f"{num_episodes:,}",
-            *([f"{sum(evaluation.finished)} of {num_episodes}"] if has_laps else []),
-        ]
-        rows.append(row(name, cells, class_=_best_class(record, name)))
-    return _score_table("policy", columns, rows)
-
-
-def _scores_over_seeds(record: Record, reference: Interval | None, num_references: int | None) -> Markup:
-    """A row for each algorithm, over its training seeds."""
-    has_laps = any(evaluation.finished for evaluation in record.evaluations.values())
-    columns = ["mean", "95 % interval", "training seeds", "lowest run", "highest run", "steps", "episodes"]
-    columns += ["laps"] if has_laps else []
-    rows = []
-    if reference is not None:
-        rows.append(_data_row(reference, num_references, len(columns)))
-    for name, scores in record.scores.items():
-        played = scores.evaluations
-        counts = list(dict.fromkeys(len(evaluation.seeds) for evaluation in played))
-        is_one = len(played) == 1
-        bounds = scores.mean.bounds(counts[0], form=",.1f")
-        finished = [lap for evaluation in played for lap in evaluation.finished]
-        cells = [
-            f"{scores.mean.mean:,.1f}",
-            f"{bounds}, over episodes" if is_one and scores.mean.low is not None else bounds,
-            "one training run" if is_one else f"{len(played)}",
-            "-" if is_one else f"{min(scores.means):,.1f}",
-            "-" if is_one else f"{max(scores.means):,.1f}",
-            f"{np.mean([length for evaluation in played for length in evaluation.lengths]):,.0f}",
-            f"{counts[0]:,} each"
-            if len(counts) == 1 and not is_one
-            else f"{sum(len(each.seeds) for each in played):,}",
-            *([f"{sum(finished)} of {len(finished)}"] if has_laps else []),
-        ]
-        rows.append(row(name, cells, class_=_best_class(record, name)))
-    return _score_table("algorithm", columns, rows)
-
-
-def _data_row(reference: Interval, num_episodes: int | None, num_columns: int) -> Markup:
-    """The dataset's row: its mean return, and the interval over its episodes."""
-    if reference.low is None and num_episodes is None:
-        bounds = "too few episodes for an interval"
-    else:
-        bounds = reference.bounds(num_episodes or 0, form=",.1f")
-    cells = [f"{reference.mean:,.1f}", bounds]
-    return row("the data", [*cells, *[""] * (num_columns - len(cells))])
-
-
-def _best_class(record: Record, name: str) -> str | None:
-    return "best" if name == record.best and len(record.scores) > 1 else None
-
-
-def _score_table(first: str, columns: Sequence[str], rows: Sequence[Markup]) -> Markup:
-    heads = element("tr", element("th", first), *(element("th", c, class_="number") for c in columns))
-    return element("table", element("thead", heads), element("tbody", *rows))
-
-
-def _differences(record: Record) -> list[str]:
-    """The best policy against each other one, where their episodes or training seeds can be paired."""
-    lines = []
-    for name, rival in record.scores.items():
-        paired = None if record.best in (None, name) else record.scores[record.best].minus(rival)
-        if paired is None:
-            continue
-        by, mean = paired
-        bounds = mean.bounds(len(rival.evaluations[0].seeds), form="+,.1f")
-        bounds = bounds if mean.low is None else f"95 % interval {bounds}"
-        lines.append(f"{record.best} - {name}, paired by {by}: {mean.mean:+,.1f}, {bounds}.")
-    return lines
-
-
-def _episodes(evaluations: Mapping[str, Evaluation]) -> Markup:
-    by_seed: dict[int, dict[str, float]] = {}
-    for name, evaluation in evaluations.items():
-        for seed, score in zip(evaluation.seeds, evaluation.scores, strict=True):
-            by_seed.setdefault(seed, {})[name] = score
-    rows = [
-        row(str(seed), [f"{found[name]:,.1f}" if name in found else "" for name in evaluations])
-        for seed, found in by_seed.items()
-    ]
-    heads = element(
-        "tr", element("th", "episode seed"), *(element("th", name, class_="number") for name in evaluations)
-    )
-    return element("div", element("table", element("thead", heads), element("tbody", *rows)), class_="scroll window")
-
-
 def _curves(groups: Mapping[str, Sequence[TrainedRun]], styles: Mapping[str, int]) -> Markup:
     names = dict.fromkeys(name for group in groups.values() for run in group for name in run.metrics if name != "step")
-    cards = []
+    cards = [*_score_curves(groups, styles)]
     for name in names:
-        lines = {}
-        for label, group in groups.items():
-            logged = [(run.metrics["step"], run.metrics[name]) for run in group if name in run.metrics]
-            if logged:
-                lines[label] = logged
-        if all(np.ptp(values) == 0 for logged in lines.values() for _, values in logged):  # a constant learning rate
+        lines = {
+            label: [run.metrics for run in group if name in run.metrics]
+            for label, group in groups.items()
+            if any(name in run.metrics for run in group)
+        }
+        logged = [run[name] for runs in lines.values() for run in runs]
+        if all(np.ptp(values) == 0 for values in logged):  # a constant learning rate
             continue
-        words = name.replace("_", " ")
-        chart = line_chart(lines, f"{words} over gradient steps", styles)
-        cards.append(element("figure", element("h3", words), chart, class_="card"))
+        chart = line_chart(lines, name, styles)
+        cards.append(element("figure", element("h3", name.replace("_", " ")), chart, class_="card"))
     if not cards:
         return NOTHING
     keys = []
@@ -311,9 +161,45 @@ def _curves(groups: Mapping[str, Sequence[TrainedRun]], styles: Mapping[str, int
         keys.append(element("li", element("span", class_=f"key c{styles[label]}"), text))
     has_band = any(len(group) > 1 for group in groups.values())
     legend = element("ul", *keys, class_="legend") if len(groups) > 1 or has_band else NOTHING
-    words = "A line is the mean over the training seeds; its band reaches from the lowest to the highest run."
+    words = (
+        "A line is the mean over the training seeds. The band of a metric reaches from the lowest to the highest run."
+    )
     about = note(words) if has_band else NOTHING
     return section("Training", legend, element("div", *cards, class_="grid-two"), about)
+
+
+def _score_curves(groups: Mapping[str, Sequence[TrainedRun]], styles: Mapping[str, int]) -> list[Markup]:
+    """The card of the scores while training, if there are any: over training seeds, or of the one run there is."""
+    played = {label: [run for run in group if "score" in run.evaluations] for label, group in groups.items()}
+    played = {label: runs for label, runs in played.items() if runs}
+    if not played:
+        return []
+    curves = {label: score_curve([run.evaluations for run in runs]) for label, runs in played.items()}
+    apart = [label for label, curve in curves.items() if not len(curve.steps)]
+    curves = {label: curve for label, curve in curves.items() if label not in apart}
+    (label, runs), *others = played.items()
+    found = runs[0].evaluations
+    if any(curve.low is not None for curve in curves.values()):
+        band = " The band is Student's 95 % t interval over the training seeds; a wide one may leave the picture."
+    elif len(runs) == 1 and not others and {"low", "high"} <= found.keys():
+        curves[label] = Curve(found["step"], found["score"], found["low"], found["high"])
+        band = " The band is the 95 % interval over the episodes of this training run."
+    else:
+        band = ""
+    about = f"Mean return of the episodes played while training{_tuning_seeds(runs[0])}.{band}"
+    if apart:
+        about += f" Not drawn, as their runs were not played at the same steps: {', '.join(apart)}."
+    chart = score_chart(curves, "score while training over gradient steps", styles) if curves else NOTHING
+    return [element("figure", element("h3", "score while training"), chart, note(about), class_="card")]
+
+
+def _tuning_seeds(run: TrainedRun) -> str:
+    """On which seeds a run was played while it trained, if its evaluator said so."""
+    evaluation = run.config.get("evaluation") or {}
+    first, last = (evaluation.get(name) for name in ("first_seed", "last_seed"))
+    if not (isinstance(first, int) and isinstance(last, int)):
+        return ""
+    return f", on tuning seeds {first:,} to {last:,}: not those of the table of scores"
 
 
 def _videos(record: Record) -> Markup:

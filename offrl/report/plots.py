@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,9 +15,7 @@ from offrl.report._figures import (
     _COLORS,
     _DPI,
     _GRAY,
-    _LINE_STYLES,
     _VERMILION,
-    _common_steps,
     _figure,
     _legend_below,
     _save,
@@ -224,67 +221,6 @@ def plot_stacks(observations: NDArray[np.uint8], captions: Sequence[str], path: 
         age = stack - 1 - column
         axis.set_xlabel("now" if age == 0 else f"{age} step{'s' if age > 1 else ''} ago")
     return _save(figure, path)
-
-
-def plot_comparison(
-    groups: Mapping[str, Sequence[Mapping[str, NDArray[np.float64]]]], metrics: Sequence[str], path: str | Path
-) -> Path:
-    """Metrics over gradient steps, a line for each group of runs: their smoothed mean, and a band around it.
-
-    The band reaches from the lowest to the highest run of a group, smoothed, at the steps that all of them logged; a
-    group of one run has none. Runs that did not log a metric are left out of its panel.
-
-    Args:
-        groups: label -> its runs, each as `read_metrics` gives it.
-        metrics: columns to draw, a panel each.
-        path: the PNG.
-
-    Returns:
-        The PNG's path.
-
-    Raises:
-        ConfigError: no group or no metric; a metric that no run logged; runs of a group without a step in common.
-        MissingDependencyError: matplotlib is not installed.
-    """
-    if not groups or not metrics or not all(groups.values()):
-        raise ConfigError(f"{list(groups)}, {list(metrics)}", where="plot_comparison", expected="groups and metrics")
-    figure = _figure(8, 1.2 + 3.2 * len(metrics))
-    axes = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
-    lines: dict[str, list[Any]] = {label: [] for label in groups}
-    counts: dict[str, list[int]] = {label: [] for label in groups}
-    for axis, metric in zip(axes, metrics, strict=True):
-        _tidy(axis)
-        axis.set_ylabel(metric.replace("_", " "))
-        for number, (label, group) in enumerate(groups.items()):
-            runs = [run for run in group if metric in run and "step" in run]
-            if not runs:
-                continue
-            steps, values = _common_steps(label, runs, metric)
-            color, style = _COLORS[number % len(_COLORS)], _LINE_STYLES[number // len(_COLORS) % len(_LINE_STYLES)]
-            smoothed = np.stack([smooth(each) for each in values])
-            lines[label] += axis.plot(steps, smoothed.mean(axis=0), color=color, linestyle=style, linewidth=2)
-            counts[label].append(len(values))
-            if len(values) > 1:
-                low, high = smoothed.min(axis=0), smoothed.max(axis=0)
-                axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
-        if not axis.lines:
-            found = list(dict.fromkeys(name for group in groups.values() for run in group for name in run))
-            raise ConfigError(f"no run has {metric!r}", where="plot_comparison", expected=f"one of {found}")
-    for label, drawn in lines.items():
-        if drawn:  # labelled in one panel: the legend is for all of them
-            drawn[0].set_label(f"{label} ({_seeds_text(counts[label])})")
-    axes[-1].set_xlabel("gradient steps")
-    has_band = any(count > 1 for each in counts.values() for count in each)
-    _legend_below(figure, "line: mean over training seeds; band: lowest to highest run" if has_band else None)
-    return _save(figure, path)
-
-
-def _seeds_text(counts: Sequence[int]) -> str:
-    """How many runs a group's lines are of; panels differ where a run did not log a metric."""
-    fewest, most = min(counts), max(counts)
-    if most == 1:
-        return "one training run"
-    return f"{most} training seeds" if fewest == most else f"{fewest} to {most} training seeds"
 
 
 def plot_episode(

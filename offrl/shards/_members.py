@@ -9,12 +9,16 @@ from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
 
-_HINT = "re-create the shard"
 _NO_NUMBERS = "number the discrete actions (a table of continuous ones has one for each row), and save the numbers"
 
 
 class Members(Protocol):
     """Arrays by name, of a shard or of an episode in another format; `NpzReader` is one."""
+
+    @property
+    def remake(self) -> str:
+        """How to get them right, in the imperative."""
+        ...
 
     def read(self, name: str) -> NDArray[Any]:
         """One member; DatasetError where it is missing or damaged."""
@@ -47,7 +51,7 @@ def read_actions(shard: Members, num_actions: int | None) -> NDArray[np.int64]:
             expected=f"integers 0..{limit - 1}",
             hint="they look counted from 1: save actions - 1"
             if from_one
-            else "re-create the shard, or pass a spec with all the actions",
+            else f"{shard.remake}, or pass a spec with all the actions",
         )
     return found.astype(np.int64)
 
@@ -97,7 +101,7 @@ def read_flags(shard: Members, name: str, num_rows: int) -> NDArray[np.bool_]:
         raise unfit(shard, name, found, "booleans", texts)
     wrong = np.flatnonzero((found != 0) & (found != 1))
     if wrong.size:
-        raise shard.fault(f"{name} has {found[wrong[0]]} at row {wrong[0]}", expected="0 or 1", hint=_HINT)
+        raise shard.fault(f"{name} has {found[wrong[0]]} at row {wrong[0]}", expected="0 or 1", hint=shard.remake)
     return found.astype(np.bool_)
 
 
@@ -115,7 +119,7 @@ def read_episode_lengths(shard: Members, num_rows: int) -> NDArray[np.int64]:
         raise shard.fault(
             f"episode_lengths (smallest {lengths.min(initial=num_rows)}) do not add up to the rows of actions",
             expected=f"lengths of 1 or more that add up to {num_rows}",
-            hint=_HINT,
+            hint=shard.remake,
         )
     return lengths.astype(np.int64)
 
@@ -131,7 +135,7 @@ def read_behaviour_probability(shard: Members, num_rows: int) -> NDArray[np.floa
         raise unfit(shard, "behaviour_probability", found, f"float [{num_rows}]")
     known = found[~np.isnan(found)]
     if ((known < 0) | (known > 1)).any():
-        raise shard.fault("behaviour_probability has values outside 0..1", expected="probabilities", hint=_HINT)
+        raise shard.fault("behaviour_probability has values outside 0..1", expected="probabilities", hint=shard.remake)
     return found.astype(np.float32, copy=False)
 
 
@@ -148,7 +152,9 @@ def read_action_mask(shard: Members, actions: NDArray[np.int64], num_actions: in
     if illegal.any():
         row = int(np.flatnonzero(illegal)[0])
         raise shard.fault(
-            f"action_mask forbids the action taken at row {row} ({actions[row]})", expected="it legal", hint=_HINT
+            f"action_mask forbids the action taken at row {row} ({actions[row]})",
+            expected="it legal",
+            hint=shard.remake,
         )
     return found
 
@@ -160,7 +166,7 @@ def require_at_ends(shard: Members, name: str, flags: NDArray[np.bool_], is_end:
         raise shard.fault(
             f"{name} is true at row {inside[0]}, inside an episode",
             expected="true only at the last step of an episode, by episode_lengths",
-            hint=_HINT,
+            hint=shard.remake,
         )
 
 
@@ -195,6 +201,6 @@ def require_finite(shard: Members, name: str, values: NDArray[Any]) -> None:
         )
 
 
-def unfit(shard: Members, name: str, found: NDArray[Any], expected: str, hint: str = _HINT) -> DatasetError:
+def unfit(shard: Members, name: str, found: NDArray[Any], expected: str, hint: str | None = None) -> DatasetError:
     """The error for a member whose type or shape is wrong."""
-    return shard.fault(f"{name} is {found.dtype} {list(found.shape)}", expected=expected, hint=hint)
+    return shard.fault(f"{name} is {found.dtype} {list(found.shape)}", expected=expected, hint=hint or shard.remake)

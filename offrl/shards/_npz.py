@@ -92,6 +92,11 @@ class NpzReader:
             )
         return np.ndarray(shape, dtype, buffer=content, offset=start, order="F" if fortran_order else "C")
 
+    @property
+    def remake(self) -> str:
+        """What to do about a member that is wrong."""
+        return "re-create the shard"
+
     def fault(self, what: str, *, expected: str, hint: str) -> DatasetError:
         """A DatasetError about this file."""
         return DatasetError(what, where=self.path, expected=expected, hint=hint)

@@ -151,8 +151,34 @@ def require_new(path: Path) -> None:
         raise DatasetError("exists already", where=path, expected="a new path", hint="name another, or remove it")
 
 
+def require_directory(path: Path) -> None:
+    """Refuses what is no directory, and says what makes a dataset of a file.
+
+    Raises:
+        DatasetError: There is nothing, or a file.
+    """
+    if path.is_dir():
+        return
+    if not path.exists():
+        what, hint = "no such directory", "check the path, or collect data first"
+    elif not path.is_file():
+        what, hint = "is not a directory", "check the path"
+    else:
+        what, hint = "is a file", "check the path"
+        name = path.name.lower()
+        if name.endswith((".h5", ".hdf5", ".csv", ".parquet")):
+            hint = f"offrl convert {path} DIRECTORY --to frames makes a dataset of it"
+        elif name.endswith((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz")):
+            hint = f"offrl fetch {path} DIRECTORY unpacks it"
+        elif name.endswith(".npz"):
+            hint = f"name the directory that it lies in, {path.parent}"
+    raise DatasetError(what, where=path, expected="a directory of .npz shards", hint=hint)
+
+
 class _Given:
     """The arrays of a call by name, with the checks that shards get."""
+
+    remake = "re-create the arrays"
 
     def __init__(self, **arrays: ArrayLike | None) -> None:
         self._arrays = {name: array for name, array in arrays.items() if array is not None}

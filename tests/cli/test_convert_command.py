@@ -98,6 +98,24 @@ def test_a_table_without_the_usual_names_is_one_line(tmp_path):
     assert refused.count("\n") == 1
 
 
+def test_pixels_of_d3rlpys_need_no_environment(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="needs the extra hdf5")
+    with h5py.File(tmp_path / "pix.h5", "w") as file:
+        for name, value in {
+            "columns": ["observations", "actions", "rewards", "terminated"],
+            "num_episodes": 1,
+            "observations_0": np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 8, 8), np.uint8),
+            "actions_0": np.array([[0], [1], [2], [1], [0], [1]]),
+            "rewards_0": np.ones((6, 1), np.float32),
+            "terminated_0": True,
+        }.items():
+            file.create_dataset(name, data=value)
+    options = ("--to", "frames", "--stack", "3", "--action-names", "noop, up, down, fire", "--quiet")
+    assert offrl_json("convert", tmp_path / "pix.h5", tmp_path / "pix", *options)["num_transitions"] == 6
+    spec = json.loads((tmp_path / "pix" / "manifest.json").read_text())["spec"]
+    assert (spec["observation_shape"], spec["action_names"]) == ([3, 8, 8], ["noop", "up", "down", "fire"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -105,6 +123,8 @@ def test_a_table_without_the_usual_names_is_one_line(tmp_path):
         (("nowhere", "new", "--to", "frames"), "nowhere: no such directory"),
         (("minari:no/such-v0", "new", "--to", "frames"), "no dataset that Minari can read"),
         (("text.h5", "new", "--to", "frames"), "text.h5: cannot be opened"),
+        (("nope.h5", "new", "--to", "frames"), "nope.h5: no such file; expected a directory of .npz shards, a dataset"),
+        (("{data}", "new", "--to", "frames", "--stack", "2"), "stack beside data whose task is known"),
         (("text.h5", "new", "--to", "minari"), "convert: from d3rlpy to minari"),
         (("{data}", "{data}", "--to", "frames"), "exists already"),
         (("{data}", "new", "--to", "minari"), "'new' is no id of a dataset of Minari's"),

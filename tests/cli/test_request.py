@@ -9,8 +9,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from run_offrl import offrl, offrl_json
 
 from offrl.cli.pictures import training_command
-from offrl.cli.request import recorded_request
-from offrl.errors import RunError
+from offrl.cli.request import read_request, recorded_request
+from offrl.errors import ConfigError, RunError
 from offrl.system.json_files import read_json
 
 
@@ -39,6 +39,19 @@ def test_the_command_of_a_run_with_classes_of_the_users_own_loads_none_of_them(t
     (tmp_path / "config.json").write_text(json.dumps(config))
     words = shlex.split(training_command(recorded_request(tmp_path), init=None))
     assert words[3:9] == ["--algorithm", "absent:Own", "--set", "sizes=[2, 3]", "--set", "double=true"]
+
+
+def test_all_classes_that_must_be_named_are_asked_for_at_once(trained, tmp_path):
+    config = read_json(Path(trained["run"], "config.json"))
+    config["notes"] |= {"algorithm": "mine:Own", "encoder": "mine:Wide"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    both = "with the algorithm mine:Own and the encoder mine:Wide; expected these classes.*"
+    with pytest.raises(ConfigError, match=f"{both}; add --algorithm mine:Own --encoder mine:Wide$"):
+        read_request(tmp_path, None, None)
+    with pytest.raises(ConfigError, match="with the encoder mine:Wide; .*add --encoder mine:Wide$"):
+        read_request(tmp_path, "mine:Own", None)
+    request = read_request(tmp_path, "mine:Own", "mlp")
+    assert (request.algorithm, request.encoder) == ("mine:Own", "mlp")
 
 
 def test_a_config_without_its_parts_is_damaged(tmp_path):

@@ -9,7 +9,7 @@ from naive_replay import NAMES, make_episode, make_spec
 from offrl import TaskSpec
 from offrl.datasets._d3rlpy_files import read_d3rlpy, write_d3rlpy
 from offrl.datasets._episodes import EpisodeLog
-from offrl.errors import DatasetError, MissingDependencyError, SpecMismatchError
+from offrl.errors import ConfigError, DatasetError, MissingDependencyError, SpecMismatchError
 from offrl.shards import Episode
 
 h5py = pytest.importorskip("h5py", reason="needs the extra hdf5")
@@ -20,8 +20,8 @@ def log_of(episodes, spec):
     return EpisodeLog(spec, iter(episodes), steps, steps, {"id": "test"}, {"name": "test", "seed": 3})
 
 
-def read(path, spec=None):
-    with read_d3rlpy(path, spec) as log:
+def read(path, spec=None, **told):
+    with read_d3rlpy(path, spec, **told) as log:
         return log, list(log.episodes)
 
 
@@ -134,13 +134,26 @@ def test_overlapping_stacks_become_frames(dumped):
         read(dumped(num_episodes=1, observations_0=stacks[::2]))
 
 
-def test_single_frames_need_a_task(dumped):
+def test_single_frames_become_stacks_of_four_or_as_many_as_are_asked_for(dumped):
     path = dumped(num_episodes=1, observations_0=np.zeros((2, 1, 2, 3), np.uint8))
-    with pytest.raises(DatasetError, match=r"how many single frames make an observation; pass spec="):
-        read(path)
-    log, (episode,) = read(path, make_spec(2))
-    assert log.spec == make_spec(2)
+    names = ("action 0", "action 1", "action 2")  # 2 is the highest that occurs
+    assert read(path)[0].spec == TaskSpec.pixels((4, 2, 3), names)
+    log, (episode,) = read(path, stack=2, action_names=("left", "right", "stay", "never taken"))
+    assert log.spec == TaskSpec.pixels((2, 2, 3), ("left", "right", "stay", "never taken"))
     assert episode.observations.shape == (3, 2, 3)
+    assert read(path, make_spec(2))[0].spec == make_spec(2)
+
+
+def test_a_stack_is_refused_where_it_is_known(dumped, tmp_path):
+    frames = {"observations_0": np.zeros((2, 1, 2, 3), np.uint8), "num_episodes": 1}
+    with pytest.raises(ConfigError, match=r"log\.h5: stack and action_names beside data whose task is known"):
+        read(dumped(**frames), make_spec(2), stack=2, action_names=("a", "b", "c"))
+    with pytest.raises(DatasetError, match=r"holds observations \[2, 2\]; expected single frames for stack 4"):
+        read(dumped(), stack=4)
+    with pytest.raises(DatasetError, match="holds stacks of 2; expected single frames for stack 4"):
+        read(dumped(**{**frames, "observations_0": np.zeros((2, 2, 2, 3), np.uint8)}), stack=4)
+    with pytest.raises(DatasetError, match=r"actions has 2 at row 0; expected integers 0\.\.1; write it again"):
+        read(dumped(), action_names=("left", "right"))
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def log_of(episodes, spec):
     return EpisodeLog(spec, iter(episodes), sum(map(len, episodes)), 0, {"id": "test"}, {"name": "test", "seed": 3})
 
 
-def read(path, spec=None):
-    with read_minari(path, spec) as log:
+def read(path, spec=None, **told):
+    with read_minari(path, spec, **told) as log:
         return log, list(log.episodes)
 
 
@@ -149,11 +149,14 @@ def test_a_dataset_of_others_by_hand(foreign):
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1), (1, 2, 3)])
-def test_gray_frames_of_others_need_a_task(foreign, shape):
+def test_gray_frames_of_others_become_stacks(foreign, shape):
     frames = np.arange(18, dtype=np.uint8).reshape(3, *shape)
     path = foreign(observation_space=Box(0, 255, shape, np.uint8), observations=frames)
-    with pytest.raises(DatasetError, match="holds single frames, and nothing says how many make an observation"):
-        read(path)
+    unnamed = ("action 0", "action 1", "action 2")
+    assert read(path)[0].spec == TaskSpec.pixels((4, 2, 3), unnamed)
+    assert read(path, stack=2, action_names=NAMES)[0].spec == TaskSpec.pixels((2, 2, 3), NAMES)
+    with pytest.raises(ConfigError, match="2 action names; expected 3"):
+        read(path, action_names=("left", "right"))
     log, (first, _) = read(path, make_spec(4))
     assert log.spec == make_spec(4)
     np.testing.assert_array_equal(first.observations, frames.reshape(3, 2, 3))

@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from offrl import TaskSpec, envs
-from offrl.envs import DescribedTask
+from offrl.envs import DescribedTask, making
 from offrl.errors import UnknownEnvironmentError
 
 
@@ -60,6 +60,19 @@ def test_rewards_can_be_required():
 def test_factories_travel_to_other_processes():
     factory = pickle.loads(pickle.dumps(functools.partial(envs.make, "CartPole-v1")))
     assert factory().spec.id == "CartPole-v1"
+
+
+@pytest.mark.parametrize(
+    ("package", "hint"),
+    [
+        ("no_such_package", "which is not installed; install it with python -m pip install no-such-package, and name"),
+        ("json", "; name the package with it: json:ALE/Pong-v5"),
+    ],
+)
+def test_an_environment_of_a_package_of_its_own_says_which(monkeypatch, package, hint):
+    monkeypatch.setitem(making._PACKAGES, "ALE", package)
+    with pytest.raises(UnknownEnvironmentError, match=f"ALE/Pong-v5 is in the package {package}.*{hint}"):
+        envs.make("ALE/Pong-v5")
 
 
 def test_an_unknown_id_comes_with_near_matches():

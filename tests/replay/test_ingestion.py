@@ -300,7 +300,7 @@ def test_missing_empty_and_wrong_directories_are_named(tmp_path):
     with pytest.raises(DatasetError, match=r"empty: holds no shards; expected \*\.npz files"):
         ingest(tmp_path / "empty")
     (tmp_path / "file").touch()
-    with pytest.raises(DatasetError, match="file: is not a directory"):
+    with pytest.raises(DatasetError, match="file: is a file; expected a directory of .npz shards; check the path"):
         ingest(tmp_path / "file")
     Manifest(make_spec(), (), {}, {}).save(tmp_path / "listed")
     with pytest.raises(DatasetError, match="listed: holds no shards"):

@@ -6,6 +6,21 @@ import os
 import pytest
 from made_runs import ROWS, write_run
 
+from offrl.report import plots, progress
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved, newest last."""
+    pytest.importorskip("matplotlib")
+    figures = []
+    for module in (plots, progress):
+        save = module._save
+        monkeypatch.setattr(
+            module, "_save", lambda figure, path, save=save: figures.append(figure) or save(figure, path)
+        )
+    return figures
+
 
 @pytest.fixture
 def run(tmp_path):

@@ -78,6 +78,16 @@ def test_settings_of_settings_and_datasets_tell_groups_apart(runs):
     ]
 
 
+def test_an_encoder_is_named_without_its_module_unless_two_have_one_name(runs):
+    made = runs({"encoder": "offrl.networks.encoders:MLPEncoder"}, {"encoder": "mine:Wide"}, {"encoder": None})
+    assert list(group_runs(made)) == ["bcq, encoder MLPEncoder", "bcq, encoder Wide", "bcq, encoder None"]
+
+
+def test_encoders_of_one_name_keep_their_modules(runs):
+    made = runs({"encoder": "theirs:Wide"}, {"encoder": "mine:Wide"})
+    assert list(group_runs(made)) == ["bcq, encoder theirs:Wide", "bcq, encoder mine:Wide"]
+
+
 def test_a_directory_stands_for_the_runs_below_it(runs, tmp_path):
     made = runs({}, {})
     (tmp_path / "plots").mkdir()

@@ -11,7 +11,7 @@ from offrl.collection import collect
 from offrl.envs import RandomBehaviour, car_racing, make
 from offrl.replay import ingest
 from offrl.report import write_report
-from offrl.report._dataset import _gray_png
+from offrl.report.dataset_page import _gray_png
 
 
 def decoded(png):

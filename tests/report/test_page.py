@@ -59,7 +59,7 @@ def test_training_seeds_are_one_row_one_line_and_the_headline(several):
     # 12.706.
     for words in (
         "Mean score, BCQ 110.0 mean over 3 training seeds, 95 % interval 85.2 to 134.8",
-        "algorithm mean 95 % interval training seeds lowest run highest run steps episodes",
+        "algorithm mean 95 % interval training seeds lowest run highest run steps an episode episodes",
         "BC 107.5 -114.9 to 329.9 2 90.0 125.0 20 2 each",
         "BCQ 110.0 85.2 to 134.8 3 100.0 120.0 20 2 each",
         "DQN 5.0 2 episodes: too few for an interval one training run - - 20 2",
@@ -154,3 +154,38 @@ def test_a_page_says_that_the_environment_was_used_while_training(run):
     (run / "config.json").write_text(json.dumps(config))
     expected = "The environment was used while training (20 episodes, every 1epoch)"
     assert expected in Page(write_report(run)).text
+
+
+def write_evaluations(run, *rows):
+    lines = [",".join(map(str, row)) for row in rows]
+    (run / "evaluations.csv").write_text("\n".join(["step,score,low,high", *lines]) + "\n")
+
+
+def test_scores_while_training_are_a_curve_over_training_seeds(several):
+    for number, name in enumerate(("bcq-0", "bcq-1", "bcq-2")):
+        write_evaluations(several / name, (100, 10.0 * number, 0, 99), (200, 50, 40, 60))
+    write_evaluations(several / "dqn-0", (100, 7, 6, 8))
+    config = json.loads((several / "bcq-0" / "config.json").read_text())
+    config["evaluation"] = {"every": 100, "episodes": 20, "first_seed": 1_000_000, "last_seed": 1_000_019}
+    (several / "bcq-0" / "config.json").write_text(json.dumps(config))
+    shown = Page(write_report(several))
+    assert "Mean return of the episodes played while training, on tuning seeds 1,000,000 to 1,000,019" in shown.text
+    assert "Student's 95 % t interval over the training seeds" in shown.text
+    (chart,) = re.findall("<svg[^>]*><title>score while training.*?</svg>", shown.source)
+    assert chart.count('class="band c1"') == 1
+    assert (chart.count('class="dot c1"'), chart.count('class="dot c2"')) == (2, 1)  # BCQ and DQN; BC was not played
+
+
+def test_the_scores_of_one_run_have_their_interval_over_episodes(run):
+    write_evaluations(run, (100, 10, 5, 15), (200, 20, 15, 25))
+    shown = Page(write_report(run))
+    assert "The band is the 95 % interval over the episodes of this training run." in shown.text
+    assert "tuning seeds" not in shown.text  # an evaluator that does not say on which
+    assert shown.source.count('class="band c0"') == 1
+
+
+def test_runs_that_were_played_at_other_steps_are_named(several):
+    write_evaluations(several / "bc-0", (100, 1, 0, 2))
+    write_evaluations(several / "bc-1", (150, 1, 0, 2))
+    shown = Page(write_report(several))
+    assert "Not drawn, as their runs were not played at the same steps: BC." in shown.text

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.image import imread
 
-from offrl.report import plots
+from offrl.report import plot_comparison, plots
 
 BLUE, VERMILION = (0, 114, 178), (213, 94, 0)
 
@@ -19,15 +19,6 @@ BLUE, VERMILION = (0, 114, 178), (213, 94, 0)
 def has_color(path, color):
     rgb = (imread(path)[..., :3] * 255).round()
     return bool((np.abs(rgb - color).max(axis=-1) <= 1).any())
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved, newest last."""
-    figures = []
-    save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure) or save(figure, path))
-    return figures
 
 
 @pytest.fixture
@@ -83,7 +74,8 @@ def test_legends_lie_below_the_axes(metrics_csv, tmp_path, drawn):
     plots.plot_losses(metrics_csv, tmp_path / "l.png")
     plots.plot_scores({"BC": [1.0, 2.0]}, tmp_path / "s.png")
     plots.plot_returns([1.0, 2.0], tmp_path / "r.png")
-    plots.plot_comparison({f"group {i}": [run([1, 2], q=[i, i])] for i in range(9)}, ["q"], tmp_path / "c.png")
+    groups = {f"group {i}": [{"step": np.arange(2.0), "q": np.full(2, i)}] for i in range(9)}
+    plot_comparison(groups, ["q"], tmp_path / "c.png")
     for figure in drawn:
         (legend,) = figure.legends
         assert not any(axis.get_legend() for axis in figure.axes)
@@ -113,51 +105,6 @@ def test_action_coverage_names_each_action_and_says_never(tmp_path, drawn):
     assert [bar.get_width() for bar in axis.patches] == [25.0, 0.0, 75.0]
     assert [text.get_text() for text in axis.texts] == ["25.0 %", "never", "75.0 %"]
     assert [t.get_text() for t in axis.get_yticklabels()] == ["coast  [0]", "gas  [1]", "brake  [2]"]
-
-
-def run(steps, **columns):
-    return {"step": np.array(steps, float), **{name: np.array(values, float) for name, values in columns.items()}}
-
-
-def test_runs_are_compared_by_mean_and_band_at_the_steps_they_share(tmp_path, drawn):
-    seeds = [run([100, 200], loss=[1.0, 3.0], q=[0, 9]), run([100, 200, 300], loss=[3.0, 3.0, 9.0], q=[0, 9, 9])]
-    groups = {"bcq": seeds, "bc": [run([100, 300], loss=[5.0, 4.0], q=[1, 2])]}
-    path = plots.plot_comparison(groups, ["loss", "q"], tmp_path / "c.png")
-    loss, q = drawn[0].axes
-    assert [axis.get_ylabel() for axis in (loss, q)] == ["loss", "q"]
-    assert [line.get_label() for line in loss.lines] == ["bcq (2 training seeds)", "bc (one training run)"]
-    assert [line.get_xydata().tolist() for line in loss.lines] == [[[100, 2], [200, 3]], [[100, 5], [300, 4]]]
-    assert q.lines[1].get_xydata().tolist() == [[100, 1], [300, 2]]
-    (band,) = loss.collections
-    corners = {tuple(corner) for corner in band.get_paths()[0].vertices.tolist()}
-    assert corners == {(100, 1), (100, 3), (200, 3)}  # from the lowest run to the highest
-    assert has_color(path, BLUE)
-    assert has_color(path, VERMILION)
-
-
-@pytest.mark.parametrize(
-    ("groups", "metrics", "says"),
-    [
-        ({}, ["loss"], "groups and metrics"),
-        ({"a": []}, ["loss"], "groups and metrics"),
-        ({"a": [run([1], loss=[1])]}, [], "groups and metrics"),
-        ({"a": [run([1], loss=[1])]}, ["q"], r"no run has 'q'; expected one of \['step', 'loss'\]"),
-        ({"a": [{}]}, ["loss"], "no run has 'loss'"),
-        ({"a": [run([1], loss=[1]), run([2], loss=[1])]}, ["loss"], "a: its runs logged no step in common"),
-    ],
-)
-def test_runs_that_cannot_be_compared_are_refused(tmp_path, groups, metrics, says):
-    with pytest.raises(ConfigError, match=says):
-        plots.plot_comparison(groups, metrics, tmp_path / "c.png")
-
-
-def test_a_run_without_a_metric_does_not_stop_the_others(tmp_path, drawn):
-    seeds = [run([1, 2], loss=[1, 2], q=[5, 7]), run([1, 2], loss=[3, 4])]
-    plots.plot_comparison({"bcq": seeds, "bc": [run([1, 2], loss=[0, 0])]}, ["loss", "q"], tmp_path / "c.png")
-    loss, q = drawn[0].axes
-    assert [line.get_ydata().tolist() for line in loss.lines] == [[2, 3], [0, 0]]
-    assert [line.get_ydata().tolist() for line in q.lines] == [[5, 7]]
-    assert loss.lines[0].get_label() == "bcq (1 to 2 training seeds)"
 
 
 def test_an_episode_shows_scores_by_rank_actions_in_words_and_how_many_were_allowed(tmp_path, drawn):
