@@ -97,7 +97,7 @@ def read_flags(shard: Members, name: str, num_rows: int) -> NDArray[np.bool_]:
     found = _column(shard, name, shard.read(name))
     require_rows(shard, name, found, num_rows)
     if found.dtype.kind not in "biuf":
-        texts = f'they are texts: save {name} == "True"' if found.dtype.kind in "US" else _HINT
+        texts = f'they are texts: save {name} == "True"' if found.dtype.kind in "US" else shard.remake
         raise unfit(shard, name, found, "booleans", texts)
     wrong = np.flatnonzero((found != 0) & (found != 1))
     if wrong.size:
