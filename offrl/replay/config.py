@@ -114,7 +114,7 @@ class ReplayConfig:
         return cls(**settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """What a run's result depends on, JSON-ready: all but `tier`; `include` and `stream` only where they are set."""
+        """What a run's result depends on, JSON-ready: all but `tier`; `include` and `stream` only where set."""
         values = {
             **asdict(self),
             "actions": None if self.actions is None else list(self.actions),
@@ -136,9 +136,9 @@ def _bytes(size: object) -> int:
         ConfigError: It is neither a size such as "20G" nor a positive number of bytes.
     """
     try:
-        found = parse_size(size) if isinstance(size, str) else size
+        found: Any = parse_size(size) if isinstance(size, str) else size
     except ValueError:
         found = None
     if not is_whole(found) or found < 1:
-        raise ConfigError(f"{size!r}", where="Replay.stream", expected='a size such as "20G", in bytes, or None')
+        raise ConfigError(f"{size!r}", where="Replay.stream", expected='a size in bytes, such as "20G", or None')
     return int(found)
