@@ -24,6 +24,7 @@ from benchmarks.readme import readme
 from benchmarks.same import same
 from benchmarks.ship import animation, ship
 from benchmarks.speed import collection, environment, evaluation
+from benchmarks.streaming import streaming
 from benchmarks.train import train
 
 
@@ -68,6 +69,7 @@ for command in (
     datasets,
     identity,
     memory,
+    streaming,
     corruption,
     same,
     readme,

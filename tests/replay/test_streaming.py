@@ -16,7 +16,7 @@ from s3_server import s3_server
 
 from offrl import DQN, FitConfig, LearnerConfig, TaskSpec, fit
 from offrl.errors import ConfigError, DatasetError, SpecMismatchError
-from offrl.replay import Replay, StreamingReplay, open_replay
+from offrl.replay import Replay, open_replay
 from offrl.replay.sampler import WindowSampler
 from offrl.replay.streaming import _cache
 from offrl.shards import Episode
