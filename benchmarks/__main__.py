@@ -27,6 +27,7 @@ from benchmarks.same import same
 from benchmarks.ship import animation, ship
 from benchmarks.soak import soak
 from benchmarks.speed import collection, environment, evaluation
+from benchmarks.streaming import streaming
 from benchmarks.train import train
 
 
@@ -72,6 +73,7 @@ for command in (
     datasets,
     identity,
     memory,
+    streaming,
     corruption,
     faults_command,
     soak,

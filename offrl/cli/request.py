@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
     from offrl.evaluation.while_training import EpisodeEvaluator
     from offrl.replay.replay import Replay
+    from offrl.replay.streaming.source import StreamingReplay
     from offrl.spec import TaskSpec
 
 LENGTHS = ("updates", "epochs")
@@ -216,7 +217,7 @@ def build_algorithm(request: Request, spec: TaskSpec) -> Algorithm:
 
 
 def open_data(request: Request, *, progress: bool) -> Replay:
-    """The replay over the run's data.
+    """The replay over the run's data, all of which is here or fetched, also where the run streams it.
 
     Raises:
         ConfigError: the run does not say where its data is.
@@ -225,19 +226,30 @@ def open_data(request: Request, *, progress: bool) -> Replay:
     """
     from offrl.replay.replay import open_replay
 
+    settings = {name: value for name, value in request.settings["replay"].items() if name != "stream"}
+    return open_replay(**_reading(request, progress), stream=None, **settings)
+
+
+def open_training_data(request: Request, *, progress: bool) -> Replay | StreamingReplay:
+    """The replay that a run trains on, which may stream its data; errors as of `open_data`."""
+    from offrl.replay.replay import open_replay
+
+    replay: Replay | StreamingReplay = open_replay(**_reading(request, progress), **request.settings["replay"])
+    return replay
+
+
+def _reading(request: Request, progress: bool) -> dict[str, Any]:
     if request.data is None:
         raise ConfigError(
             "the run does not say where its data is", where="train", expected="DIRECTORY", hint="name it as well"
         )
-    task = request.task if request.task_given else None
-    return open_replay(
-        request.data,
-        spec=task,
-        dones=request.dones,
-        skip_bad_shards=request.skip_bad_shards,
-        progress=progress,
-        **request.settings["replay"],
-    )
+    return {
+        "directory": request.data,
+        "spec": request.task if request.task_given else None,
+        "dones": request.dones,
+        "skip_bad_shards": request.skip_bad_shards,
+        "progress": progress,
+    }
 
 
 def episode_evaluator(request: Request, spec: TaskSpec, where: Path | str) -> EpisodeEvaluator:
@@ -280,8 +292,11 @@ def data_location(directory: Path | str) -> str:
 def is_data_there(request: Request) -> bool:
     """Whether the run says where its data is, and that is a directory or an address that was fetched before.
 
-    No other address: that a file names one is no reason to load from it.
+    No other address: that a file names one is no reason to load from it. And nothing that was streamed, as what is
+    larger than the disk.
     """
     from offrl.shards.remote import is_fetched
 
+    if request.settings["replay"].get("stream") is not None:
+        return False
     return request.data is not None and (is_fetched(request.data) or Path(request.data).is_dir())

@@ -23,7 +23,7 @@ from offrl.cli.request import (
     build_algorithm,
     data_location,
     episode_evaluator,
-    open_data,
+    open_training_data,
     parse_training,
     read_request,
     require_same_task,
@@ -51,6 +51,7 @@ _EPISODES = 20
     shell_complete=complete_setting,
     help="Any setting; repeatable.",
 )
+@option("--stream", metavar="SIZE", help="For data larger than the disk: a cache of so many bytes, such as 20G.")
 @option(
     "--evaluate-every",
     metavar="PERIOD",
@@ -72,6 +73,7 @@ def train(
     updates: int | None,
     epochs: float | None,
     assignments: tuple[str, ...],
+    stream: str | None,
     evaluate_every: str | None,
     evaluate_episodes: int | None,
     logger_names: tuple[str, ...],
@@ -92,7 +94,8 @@ def train(
     Trains discrete BCQ, or another --algorithm, on the shards in DIRECTORY, in either layout, or at a URL such as
     s3://bucket/folder, which are fetched into the cache. --set takes the fields of the algorithm's config, of
     LearnerConfig (learning_rate, schedule, ...), of FitConfig (batch_size, ...) and of the replay (n_step, discount,
-    reward_scale, sampling, held_out, seed, tier, ...); an unknown one lists them all. Ctrl-C stops the run with a
+    reward_scale, sampling, held_out, seed, tier, ...); an unknown one lists them all. With --stream the shards pass
+    through a cache of limited size, and never lie here all at once. Ctrl-C stops the run with a
     checkpoint to resume from. With --evaluate-every, scores go to RUN/evaluations.csv, the best policy is
     RUN/checkpoints/best, and RUN/plots/progress.png draws scores and losses as they come.
     """
@@ -112,7 +115,7 @@ def train(
     from offrl.training.runs import create_run, with_time
 
     lengths = [f"{name}={value}" for name, value in (("updates", updates), ("epochs", epochs)) if value is not None]
-    settings = [*lengths, *assignments]
+    settings = [*lengths, *assignments, *([] if stream is None else [f"stream={stream}"])]
     if resume is not None:
         other_dones = None if dones == "terminated" else dones
         _refuse_settings(
@@ -123,6 +126,7 @@ def train(
                 "--hud": hud,
                 "--dones": other_dones,
                 "--skip-bad-shards": skip_bad_shards or None,
+                "--stream": stream,
                 "--evaluate-every": evaluate_every,
                 "--evaluate-episodes": evaluate_episodes,
             },
@@ -160,7 +164,7 @@ def train(
     )
     config, learner_config = FitConfig(**request.settings["fit"]), LearnerConfig(**request.settings["learner"])
     with ranks.first_here("data"):
-        replay = open_data(request, progress=not quiet and ranks.local_rank == 0)
+        replay = open_training_data(request, progress=not quiet and ranks.local_rank == 0)
     request = replace(request, environment=request.environment or replay.environment)
     total = config.total_updates(len(replay))
     model = build_algorithm(request, replay.spec)

@@ -14,3 +14,4 @@ from .sampling import Uniform as Uniform
 from .source import ReplaySource as ReplaySource
 from .store import FrameStore as FrameStore
 from .store import IngestReport as IngestReport
+from .streaming.source import StreamingReplay as StreamingReplay

@@ -12,6 +12,7 @@ import numpy as np
 from offrl.checks import Checks, is_whole
 from offrl.errors import ConfigError
 from offrl.replay.sampling import Sampling, parse_sampling
+from offrl.system.files import parse_size
 
 Part = Literal["train", "held_out"]
 ReplayTier = Literal["auto", "device", "ram", "mmap"]
@@ -41,6 +42,8 @@ class ReplayConfig:
             "auto" takes the first of these that has twice as much memory free, the device only where it is a GPU. The
             batches are the same bytes from each.
         include: Fields that each batch carries besides: "next_action", "behaviour_probability", "index".
+        stream: For data larger than the disk: shards go through a local cache of at most so many bytes, such as "20G",
+            see `offrl.replay.streaming`; None keeps all of the data here.
 
     Raises:
         ConfigError: A setting outside what is allowed.
@@ -58,6 +61,7 @@ class ReplayConfig:
     seed: int = 0
     tier: ReplayTier = "auto"
     include: Sequence[Extra] = ()
+    stream: int | str | None = None
 
     def __post_init__(self) -> None:
         checks = Checks(self, "Replay")
@@ -85,6 +89,8 @@ class ReplayConfig:
         is_list = isinstance(self.include, Sequence) and not isinstance(self.include, str)
         known = is_list and all(isinstance(each, str) and each in get_args(Extra) for each in self.include)
         checks.that(known, "include", f"some of {get_args(Extra)}")
+        if self.stream is not None:
+            object.__setattr__(self, "stream", _bytes(self.stream))
         for name in ("n_step", "split_seed", "seed"):
             object.__setattr__(self, name, int(getattr(self, name)))
 
@@ -108,7 +114,7 @@ class ReplayConfig:
         return cls(**settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """What a run's result depends on, JSON-ready: all but `tier`, and `include` only where it is not empty."""
+        """What a run's result depends on, JSON-ready: all but `tier`; `include` and `stream` only where set."""
         values = {
             **asdict(self),
             "actions": None if self.actions is None else list(self.actions),
@@ -118,4 +124,21 @@ class ReplayConfig:
         del values["tier"]
         if not self.include:
             del values["include"]
+        if self.stream is None:
+            del values["stream"]
         return values
+
+
+def _bytes(size: object) -> int:
+    """A size as a number of bytes.
+
+    Raises:
+        ConfigError: It is neither a size such as "20G" nor a positive number of bytes.
+    """
+    try:
+        found: Any = parse_size(size) if isinstance(size, str) else size
+    except ValueError:
+        found = None
+    if not is_whole(found) or found < 1:
+        raise ConfigError(f"{size!r}", where="Replay.stream", expected='a size in bytes, such as "20G", or None')
+    return int(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from offrl.replay.sampler import Sampler
 from offrl.replay.sampling import Uniform, candidates_of
 from offrl.replay.source import ReplaySource
 from offrl.replay.store import FrameStore
+from offrl.replay.streaming.source import StreamingReplay
 from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest
 from offrl.shards.remote import local_copy
@@ -51,6 +52,7 @@ class Replay(ReplaySource):
 
     def __init__(self, store: FrameStore, config: ReplayConfig | None = None, **settings: Any) -> None:
         self.config = config = _config(config, settings)
+        _require(config.stream is None, "stream", config.stream, "None for a store: open_replay streams")
         num_actions = store.spec.num_actions
         known = config.actions is None or max(config.actions) < num_actions
         _require(known, "actions", config.actions, f"one or more of 0..{num_actions - 1}")
@@ -270,23 +272,56 @@ def _require(holds: bool, name: str, value: Any, expected: str) -> None:
         raise ConfigError(f"{value}", where=f"Replay.{name}", expected=expected)
 
 
+@overload
 def open_replay(
     directory: Path | str,
     config: ReplayConfig | None = None,
     *,
+    stream: None = None,
     spec: TaskSpec | None = None,
     dones: Dones = "terminated",
     skip_bad_shards: bool = False,
     cache: Path | str | None = None,
     progress: bool = True,
     **settings: Any,
-) -> Replay:
+) -> Replay: ...
+
+
+@overload
+def open_replay(
+    directory: Path | str,
+    config: ReplayConfig | None = None,
+    *,
+    stream: int | str,
+    spec: TaskSpec | None = None,
+    dones: Dones = "terminated",
+    skip_bad_shards: bool = False,
+    cache: Path | str | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> StreamingReplay: ...
+
+
+def open_replay(
+    directory: Path | str,
+    config: ReplayConfig | None = None,
+    *,
+    stream: int | str | None = None,
+    spec: TaskSpec | None = None,
+    dones: Dones = "terminated",
+    skip_bad_shards: bool = False,
+    cache: Path | str | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Replay | StreamingReplay:
     """A Replay over a directory of shards in either layout, which is ingested first where that was not done before.
 
     Args:
         directory: The shards, or their address elsewhere such as s3://bucket/folder, from where they are fetched into
             the cache first.
         config: What is drawn, and how transitions are made of it.
+        stream: For data larger than the disk: a size such as "20G". Then nothing is fetched or ingested as a whole, and
+            a StreamingReplay is returned, see `offrl.replay.streaming`.
         spec: See `ingest`, as for the next four.
         dones: Stacked layout only: what true in `dones` says.
         skip_bad_shards: Set damaged shards aside.
@@ -299,7 +334,12 @@ def open_replay(
         DatasetError: A missing, damaged or inconsistent dataset.
         SpecMismatchError: `spec` differs from the dataset's.
     """
+    if stream is not None:
+        settings["stream"] = stream
     config = _config(config, settings)  # before the work, not after it
+    if config.stream is not None:
+        _require(not skip_bad_shards, "skip_bad_shards", True, "False, or no stream")
+        return StreamingReplay(directory, config, Replay, spec=spec, dones=dones, cache=cache)
     directory = Path(local_copy(directory, cache=cache, skip_bad_shards=skip_bad_shards, progress=progress))
     store = ingest(
         directory,
