@@ -1,4 +1,7 @@
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,6 +122,39 @@ def test_what_an_interruption_left_damaged_is_built_anew(tmp_path, monkeypatch, 
     names, store = shards_read(monkeypatch, tmp_path)
     assert len(names) == 5
     assert len(store) == 15
+
+
+@pytest.mark.parametrize("name", ["frames.npy", "frames.blocks.npy", "actions.npy"])
+def test_what_an_interruption_left_changed_is_built_anew(tmp_path, monkeypatch, name):
+    for folder in ("whole", "cut"):
+        save_frames(tmp_path / folder, FIVE, make_spec())
+    interrupt(tmp_path / "cut", monkeypatch, 3)
+    (partial,) = (tmp_path / "cut" / ".store").glob("*.partial")
+    content = bytearray((partial / name).read_bytes())
+    if len(content) == 128:  # one block that is not full: its digest is in progress.json
+        name, content = "progress.json", bytearray((partial / "progress.json").read_bytes())
+    content[130] ^= 1  # of the first row, behind the header
+    (partial / name).write_bytes(content)
+    names, store = shards_read(monkeypatch, tmp_path / "cut")
+    assert len(names) == 5
+    assert same_files(store.path, ingest(tmp_path / "whole").path)
+
+
+def test_a_store_of_version_3_is_used_as_it_is(tmp_path):
+    made = Path(__file__).parent.parent / "compatibility" / "made_by_caac73b" / "pixels"
+    shutil.copytree(made, tmp_path / "pixels")
+    before = tree(tmp_path)
+    store = ingest(tmp_path / "pixels", tier="mmap")
+    assert json.loads((store.path / "store.json").read_text())["format_version"] == 3
+    assert set(tree(tmp_path)) <= set(before)
+    content = bytearray((store.path / "frames.npy").read_bytes())
+    content[-1] ^= 1
+    (store.path / "frames.npy").write_bytes(content)
+    assert (ingest(tmp_path / "pixels").frames == store.frames).all()  # unnoticed: it has no hashes of its frames
+    shutil.rmtree(store.path)
+    again = ingest(tmp_path / "pixels", tier="ram")
+    assert json.loads((again.path / "store.json").read_text())["format_version"] == 4
+    assert (again.actions == store.actions).all()
 
 
 def test_bad_shards_are_set_aside_counted_and_named(tmp_path):
