@@ -1,5 +1,8 @@
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from offrl.replay import ingest
 from offrl.replay import ingestion as ingest_module
 from offrl.shards import Manifest, ShardRecord
 from offrl.shards.manifest import file_sha256
+from offrl.system.locks import locked
 
 SHARDS = ([make_episode(0, 3)], [make_episode(1, 2, terminated=False), make_episode(2, 1)])
 
@@ -236,6 +240,47 @@ def test_a_full_disk_is_a_dataset_error_and_leaves_nothing(tmp_path, monkeypatch
     assert tree(tmp_path) == before
 
 
+def test_the_second_of_two_waits_and_opens_what_the_first_made(tmp_path, monkeypatch):
+    save_frames(tmp_path, SHARDS, make_spec())
+    found = []
+    with locked(tmp_path / ".store" / "lock"):
+        second = threading.Thread(target=lambda: found.append(ingest(tmp_path, progress=False)))
+        second.start()
+        second.join(0.2)
+        assert found == []
+    second.join()
+    assert tree(tmp_path / ".store") == tree_of_a_store(found[0].path)
+
+
+def tree_of_a_store(path):
+    return sorted([path.name, *(f"{path.name}/{file.name}" for file in path.iterdir())])
+
+
+_KILLED = """
+import os, sys
+from offrl.replay import _build, ingest
+def kill(*args):
+    os.kill(os.getpid(), 9)
+_build._SAVE_BYTES = 1
+if sys.argv[2] == "finish":
+    _build.StoreWriter.finish = kill
+else:
+    _build.sync = kill
+ingest(sys.argv[1], progress=False)
+"""
+
+
+@pytest.mark.parametrize("where", ["finish", "sync"])
+def test_a_killed_ingest_goes_on_to_the_same_store(tmp_path, where):
+    for name in ("whole", "killed"):
+        save_frames(tmp_path / name, FIVE, make_spec())
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "killed"), where], check=False)
+    assert killed.returncode == -9
+    store = ingest(tmp_path / "killed", progress=False)
+    assert same_files(store.path, ingest(tmp_path / "whole", progress=False).path)
+    assert tree(tmp_path / "killed" / ".store") == tree_of_a_store(store.path)
+
+
 @pytest.mark.parametrize("through", ["argument", "environment", "home"])
 def test_a_store_goes_to_the_cache_where_the_data_cannot_be_written(tmp_path, monkeypatch, through):
     data, cache = tmp_path / "data", tmp_path / "cache"
@@ -380,7 +425,7 @@ def test_a_damaged_store_is_made_again(tmp_path, save, name):
     [
         (save_frames, {"num_transitions": 4}, "num_transitions is 3; expected 4, as manifest.json says"),
         (save_frames, {"num_episodes": 2}, "num_episodes is 1; expected 2, as"),
-        (save_frames, {"num_frames": -4}, "num_frames is 4; expected -4, as"),
+        (save_frames, {"num_frames": 5}, "num_frames is 4; expected 5, as"),
         (save_frames, {"layout": "stacked"}, "layout is frames; expected stacked, as"),
         (save_stacked, {"num_transitions": 4}, "num_transitions is 3; expected 4, as"),
         (save_stacked, {"num_frames": 4}, "num_frames is 12; expected 4, as"),
