@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,7 +86,9 @@ def collect(
         return complete
     workers = num_cores() if workers is None else workers
     job = _Job(make_env, behaviour, directory, plan.spec, seed, episodes_per_shard)
-    with locked(directory / LOCK_NAME):
+    with ExitStack() as stack:
+        with writing(directory):
+            stack.enter_context(locked(directory / LOCK_NAME))
         return _collect(job, Recording.resume(directory, plan, episodes_per_shard), transitions, workers, progress)
 
 

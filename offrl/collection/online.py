@@ -16,7 +16,7 @@ from offrl.checks import Checks
 from offrl.collection._play import PACKAGES, plan_dataset, play_episode, progress_bar
 from offrl.envs.behaviours import EpsilonGreedy
 from offrl.errors import ConfigError, DatasetError
-from offrl.shards._recording import LOCK_NAME, Recording
+from offrl.shards._recording import LOCK_NAME, Recording, writing
 from offrl.shards.episode import Episode
 from offrl.shards.layouts import episode_windows
 from offrl.shards.manifest import Manifest
@@ -166,7 +166,8 @@ def collect_online(
             )
         if (complete := Recording.completed(directory, plan)) is not None:
             return complete
-        stack.enter_context(locked(directory / LOCK_NAME))
+        with writing(directory):
+            stack.enter_context(locked(directory / LOCK_NAME))
         recording = Recording.resume(directory, plan)
         if recording.manifest.complete:  # by another process meanwhile
             return recording.manifest
