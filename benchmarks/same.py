@@ -34,6 +34,8 @@ DECLARED: dict[str, str] = {
     "scores/threshold-*.json": "fewer than five episodes have no interval",
     "runs/bc-*/metrics.csv": "held-out episodes have their loss beside the training loss",
     "resumed/bc-*/metrics.csv": "held-out episodes have their loss beside the training loss",
+    "stores/*/frames.blocks.npy": "frames have hashes, by blocks",
+    "converted/*/summary.json": "bytes_before and bytes_after count the manifest, which has a hash of its content",
 }
 """What was meant to change: a pattern of items' names ("policies/dqn-*/logits.npy") and the reason.
 

@@ -178,7 +178,8 @@ class Items:
                 self.tensors(f"{name}/{checkpoint.name}/{path.stem}", path)
 
 
-_NOT_OF_DATA = ("versions", "algorithm_config", "learner", "online")
+# A seal is a hash of the versions and settings, too.
+_NOT_OF_DATA = ("versions", "algorithm_config", "learner", "online", "sealed", "content_sha256")
 
 
 def _of_data(values: Any) -> Any:

@@ -29,6 +29,7 @@ from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from offrl.shards.remote import local_copy
 from offrl.spec import TaskSpec
 from offrl.system.files import new_directory, replacing
+from offrl.system.locks import locked
 
 Format = Literal["frames", "stacked", "minari", "d3rlpy"]
 SourceFormat = Format | Literal["table"]
@@ -118,6 +119,7 @@ def convert(
     Raises:
         ConfigError: an unknown format, or one that cannot be reached in one step.
         DatasetError: the source is missing, damaged, or holds what the target cannot; or the target exists.
+        InUseError: another call is writing the target.
         MissingDependencyError: `minari`, `h5py` or `pyarrow` is needed and not installed.
         SpecMismatchError: `spec` differs from the source's.
     """
@@ -139,65 +141,70 @@ def convert(
         raise ConfigError(f"{stack}", where="stack", expected="1 or more")
     names = None if action_names is None else tuple(action_names)
     told: dict[str, Any] = {"stack": stack, "action_names": names}
-    store = None
-    found: SourceFormat
-    opened: AbstractContextManager[EpisodeLog]
-    if is_minari(source_path) or str(source).startswith(PREFIX):
-        found, opened = "minari", read_minari(source_path, spec, **told)
-    elif is_table(source_path):
-        columns = columns or TableColumns()
-        columns = columns if names is None else replace(columns, action_names=names)
-        require_untold(source_path, stack, None)
-        found, opened = "table", nullcontext(read_table(source_path, columns, spec))
-    elif source_path.is_file():
-        found, opened = "d3rlpy", read_d3rlpy(source_path, spec, **told)
-    elif not source_path.exists():
-        raise DatasetError(
-            "no such file" if source_path.suffix else "no such directory",
-            where=source_path,
-            expected="a directory of .npz shards, a dataset of Minari's, an HDF5 file of d3rlpy's, or a table",
-            hint="check the path",
-        )
-    else:
-        require_untold(source_path, stack, names)
-        reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": progress}
-        store = ingest(source_path, spec=spec, tier="mmap", **reading)
-        found, opened = store.report.layout, nullcontext(_log(source_path, store, to))
-    if store is not None and store.spec.channels > 1 and to in ("minari", "d3rlpy"):
-        raise DatasetError(
-            f"frames of {store.spec.channels} channels",
-            where=source_path,
-            expected=f"gray frames or vectors for the format {to}",
-            hint="convert to frames or stacked",
-        )
-    if store is None and to != "frames":
-        raise ConfigError(f"from {found} to {to}", where="convert", expected="frames", hint="convert to frames first")
-    bytes_before = _size(source_path)  # before the target, which may lie in the source
-    try:
-        with opened as log:
-            origin = {"converted_from": {"format": found, "path": redacted(source)}}
-            log = replace(
-                log,
-                episodes=_with_bar(log, progress),
-                environment=log.environment or environment or {},
-                generator={**log.generator, **origin},
+    # Beside the target, which has to be new.
+    with locked(target_path.with_name(f".{target_path.name}.lock"), target=target_path):
+        require_new(target_path)  # another call may have written it meanwhile
+        store = None
+        found: SourceFormat
+        opened: AbstractContextManager[EpisodeLog]
+        if is_minari(source_path) or str(source).startswith(PREFIX):
+            found, opened = "minari", read_minari(source_path, spec, **told)
+        elif is_table(source_path):
+            columns = columns or TableColumns()
+            columns = columns if names is None else replace(columns, action_names=names)
+            require_untold(source_path, stack, None)
+            found, opened = "table", nullcontext(read_table(source_path, columns, spec))
+        elif source_path.is_file():
+            found, opened = "d3rlpy", read_d3rlpy(source_path, spec, **told)
+        elif not source_path.exists():
+            raise DatasetError(
+                "no such file" if source_path.suffix else "no such directory",
+                where=source_path,
+                expected="a directory of .npz shards, a dataset of Minari's, an HDF5 file of d3rlpy's, or a table",
+                hint="check the path",
             )
-            written = _write(target_path, to, log, store, compress, shard_bytes, progress)
-    except OSError as error:
-        raise DatasetError(
-            f"cannot be written ({error})", where=target_path, expected="room for it", hint="free some space"
-        ) from error
-    return Conversion(
-        source_format=found,
-        target_format=to,
-        num_transitions=written.num_transitions,
-        num_episodes=written.num_episodes,
-        bytes_before=bytes_before,
-        bytes_after=_size(target_path),
-        frames_before=log.num_frames,
-        frames_after=written.num_frames,
-        notes=(*log.notes, *written.notes),
-    )
+        else:
+            require_untold(source_path, stack, names)
+            reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": progress}
+            store = ingest(source_path, spec=spec, tier="mmap", **reading)
+            found, opened = store.report.layout, nullcontext(_log(source_path, store, to))
+        if store is not None and store.spec.channels > 1 and to in ("minari", "d3rlpy"):
+            raise DatasetError(
+                f"frames of {store.spec.channels} channels",
+                where=source_path,
+                expected=f"gray frames or vectors for the format {to}",
+                hint="convert to frames or stacked",
+            )
+        if store is None and to != "frames":
+            raise ConfigError(
+                f"from {found} to {to}", where="convert", expected="frames", hint="convert to frames first"
+            )
+        bytes_before = _size(source_path)  # before the target, which may lie in the source
+        try:
+            with opened as log:
+                origin = {"converted_from": {"format": found, "path": redacted(source)}}
+                log = replace(
+                    log,
+                    episodes=_with_bar(log, progress),
+                    environment=log.environment or environment or {},
+                    generator={**log.generator, **origin},
+                )
+                written = _write(target_path, to, log, store, compress, shard_bytes, progress)
+        except OSError as error:
+            raise DatasetError(
+                f"cannot be written ({error})", where=target_path, expected="room for it", hint="free some space"
+            ) from error
+        return Conversion(
+            source_format=found,
+            target_format=to,
+            num_transitions=written.num_transitions,
+            num_episodes=written.num_episodes,
+            bytes_before=bytes_before,
+            bytes_after=_size(target_path),
+            frames_before=log.num_frames,
+            frames_after=written.num_frames,
+            notes=(*log.notes, *written.notes),
+        )
 
 
 def _log(directory: Path, store: FrameStore, to: Format) -> EpisodeLog:

@@ -74,3 +74,7 @@ def test_what_fails_leaves_no_empty_directory(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "run" / ".lock"):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "mine" / ".lock"):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
