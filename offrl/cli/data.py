@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -282,6 +281,7 @@ def fetch(
     """
     from offrl.shards.download import MARKER_NAME
     from offrl.shards.download import fetch as fetch_dataset
+    from offrl.system.json_files import read_json
 
     say_on_interrupt("interrupted; the same command continues from here")
     found = fetch_dataset(
@@ -294,5 +294,5 @@ def fetch(
         max_ratio=max_ratio,
         progress=not quiet,
     )
-    marker = json.loads((found / MARKER_NAME).read_text(encoding="utf-8"))
+    marker = read_json(found / MARKER_NAME)
     show({"directory": str(directory), **marker}, as_json)

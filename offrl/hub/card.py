@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from offrl.policies.onnx_policy import OnnxPolicy
 from offrl.report.compare import find_runs, group_runs, one_run_per_seed
 from offrl.spec import TaskSpec
 from offrl.statistics import Interval, t_interval
+from offrl.system.json_files import read_json
 from offrl.training.checkpoint import latest_checkpoint
 from offrl.training.runs import read_run_config
 
@@ -109,12 +109,9 @@ def _repetitions(run: Path) -> list[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"cannot be read ({error})", where=path, expected="JSON, as offrl writes it") from error
-    if not isinstance(found, dict):
-        raise RunError("damaged", where=path, expected="a JSON object")
-    return found
 
 
 def _lines(subject: _Subject) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from offrl.evaluation.scores import Evaluation
 from offrl.report.compare import find_runs, group_runs, one_run_per_seed, training_seed
 from offrl.report.metrics import read_metrics
 from offrl.statistics import Interval, t_interval
+from offrl.system.json_files import read_json
 from offrl.training.runs import read_run_config
 
 Columns = Mapping[str, NDArray[np.float64]]
@@ -215,12 +215,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except ValueError as error:
-        raise RunError(f"damaged ({error})", where=path, expected="JSON") from error
-    if not isinstance(found, dict):
-        raise RunError("damaged", where=path, expected="a JSON object")
-    return found
+        raise RunError(f"damaged ({error})", where=path, expected="a JSON object") from error
 
 
 def _parse(evaluation: Mapping[str, Any], directory: Path) -> Evaluation:

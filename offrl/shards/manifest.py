@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from offrl.errors import DatasetError
 from offrl.shards.layouts import Layout
 from offrl.spec import TaskSpec
+from offrl.system.files import open_regular
 from offrl.system.json_files import write_json
 
 MANIFEST_NAME = "manifest.json"
@@ -165,5 +166,5 @@ def _record(data: Mapping[str, Any]) -> ShardRecord:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_regular(path) as file:
+        return hashlib.file_digest(cast(BinaryIO, file), "sha256").hexdigest()
