@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from click import argument, option
 
-from offrl.cli.console import FILE, PATH, output_options, show
+from offrl.cli.console import FILE, PATH, echo, output_options, show
 from offrl.cli.names import ENCODERS, algorithm_class, load_class, network_options
 
 _EVALUATIONS = option(
@@ -36,11 +36,11 @@ def card(policy: Path, out: Path | None, evaluations: tuple[Path, ...]) -> None:
 
     text = model_card(policy, evaluations=evaluations)
     if out is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
         return
     with replacing(out) as partial:
         partial.write_text(text, encoding="utf-8")
-    click.echo(out)
+    echo(str(out))
 
 
 @click.command(short_help="Make a folder for a model hub.")

@@ -132,12 +132,14 @@ def _csv_chunks(table: Table, columns: Sequence[str]) -> Iterator[dict[str, Sequ
 
 
 def _parquet_names(path: Path) -> tuple[str, ...]:
-    with open_regular(path) as packed, _pyarrow_parquet().ParquetFile(packed) as file:
+    parquet = _pyarrow_parquet()
+    with open_regular(path) as packed, parquet.ParquetFile(packed) as file:
         return tuple(file.schema_arrow.names)
 
 
 def _parquet_chunks(table: Table, columns: Sequence[str]) -> Iterator[dict[str, Sequence[Any]]]:
-    with open_regular(table.path) as packed, _pyarrow_parquet().ParquetFile(packed) as file:
+    parquet = _pyarrow_parquet()
+    with open_regular(table.path) as packed, parquet.ParquetFile(packed) as file:
         for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns)):
             yield {name: batch.column(name).to_pylist() for name in columns}
 
