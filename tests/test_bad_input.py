@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from offrl import DQN, FitConfig, TaskSpec, fit, open_replay
 from offrl.cli import main
 from offrl.envs import car_racing
+from offrl.system.json_files import read_json
 
 GOOD = {
     "states": np.arange(12, dtype=np.float32).reshape(6, 2),
@@ -279,7 +280,7 @@ def test_a_disk_that_is_full(here, cartpole, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device", "evaluation.json")
 
-    monkeypatch.setattr("offrl.system.files.write_json", full)
+    monkeypatch.setattr("offrl.system.json_files.write_json", full)
     args = ("evaluate", cartpole / "run", "--env", "CartPole-v1", "--episodes", 1, "--workers", 0)
     refused(*args, "--out", "evaluation.json", says=["evaluation.json: No space left on device"])
 
@@ -302,7 +303,7 @@ def with_config(cartpole, here, change):
     """A copy of the run with another config.json."""
     shutil.copytree(cartpole / "run", here / "run")
     path = here / "run" / "config.json"
-    config = json.loads(path.read_text())
+    config = read_json(path)
     change(config)
     path.write_text(json.dumps(config))
     return "run"

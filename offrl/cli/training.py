@@ -214,11 +214,11 @@ def _loggers(
 ) -> list[Logger]:
     """What the run's numbers are shown by, besides its CSV files."""
     from offrl.report.progress import ProgressPlot
-    from offrl.training.checkpoint import checkpoints, step_of
+    from offrl.training.checkpoint import find_resumable, step_of
     from offrl.training.loggers import ConsoleLogger, TensorBoardLogger, WandbLogger
 
-    found = checkpoints(run / "checkpoints") if resume else []
-    step = step_of(found[-1]) if found else None
+    found = find_resumable(run / "checkpoints").checkpoint if resume else None
+    step = step_of(found) if found is not None else 0 if resume else None
     loggers: list[Logger] = [] if quiet else [ConsoleLogger(total, initial=step or 0)]
     if "tensorboard" in names:
         loggers.append(TensorBoardLogger(run / "tensorboard", resume_step=step))

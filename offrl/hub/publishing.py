@@ -17,7 +17,8 @@ from offrl.policies.export import export_onnx
 from offrl.policies.verify import verify_onnx
 from offrl.system.files import new_directory
 from offrl.system.json_files import write_json
-from offrl.training.runs import read_run_config
+from offrl.system.sealing import write_sealed
+from offrl.training.runs import read_run_config, write_run_config
 
 _COPIED = ("environment.json", "metrics.csv", "evaluations.csv")
 
@@ -66,10 +67,10 @@ def publish(
                 verify_onnx(partial / name, trained, observations)
         saved = partial / "checkpoints" / checkpoint.resolve().name
         saved.mkdir(parents=True)
-        (saved / "policy.safetensors").write_bytes((checkpoint / "policy.safetensors").read_bytes())
+        write_sealed(saved, {"policy.safetensors": (checkpoint / "policy.safetensors").read_bytes()})
         config = read_run_config(run)
         notes = {**(config.get("notes") or {}), "data": None}  # a path on this machine is nobody's business
-        write_json(partial / "config.json", {**config, "notes": notes})
+        write_run_config(partial, {**config, "notes": notes})
         for name in _COPIED:
             if (run / name).is_file():
                 (partial / name).write_bytes((run / name).read_bytes())

@@ -212,12 +212,12 @@ def _read_run(path: Path, alone: bool) -> TrainedRun:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no such file."""
-    if not path.exists():
-        return {}
     try:
         return read_json(path)
-    except ValueError as error:
-        raise RunError(f"damaged ({error})", where=path, expected="a JSON object") from error
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"damaged ({error})", where=path, expected="JSON") from error
 
 
 def _parse(evaluation: Mapping[str, Any], directory: Path) -> Evaluation:

@@ -22,8 +22,18 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         ValueError: it holds NaN or infinity, which JSON does not know.
     """
+    content = json_bytes(data)
     with replacing(path) as partial:
-        partial.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_bytes(content)
+
+
+def json_bytes(data: Mapping[str, Any]) -> bytes:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: it holds NaN or infinity, which JSON does not know.
+    """
+    return f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode()
 
 
 def write_sealed_json(path: Path, data: Mapping[str, Any]) -> None:

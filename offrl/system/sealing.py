@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,17 @@ from offrl.system.json_files import read_json, write_sealed_json
 SEAL_NAME = "seal.json"
 
 
-def seal(directory: Path, names: Iterable[str], **about: Any) -> None:
-    """Writes `seal.json` with the size and SHA-256 of these files, and whatever else is to be kept with them."""
-    files = {name: _describe((directory / name).read_bytes()) for name in sorted(names)}
+def write_sealed(directory: Path, contents: Mapping[str, bytes], **about: Any) -> None:
+    """Writes files, and `seal.json` with the size and SHA-256 of each and whatever else is to be kept with them.
+
+    Args:
+        directory: One that is not in its place yet, see `offrl.system.files.new_directory`.
+        contents: By the names of the files.
+        about: JSON-ready.
+    """
+    for name, content in contents.items():
+        (directory / name).write_bytes(content)
+    files = {name: _describe(content) for name, content in sorted(contents.items())}
     write_sealed_json(directory / SEAL_NAME, {**about, "files": files})
 
 

@@ -1,49 +1,63 @@
-"""Saving and loading: safetensors for tensors, JSON for the rest, each file whole or not there."""
+"""Saving and loading: safetensors for tensors, JSON for the rest, sealed with their hashes, whole or not there."""
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import RunError
-from offrl.system.files import sync
+from offrl.system.files import replacing_directory, sync
+from offrl.system.json_files import json_bytes, parse_json, sealed
+from offrl.system.sealing import read_seal, read_sealed, write_sealed
 from offrl.training.learner import Learner
 
 _NAME = re.compile(r"step-(\d{9})")
 _FULL_CHECKPOINTS = 2
 """How many of the latest checkpoints keep what is needed to go on; older ones keep their policy only."""
+_LEARNER, _POLICY, _STATE = "learner.safetensors", "policy.safetensors", "state.json"
 
 
-def save_checkpoint(learner: Learner, directory: Path) -> Path:
+def save_checkpoint(learner: Learner, directory: Path, logs: Mapping[str, Any] | None = None) -> Path:
     """Writes `directory/step-000012000/` with the learner's whole state and the policy that evaluation sees.
 
-    The folder appears under its name only when it is complete. Older checkpoints keep their policy; what is needed
-    to resume is kept for the latest two.
+    The folder appears under its name only when it is complete and on the disk. Older checkpoints keep their policy;
+    what is needed to resume is kept for the latest two.
+
+    Args:
+        learner: What to save.
+        directory: A run's `checkpoints`.
+        logs: How far the run's CSV files reach, see `CSVLogger.sync`.
+
+    Raises:
+        RunError: It cannot be written.
     """
     target = directory / f"step-{learner.step:09d}"
-    partial = directory / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(_contiguous(learner.state_tensors()), partial / "learner.safetensors")
-    save_file(_contiguous(learner.snapshot().state_dict()), partial / "policy.safetensors")
-    (partial / "state.json").write_text(json.dumps(learner.state_values(), indent=1) + "\n")
-    for file in partial.iterdir():
-        sync(file)
-    if target.exists():
-        shutil.rmtree(target)
-    partial.replace(target)
-    for old in checkpoints(directory)[:-_FULL_CHECKPOINTS]:
-        (old / "learner.safetensors").unlink(missing_ok=True)
+    state = {**learner.state_values(), "logs": dict(logs or {})}
+    contents = {
+        _LEARNER: save(_contiguous(learner.state_tensors())),
+        _POLICY: save(_contiguous(learner.snapshot().state_dict())),
+        _STATE: json_bytes(sealed(state)),
+    }
+    try:
+        with replacing_directory(target) as partial:
+            write_sealed(partial, contents, step=learner.step)
+        for old in checkpoints(directory)[:-_FULL_CHECKPOINTS]:
+            (old / _LEARNER).unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"cannot be written ({error.strerror or error})",
+            where=target,
+            expected="a writable directory with room for it",
+            hint="free some space, and go on from the checkpoint before it with --resume (resume=True)",
+        ) from error
     return target
 
 
@@ -77,20 +91,53 @@ def link_best(directory: Path, step: int) -> None:
         partial.unlink(missing_ok=True)
         partial.symlink_to(target, target_is_directory=True)
         partial.replace(link)
+        sync(directory)
 
 
-def load_learner(learner: Learner, checkpoint: Path) -> None:
+class Resumable(NamedTuple):
+    """Where a run can go on.
+
+    Attributes:
+        checkpoint: The newest one that is whole; None without one.
+        damaged: Newer ones, and what is wrong with each.
+    """
+
+    checkpoint: Path | None
+    damaged: list[tuple[Path, str]]
+
+
+def find_resumable(directory: Path) -> Resumable:
+    """Looks for the newest checkpoint whose files are all as they were written."""
+    damaged: list[tuple[Path, str]] = []
+    for checkpoint in reversed(checkpoints(directory)):
+        try:
+            _read_state(checkpoint)
+            _read(checkpoint, _LEARNER)
+            _read(checkpoint, _POLICY)
+        except RunError as error:
+            damaged.append((checkpoint, str(error)))
+        else:
+            return Resumable(checkpoint, damaged)
+    return Resumable(None, damaged)
+
+
+def load_learner(learner: Learner, checkpoint: Path) -> dict[str, Any]:
     """Lets the learner go on exactly where `save_checkpoint` left it.
+
+    Returns:
+        The `logs` that were saved with it; empty where there were none.
 
     Raises:
         RunError: a file is missing or damaged, or belongs to another algorithm, encoder or optimiser.
     """
-    tensors = _load_tensors(checkpoint / "learner.safetensors", learner.device)
-    path = checkpoint / "state.json"
+    state = _read_state(checkpoint)
+    tensors = _load_tensors(checkpoint, _LEARNER, learner.device)
     try:
-        learner.load_state(tensors, json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, KeyError, IndexError, RuntimeError, AttributeError) as error:
+        learner.load_state(tensors, state)
+    except (ValueError, TypeError, KeyError, IndexError, RuntimeError, AttributeError, OverflowError) as error:
         raise _mismatch(checkpoint, error) from error
+    logs = state.get("logs", {})
+    return dict(logs) if isinstance(logs, dict) else {}
 
 
 def load_policy(algorithm: Algorithm, checkpoint: Path) -> Algorithm:
@@ -103,7 +150,7 @@ def load_policy(algorithm: Algorithm, checkpoint: Path) -> Algorithm:
     Raises:
         RunError: the file is missing or damaged, or belongs to another algorithm or encoder.
     """
-    tensors = _load_tensors(checkpoint / "policy.safetensors", next(algorithm.parameters()).device)
+    tensors = _load_tensors(checkpoint, _POLICY, next(algorithm.parameters()).device)
     _require_same_tensors(algorithm.state_dict(), tensors, checkpoint)
     algorithm.load_state_dict(tensors)
     return algorithm
@@ -114,15 +161,47 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
 
 
-def _load_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
-    if not path.is_file():
+def _read(checkpoint: Path, name: str) -> bytes:
+    """A file of a checkpoint, as it was written."""
+    path = checkpoint / name
+    try:
+        return read_sealed(checkpoint, name, read_seal(checkpoint))
+    except FileNotFoundError as error:
         raise RunError(
             "no such file", where=path, hint="name a checkpoint's folder, such as runs/bcq-001/checkpoints/…"
-        )
+        ) from error
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / _STATE
     try:
-        return load_file(path, device=str(device))
-    except (SafetensorError, OSError, struct.error) as error:
-        raise RunError(f"damaged ({error})", where=path, hint="use another checkpoint") from error
+        state = parse_json(_read(checkpoint, _STATE))
+        seal = read_seal(checkpoint)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if seal is None and "logs" in state:  # before there were seals, there were no logs
+        raise _damaged(checkpoint, "its seal.json is missing")
+    steps = {"state.json": state.get("step"), "seal.json": None if seal is None else seal.get("step")}
+    for name, step in steps.items():
+        if step is not None and step != step_of(checkpoint):
+            raise _damaged(checkpoint, f"{name} is of step {step!r}")
+    return state
+
+
+def _damaged(path: Path, reason: object) -> RunError:
+    return RunError(
+        f"damaged ({reason})", where=path, hint="use another checkpoint; --resume takes the newest one that is whole"
+    )
+
+
+def _load_tensors(checkpoint: Path, name: str, device: torch.device) -> dict[str, Tensor]:
+    content = _read(checkpoint, name)
+    try:
+        return {key: tensor.to(device) for key, tensor in load(content).items()}
+    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise _damaged(checkpoint / name, error) from error
 
 
 def _require_same_tensors(ours: Mapping[str, Tensor], saved: Mapping[str, Tensor], checkpoint: Path) -> None:

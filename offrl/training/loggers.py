@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import sys
 import time
 from collections.abc import Mapping
@@ -13,7 +15,7 @@ from typing import Any, Protocol, TextIO
 from tqdm import tqdm
 
 from offrl.errors import RunError, missing_dependency
-from offrl.system.files import replacing
+from offrl.system.files import replacing, sync
 
 _SCORES_NAME = "evaluations.csv"
 
@@ -50,17 +52,21 @@ class CSVLogger:
         directory: where the files lie; made if missing.
         resume_step: None for a new run; else the gradient step that the run continues from: rows past it, and a
             last line cut short, are dropped, so that the files end up as those of a run never stopped.
+        synced: Of a resumed run: what `sync` gave for the checkpoint that it continues from, to check the files by.
 
     Raises:
-        RunError: a new run finds the files, or a resumed one finds another table in them.
+        RunError: a new run finds the files, or a resumed one finds another table in them, or has lost rows.
     """
 
-    def __init__(self, directory: str | Path, resume_step: int | None = None) -> None:
+    def __init__(
+        self, directory: str | Path, resume_step: int | None = None, synced: Mapping[str, Any] | None = None
+    ) -> None:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        self._metrics = _Table(directory / "metrics.csv", resume_step)
-        self._timings = _Table(directory / "timings.csv", resume_step)
-        self._scores = _Table(directory / _SCORES_NAME, resume_step)
+        self._metrics, self._timings, self._scores = self._tables = [
+            _Table(directory / name, resume_step, (synced or {}).get(name))
+            for name in ("metrics.csv", "timings.csv", _SCORES_NAME)
+        ]
 
     @property
     def columns(self) -> list[str] | None:
@@ -84,8 +90,20 @@ class CSVLogger:
         """
         self._scores.append(step, scores)
 
+    def sync(self) -> dict[str, Any]:
+        """Waits until the rows have reached the disk, and tells how far metrics.csv reaches, and its hash.
+
+        Not so of the other files, which differ from one run to the next.
+        """
+        tables = [table for table in self._tables if table.columns is not None]
+        for table in tables:
+            sync(table.path)
+        if tables:
+            sync(self._metrics.path.parent)  # where the files' names are
+        return {} if self._metrics.columns is None else {self._metrics.path.name: self._metrics.extent()}
+
     def close(self) -> None:
-        """Nothing to do: every row is on disk already."""
+        """Nothing to do: every row is written already."""
 
 
 def read_scores(directory: Path) -> dict[int, float]:
@@ -107,33 +125,65 @@ def read_scores(directory: Path) -> dict[int, float]:
 class _Table:
     """A CSV file whose first column is the step; the file appears with its first row."""
 
-    def __init__(self, path: Path, resume_step: int | None) -> None:
+    def __init__(self, path: Path, resume_step: int | None, synced: Mapping[str, Any] | None) -> None:
         self.path = path
         self.columns: list[str] | None = None
-        if not path.exists():
-            return
-        if resume_step is None:
+        self._size, self._hash = 0, hashlib.sha256()
+        if resume_step is None and path.exists():
             raise RunError("exists already", where=path, hint="resume the run, or take another directory")
-        self._drop_rows_after(resume_step)
+        content = path.read_bytes() if path.exists() else b""
+        if synced is not None:
+            self._require_same(content, synced)
+        if content and resume_step is not None:
+            self._drop_rows_after(resume_step, content)
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
         columns = ["step", *values]
         row = [step, *(float(value) for value in values.values())]
-        if self.columns is None:
-            _append_row(self.path, columns)
-            self.columns = columns
-        if columns != self.columns:
+        if self.columns is not None and columns != self.columns:
             raise RunError(
                 f"columns {columns[1:]} at step {step}",
                 where=self.path,
                 expected=f"{self.columns[1:]}, as in the first row",
                 hint="log what comes at other times to a file of its own",
             )
-        _append_row(self.path, row)
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([row] if self.columns else [columns, row])
+        self.columns = columns
+        content = text.getvalue().encode()
+        try:
+            with self.path.open("ab") as file:
+                file.write(content)
+        except OSError as error:
+            raise RunError(
+                f"cannot be written ({error.strerror})",
+                where=self.path,
+                expected="room for another row",
+                hint="free some space, and go on from the latest checkpoint with --resume (resume=True)",
+            ) from error
+        self._count(content)
 
-    def _drop_rows_after(self, step: int) -> None:
-        with self.path.open(encoding="utf-8", newline="") as file:
-            lines = [line for line in file if line.endswith("\n")]
+    def extent(self) -> dict[str, Any]:
+        return {"size": self._size, "sha256": self._hash.hexdigest()}
+
+    def _count(self, content: bytes) -> None:
+        self._size += len(content)
+        self._hash.update(content)
+
+    def _require_same(self, content: bytes, synced: Mapping[str, Any]) -> None:
+        """Refuses a file that is not what it was when the checkpoint was made, and then maybe more."""
+        size = synced.get("size")
+        if size != len(content[:size]) or hashlib.sha256(content[:size]).hexdigest() != synced.get("sha256"):
+            raise RunError(
+                "was changed since the checkpoint was made",
+                where=self.path,
+                expected=f"its first {size} bytes as they were",
+                hint="restore the file, or start a new run from this one's weights with --init (init=...)",
+            )
+
+    def _drop_rows_after(self, step: int, content: bytes) -> None:
+        text = io.StringIO(content.decode("utf-8", "replace"), newline="")
+        lines = [line for line in text if line.endswith("\n")]
         header, *rows = lines or [""]
         if header:
             self.columns = next(csv.reader([header]))
@@ -143,13 +193,11 @@ class _Table:
             kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
         except ValueError as error:
             raise RunError(f"a row without a step ({error})", where=self.path, expected="rows of CSVLogger") from error
-        with replacing(self.path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-            file.writelines([header, *kept])
-
-
-def _append_row(path: Path, row: list[str] | list[float]) -> None:
-    with path.open("a", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow(row)
+        kept_content = "".join([header, *kept]).encode()
+        if kept_content != content:
+            with replacing(self.path) as partial:
+                partial.write_bytes(kept_content)
+        self._count(kept_content)
 
 
 class ConsoleLogger:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -19,15 +16,15 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError
 from offrl.replay.source import ReplaySource
 from offrl.system.devices import resolve_device
-from offrl.system.json_files import write_json
+from offrl.system.signals import StopRequest, stopping_on_signals
 from offrl.system.workers import available_memory
 from offrl.training._evaluations import Evaluations, Evaluator
 from offrl.training._feed import gathered_ahead, plan_updates
-from offrl.training.checkpoint import latest_checkpoint, load_learner, load_policy, save_checkpoint
+from offrl.training.checkpoint import checkpoints, load_policy, save_checkpoint
 from offrl.training.config import FitConfig, LearnerConfig, Period
 from offrl.training.learner import Learner
 from offrl.training.loggers import ConsoleLogger, CSVLogger, Logger
-from offrl.training.runs import claim_run, resume_run, write_environment
+from offrl.training.runs import continue_run, first_weights, working_on, write_environment, write_run_config
 
 _HELD_OUT_TRANSITIONS = 512
 """How many held-out transitions a row of metrics looks at: a few percent of an update's time in a hundred updates."""
@@ -50,8 +47,8 @@ def fit(
 ) -> Learner:
     """Trains `algorithm` on `replay`.
 
-    Ctrl-C ends the run after the update in progress, with a checkpoint to resume from, and then raises
-    KeyboardInterrupt; a second one ends it at once.
+    Ctrl-C, SIGTERM and SIGHUP end the run after the update in progress, with a checkpoint to resume from, and then
+    raise `Interrupted`, a KeyboardInterrupt; a second one ends it at once, but for a checkpoint that is being written.
 
     Args:
         algorithm: Trained in place.
@@ -61,8 +58,9 @@ def fit(
         learner: How an update is made.
         run: The run's directory, new or empty; None writes nothing to disk.
         resume: Go on with the run in `run`, which must have the same settings; the result equals a run that never
-            stopped: on a CPU bit for bit, on the same machine and software; on a GPU up to rounding. The run may
-            become longer, unless its learning rate follows a schedule that depends on the length.
+            stopped: on a CPU bit for bit, on the same machine and software; on a GPU up to rounding. It goes on from
+            the newest checkpoint that is whole, and begins again without one. The run may become longer, unless its
+            learning rate follows a schedule that depends on the length.
         init: A checkpoint's directory to take the first weights from.
         evaluate_every: How often to score the policy: so many updates, or a text such as "1epoch"; besides, after the
             last update. None for never. What it scores is saved before, as a checkpoint.
@@ -79,7 +77,8 @@ def fit(
     Raises:
         ConfigError: Settings that contradict each other.
         SpecMismatchError: The data are of another task than the algorithm.
-        RunError: The directory is taken, or cannot be resumed; the loss became infinite.
+        RunError: The directory is taken, cannot be resumed or written; the loss became infinite.
+        InUseError: Another process is working on the run.
     """
     if not isinstance(replay, ReplaySource):
         raise ConfigError(
@@ -102,40 +101,37 @@ def fit(
     total = config.total_updates(len(replay))
     periods = _Periods(config, evaluate_every, len(replay))
     _require_memory(config.batch_size, replay)
-    if init is not None:
-        load_policy(algorithm, Path(init))
-        algorithm.copy_to_targets()
-    trainer = Learner(algorithm, learner, total_updates=total, device=resolve_device(device))
     remarks = {**({} if replay.environment is None else {"environment": replay.environment}), **(notes or {})}
-    replay = replay.to(trainer.device)
     directory = None if run is None else Path(run)
-    evaluations = None if evaluator is None else Evaluations(evaluator, directory, trainer.device)
-    resume_step = None
-    if directory is not None:
-        settings = _describe(trainer, replay, config, init)
-        if evaluations is not None:
-            settings["evaluation"] = {"every": evaluate_every, **evaluations.settings()}
-        if resume:
-            grown = resume_run(directory, settings, len(replay))
-            load_learner(trainer, latest_checkpoint(directory / "checkpoints"))
-            # The row after the last update of a shorter run is none of the longer run's.
-            resume_step = trainer.step - (trainer.step % periods.log if grown else 0)
-        else:
-            claim_run(directory)
-            try:
-                trainer.autotune(replay.gather(replay.indices(0, config.batch_size)))
-            except BaseException:  # a run that was refused leaves no empty directory behind
-                directory.rmdir()
-                raise
-            tuned = {"precision": trainer.precision, "compile": trainer.compile}
-            write_json(directory / "config.json", {**settings, "settled": tuned, "notes": remarks})
-            write_environment(directory, {"device": str(trainer.device), "dataset": settings["dataset"]})
-            save_checkpoint(trainer, directory / "checkpoints")  # from the first moment on there is one to resume
     with ExitStack() as stack:
+        if directory is not None:
+            stack.enter_context(working_on(directory, resume=resume))
+        begins_from = first_weights(directory) if directory is not None and resume else init
+        if begins_from is not None:
+            load_policy(algorithm, Path(begins_from))
+            algorithm.copy_to_targets()
+        trainer = Learner(algorithm, learner, total_updates=total, device=resolve_device(device))
+        replay = replay.to(trainer.device)
+        evaluations = None if evaluator is None else Evaluations(evaluator, directory, trainer.device)
+        files = None
+        if directory is not None:
+            settings = _describe(trainer, replay, config, init)
+            if evaluations is not None:
+                settings["evaluation"] = {"every": evaluate_every, **evaluations.settings()}
+            if resume:
+                files = continue_run(trainer, directory, settings, len(replay), periods.log)
+            else:
+                trainer.autotune(replay.gather(replay.indices(0, config.batch_size)))
+                tuned = {"precision": trainer.precision, "compile": trainer.compile}
+                write_run_config(directory, {**settings, "settled": tuned, "notes": remarks})
+                files = CSVLogger(directory)
+            if not (directory / "environment.json").exists():
+                write_environment(directory, {"device": str(trainer.device), "dataset": settings["dataset"]})
+            if not checkpoints(directory / "checkpoints"):  # from the first moment on there is one to resume
+                save_checkpoint(trainer, directory / "checkpoints")
         outputs: list[Logger] = list(loggers) if loggers is not None else [ConsoleLogger(total, initial=trainer.step)]
         held_out = replay.held_out()
-        if directory is not None:  # first: who draws what the files have finds the newest row in them
-            files = CSVLogger(directory, resume_step=resume_step)
+        if files is not None:  # first: who draws what the files have finds the newest row in them
             outputs.insert(0, files)
             if files.columns is not None and "held_out_loss" not in files.columns:
                 held_out = None  # a run of an earlier version: its rows keep their columns
@@ -143,7 +139,8 @@ def fit(
             stack.callback(output.close)
         if evaluations is not None:
             stack.enter_context(evaluations)
-        _Loop(trainer, replay, held_out, config.batch_size, total, periods, outputs, directory, evaluations).run()
+        saving = _Saving(trainer, directory, files)
+        _Loop(trainer, replay, held_out, config.batch_size, total, periods, outputs, saving, evaluations).run()
     return trainer
 
 
@@ -179,14 +176,13 @@ class _Loop:
         total: int,
         periods: _Periods,
         loggers: Sequence[Logger],
-        directory: Path | None,
+        saving: _Saving,
         evaluations: Evaluations | None,
     ) -> None:
         self._learner, self._replay, self._batch_size, self._total = learner, replay, batch_size, total
-        self._periods, self._loggers, self._directory, self._evaluations = periods, loggers, directory, evaluations
+        self._periods, self._loggers, self._saving, self._evaluations = periods, loggers, saving, evaluations
         self._held_out = held_out
         self._clock = _Clock(learner.step)
-        self._saved = learner.step
 
     def run(self) -> None:
         """All updates that are left.
@@ -199,9 +195,9 @@ class _Loop:
         periods = [period for period in rhythm if period is not None]
         plan = plan_updates(learner.step, total, periods, max(learner.updates_per_graph, 1))
         ahead = gathered_ahead(self._replay, plan, self._batch_size, learner.device)
-        with _interruptible() as interrupted, ahead as batches:
-            self._evaluate_what_is_missing(interrupted)
-            while learner.step < total and not interrupted.is_set():
+        with stopping_on_signals() as stop, ahead as batches:
+            self._evaluate_what_is_missing(stop)
+            while learner.step < total and not stop:
                 with self._clock.waiting():
                     batch, count = next(batches)
                 learning_rate = learner.learning_rate_at(learner.step + count - 1)
@@ -209,16 +205,16 @@ class _Loop:
                 if self._is_due(self._periods.log):
                     self._log(learning_rate)
                 if learner.step % self._periods.checkpoint == 0:
-                    self._save()
+                    self._saving.save(stop)
                 if self._evaluations is not None and self._is_due(self._periods.evaluate):
-                    self._save()
-                    self._evaluate(learner.step, learner.snapshot(), interrupted)
-            self._save()
-            if self._evaluations is not None and not interrupted.is_set():
-                with _raising_interrupts(interrupted):
+                    self._saving.save(stop)
+                    self._evaluate(learner.step, learner.snapshot(), stop)
+            self._saving.save(stop)
+            if self._evaluations is not None and not stop:
+                with stop.at_once():
                     self._report_scores(wait=True)
-        if interrupted.is_set():
-            raise KeyboardInterrupt
+        if stop:
+            raise stop.error()
 
     def _is_due(self, period: int | None) -> bool:
         return period is not None and (self._learner.step % period == 0 or self._learner.step == self._total)
@@ -237,26 +233,18 @@ class _Loop:
             logger.log(learner.step, {**metrics, "learning_rate": learning_rate}, timings)
         self._report_scores()
 
-    def _save(self) -> None:
-        if self._saved != self._learner.step:
-            self._learner.require_finite()
-            self._learner.require_sound_weights()
-            if self._directory is not None:
-                save_checkpoint(self._learner, self._directory / "checkpoints")
-            self._saved = self._learner.step
-
-    def _evaluate_what_is_missing(self, interrupted: threading.Event) -> None:
+    def _evaluate_what_is_missing(self, stop: StopRequest) -> None:
         """Scores checkpoints that a run left behind unscored when it was stopped."""
         if self._evaluations is None or self._periods.evaluate is None:
             return
         for step, algorithm in self._evaluations.missing(self._learner, self._periods.evaluate, self._total):
-            if interrupted.is_set():
+            if stop:
                 return
-            self._evaluate(step, algorithm, interrupted)
+            self._evaluate(step, algorithm, stop)
 
-    def _evaluate(self, step: int, algorithm: Algorithm, interrupted: threading.Event) -> None:
+    def _evaluate(self, step: int, algorithm: Algorithm, stop: StopRequest) -> None:
         assert self._evaluations is not None
-        with self._clock.paused(), _raising_interrupts(interrupted):
+        with self._clock.paused(), stop.at_once():
             self._evaluations.start(step, algorithm)
             self._report_scores()
 
@@ -267,6 +255,27 @@ class _Loop:
                     if hasattr(logger, "log_evaluation"):  # a logger need not have it
                         logger.log_evaluation(step, scores)
                 self._evaluations.keep_best()
+
+
+class _Saving:
+    """Writes checkpoints of a run, each step's once."""
+
+    def __init__(self, learner: Learner, directory: Path | None, files: CSVLogger | None) -> None:
+        self._learner, self._directory, self._files = learner, directory, files
+        self._saved = learner.step
+
+    def save(self, stop: StopRequest) -> None:
+        """Checks the weights and saves them, whatever signals come; without a directory it only checks."""
+        if self._saved == self._learner.step:
+            return
+        self._learner.require_finite()
+        self._learner.require_sound_weights()
+        if self._directory is not None:
+            with stop.shielded():
+                # First the rows that the checkpoint counts on.
+                logs = None if self._files is None else self._files.sync()
+                save_checkpoint(self._learner, self._directory / "checkpoints", logs)
+        self._saved = self._learner.step
 
 
 class _Clock:
@@ -295,40 +304,6 @@ class _Clock:
         figures = {"updates_per_second": (step - self._step) / seconds, "data_wait": self._waited / seconds}
         self._step, self._start, self._waited = step, now, 0.0
         return figures
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turns the first ctrl-C into an event, so that no update is cut in half; the second one raises as usual."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted  # only the main thread may handle signals
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, previous)
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-@contextmanager
-def _raising_interrupts(interrupted: threading.Event) -> Iterator[None]:
-    """A ctrl-C ends the block at once and counts as the first one; for work after which everything is saved."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        interrupted.set()
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _describe(learner: Learner, replay: ReplaySource, config: FitConfig, init: str | Path | None) -> dict[str, Any]:

@@ -6,10 +6,12 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,13 @@ import torch
 
 from offrl.errors import ConfigError, RunError, SpecMismatchError
 from offrl.spec import TaskSpec
-from offrl.system.json_files import write_json
+from offrl.system.json_files import read_json, write_json, write_sealed_json
+from offrl.system.locks import locked
 from offrl.system.versions import installed_versions
+from offrl.training.checkpoint import find_resumable, load_learner
 from offrl.training.config import FitConfig
+from offrl.training.learner import Learner
+from offrl.training.loggers import CSVLogger
 
 _NOT_COMPARED = ("settled", "init", "notes")
 """What a config.json holds beside settings: choices made by measuring, where the first weights came from, remarks."""
@@ -48,20 +54,32 @@ def create_run(root: str | Path, name: str) -> Path:
             return directory
 
 
-def claim_run(directory: Path) -> None:
-    """Makes this very directory, for a run that somebody named.
+@contextmanager
+def working_on(directory: Path, *, resume: bool) -> Iterator[None]:
+    """Keeps others from this run; a new one's directory appears, and goes again if the block fails and leaves it empty.
 
     Raises:
-        RunError: something is there already.
+        RunError: For a new run: something is there already.
+        InUseError: Another process is working on it.
     """
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        raise RunError(
-            "exists already",
-            where=directory,
-            expected="a new name",
-            hint="choose another name, go on with --resume, or remove it yourself",
-        )
-    directory.mkdir(parents=True, exist_ok=True)
+    if resume and not directory.is_dir():
+        raise RunError("no such directory", where=directory, expected="a run's directory")
+    if directory.exists() and not directory.is_dir():
+        raise _taken(directory)
+    with locked(directory / ".lock", target=directory):
+        # A run that was killed before it had a configuration left hidden files at most.
+        if not resume and any(not path.name.startswith(".") for path in directory.iterdir()):
+            raise _taken(directory)
+        yield
+
+
+def _taken(directory: Path) -> RunError:
+    return RunError(
+        "exists already",
+        where=directory,
+        expected="a new name",
+        hint="choose another name, go on with --resume, or remove it yourself",
+    )
 
 
 def read_run_config(directory: Path) -> dict[str, Any]:
@@ -72,14 +90,22 @@ def read_run_config(directory: Path) -> dict[str, Any]:
     """
     path = directory / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        config = read_json(path)
+    except FileNotFoundError as error:
         raise RunError("no config.json here", where=directory, expected="a run's directory") from error
-    except ValueError as error:
-        raise RunError(f"damaged ({error})", where=path, expected="JSON") from error
-    if not isinstance(config, dict):
-        raise RunError("damaged", where=path, expected="a JSON object")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"damaged ({error})",
+            where=path,
+            expected="what offrl wrote there",
+            hint="restore it; where you changed it on purpose, take its lines sealed and content_sha256 out",
+        ) from error
     return _upgraded(config, path)
+
+
+def write_run_config(directory: Path, config: Mapping[str, Any]) -> None:
+    """Writes the run's `config.json`, sealed: other settings in it would give another result without a word."""
+    write_sealed_json(directory / "config.json", config)
 
 
 def _upgraded(config: dict[str, Any], where: Path) -> dict[str, Any]:
@@ -127,8 +153,44 @@ def resume_run(directory: Path, config: Mapping[str, Any], num_transitions: int)
             hint="start a new run from its weights with init, or train with schedule='constant'",
         )
     if current["fit"] != recorded["fit"]:
-        write_json(directory / "config.json", {**recorded, "fit": current["fit"]})
+        write_run_config(directory, {**recorded, "fit": current["fit"]})
     return now > before
+
+
+def continue_run(
+    learner: Learner, directory: Path, settings: Mapping[str, Any], num_transitions: int, log_period: int
+) -> CSVLogger:
+    """Puts the learner where the newest whole checkpoint of a run left it, and the run's CSV files with it.
+
+    Without one, the learner stays as it is, with the choices that the run made by measuring.
+
+    Raises:
+        RunError: The run has other settings, or its files are of something else.
+    """
+    grown = resume_run(directory, settings, num_transitions)
+    found = find_resumable(directory / "checkpoints")
+    logs: Mapping[str, Any] = {}
+    if found.checkpoint is not None:
+        logs = load_learner(learner, found.checkpoint)
+    else:
+        settled = read_run_config(directory).get("settled") or {}
+        learner.precision = settled.get("precision", learner.precision)
+        learner.compile = settled.get("compile", learner.compile)
+    for checkpoint, reason in found.damaged:
+        warnings.warn(f"{reason}: the run goes on from update {learner.step:,}", stacklevel=3)
+        shutil.rmtree(checkpoint)  # its updates are done again
+    if found.checkpoint is None and not found.damaged:
+        warnings.warn(f"{directory}: was stopped before its first checkpoint: the run begins again", stacklevel=3)
+    # The row after the last update of a shorter run is none of the longer run's.
+    return CSVLogger(directory, learner.step - (learner.step % log_period if grown else 0), logs)
+
+
+def first_weights(directory: Path) -> Path | None:
+    """Where a run took its first weights from, if it has to begin again and took them from somewhere."""
+    if find_resumable(directory / "checkpoints").checkpoint is not None:
+        return None
+    init = read_run_config(directory).get("init")
+    return None if init is None else Path(init)
 
 
 def _total_updates(directory: Path, fit: Mapping[str, Any], num_transitions: int) -> int:

@@ -11,6 +11,7 @@ from run_offrl import offrl, offrl_json
 from offrl.cli.watching import _Counted
 from offrl.policies.policy import policy_inputs
 from offrl.report.overlay import BAR_WIDTH, HEADER, TAKEN
+from offrl.system.json_files import read_json
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +43,7 @@ def test_plot_leaves_out_what_cannot_be_drawn_and_names_it(seeds, tmp_path):
     shutil.copytree(seeds / "bcq-1", again)
     begun = tmp_path / "begun"
     shutil.copytree(seeds / "bcq-0", begun, ignore=shutil.ignore_patterns("metrics.csv"))
-    config = json.loads((begun / "config.json").read_text())
+    config = read_json(begun / "config.json")
     config["replay"]["seed"] = 2
     (begun / "config.json").write_text(json.dumps(config))
     found = offrl_json("plot", *runs, again, begun, tmp_path / "page.html", "--metric", "q", "--out", out)
@@ -151,7 +152,7 @@ def test_report_without_the_dataset_says_so_or_takes_the_one_it_is_told(data, se
     out = tmp_path / "report.html"
     run = tmp_path / "moved"
     run.mkdir()
-    config = json.loads((seeds / "bc" / "config.json").read_text())
+    config = read_json(seeds / "bc" / "config.json")
     config["notes"] = {}  # as of a run made in Python
     (run / "config.json").write_text(json.dumps(config))
     assert not offrl_json("report", run, "--out", out)["with_dataset"]

@@ -11,6 +11,7 @@ from run_offrl import offrl, offrl_json
 from offrl.cli.pictures import training_command
 from offrl.cli.request import recorded_request
 from offrl.errors import RunError
+from offrl.system.json_files import read_json
 
 
 def test_the_command_of_a_run_names_what_is_not_default(trained, data):
@@ -23,16 +24,16 @@ def test_the_command_of_a_run_makes_the_same_run_again(data, trained, tmp_path):
     settings = ["schedule=cosine", "threshold=0.1", 'optimizer_settings={"weight_decay": 0.5}', "seed=3", "n_step=2"]
     sets = [word for setting in [*settings, "precision=fp32"] for word in ("--set", setting)]
     offrl("train", data, "--epochs", 0.5, "--encoder", "mlp", "--init", trained["run"], *sets, "--run", first)
-    config = json.loads((first / "config.json").read_text())
+    config = read_json(first / "config.json")
     words = shlex.split(training_command(recorded_request(first), init=config["init"]))
     assert words[:2] == ["offrl", "train"]
     offrl(*words[1:], "--run", second)
-    assert json.loads((second / "config.json").read_text()) == config
+    assert read_json(second / "config.json") == config
     assert (first / "metrics.csv").read_bytes() == (second / "metrics.csv").read_bytes()
 
 
 def test_the_command_of_a_run_with_classes_of_the_users_own_loads_none_of_them(trained, tmp_path):
-    config = json.loads(Path(trained["run"], "config.json").read_text())
+    config = read_json(Path(trained["run"], "config.json"))
     config["notes"]["algorithm"] = "absent:Own"
     config["algorithm_config"] = {"sizes": [2, 3], "double": True}
     (tmp_path / "config.json").write_text(json.dumps(config))

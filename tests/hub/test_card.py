@@ -5,6 +5,7 @@ import pytest
 
 from offrl.errors import RunError
 from offrl.hub import model_card, publish
+from offrl.system.json_files import read_json
 
 
 def test_a_card_gives_the_scores_over_the_runs_that_differ_in_their_seed(runs):
@@ -54,7 +55,7 @@ def test_few_episodes_have_no_interval(runs, tmp_path):
 
 def test_a_run_that_played_while_training_says_so(runs, tmp_path):
     shutil.copytree(runs / "bcq-0", tmp_path / "run")
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config = read_json(tmp_path / "run" / "config.json")
     config["evaluation"] = {"every": "1epoch", "episodes": 20}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     assert "The environment was played while it was trained (20 episodes every 1epoch)" in model_card(tmp_path / "run")

@@ -44,7 +44,7 @@ def test_a_run_that_has_just_begun(run):
     ("content", "says"),
     [
         ("{", r"evaluation\.json: damaged"),
-        ("[]", r"evaluation\.json: damaged .*list.*; expected a JSON object"),
+        ("[]", r"evaluation\.json: damaged \(it is of type list"),
         (json.dumps({"a": 1}), "KeyError: 'per_episode'.*offrl evaluate --out"),
         (json.dumps({"per_episode": []}), "no episodes"),
         (json.dumps({"per_episode": [{"seed": 1}]}), "KeyError: 'score'"),

@@ -1,12 +1,10 @@
 import pytest
 
-from offrl.system.sealing import SEAL_NAME, read_seal, read_sealed, seal
+from offrl.system.sealing import SEAL_NAME, read_seal, read_sealed, write_sealed
 
 
 def test_a_sealed_file_is_read_and_a_changed_one_refused(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    (tmp_path / "b").write_bytes(b"")
-    seal(tmp_path, ["a", "b"], step=3)
+    write_sealed(tmp_path, {"b": b"", "a": b"abc"}, step=3)
     found = read_seal(tmp_path)
     assert found["step"] == 3
     assert found["files"]["a"] == {
@@ -29,8 +27,7 @@ def test_a_directory_without_a_seal_is_read_as_it_is(tmp_path):
 
 
 def test_a_changed_seal_is_refused(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    seal(tmp_path, ["a"])
+    write_sealed(tmp_path, {"a": b"abc"})
     path = tmp_path / SEAL_NAME
     path.write_text(path.read_text().replace('"size": 3', '"size": 4'))
     with pytest.raises(ValueError, match="changed since"):

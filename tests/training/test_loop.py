@@ -1,5 +1,8 @@
 import csv
+import errno
 import json
+import os
+import shutil
 import signal
 import threading
 
@@ -11,11 +14,23 @@ from toy_replay import ToyReplay
 from offrl import Batch, TaskSpec
 from offrl.algorithms import BC, DiscreteBCQ, DiscreteBCQConfig
 from offrl.batch import FrameBatch
-from offrl.errors import ConfigError, RunError, SpecMismatchError
+from offrl.errors import ConfigError, InUseError, RunError, SpecMismatchError
 from offrl.networks import NatureEncoder
+from offrl.system import sealing
 from offrl.system.devices import resolve_device
-from offrl.training import FitConfig, LearnerConfig, checkpoints, fit, latest_checkpoint, load_policy
+from offrl.system.signals import Interrupted
+from offrl.training import (
+    FitConfig,
+    Learner,
+    LearnerConfig,
+    checkpoints,
+    fit,
+    latest_checkpoint,
+    load_learner,
+    load_policy,
+)
 from offrl.training._feed import plan_updates
+from offrl.training.runs import working_on
 
 CONFIG = FitConfig(updates=24, batch_size=8, log_period=5, checkpoint_period=10)
 
@@ -131,6 +146,125 @@ def test_groups_of_updates_end_where_the_run_logs_or_saves(start, most):
     for group in groups:
         assert 1 <= len(group) <= most
         assert not any(step % period == 0 for step in group[1:] for period in (10, 8))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_that_end_a_process_save_it_as_ctrl_c_does(toy_replay, tmp_path, number):
+    class Ended(Recorder):
+        def log(self, step, metrics, timings):
+            if step == 5:
+                signal.raise_signal(number)
+
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted) as caught:
+        fit(
+            DiscreteBCQ(toy_replay.spec),
+            toy_replay,
+            CONFIG,
+            learner=LearnerConfig(schedule="cosine", average_decay=0.9, precision="fp32"),
+            run=run,
+            loggers=[Ended()],
+        )
+    assert caught.value.exit_code == 128 + number
+    assert latest_checkpoint(run / "checkpoints").name == "step-000000005"
+    train(toy_replay, run, resume=True)
+    train(toy_replay, tmp_path / "whole")
+    assert files_of(run) == files_of(tmp_path / "whole")
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["learner.safetensors", "policy.safetensors", "state.json", "seal.json"])
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(toy_replay, tmp_path, name):
+    for run in ("whole", "damaged"):
+        train(toy_replay, tmp_path / run)
+    run = tmp_path / "damaged"
+    damage(latest_checkpoint(run / "checkpoints") / name)
+    with pytest.warns(UserWarning, match=r"step-000000024.*damaged.*goes on from update 20"):
+        train(toy_replay, run, resume=True)
+    assert files_of(run) == files_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("what", ["no checkpoint", "only damaged ones", "half of one"])
+def test_a_run_without_a_whole_checkpoint_begins_again(toy_replay, tmp_path, what):
+    train(toy_replay, tmp_path / "whole")
+    run = tmp_path / "broken"
+    with pytest.raises(KeyboardInterrupt):
+        train(toy_replay, run, interrupt_at=5)
+    kept = checkpoints(run / "checkpoints")
+    assert [path.name for path in kept] == ["step-000000000", "step-000000005"]
+    if what == "only damaged ones":
+        for path in kept:
+            damage(path / "policy.safetensors")
+    else:
+        shutil.rmtree(run / "checkpoints")
+    if what == "half of one":
+        (run / "checkpoints" / ".step-000000000.0123456789ab.partial").mkdir(parents=True)
+    with pytest.warns(UserWarning, match=r"goes on from update 0|begins again"):
+        train(toy_replay, run, resume=True)
+    assert files_of(run) == files_of(tmp_path / "whole")
+    assert not [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
+
+
+def test_a_run_that_begins_again_takes_its_first_weights_from_where_it_did(toy_replay, tmp_path):
+    train(toy_replay, tmp_path / "first")
+    init = latest_checkpoint(tmp_path / "first" / "checkpoints")
+    train(toy_replay, tmp_path / "whole", init=init)
+    with pytest.raises(KeyboardInterrupt):
+        train(toy_replay, tmp_path / "broken", init=init, interrupt_at=5)
+    shutil.rmtree(tmp_path / "broken" / "checkpoints")
+    with pytest.warns(UserWarning, match="begins again"):
+        train(toy_replay, tmp_path / "broken", resume=True)
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(toy_replay, tmp_path):
+    train(toy_replay, tmp_path / "run")
+    last = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    moved = last.rename(last.with_name("step-000000099"))
+    with pytest.raises(RunError, match=r"damaged \(state.json is of step 24\)"):
+        load_learner(Learner(DiscreteBCQ(toy_replay.spec), total_updates=24), moved)
+
+
+def test_metrics_that_lost_a_row_are_refused(toy_replay, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(toy_replay, run, interrupt_at=15)
+    header, *rows = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join([header, *rows[1:]]))
+    with pytest.raises(RunError, match=r"metrics.csv: was changed since the checkpoint was made"):
+        train(toy_replay, run, resume=True)
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_leaves_it_to_be_resumed(toy_replay, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    written = sealing.write_sealed
+
+    def write(directory, contents, **about):
+        if about["step"] == 20:
+            (directory / "state.json").write_bytes(b"{")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written(directory, contents, **about)
+
+    monkeypatch.setattr("offrl.training.checkpoint.write_sealed", write)
+    with pytest.raises(RunError, match=r"step-000000020: cannot be written \(No space left on device\)"):
+        train(toy_replay, run)
+    monkeypatch.undo()
+    assert [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")] == []
+    train(toy_replay, run, resume=True)
+    train(toy_replay, tmp_path / "whole")
+    assert files_of(run) == files_of(tmp_path / "whole")
+
+
+def test_two_processes_do_not_train_one_run(toy_replay, tmp_path):
+    with working_on(tmp_path / "run", resume=False):
+        for resume in (False, True):
+            with pytest.raises(InUseError, match="run: is in use by process"):
+                train(toy_replay, tmp_path / "run", resume=resume)
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(toy_replay, tmp_path):

@@ -3,9 +3,9 @@ import re
 
 import pytest
 
-from offrl.errors import RunError
+from offrl.errors import InUseError, RunError
 from offrl.training import create_run, describe_machine, read_run_config
-from offrl.training.runs import claim_run, resume_run, with_time
+from offrl.training.runs import resume_run, with_time, working_on, write_run_config
 
 
 def test_a_new_run_takes_the_next_free_name(tmp_path):
@@ -15,12 +15,29 @@ def test_a_new_run_takes_the_next_free_name(tmp_path):
 
 
 def test_a_named_run_may_be_an_empty_directory_but_nothing_else(tmp_path):
-    claim_run(tmp_path / "new" / "run")
-    claim_run(tmp_path / "new" / "run")
+    for _ in range(2):
+        with working_on(tmp_path / "new" / "run", resume=False):
+            pass
     (tmp_path / "file").write_text("")
     for taken in (tmp_path / "file", tmp_path / "new"):
-        with pytest.raises(RunError, match="exists already"):
-            claim_run(taken)
+        with pytest.raises(RunError, match="exists already"), working_on(taken, resume=False):
+            pass
+
+
+def test_one_at_a_time_works_on_a_run(tmp_path):
+    with working_on(tmp_path / "run", resume=False):
+        for resume in (False, True):
+            with pytest.raises(InUseError, match=r"run: is in use by process \d+"):
+                working_on(tmp_path / "run", resume=resume).__enter__()
+
+
+def test_a_changed_digit_in_the_config_is_noticed(tmp_path):
+    write_run_config(tmp_path, {"learner": {"learning_rate": 5e-4}})
+    assert read_run_config(tmp_path) == {"learner": {"learning_rate": 5e-4}}
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace("0.0005", "0.0006"))
+    with pytest.raises(RunError, match=r"config.json: damaged \(it was changed since it was written"):
+        read_run_config(tmp_path)
 
 
 CONFIG = {"a": {"b": [1, 2]}, "fit": {"epochs": 1, "batch_size": 10}, "learner": {"schedule": "constant"}}
