@@ -43,7 +43,7 @@ def main(debug: bool) -> None:
     Exit codes:
       0    done
       2    bad input: one line on stderr says what, where, and how to fix it
-      130  interrupted with ctrl-C
+      130  interrupted with ctrl-C (143: by SIGTERM, 129: by SIGHUP); what is finished is kept
       1    anything else: a defect, of offrl or of a class of your own
     """
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from offrl.errors import ConfigError, OfflineRLError, printable
+from offrl.system.signals import Interrupted, raising_on_signals
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,7 +49,7 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
         try:
-            with warnings.catch_warnings():
+            with raising_on_signals(), warnings.catch_warnings():
                 warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes what it is given
                 return super().invoke(ctx)
         except click.UsageError as error:
@@ -60,9 +61,9 @@ class Group(click.Group):
                 raise
             where = "" if error.filename is None else f"{error.filename}: "
             _fail(ctx, error, f"{where}{error.strerror or error}")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             echo(ctx.meta.get(_ON_INTERRUPT, "interrupted"), err=True)
-            ctx.exit(EXIT_INTERRUPTED)
+            ctx.exit(error.exit_code if isinstance(error, Interrupted) else EXIT_INTERRUPTED)
 
 
 def _refuse_usage(error: click.UsageError) -> NoReturn:

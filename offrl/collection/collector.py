@@ -16,10 +16,11 @@ from offrl.collection._play import plan_dataset, play_episode, progress_bar
 from offrl.collection.recorder import Recorder
 from offrl.envs.behaviours import Behaviour
 from offrl.errors import ConfigError, OfflineRLError
-from offrl.shards._recording import Recording
+from offrl.shards._recording import LOCK_NAME, Recording, writing
 from offrl.shards.episode import Episode, shard_path, write_shard
 from offrl.shards.manifest import Manifest, ShardRecord
 from offrl.spec import TaskSpec
+from offrl.system.locks import locked
 from offrl.system.workers import WorkerPool, num_cores, require_sendable, stop_requested
 
 __all__ = ["Recorder", "collect"]
@@ -41,7 +42,7 @@ def collect(
 
     The shards depend on the settings and the seed, not on the number of workers. Where the dataset is complete, it is
     returned as it is. Ctrl-C leaves the finished episodes and a manifest that is not complete. Workers first finish
-    the episodes that they are playing, if these end within 15 s; a second ctrl-C ends the workers at once. Called
+    the episodes that they are playing, if these end within 4 s; a second ctrl-C ends the workers at once. Called
     again with the same settings, a collection goes on from there to the same bytes as if it had never stopped; a shard
     that was cut short is played again.
 
@@ -61,7 +62,8 @@ def collect(
 
     Raises:
         ConfigError: a setting outside what is allowed.
-        DatasetError: `directory` holds another dataset, or an episode failed.
+        DatasetError: `directory` holds another dataset or cannot be written, or an episode failed.
+        InUseError: another process is collecting into `directory`.
         KeyboardInterrupt: Ctrl-C was pressed; the finished episodes are kept.
     """
     directory = Path(directory)
@@ -80,11 +82,18 @@ def collect(
     }
     with closing(make_env()) as env:
         plan = plan_dataset(env, environment, generator)
-    recording = Recording.resume(directory, plan, episodes_per_shard)
-    if recording.manifest.complete:
-        return recording.manifest
-    job = _Job(make_env, behaviour, directory, plan.spec, seed, episodes_per_shard)
+    if (complete := Recording.completed(directory, plan)) is not None:
+        return complete
     workers = num_cores() if workers is None else workers
+    job = _Job(make_env, behaviour, directory, plan.spec, seed, episodes_per_shard)
+    with locked(directory / LOCK_NAME):
+        return _collect(job, Recording.resume(directory, plan, episodes_per_shard), transitions, workers, progress)
+
+
+def _collect(job: _Job, recording: Recording, transitions: int, workers: int, progress: bool) -> Manifest:
+    """The work of `collect`; the caller holds the lock."""
+    if recording.manifest.complete:  # by another process meanwhile
+        return recording.manifest
     shards = _InProcess(job) if workers == 1 else _InWorkers(job, len(recording.manifest.shards), workers)
     with progress_bar(transitions, recording.manifest.num_transitions, progress) as bar, closing(shards):
         recording.begin()
@@ -181,9 +190,9 @@ class _InWorkers:
         self._pool.close()
 
 
-_SECONDS_TO_FINISH = 15.0
-"""An episode may go on so long after the stop; it leaves 5 of the 20 s that `WorkerPool.stop` waits for the file."""
-_SECONDS_BETWEEN_CHECKS = 1.0
+_SECONDS_TO_FINISH = 4.0
+"""An episode may go on so long after the stop; it leaves 4 of the 8 s that `WorkerPool.stop` waits for the file."""
+_SECONDS_BETWEEN_CHECKS = 0.5
 """Between steps: to look for a stop takes 9 us, and a step of CartPole 70."""
 
 
@@ -237,7 +246,8 @@ class _ShardMaker:
         return {self._index: self._write()} if self._episodes else {}
 
     def _write(self) -> ShardRecord:
-        return write_shard(shard_path(self._job.directory, self._index), self._episodes)
+        with writing(self._job.directory):
+            return write_shard(shard_path(self._job.directory, self._index), self._episodes)
 
     def close(self) -> None:
         """Nothing is open between shards."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,12 @@ from offrl.checks import Checks
 from offrl.collection._play import PACKAGES, plan_dataset, play_episode, progress_bar
 from offrl.envs.behaviours import EpsilonGreedy
 from offrl.errors import ConfigError, DatasetError
-from offrl.shards._recording import Recording
+from offrl.shards._recording import LOCK_NAME, Recording
 from offrl.shards.episode import Episode
 from offrl.shards.layouts import episode_windows
 from offrl.shards.manifest import Manifest
 from offrl.spec import TaskSpec
+from offrl.system.locks import locked
 
 if TYPE_CHECKING:  # a recipe that needs no learner loads without torch
     from offrl.algorithms.algorithm import Algorithm
@@ -125,7 +126,8 @@ def collect_online(
 
     Raises:
         ConfigError: a setting outside what is allowed.
-        DatasetError: `directory` holds another or an interrupted dataset, or an episode failed.
+        DatasetError: `directory` holds another or an interrupted dataset or cannot be written, or an episode failed.
+        InUseError: another process is collecting into `directory`.
         SpecMismatchError: the algorithm was made for another task.
         RunError: the loss became infinite.
     """
@@ -151,7 +153,7 @@ def collect_online(
         "transitions": transitions,
         "episodes_per_shard": episodes_per_shard,
     }
-    with closing(make_env()) as env:
+    with closing(make_env()) as env, ExitStack() as stack:
         plan = plan_dataset(env, environment, generator, packages=(*PACKAGES, "torch"))
         algorithm.spec.require_same(
             plan.spec, where="environment", hint="make the algorithm with its task_spec", legal_actions=False
@@ -162,16 +164,21 @@ def collect_online(
                 where="collect_online",
                 expected="one that may take every action, because exploration draws from all of them",
             )
+        if (complete := Recording.completed(directory, plan)) is not None:
+            return complete
+        stack.enter_context(locked(directory / LOCK_NAME))
         recording = Recording.resume(directory, plan)
-        if recording.manifest.complete:
+        if recording.manifest.complete:  # by another process meanwhile
             return recording.manifest
-        if recording.manifest is not plan:
+        if recording.manifest.shards:
             raise DatasetError(
                 "holds an online collection that was interrupted, which cannot go on",
                 where=directory,
                 hint="remove it, or collect into another directory",
             )
         trainer = Learner(algorithm, learner, total_updates=max(1, config.num_updates(transitions)), device=device)
+        recording.begin()
+        recording.remove_strays()
         seen = _Seen(directory, plan.spec)
         new: list[Episode] = []
         with progress_bar(transitions, 0, progress) as bar:
@@ -191,7 +198,7 @@ def collect_online(
                 while not is_last and trainer.step < config.num_updates(seen.num_transitions):
                     trainer.update(replay.gather(replay.indices(trainer.step, config.batch_size)))
                 trainer.require_finite()
-    return recording.complete()
+        return recording.complete()
 
 
 @dataclass

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import math
 import operator
-import os
 import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +19,10 @@ from offrl import envs
 from offrl.collection._play import plan_dataset
 from offrl.envs.wrappers import is_frame_space, to_gray
 from offrl.errors import ConfigError, DatasetError
-from offrl.shards._recording import EpisodeLog, Recording
+from offrl.shards._recording import LOCK_NAME, EpisodeLog, Recording
 from offrl.shards.episode import Episode
 from offrl.spec import TaskSpec
+from offrl.system.locks import locked
 
 _FRAME_STACK = 4  # as `offrl.envs.make` stacks frames
 
@@ -50,7 +49,8 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Raises:
         ConfigError: `transitions_per_shard` below 1.
-        DatasetError: `directory` cannot be written, holds another dataset or a damaged one, or is being recorded into.
+        DatasetError: `directory` cannot be written, or holds another dataset or a damaged one.
+        InUseError: `directory` is being recorded or collected into.
         UnknownEnvironmentError: an environment whose actions or observations are not those above.
     """
 
@@ -76,7 +76,7 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._log: EpisodeLog | None = None
         self._pending: list[Episode] = []
         claim = _claim(Path(directory))
-        self._release = weakref.finalize(self, os.close, claim)  # also where nobody calls close()
+        self._release = weakref.finalize(self, claim.close)  # also where nobody calls close()
         try:
             self._recording = Recording.extend(Path(directory), plan)
         except BaseException:
@@ -225,25 +225,18 @@ def _recorded_spec(env: envs.Env) -> TaskSpec:
     return envs.task_spec(stacked)
 
 
-def _claim(directory: Path) -> int:
-    """A lock on the directory, until the descriptor is closed: two Recorders would overwrite each other's shards."""
+def _claim(directory: Path) -> ExitStack:
+    """A lock on the directory, until it is closed: two Recorders would overwrite each other's shards.
+
+    Raises:
+        DatasetError: the directory cannot be written.
+        InUseError: another process, or another Recorder, works on it.
+    """
+    claim = ExitStack()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not os.access(directory, os.W_OK):  # said now, not after an hour of play
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        claim = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        claim.enter_context(locked(directory / LOCK_NAME))  # said now, not after an hour of play
     except OSError as error:
         raise DatasetError(
             f"cannot be recorded into ({error.strerror})", where=directory, expected="a directory that can be written"
         ) from error
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(claim)
-        raise DatasetError(
-            "is being recorded into by another Recorder",
-            where=directory,
-            expected="one at a time",
-            hint="close that one, or give each a directory of its own",
-        ) from None
     return claim

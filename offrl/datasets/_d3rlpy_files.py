@@ -37,7 +37,8 @@ def write_d3rlpy(path: Path, log: EpisodeLog, *, compress: bool = True) -> Writt
     h5py = _h5py()
     transitions = frames = truncated = leading = index = 0
     options: dict[str, Any] = {"compression": "gzip"} if compress else {}
-    with h5py.File(path, "w", locking=False) as file:  # the name is locked already, see offrl.system.files
+    # Without HDF5's own lock: whoever replaces a file holds one on what is written in its place.
+    with h5py.File(path, "w", locking=False) as file:
         for index, episode in enumerate(log.episodes, start=1):
             members = {
                 "observations": episode.observations[episode.leading : episode.leading + len(episode)],

@@ -110,11 +110,11 @@ def _episode(store: FrameStore, rows: range) -> Episode:
     if store.spec.is_pixels:
         oldest = int(store.first[start])
     if store.spec.is_pixels and store.report.layout == "stacked":
-        oldest += num_repeated(store.frames[oldest : first + 1], first - oldest)
+        oldest += num_repeated(store.frames_between(oldest, first + 1), first - oldest)
     last, next_last = int(store.last[end]), int(store.next_last[end])
-    frames = store.frames[oldest : last + 2]
+    frames = store.frames_between(oldest, last + 2)
     if next_last != last + 1:
-        frames = np.concatenate([frames[:-1], store.frames[next_last, None]])
+        frames = np.concatenate([frames[:-1], store.frames_between(next_last, next_last + 1)])
     span = slice(rows.start, rows.stop)
     return Episode(
         observations=frames,

@@ -29,6 +29,7 @@ from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from offrl.shards.remote import local_copy
 from offrl.spec import TaskSpec
 from offrl.system.files import new_directory, replacing
+from offrl.system.locks import locked
 
 Format = Literal["frames", "stacked", "minari", "d3rlpy"]
 SourceFormat = Format | Literal["table"]
@@ -112,6 +113,7 @@ def convert(
     Raises:
         ConfigError: an unknown format, or one that cannot be reached in one step.
         DatasetError: the source is missing, damaged, or holds what the target cannot; or the target exists.
+        InUseError: another call is writing the target.
         MissingDependencyError: `minari`, `h5py` or `pyarrow` is needed and not installed.
         SpecMismatchError: `spec` differs from the source's.
     """
@@ -129,54 +131,59 @@ def convert(
         source_path = minari_path(source)
     if columns is not None and not is_table(source_path):
         raise ConfigError("names of columns", where=source_path, expected="a table, .csv or .parquet, beside them")
-    store = None
-    found: SourceFormat
-    opened: AbstractContextManager[EpisodeLog]
-    if is_minari(source_path) or str(source).startswith(PREFIX):
-        found, opened = "minari", read_minari(source_path, spec)
-    elif is_table(source_path):
-        found, opened = "table", nullcontext(read_table(source_path, columns or TableColumns(), spec))
-    elif source_path.is_file():
-        found, opened = "d3rlpy", read_d3rlpy(source_path, spec)
-    else:
-        reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": progress}
-        store = ingest(source_path, spec=spec, tier="mmap", **reading)
-        found, opened = store.report.layout, nullcontext(_log(source_path, store, to))
-    if store is not None and store.spec.channels > 1 and to in ("minari", "d3rlpy"):
-        raise DatasetError(
-            f"frames of {store.spec.channels} channels",
-            where=source_path,
-            expected=f"gray frames or vectors for the format {to}",
-            hint="convert to frames or stacked",
-        )
-    if store is None and to != "frames":
-        raise ConfigError(f"from {found} to {to}", where="convert", expected="frames", hint="convert to frames first")
-    bytes_before = _size(source_path)  # before the target, which may lie in the source
-    try:
-        with opened as log:
-            origin = {"converted_from": {"format": found, "path": redacted(source)}}
-            log = replace(
-                log,
-                episodes=_with_bar(log, progress),
-                environment=log.environment or environment or {},
-                generator={**log.generator, **origin},
+    # Beside the target, which has to be new.
+    with locked(target_path.with_name(f".{target_path.name}.lock"), target=target_path):
+        require_new(target_path)  # another call may have written it meanwhile
+        store = None
+        found: SourceFormat
+        opened: AbstractContextManager[EpisodeLog]
+        if is_minari(source_path) or str(source).startswith(PREFIX):
+            found, opened = "minari", read_minari(source_path, spec)
+        elif is_table(source_path):
+            found, opened = "table", nullcontext(read_table(source_path, columns or TableColumns(), spec))
+        elif source_path.is_file():
+            found, opened = "d3rlpy", read_d3rlpy(source_path, spec)
+        else:
+            reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": progress}
+            store = ingest(source_path, spec=spec, tier="mmap", **reading)
+            found, opened = store.report.layout, nullcontext(_log(source_path, store, to))
+        if store is not None and store.spec.channels > 1 and to in ("minari", "d3rlpy"):
+            raise DatasetError(
+                f"frames of {store.spec.channels} channels",
+                where=source_path,
+                expected=f"gray frames or vectors for the format {to}",
+                hint="convert to frames or stacked",
             )
-            written = _write(target_path, to, log, store, compress, shard_bytes, progress)
-    except OSError as error:
-        raise DatasetError(
-            f"cannot be written ({error})", where=target_path, expected="room for it", hint="free some space"
-        ) from error
-    return Conversion(
-        source_format=found,
-        target_format=to,
-        num_transitions=written.num_transitions,
-        num_episodes=written.num_episodes,
-        bytes_before=bytes_before,
-        bytes_after=_size(target_path),
-        frames_before=log.num_frames,
-        frames_after=written.num_frames,
-        notes=(*log.notes, *written.notes),
-    )
+        if store is None and to != "frames":
+            raise ConfigError(
+                f"from {found} to {to}", where="convert", expected="frames", hint="convert to frames first"
+            )
+        bytes_before = _size(source_path)  # before the target, which may lie in the source
+        try:
+            with opened as log:
+                origin = {"converted_from": {"format": found, "path": redacted(source)}}
+                log = replace(
+                    log,
+                    episodes=_with_bar(log, progress),
+                    environment=log.environment or environment or {},
+                    generator={**log.generator, **origin},
+                )
+                written = _write(target_path, to, log, store, compress, shard_bytes, progress)
+        except OSError as error:
+            raise DatasetError(
+                f"cannot be written ({error})", where=target_path, expected="room for it", hint="free some space"
+            ) from error
+        return Conversion(
+            source_format=found,
+            target_format=to,
+            num_transitions=written.num_transitions,
+            num_episodes=written.num_episodes,
+            bytes_before=bytes_before,
+            bytes_after=_size(target_path),
+            frames_before=log.num_frames,
+            frames_after=written.num_frames,
+            notes=(*log.notes, *written.notes),
+        )
 
 
 def _log(directory: Path, store: FrameStore, to: Format) -> EpisodeLog:

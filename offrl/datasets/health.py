@@ -204,7 +204,7 @@ def _is_newest_first(store: FrameStore, now: NDArray[np.generic], following: NDA
 def _constant_frames(store: FrameStore) -> Iterator[Problem]:
     if not store.spec.is_pixels:
         return
-    frames = store.frames[store.last[_sample(store, _NUM_SAMPLED_FRAMES)]]
+    frames = store.frames_at(store.last[_sample(store, _NUM_SAMPLED_FRAMES)])
     axes = tuple(range(1, frames.ndim))
     constant = float(np.mean(frames.min(axis=axes) == frames.max(axis=axes)))
     if constant > _MANY_CONSTANT:
@@ -219,7 +219,7 @@ def _dim_frames(store: FrameStore) -> Iterator[Problem]:
     """Frames that use a part of the gray levels only, as another scale leaves them."""
     if not store.spec.is_pixels:
         return
-    frames = store.frames[store.last[_sample(store, _NUM_SAMPLED_FRAMES)]]
+    frames = store.frames_at(store.last[_sample(store, _NUM_SAMPLED_FRAMES)])
     lowest, highest = int(frames.min()), int(frames.max())
     if lowest < highest <= 1:
         yield Problem(
@@ -237,8 +237,8 @@ def _dim_frames(store: FrameStore) -> Iterator[Problem]:
 
 def _repeated_frames(store: FrameStore) -> Iterator[Problem]:
     rows = _sample(store, _NUM_SAMPLED_FRAMES)
-    now = store.frames[store.last[rows]]
-    is_same = now == store.frames[store.next_last[rows]]
+    now = store.frames_at(store.last[rows])
+    is_same = now == store.frames_at(store.next_last[rows])
     if store.spec.is_pixels:
         axes = tuple(range(1, now.ndim))
         is_same &= now.min(axis=axes, keepdims=True) < now.max(axis=axes, keepdims=True)  # of one colour: said already
@@ -260,7 +260,7 @@ def _copies(store: FrameStore) -> Iterator[Problem]:
         if last - first + 1 < _LONG_EPISODE:
             continue
         rows = slice(first, last + 1)
-        frames = (store.frames[index] for index in (store.last[first], store.next_last[last]))
+        frames = store.frames_at(np.array([store.last[first], store.next_last[last]]))
         key = hash(b"".join(array.tobytes() for array in (store.actions[rows], store.rewards[rows], *frames)))
         num_copies += key in seen
         seen.add(key)

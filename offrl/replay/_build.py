@@ -26,7 +26,8 @@ from offrl.shards._stacked_layout import read_stacked
 from offrl.shards.layouts import Dones, Layout, ShardRows, detect_layout
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
 from offrl.spec import TaskSpec, default_action_names
-from offrl.system.json_files import write_json
+from offrl.system.files import sync
+from offrl.system.json_files import read_json, write_sealed_json
 from offrl.system.workers import num_cores
 
 _MOST_READERS = 8  # each holds a shard in memory
@@ -57,8 +58,10 @@ def _build(dataset: _Dataset, dones: Dones, skip_bad_shards: bool, store: Path, 
         with writer:
             _copy_shards(dataset, dones, skip_bad_shards, tally, writer, progress)
         (partial / _PROGRESS_NAME).unlink(missing_ok=True)
+        sync(partial)
         shutil.rmtree(store, ignore_errors=True)  # damaged, or without shards that were set aside
         partial.rename(store)
+        sync(store.parent)
     except Exception:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -94,7 +97,7 @@ class _Tally:
 def _begun(partial: Path, skip_bad_shards: bool) -> tuple[_Tally, StoreWriter]:
     """A store to write, from where one that was interrupted stands."""
     try:
-        state = json.loads((partial / _PROGRESS_NAME).read_bytes())
+        state = read_json(partial / _PROGRESS_NAME)
         shape = state["tally"]["shape"]
         tally = _Tally(**{**state["tally"], "shape": None if shape is None else tuple(shape)})
         if skip_bad_shards or not tally.skipped:
@@ -135,7 +138,7 @@ def _copy_shards(
             unsaved += shard.rows.observations.nbytes
             if unsaved >= _SAVE_BYTES:
                 state = {"tally": asdict(tally), "writer": writer.state()}
-                write_json(writer.path / _PROGRESS_NAME, state)
+                write_sealed_json(writer.path / _PROGRESS_NAME, state)
                 unsaved = 0
     if tally.layout is None or tally.shape is None or not writer.num_transitions:
         raise DatasetError(

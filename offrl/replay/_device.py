@@ -31,7 +31,9 @@ def frames_on(device: torch.device, store: FrameStore) -> Tensor:
         ) from error
     rows = max(1, _CHUNK_BYTES // max(frames[:1].nbytes, 1))
     for start in range(0, len(frames), rows):
-        placed[start : start + rows] = torch.from_numpy(np.array(frames[start : start + rows]))
+        placed[start : start + rows] = torch.from_numpy(
+            np.array(store.frames_between(start, min(start + rows, len(frames))))
+        )
     return placed
 
 

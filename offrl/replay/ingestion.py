@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
-from typing import IO, get_args
+from typing import get_args
 
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay._build import _build, _Dataset
-from offrl.replay.store import STORE_NAME, STORE_VERSION, FrameStore, Tier
+from offrl.replay.store import STORE_NAME, STORE_VERSION, UNCHECKED_VERSION, FrameStore, Tier
 from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest
 from offrl.shards.remote import local_copy
 from offrl.spec import TaskSpec
 from offrl.system.files import cache_home
+from offrl.system.locks import locked
 
 
 def ingest(
@@ -63,13 +61,14 @@ def ingest(
     directory = local_copy(directory, cache=cache, skip_bad_shards=skip_bad_shards, progress=progress)
     dataset = _find_dataset(Path(directory), spec)
     key = _key(dataset, dones)
+    known = (key, _key(dataset, dones, UNCHECKED_VERSION))
     roots = [Path(cache)] if cache is not None else [dataset.directory / ".store", cache_home()]
-    for root in roots:
-        if (made := _made(root / key, dataset, tier, skip_bad_shards)) is not None:
+    for path in (root / name for root in roots for name in known):
+        if (made := _made(path, dataset, tier, skip_bad_shards)) is not None:
             return made
     root = next((root for root in roots if _is_writable(root)), roots[-1])
     try:
-        with _locked(root):
+        with locked(root / "lock", target=root / key, wait=True):
             # Another process may have built it while this one waited.
             if (made := _made(root / key, dataset, tier, skip_bad_shards)) is not None:
                 return made
@@ -159,14 +158,14 @@ def _shard_paths(directory: Path) -> set[Path]:
     return {path for path in directory.glob("*.npz") if not path.name.startswith(".")}
 
 
-def _key(dataset: _Dataset, dones: Dones) -> str:
+def _key(dataset: _Dataset, dones: Dones, version: int = STORE_VERSION) -> str:
     """Names a store by all that it depends on, without reading the shards."""
     if dataset.manifest is not None:
         files: list[object] = [dataset.manifest.layout, *map(astuple, dataset.manifest.shards)]
     else:
         files = [_version(path) for path in dataset.paths]
     spec = None if dataset.spec is None else dataset.spec.to_dict()
-    return hashlib.sha256(json.dumps([STORE_VERSION, files, spec, dones]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([version, files, spec, dones]).encode()).hexdigest()[:16]
 
 
 def _version(path: Path) -> tuple[str, int, int]:
@@ -208,30 +207,3 @@ def _is_writable(root: Path) -> bool:
     """Whether `root` can be written, or, where it does not exist, made."""
     existing = next(path for path in (root, *root.absolute().parents) if path.exists())
     return os.access(existing, os.W_OK)
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """One process at a time builds in `root`; the lock of a killed one is free again."""
-    lock = root / "lock"
-    try:
-        while True:
-            root.mkdir(parents=True, exist_ok=True)
-            with lock.open("w") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                if not _is_still(lock, file):
-                    continue  # the one before failed and removed it
-                yield
-                return
-    except BaseException:
-        lock.unlink(missing_ok=True)
-        with suppress(OSError):  # it holds other stores
-            root.rmdir()
-        raise
-
-
-def _is_still(path: Path, file: IO[str]) -> bool:
-    try:
-        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
-    except FileNotFoundError:
-        return False

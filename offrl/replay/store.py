@@ -15,16 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import ConfigError, DatasetError
+from offrl.replay._hashes import FrameBlocks, digests_path, load_array, map_array
 from offrl.replay._windows import episode_bounds, stack_windows
 from offrl.shards.layouts import Layout, Problem
 from offrl.shards.manifest import file_sha256
 from offrl.spec import TaskSpec
+from offrl.system.json_files import read_json
 from offrl.system.workers import available_memory
 
 Tier = Literal["auto", "ram", "mmap"]
 
 STORE_NAME = "store.json"
-STORE_VERSION = 3
+STORE_VERSION = 4
+UNCHECKED_VERSION = 3
+"""Without hashes of its frames; one that is there is used as it is."""
 
 # name -> dtype; `frames` besides, whose type is the observations'
 ROW_ARRAYS = {
@@ -39,6 +43,8 @@ ROW_ARRAYS = {
     "segment_end": np.int64,
 }
 OPTIONAL_ROW_ARRAYS = {"behaviour_probability": np.float32, "action_mask": np.bool_}
+DIGESTS = digests_path(Path("frames.npy")).stem
+"""The name of one more array: of the hashes of the blocks of frames."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ class FrameStore:
         report: what ingest found.
         fingerprint: a hash of the data that the store was made from, for a run's records.
         tier: where the arrays are, "ram" or "mmap".
-        frames: uint8 [F, H, W] or [F, C, H, W], or float32 [F, D] for vectors.
+        frames: uint8 [F, H, W] or [F, C, H, W], or float32 [F, D] for vectors; read them with `frames_at` or
+            `frames_between`, which check that they are as they were written.
         actions: int64 [N].
         rewards: float32 [N].
         terminated: bool [N], true only at the end of a segment.
@@ -111,12 +118,14 @@ class FrameStore:
         fingerprint: str,
         tier: Literal["ram", "mmap"],
         arrays: dict[str, NDArray[Any]],
+        blocks: FrameBlocks | None = None,
     ) -> None:
         self.path = path
         self.spec = spec
         self.report = report
         self.fingerprint = fingerprint
         self.tier = tier
+        self._blocks = blocks
         self.frames: NDArray[Any] = arrays["frames"]
         self.actions: NDArray[np.int64] = arrays["actions"]
         self.rewards: NDArray[np.float32] = arrays["rewards"]
@@ -146,9 +155,12 @@ class FrameStore:
         if tier not in get_args(Tier):
             raise ConfigError(f"{tier!r}", where="tier", expected=f"one of {', '.join(get_args(Tier))}")
         try:
-            about = json.loads((path / STORE_NAME).read_bytes())
-            if about.pop("sha256", None) != store_sha256(path, about):
-                raise ValueError("its files were changed since they were written")
+            about = read_json(path / STORE_NAME)
+            version = about["format_version"]
+            if version not in (STORE_VERSION, UNCHECKED_VERSION):
+                raise ValueError(f"format_version is {version!r}, not {STORE_VERSION}")
+            if version == UNCHECKED_VERSION:
+                about["arrays"] = _arrays_of_version_3(path, about)
             report = IngestReport.from_dict(about["report"])
             spec = TaskSpec.from_dict(about["spec"], where=path / STORE_NAME)
             fingerprint = str(about["fingerprint"])
@@ -156,10 +168,26 @@ class FrameStore:
             if tier == "auto":
                 tier = "ram" if frames_size < available_memory() / 2 else "mmap"
             arrays = {
-                name: _load(path / f"{name}.npy", tier)
-                for name in ("frames", *ROW_ARRAYS, *OPTIONAL_ROW_ARRAYS)
-                if name not in OPTIONAL_ROW_ARRAYS or (path / f"{name}.npy").exists()
+                name: load_array(path / f"{name}.npy", "ram" if name == DIGESTS else tier, sha256)
+                for name, sha256 in about["arrays"].items()
             }
+            mapped = map_array(path / "frames.npy")
+            expected = (report.num_frames, *spec.frame_shape)
+            if (mapped.shape, mapped.dtype) != (expected, np.dtype(spec.observation_dtype)):
+                raise DatasetError(
+                    f"{mapped.dtype} {list(mapped.shape)}",
+                    where=path / "frames.npy",
+                    expected=f"{spec.observation_dtype} {list(expected)}",
+                    hint="delete this directory and open the dataset again to rebuild it",
+                )
+            frames = np.empty(mapped.shape, mapped.dtype) if tier == "ram" else np.asarray(mapped)
+            blocks = None
+            if version != UNCHECKED_VERSION:
+                blocks = FrameBlocks(frames, arrays.pop(DIGESTS), path / "frames.npy")
+                if tier == "ram":
+                    blocks.read(mapped.offset)
+            elif tier == "ram":
+                frames[:] = mapped
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise DatasetError(
                 f"no finished frame store ({type(error).__name__}: {error})",
@@ -167,16 +195,7 @@ class FrameStore:
                 expected=f"{STORE_NAME} and its arrays",
                 hint="delete this directory and open the dataset again to rebuild it",
             ) from error
-        frames = arrays["frames"]
-        expected = (report.num_frames, *spec.frame_shape)
-        if (frames.shape, frames.dtype) != (expected, np.dtype(spec.observation_dtype)):
-            raise DatasetError(
-                f"{frames.dtype} {list(frames.shape)}",
-                where=path / "frames.npy",
-                expected=f"{spec.observation_dtype} {list(expected)}",
-                hint="delete this directory and open the dataset again to rebuild it",
-            )
-        return cls(path, spec, report, fingerprint, tier, arrays)
+        return cls(path, spec, report, fingerprint, tier, {"frames": frames, **arrays}, blocks)
 
     def __len__(self) -> int:
         """N, in transitions."""
@@ -204,10 +223,30 @@ class FrameStore:
     def stacks(self, last: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[Any]:
         """The observations whose windows these are, uint8 [B, S, H, W] or float32 [B, D]; see `stack_windows`."""
         windows = stack_windows(last, first, self.spec.stack).ravel()
-        out = np.empty((len(windows), *self.frames.shape[1:]), self.frames.dtype)
-        # mode="clip" lets take write straight into `out`; the windows are inside the frames by construction.
-        np.take(self.frames, windows, axis=0, out=out, mode="clip")
-        return out.reshape(len(last), *self.spec.observation_shape)
+        return self.frames_at(windows).reshape(len(last), *self.spec.observation_shape)
+
+    def frames_at(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """The frames at `indices` [n], which must be inside 0 .. F - 1: uint8 [n, ...] or float32 [n, D].
+
+        Raises:
+            DatasetError: The file was changed there since it was written; each part is checked when it is first read.
+        """
+        if self._blocks is not None:
+            self._blocks.require(indices)
+        out = np.empty((len(indices), *self.frames.shape[1:]), self.frames.dtype)
+        # mode="clip" lets take write straight into `out`; the indices are inside the frames by construction.
+        np.take(self.frames, indices, axis=0, out=out, mode="clip")
+        return out
+
+    def frames_between(self, first: int, stop: int) -> NDArray[Any]:
+        """The frames from `first` to before `stop`, a view.
+
+        Raises:
+            DatasetError: As `frames_at`.
+        """
+        if self._blocks is not None:
+            self._blocks.require_range(first, stop)
+        return self.frames[first:stop]
 
     def prefetch(self, rows: NDArray[np.int64], last_rows: NDArray[np.int64]) -> None:
         """Asks the system to read some stacks from disk, where they are not in memory, and does not wait for it.
@@ -231,11 +270,13 @@ class FrameStore:
             ]
         )
         size = self.frames[:1].nbytes
-        starts = (windows[:, 0] * size + offset) // mmap.PAGESIZE * mmap.PAGESIZE
-        ends = (windows[:, -1] + 1) * size + offset
         with suppress(OSError):  # it is advice: a system that cannot take it now reads later
-            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-                mapping.madvise(mmap.MADV_WILLNEED, start, end - start)
+            for first, last in zip(windows[:, 0].tolist(), windows[:, -1].tolist(), strict=True):
+                start, end = first * size, (last + 1) * size
+                if self._blocks is not None:
+                    start, end = self._blocks.widened(start, end)
+                start = (start + offset) // mmap.PAGESIZE * mmap.PAGESIZE
+                mapping.madvise(mmap.MADV_WILLNEED, start, end + offset - start)
 
 
 def _mapping(array: NDArray[Any]) -> tuple[mmap.mmap, int] | None:
@@ -248,18 +289,13 @@ def _mapping(array: NDArray[Any]) -> tuple[mmap.mmap, int] | None:
     return base, array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
 
 
-def store_sha256(path: Path, about: Mapping[str, Any]) -> str:
-    """Of all of a store but its frames: the arrays of its rows, and what `store.json` says besides this.
-
-    Frames are too many to be read whenever a store is opened; their number, shape and type are in `about`.
-    """
+def _arrays_of_version_3(path: Path, about: dict[str, Any]) -> dict[str, None]:
+    """The names of the arrays of its rows, which a hash of all of them together is of."""
+    names = [*ROW_ARRAYS, *(name for name in OPTIONAL_ROW_ARRAYS if (path / f"{name}.npy").exists())]
+    sha256 = about.pop("sha256", None)
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name in (*ROW_ARRAYS, *OPTIONAL_ROW_ARRAYS):
-        if name in ROW_ARRAYS or (path / f"{name}.npy").exists():
-            digest.update(f"{name} {file_sha256(path / f'{name}.npy')}".encode())
-    return digest.hexdigest()
-
-
-def _load(path: Path, tier: Literal["ram", "mmap"]) -> NDArray[Any]:
-    array: NDArray[Any] = np.load(path, mmap_mode="r" if tier == "mmap" else None, allow_pickle=False)
-    return np.asarray(array)  # a plain view of the map: indexing memmap objects costs more and gives memmaps
+    for name in names:
+        digest.update(f"{name} {file_sha256(path / f'{name}.npy')}".encode())
+    if sha256 != digest.hexdigest():
+        raise ValueError("its files were changed since they were written")
+    return dict.fromkeys(names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,11 +143,16 @@ def _frames(store: FrameStore, parts: Sequence[Sequence[int]], first: int, end: 
         for at in rows:
             words = f"{at - first}: {store.spec.action_names[store.actions[at]]}"
             caption = element("figcaption", words, element("br"), f"reward {store.rewards[at]:+.3g}")
-            figures.append(_picture(_planes(store.frames[store.last[at]]), f"step {at - first}", caption))
+            figures.append(_picture(_planes(_frame(store, store.last[at])), f"step {at - first}", caption))
         strips.append(figures)
-    last = store.frames[store.next_last[parts[-1][-1]]]
+    last = _frame(store, store.next_last[parts[-1][-1]])
     strips[-1].append(_picture(_planes(last), end, element("figcaption", end)))
     return join(element("div", *figures, class_="strip") for figures in strips)
+
+
+def _frame(store: FrameStore, index: int) -> NDArray[Any]:
+    frame: NDArray[Any] = store.frames_between(index, index + 1)[0]
+    return frame
 
 
 def _planes(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -161,10 +167,10 @@ def _vectors(store: FrameStore, parts: Sequence[Sequence[int]], first: int, end:
     heads = [element("th", name, class_="number") for name in (*features, "action", "reward")]
     body = []
     for at in rows:
-        values = [f"{value:.3g}" for value in store.frames[store.last[at], :shown]]
+        values = [f"{value:.3g}" for value in _frame(store, store.last[at])[:shown]]
         did = store.spec.action_names[store.actions[at]]
         body.append(row(str(at - first), [*values, did, f"{store.rewards[at]:+.3g}"]))
-    led_to = [f"{value:.3g}" for value in store.frames[store.next_last[rows[-1]], :shown]]
+    led_to = [f"{value:.3g}" for value in _frame(store, store.next_last[rows[-1]])[:shown]]
     body.append(row(end, [*led_to, "", ""]))
     table = element("table", element("thead", element("tr", element("th", "step"), *heads)), element("tbody", *body))
     return element("div", table, class_="scroll")

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from offrl.errors import ConfigError, DatasetError, MissingDependencyError, missing_dependency
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
 from offrl.system.files import replacing
+from offrl.system.json_files import MAX_BYTES
 
 # What changes when the bytes do; where there is none of them, the time of the last change has to do.
 _VERSIONS = ("ETag", "etag", "md5Hash", "md5", "content_md5", "checksum", "generation", "blob_id", "sha")
@@ -70,6 +71,13 @@ class _Remote:
             raise DatasetError("is a file", where=name, expected="a directory of .npz shards", hint="check the address")
         data = None
         if MANIFEST_NAME in found:
+            if int(found[MANIFEST_NAME].get("size") or 0) > MAX_BYTES:  # before it is fetched
+                raise DatasetError(
+                    "has more bytes than a manifest may",
+                    where=f"{name}/{MANIFEST_NAME}",
+                    expected=f"at most {MAX_BYTES:,}",
+                    hint="upload it again",
+                )
             data = ask(lambda: file_system.cat_file(found[MANIFEST_NAME]["name"]))
             records = Manifest.parse(data, where=f"{name}/{MANIFEST_NAME}").shards
             checksums: dict[str, str | None] = {record.name: record.sha256 for record in records}

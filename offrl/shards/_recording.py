@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,10 @@ from offrl.errors import DatasetError
 from offrl.shards.episode import Episode, shard_path, write_shard
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord, file_sha256
 from offrl.spec import TaskSpec
+from offrl.system.files import remove_all_partials
+
+LOCK_NAME = ".lock"
+"""In the directory: held by whoever adds to the dataset."""
 
 
 class _Step(NamedTuple):
@@ -187,6 +192,19 @@ class Recording:
         return cls(directory, found)
 
     @classmethod
+    def completed(cls, directory: Path, plan: Manifest) -> Manifest | None:
+        """The dataset's manifest where it is complete, which nobody has to hold a lock for; else None.
+
+        Raises:
+            DatasetError: there is another dataset, or files that are none.
+        """
+        found = _found(directory)
+        if found is None or not found.complete:
+            return None
+        _require_same(directory, found, plan, but_versions=True)
+        return found
+
+    @classmethod
     def extend(cls, directory: Path, plan: Manifest) -> Recording:
         """The dataset in full, for one who adds to it; other versions of the packages may have made it.
 
@@ -213,33 +231,59 @@ class Recording:
 
     def begin(self) -> None:
         """Puts the manifest there before the first shard, which would else be a stranger's."""
-        self.manifest.save(self.directory)
+        with writing(self.directory):
+            self.manifest.save(self.directory)
 
     def add(self, record: ShardRecord) -> None:
         """Adds a shard that was written, to the manifest on disk first."""
         longer = _with_shards(self.manifest, (*self.manifest.shards, record), complete=False)
-        longer.save(self.directory)
+        with writing(self.directory):
+            longer.save(self.directory)
         self.manifest = longer
 
     def write(self, episodes: Sequence[Episode]) -> ShardRecord:
         """Writes the next shard and adds it."""
-        record = write_shard(shard_path(self.directory, len(self.manifest.shards)), episodes)
+        with writing(self.directory):
+            record = write_shard(shard_path(self.directory, len(self.manifest.shards)), episodes)
         self.add(record)
         return record
 
     def complete(self) -> Manifest:
         """Says that the dataset has all it should, on disk before it is returned."""
         complete = _with_shards(self.manifest, self.manifest.shards, complete=True)
-        complete.save(self.directory)
+        with writing(self.directory):
+            complete.save(self.directory)
         self.manifest = complete
         return complete
 
     def remove_strays(self) -> None:
-        """Removes shards that the manifest does not name: made ahead and not needed, or to be made again."""
+        """Removes shards that the manifest does not name, made ahead and not needed or to be made again, and litter.
+
+        The caller holds the lock: what lies there beside the dataset is of processes that were killed.
+        """
+        remove_all_partials(self.directory)
         names = {record.name for record in self.manifest.shards}
         for path in self.directory.glob("shard-*.npz"):
             if path.name not in names:
                 path.unlink()
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Says in one line that a dataset cannot be written.
+
+    Raises:
+        DatasetError: In place of an OSError of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            f"cannot be written ({error.strerror or error})",
+            where=directory,
+            expected="a writable directory with room for it",
+            hint="free some space; what is finished is kept",
+        ) from error
 
 
 def _found(directory: Path) -> Manifest | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import re
 import shutil
@@ -21,7 +19,9 @@ from offrl._version import __version__
 from offrl.errors import ConfigError, DatasetError
 from offrl.shards._unpack import Limits, Member, archive_members, folder_members, write_members
 from offrl.shards.manifest import file_sha256
-from offrl.system.json_files import write_json
+from offrl.system.files import new_directory, remove_partials
+from offrl.system.json_files import read_json, write_sealed_json
+from offrl.system.locks import locked
 
 MARKER_NAME = ".fetch.json"
 _TIMEOUT = 30  # seconds without a byte
@@ -44,7 +44,8 @@ def fetch(
 
     An archive (zip, or tar, also with gzip, bzip2 or xz) is unpacked, without the folder that it may have around it; a
     bare `.npz` file is copied; so is a directory. What is hidden, as a frame store is, is left out. An interrupted
-    download leaves `<directory>.part` and goes on from there, where the server can.
+    download leaves `<directory>.part` and goes on from there, where the server can. One call at a time works on a
+    directory.
 
     Args:
         source: an address (http, https, file) or a path.
@@ -64,6 +65,7 @@ def fetch(
         ConfigError: an address of another kind, a malformed `sha256`, or one for a directory.
         DatasetError: the source cannot be reached or read, is too large, damaged, unsafe, or not what `sha256` says; or
             the directory holds something else.
+        InUseError: another call is fetching into the directory.
     """
     if sha256 is not None:
         sha256 = sha256.lower()
@@ -76,24 +78,29 @@ def fetch(
         return target
     limits = Limits(max_unpacked_bytes, max_members, max_ratio)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if local is None:
-            part = target.with_name(f"{target.name}.part")
-            _download(name, part, max_bytes, progress)
-            try:
-                _place_file(part, name, target, sha256, limits, progress)
-            except DatasetError:  # of no use to a second try; after other errors it is
+        # Beside the target, which has to be empty; it protects what was downloaded so far, too.
+        with locked(target.with_name(f".{target.name}.lock"), target=target):
+            if _is_there(target, name, sha256):  # another call has fetched it meanwhile
+                return target
+            remove_partials(target)
+            if local is None:
+                part = target.with_name(f"{target.name}.part")
+                remove_partials(_state(part))
+                _download(name, part, max_bytes, progress)
+                try:
+                    _place_file(part, name, target, sha256, limits, progress)
+                except DatasetError:  # of no use to a second try; after other errors it is
+                    _discard(part)
+                    raise
                 _discard(part)
-                raise
-            _discard(part)
-        elif local.is_dir():
-            if sha256 is not None:
-                raise ConfigError("given for a directory", where="sha256", expected="a file", hint="leave it out")
-            _place(folder_members(local), name, target, None, None, limits, progress)
-        elif local.stat().st_size > max_bytes:
-            raise _too_large(name, max_bytes)
-        else:
-            _place_file(local, name, target, sha256, limits, progress)
+            elif local.is_dir():
+                if sha256 is not None:
+                    raise ConfigError("given for a directory", where="sha256", expected="a file", hint="leave it out")
+                _place(folder_members(local), name, target, None, None, limits, progress)
+            elif local.stat().st_size > max_bytes:
+                raise _too_large(name, max_bytes)
+            else:
+                _place_file(local, name, target, sha256, limits, progress)
     except OSError as error:
         raise DatasetError(
             f"cannot be fetched into ({error})",
@@ -133,7 +140,7 @@ def _is_there(target: Path, source: str, sha256: str | None) -> bool:
         return False
     wanted = sha256 or source
     try:
-        marker = json.loads((target / MARKER_NAME).read_text(encoding="utf-8"))
+        marker = read_json(target / MARKER_NAME)
         found = marker["sha256" if sha256 else "source"]
     except (OSError, ValueError, LookupError, TypeError):
         found = "files that were not fetched"
@@ -162,25 +169,25 @@ def _place(
     limits: Limits,
     progress: bool,
 ) -> None:
-    """Writes the members beside the target and renames at the end."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir()
+    """Writes the members beside the target and renames at the end; the caller holds the lock."""
+    with new_directory(target) as partial:
+        packed = partial / ".packed"  # nothing that is kept has such a name
+        packed.mkdir()
         with _bar("unpack", progress) as bar:
             size = write_members(
-                members, partial, packed_size=packed_size or float("inf"), limits=limits, where=source, bar=bar
+                members, packed, packed_size=packed_size or float("inf"), limits=limits, where=source, bar=bar
             )
-        shutil.rmtree(partial / "__MACOSX", ignore_errors=True)  # the Finder's notes about the real files
-        _remove_hidden(partial)
-        if not any(path.is_file() and path.stat().st_size for path in partial.rglob("*")):
+        shutil.rmtree(packed / "__MACOSX", ignore_errors=True)  # the Finder's notes about the real files
+        _remove_hidden(packed)
+        if not any(path.is_file() and path.stat().st_size for path in packed.rglob("*")):
             raise DatasetError("holds no data", where=source, expected="shards", hint="check what was packed")
-        root = partial
+        root = packed
         while len(inside := [*root.iterdir()]) == 1 and inside[0].is_dir():
             root = inside[0]
-        write_json(root / MARKER_NAME, {"source": source, "sha256": sha256, "size": packed_size or size})
-        root.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for path in list(root.iterdir()):  # without the folders around them
+            path.rename(partial / path.name)
+        shutil.rmtree(packed)
+        write_sealed_json(partial / MARKER_NAME, {"source": source, "sha256": sha256, "size": packed_size or size})
 
 
 def _remove_hidden(folder: Path) -> None:
@@ -198,10 +205,6 @@ def _download(url: str, part: Path, max_bytes: int, progress: bool) -> None:
     Beside it lies what it is a part of: the address, the size, and the server's mark for this version of the file.
     """
     with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetError("is being written by another fetch", where=part, hint="wait for it") from None
         known = _read_state(part, url)
         size, total = (file.tell(), known.get("size")) if known else (0, None)
         if size and size == total:
@@ -215,7 +218,7 @@ def _download(url: str, part: Path, max_bytes: int, progress: bool) -> None:
         with response:
             file.truncate(size)
             total = None if response.length is None else size + response.length
-            write_json(_state(part), {"source": url, "size": total, "version": _version(response.headers)})
+            write_sealed_json(_state(part), {"source": url, "size": total, "version": _version(response.headers)})
             with _bar("download", progress, total, size) as bar:
                 for chunk in _received(response, url, size):
                     size += len(chunk)
@@ -224,6 +227,8 @@ def _download(url: str, part: Path, max_bytes: int, progress: bool) -> None:
                         raise _too_large(url, max_bytes)
                     file.write(chunk)
                     bar.update(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
         if total is not None and size != total:
             raise _broken(url, size, "closed by the server")
 
@@ -287,9 +292,9 @@ def _state(part: Path) -> Path:
 def _read_state(part: Path, url: str) -> dict[str, Any]:
     """What an earlier call noted about its download; empty where that cannot be continued."""
     try:
-        known: dict[str, Any] = json.loads(_state(part).read_text(encoding="utf-8"))
+        known = read_json(_state(part))
         return known if known["source"] == url and known["version"] else {}
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError):
         return {}
 
 

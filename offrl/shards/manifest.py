@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from offrl.checks import is_whole
 from offrl.errors import DatasetError
 from offrl.shards.layouts import Layout
 from offrl.spec import TaskSpec
 from offrl.system.files import open_regular
-from offrl.system.json_files import write_json
+from offrl.system.json_files import MAX_BYTES, parse_json, write_sealed_json
 
 MANIFEST_NAME = "manifest.json"
 _FORMATS: dict[str, Layout] = {"offrl-frames": "frames", "offrl-stacked": "stacked"}
@@ -68,7 +68,7 @@ class Manifest:
         return sum(shard.num_transitions for shard in self.shards)
 
     def save(self, directory: Path) -> None:
-        """Writes `manifest.json` into `directory`, whole or not at all."""
+        """Writes `manifest.json` into `directory`, whole or not at all, with a hash of what it says."""
         data = {
             "format": f"offrl-{self.layout}",
             "format_version": self.format_version,
@@ -78,7 +78,7 @@ class Manifest:
             "generator": dict(self.generator),
             "shards": [asdict(shard) for shard in self.shards],
         }
-        write_json(directory / MANIFEST_NAME, data)
+        write_sealed_json(directory / MANIFEST_NAME, data)
 
     @classmethod
     def load(cls, directory: Path) -> Manifest:
@@ -90,7 +90,8 @@ class Manifest:
         """
         path = directory / MANIFEST_NAME
         try:
-            data = path.read_bytes()
+            with open_regular(path) as file:
+                content = file.read(MAX_BYTES + 1)
         except FileNotFoundError:
             raise DatasetError(
                 "no such file", where=path, expected="the manifest of a frames dataset", hint="collect the data again"
@@ -99,7 +100,7 @@ class Manifest:
             raise DatasetError(
                 f"cannot be read ({error})", where=path, expected="a manifest", hint="collect the data again"
             ) from error
-        return cls.parse(data, where=path)
+        return cls.parse(content, where=path)
 
     @classmethod
     def parse(cls, content: bytes, where: Path | str) -> Manifest:
@@ -110,15 +111,17 @@ class Manifest:
             SpecMismatchError: its task spec cannot be read.
         """
         try:
-            data = json.loads(content)
-        except (ValueError, RecursionError) as error:
+            if len(content) > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+            data = parse_json(content)
+        except ValueError as error:
             raise DatasetError(
                 f"cannot be read ({error})", where=where, expected="JSON", hint="collect the data again"
             ) from error
-        if not isinstance(data, dict) or str(data.get("format")) not in _FORMATS:
+        if str(data.get("format")) not in _FORMATS:
             expected = " or ".join(f'"format": "{name}"' for name in _FORMATS)
             raise DatasetError("is no manifest of offrl's", where=where, expected=expected)
-        if data.get("format_version") != FORMAT_VERSION:
+        if data.get("format_version") is True or data.get("format_version") != FORMAT_VERSION:
             raise DatasetError(
                 f"format_version is {data.get('format_version')!r}",
                 where=where,
@@ -126,12 +129,14 @@ class Manifest:
                 hint="read it with the version of offrl that wrote it, or collect the data again",
             )
         try:
+            if not isinstance(data["complete"], bool):
+                raise TypeError(f"complete is {data['complete']!r}")
             return cls(
                 spec=TaskSpec.from_dict(data["spec"], where=where),
                 shards=_records(data["shards"]),
                 environment=dict(data["environment"]),
                 generator=dict(data["generator"]),
-                complete=bool(data["complete"]),
+                complete=data["complete"],
                 layout=_FORMATS[data["format"]],
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -144,28 +149,34 @@ class Manifest:
 
 
 def _records(data: Sequence[Mapping[str, Any]]) -> tuple[ShardRecord, ...]:
+    if not isinstance(data, list):
+        raise TypeError("shards are no list")
     records = tuple(map(_record, data))
-    names = [record.name for record in records]
-    if twice := {name for name in names if names.count(name) > 1}:  # its transitions would count twice
-        raise ValueError(f"{sorted(twice)} named twice")
+    counts = Counter(record.name for record in records)
+    if twice := sorted(name for name, count in counts.items() if count > 1):  # its transitions would count twice
+        raise ValueError(f"{twice[:3]} named twice")
     return records
 
 
 def _record(data: Mapping[str, Any]) -> ShardRecord:
-    record = ShardRecord(
-        name=str(data["name"]),
-        sha256=str(data["sha256"]),
-        num_transitions=int(data["num_transitions"]),
-        num_episodes=int(data["num_episodes"]),
-        num_frames=int(data["num_frames"]),
-    )
-    # A manifest must not reach files outside its directory.
-    if Path(record.name).name != record.name or record.name in ("", ".."):
-        raise ValueError(f"shard name {record.name!r} is not a plain file name")
-    return record
+    name, sha256 = data["name"], data["sha256"]
+    if not (isinstance(name, str) and isinstance(sha256, str)):
+        raise TypeError("a shard's name or sha256 is no text")
+    # A manifest must not reach files outside its directory, nor put control codes into messages.
+    if not name or not name.isprintable() or name[0] == "." or {*name} & {"/", "\\"} or len(name.encode()) > 255:
+        raise ValueError(f"shard name {name[:300]!r} is not a plain file name")
+    counts = {field: data[field] for field in ("num_transitions", "num_episodes", "num_frames")}
+    for field, count in counts.items():
+        if not is_whole(count) or not 0 <= count < 2**63:
+            raise ValueError(f"{field} of {name} is {count!r}")
+    return ShardRecord(name, sha256, **counts)
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
     with open_regular(path) as file:
-        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it is a buffered file

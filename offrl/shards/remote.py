@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,11 +14,12 @@ from urllib.request import url2pathname
 
 from tqdm import tqdm
 
-from offrl.errors import ConfigError, DatasetError
+from offrl.errors import ConfigError, DatasetError, InUseError
 from offrl.shards._file_systems import _Remote, is_remote, redacted
 from offrl.shards.manifest import MANIFEST_NAME
 from offrl.system.files import cache_home, parse_size, replacing
-from offrl.system.json_files import write_json
+from offrl.system.json_files import read_json, write_sealed_json
+from offrl.system.locks import locked
 
 LIMIT_VARIABLE = "OFFRL_CACHE_LIMIT"
 DEFAULT_LIMIT = "100G"
@@ -66,7 +64,7 @@ def local_copy(
     copy = _copy_of(remote.name, cache)
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(copy):
+        with locked(_lock(copy), target=copy, wait=True):
             _update(copy, remote, limit, skip_bad_shards, progress)
     except OSError as error:
         raise DatasetError(
@@ -136,9 +134,9 @@ def _update(copy: Path, remote: _Remote, limit: int, skip_bad_shards: bool, prog
     ) as bar:
         for name in missing:
             versions[name] = remote.fetch(name, copy / name, skip_bad_shards, _callback(bar))
-            write_json(state, {"source": remote.name, "versions": versions})
+            write_sealed_json(state, {"source": remote.name, "versions": versions})
     _place_manifest(copy, remote.manifest)
-    write_json(state, {"source": remote.name, "versions": {name: versions[name] for name in remote.files}})
+    write_sealed_json(state, {"source": remote.name, "versions": {name: versions[name] for name in remote.files}})
 
 
 def _callback(bar: tqdm[Any]) -> Any:
@@ -164,7 +162,7 @@ def _is_whole(path: Path, size: int) -> bool:
 def _read_versions(state: Path) -> dict[str, str]:
     """Which version of each file the copy has."""
     try:
-        return dict(json.loads(state.read_text(encoding="utf-8"))["versions"])
+        return dict(read_json(state)["versions"])
     except (OSError, ValueError, LookupError, TypeError):
         return {}
 
@@ -188,10 +186,9 @@ def _make_room(copy: Path, remote: _Remote, limit: int) -> None:
     for path in sorted(others, key=_last_use):
         if size + sum(sizes.values()) <= limit:
             return
-        with _locked(path, wait=False) as is_ours:
-            if is_ours:
-                shutil.rmtree(path, ignore_errors=True)
-                del sizes[path]
+        with suppress(InUseError), locked(_lock(path), target=path):
+            shutil.rmtree(path, ignore_errors=True)
+            del sizes[path]
 
 
 def _last_use(copy: Path) -> float:
@@ -200,14 +197,5 @@ def _last_use(copy: Path) -> float:
     return state.stat().st_mtime if state.exists() else 0.0
 
 
-@contextmanager
-def _locked(copy: Path, *, wait: bool = True) -> Iterator[bool]:
-    """One process at a time has a copy; the lock of a killed one is free again. Gives whether we have it."""
-    # Beside the copy and never removed, so that whoever waits for it has the same file as the next one.
-    with copy.with_name(f".{copy.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+def _lock(copy: Path) -> Path:
+    return copy.with_name(f".{copy.name}.lock")  # beside the copy, which may be removed as a whole

@@ -109,6 +109,13 @@ def remove_partials(path: Path) -> None:
                     os.close(descriptor)
 
 
+def remove_all_partials(directory: Path) -> None:
+    """Removes what processes that were killed left of their attempts to write anything into `directory`."""
+    name = re.compile(r"\.(.+)\.[0-9a-f]{12}\.partial")
+    for target in {found[1] for each in directory.iterdir() if (found := name.fullmatch(each.name))}:
+        remove_partials(directory / target)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

@@ -18,8 +18,8 @@ from offrl.errors import InUseError
 def locked(path: Path, *, target: Path | None = None, wait: bool = False) -> Iterator[None]:
     """Holds the lock `path`, a file of this purpose alone, which is removed in the end.
 
-    The directory in which the lock lies appears where it is missing, and goes again where the block raises and it is
-    empty.
+    The directory in which the lock lies appears where it is missing, and then goes again where the block raises and it
+    is empty.
 
     Args:
         path: Of the lock, such as `runs/bcq-001/.lock`.
@@ -31,19 +31,22 @@ def locked(path: Path, *, target: Path | None = None, wait: bool = False) -> Ite
         OSError: The lock cannot be written.
     """
     target = path.parent if target is None else target
-    file = _acquire(path, target, wait)
+    file, is_new = _acquire(path, target, wait)
     try:
         yield
     except BaseException:
         _release(path, file)
-        with suppress(OSError):
-            path.parent.rmdir()
+        if is_new:
+            with suppress(OSError):
+                path.parent.rmdir()
         raise
     _release(path, file)
 
 
-def _acquire(path: Path, target: Path, wait: bool) -> IO[str]:
+def _acquire(path: Path, target: Path, wait: bool) -> tuple[IO[str], bool]:
+    """The lock, and whether its directory was made for it."""
     while True:
+        is_new = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             file = path.open("a+", encoding="utf-8")
@@ -61,10 +64,11 @@ def _acquire(path: Path, target: Path, wait: bool) -> IO[str]:
         if _is_open_at(file, path):
             break
         file.close()  # the one before removed it: whoever comes next would lock another file
-    file.truncate(0)
-    file.write(f"process {os.getpid()} of {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-    file.flush()
-    return file
+    holder = f"process {os.getpid()} of {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+    with suppress(OSError):  # it is held also where the disk is full
+        file.truncate(0)
+        os.write(file.fileno(), holder.encode())
+    return file, is_new
 
 
 def _release(path: Path, file: IO[str]) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from offrl.errors import ConfigError, OfflineRLError
@@ -55,20 +56,28 @@ def require_sendable(task: Any, where: str, what: str) -> None:
         ) from error
 
 
-_SECONDS_TO_END = 20  # an episode under way is played to its end, so that no file is left half written
+_SECONDS_TO_END = 8
+"""In which workers finish what they are at: who asks a process to end waits 10 s before killing it, as Docker does."""
+_SECONDS_TO_CLOSE = 1
+"""In which they close what they made, once that time is over."""
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
 def ignoring_interrupts() -> Iterator[None]:
-    """Processes started in the block ignore ctrl-C from their first moment on: their parent ends them."""
+    """Processes started in the block ignore what asks them to end, from their first moment on: their parent ends them.
+
+    Ctrl-C and a terminal that closes reach all processes of a group, and so may SIGTERM.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class Served(Protocol):
@@ -89,6 +98,7 @@ class WorkerPool:
 
     def __init__(self, makers: Sequence[Callable[[], Served]], where: str = "evaluate") -> None:
         self._where = where
+        self._deadline: float | None = None  # of the stop, where there was one
         # Never fork: torch and pygame hold threads and locks that a forked child inherits broken.
         context = multiprocessing.get_context("spawn")
         self._connections: list[Connection] = []
@@ -129,7 +139,7 @@ class WorkerPool:
         return [worker for worker in workers if self._connections[worker] in found]
 
     def stop(self, workers: Collection[int]) -> dict[int, Any]:
-        """Has busy workers answer early with what they have, and waits 20 s at most; nothing but `close` may follow.
+        """Has busy workers answer early with what they have, and waits 8 s at most; nothing but `close` may follow.
 
         A worker learns of it where its method calls `stop_requested`; one that has just answered ignores it.
 
@@ -148,9 +158,9 @@ class WorkerPool:
             for worker in workers:
                 with suppress(OSError):  # the worker is gone, which its answer says
                     self._connections[worker].send(_STOP)
-            deadline = time.monotonic() + _SECONDS_TO_END
+            self._deadline = time.monotonic() + _SECONDS_TO_END
             while waiting := {*workers} - answers.keys():
-                ready = self.ready(waiting, max(0.0, deadline - time.monotonic()))
+                ready = self.ready(waiting, max(0.0, self._deadline - time.monotonic()))
                 if not ready:
                     break
                 for worker in ready:
@@ -160,7 +170,7 @@ class WorkerPool:
                         answers[worker] = error
         finally:
             for worker in {*workers} - answers.keys():
-                self._processes[worker].terminate()
+                self._processes[worker].kill()
         return answers
 
     @contextmanager
@@ -177,13 +187,15 @@ class WorkerPool:
             ) from error
 
     def close(self) -> None:
-        """Ends the processes, which close what they made."""
+        """Ends the processes, which close what they made; those that take longer than 8 s, all together, are killed."""
         for connection in self._connections:
             connection.close()
+        now = time.monotonic()
+        deadline = max(self._deadline or now + _SECONDS_TO_END, now + _SECONDS_TO_CLOSE)
         for process in self._processes:
-            process.join(timeout=_SECONDS_TO_END)
+            process.join(timeout=max(0.0, deadline - time.monotonic()))
             if process.is_alive():
-                process.terminate()
+                process.kill()
 
 
 _connection: Connection | None = None
@@ -216,6 +228,10 @@ def stop_requested(seconds_ago: float = 0.0) -> bool:
     return _stopped_at is not None and time.monotonic() - _stopped_at >= seconds_ago
 
 
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """Ignores a signal, in this process alone: what is ignored by SIG_IGN stays so in those it starts."""
+
+
 def _leave_with_parent() -> None:
     """Ends this process when its parent has ended, even in the middle of an answer."""
     parent = multiprocessing.parent_process()
@@ -228,6 +244,8 @@ def _serve(connection: Connection, make: Callable[[], Served]) -> None:
     """A worker's life: answers calls until the other side closes."""
     global _connection, _stopped_at
     _connection = connection
+    for number in _SIGNALS[1:]:  # as they were ignored until now, but processes that the work starts get them
+        signal.signal(number, _do_nothing)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     served: Served | None = None
     try:

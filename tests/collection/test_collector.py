@@ -1,5 +1,7 @@
 import copy
+import errno
 import functools
+import os
 import subprocess
 import sys
 import time
@@ -16,9 +18,10 @@ from offrl import envs
 from offrl.collection import collect, recorder
 from offrl.collection import collector as module
 from offrl.envs import CartPoleMixture, EpsilonGreedy, RandomBehaviour, TrackDriver
-from offrl.errors import ConfigError, DatasetError
+from offrl.errors import ConfigError, DatasetError, InUseError
 from offrl.shards import Manifest
 from offrl.shards._recording import Recording
+from offrl.system.locks import locked
 from offrl.system.workers import WorkerPool
 
 CARTPOLE = functools.partial(envs.make, "CartPole-v1")
@@ -154,7 +157,7 @@ def test_an_episode_that_goes_on_for_too_long_after_a_stop_is_given_up(tmp_path,
 
     def stop_requested(seconds_ago=0.0):
         """Told so long ago that only the limit of an episode has passed, in the third episode."""
-        return seconds_ago == 15 and len(behaviour.begun) == 3
+        return seconds_ago == 4 and len(behaviour.begun) == 3
 
     monkeypatch.setattr(module, "stop_requested", stop_requested)
     monkeypatch.setattr(module, "_SECONDS_BETWEEN_CHECKS", 0)
@@ -241,6 +244,74 @@ def test_a_dataset_with_other_settings_is_left_alone(tmp_path, change, message):
     with pytest.raises(DatasetError, match=message):
         collect(**(settings | change), workers=1)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_one_process_at_a_time_collects_and_the_other_is_told_who(tmp_path):
+    with locked(tmp_path / ".lock"), pytest.raises(InUseError, match=rf"is in use by process {os.getpid()} of"):
+        collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=10, workers=1)
+    assert list(tmp_path.iterdir()) == []
+    whole = collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=10, workers=1)
+    with locked(tmp_path / ".lock"):  # a complete one is only looked at
+        assert collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=10, workers=1) == whole
+
+
+_KILLED = """
+import functools, os, sys
+from offrl import envs
+from offrl.collection import collect
+from offrl.envs import RandomBehaviour
+from offrl.system import files
+count, sync = 0, files.sync
+def kill(path):
+    global count
+    count += 1
+    if count == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+    sync(path)
+files.sync = kill
+settings = {"transitions": 60, "workers": 1, "episodes_per_shard": 1, "progress": False}
+collect(functools.partial(envs.make, "CartPole-v1"), RandomBehaviour(), sys.argv[1], **settings)
+"""
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 8])  # the first manifest and shard; between shard and manifest; the second one
+def test_a_killed_collection_goes_on_to_the_same_bytes_and_leaves_no_litter(tmp_path, at):
+    settings = {"transitions": 60, "workers": 1, "episodes_per_shard": 1, "progress": False}
+    collect(CARTPOLE, RandomBehaviour(), tmp_path / "whole", **settings)
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "killed"), str(at)], check=False)
+    assert killed.returncode == -9
+    collect(CARTPOLE, RandomBehaviour(), tmp_path / "killed", **settings)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_one_line_and_the_collection_goes_on_from_there(tmp_path, monkeypatch, workers):
+    settings = {"transitions": 100, "episodes_per_shard": 2, "progress": False}
+    collect(CARTPOLE, RandomBehaviour(), tmp_path / "whole", workers=1, **settings)
+    save, saved = Manifest.save, []
+
+    def fill(manifest, directory):
+        if len(manifest.shards) == 2 and not saved:
+            saved.append(manifest)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(manifest, directory)
+
+    monkeypatch.setattr(Manifest, "save", fill)
+    with pytest.raises(DatasetError, match=r"parts: cannot be written \(No space left on device\).*; free some space"):
+        collect(CARTPOLE, RandomBehaviour(), tmp_path / "parts", workers=workers, **settings)
+    assert [shard.num_episodes for shard in Manifest.load(tmp_path / "parts").shards] == [2]
+    collect(CARTPOLE, RandomBehaviour(), tmp_path / "parts", workers=workers, **settings)
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+def test_a_shard_that_cannot_be_written_is_one_line_too(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "write_shard", full)
+    with pytest.raises(DatasetError, match=r"cannot be written \(No space left on device\)"):
+        collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=10, workers=1)
+    assert set(files(tmp_path)) == {"manifest.json"}
 
 
 def test_files_without_a_manifest_are_left_alone(tmp_path):

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from offrl import TaskSpec, envs, open_replay
 from offrl.collection import Recorder, collect
 from offrl.envs import DescribedTask, GrayStack, RandomBehaviour
-from offrl.errors import ConfigError, DatasetError, UnknownEnvironmentError
+from offrl.errors import ConfigError, DatasetError, InUseError, UnknownEnvironmentError
 from offrl.shards import Manifest
 
 
@@ -244,7 +244,7 @@ def test_a_directory_of_another_task_or_maker_is_refused(tmp_path):
 
 def test_two_at_a_time_are_refused(tmp_path):
     first = Recorder(Line(), tmp_path)
-    with pytest.raises(DatasetError, match="is being recorded into by another Recorder; expected one at a time"):
+    with pytest.raises(InUseError, match=r"is in use by process \d+ of .*; wait until it has ended"):
         Recorder(Line(), tmp_path)
     first.close()
     second = Recorder(Line(), tmp_path)

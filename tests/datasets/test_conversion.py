@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -9,10 +11,11 @@ from naive_replay import make_episode, make_spec, rows_of, save_frames, save_sta
 from offrl.datasets import Conversion, convert
 from offrl.datasets import conversion as convert_module
 from offrl.datasets._episodes import episodes
-from offrl.errors import ConfigError, DatasetError, SpecMismatchError
+from offrl.errors import ConfigError, DatasetError, InUseError, SpecMismatchError
 from offrl.replay import ingest
 from offrl.shards import Manifest
 from offrl.shards import episode as episode_module
+from offrl.system.locks import locked
 
 EPISODES = [make_episode(0, 3), make_episode(1, 2, terminated=False), make_episode(2, 1), make_episode(3, 4, leading=1)]
 SPEC = make_spec(2)
@@ -150,6 +153,58 @@ def test_nothing_is_overwritten(frames, tmp_path, to):
         with pytest.raises(DatasetError, match=f"{name}: exists already; expected a new path"):
             convert(frames, tmp_path / name, to)
     assert (tmp_path / "file-v0").read_text() == "mine"
+
+
+def test_the_second_of_two_into_one_target_is_told_who_has_it(frames, tmp_path):
+    with locked(tmp_path / ".new.lock"), pytest.raises(InUseError, match=r"new: is in use by process \d+ of"):
+        convert(frames, tmp_path / "new", "stacked")
+    convert(frames, tmp_path / "new", "stacked")
+    assert names_in(tmp_path) == ["frames", "new"]
+
+
+def test_a_target_that_appeared_meanwhile_is_left_alone(frames, tmp_path, monkeypatch):
+    pytest.importorskip("h5py")
+    lock = convert_module.locked
+
+    def taken(path, **settings):
+        (tmp_path / "new.h5").write_text("mine")
+        return lock(path, **settings)
+
+    monkeypatch.setattr(convert_module, "locked", taken)
+    with pytest.raises(DatasetError, match=r"new\.h5"):
+        convert(frames, tmp_path / "new.h5", "d3rlpy")
+    assert (tmp_path / "new.h5").read_text() == "mine"
+
+
+_KILLED = """
+import os, sys
+from offrl.datasets import conversion
+def kill(*args, **settings):
+    os.kill(os.getpid(), 9)
+conversion.Manifest.save = kill
+conversion.convert(sys.argv[1], sys.argv[2], "stacked", progress=False)
+"""
+
+
+def test_a_killed_conversion_can_be_repeated_and_its_litter_goes(frames, tmp_path):
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(frames), str(tmp_path / "new")], check=False)
+    assert killed.returncode == -9
+    assert len(names_in(tmp_path)) == 3  # the lock and what was written
+    convert(frames, tmp_path / "new", "stacked", progress=False)
+    assert names_in(tmp_path) == ["frames", "new"]
+    assert len(ingest(tmp_path / "new")) == len(ingest(frames))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(frames, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(convert_module, "write_stacked_shard", full)
+        with pytest.raises(DatasetError, match=r"new: cannot be written \(.*No space left.*; free some space"):
+            convert(frames, tmp_path / "new", "stacked")
+    assert names_in(tmp_path) == ["frames"]
+    convert(frames, tmp_path / "new", "stacked")
 
 
 class Interrupted(BaseException):

@@ -1,4 +1,10 @@
+import json
+import shutil
+import subprocess
+import sys
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +17,7 @@ from offrl.replay import ingest
 from offrl.replay import ingestion as ingest_module
 from offrl.shards import Manifest, ShardRecord
 from offrl.shards.manifest import file_sha256
+from offrl.system.locks import locked
 
 SHARDS = ([make_episode(0, 3)], [make_episode(1, 2, terminated=False), make_episode(2, 1)])
 
@@ -121,6 +128,39 @@ def test_what_an_interruption_left_damaged_is_built_anew(tmp_path, monkeypatch, 
     assert len(store) == 15
 
 
+@pytest.mark.parametrize("name", ["frames.npy", "frames.blocks.npy", "actions.npy"])
+def test_what_an_interruption_left_changed_is_built_anew(tmp_path, monkeypatch, name):
+    for folder in ("whole", "cut"):
+        save_frames(tmp_path / folder, FIVE, make_spec())
+    interrupt(tmp_path / "cut", monkeypatch, 3)
+    (partial,) = (tmp_path / "cut" / ".store").glob("*.partial")
+    content = bytearray((partial / name).read_bytes())
+    if len(content) == 128:  # one block that is not full: its digest is in progress.json
+        name, content = "progress.json", bytearray((partial / "progress.json").read_bytes())
+    content[130] ^= 1  # of the first row, behind the header
+    (partial / name).write_bytes(content)
+    names, store = shards_read(monkeypatch, tmp_path / "cut")
+    assert len(names) == 5
+    assert same_files(store.path, ingest(tmp_path / "whole").path)
+
+
+def test_a_store_of_version_3_is_used_as_it_is(tmp_path):
+    made = Path(__file__).parent.parent / "compatibility" / "made_by_caac73b" / "pixels"
+    shutil.copytree(made, tmp_path / "pixels")
+    before = tree(tmp_path)
+    store = ingest(tmp_path / "pixels", tier="mmap")
+    assert json.loads((store.path / "store.json").read_text())["format_version"] == 3
+    assert set(tree(tmp_path)) <= set(before)
+    content = bytearray((store.path / "frames.npy").read_bytes())
+    content[-1] ^= 1
+    (store.path / "frames.npy").write_bytes(content)
+    assert (ingest(tmp_path / "pixels").frames == store.frames).all()  # unnoticed: it has no hashes of its frames
+    shutil.rmtree(store.path)
+    again = ingest(tmp_path / "pixels", tier="ram")
+    assert json.loads((again.path / "store.json").read_text())["format_version"] == 4
+    assert (again.actions == store.actions).all()
+
+
 def test_bad_shards_are_set_aside_counted_and_named(tmp_path):
     save_stacked(tmp_path, FIVE, 2)
     (tmp_path / "shard-000.npz").write_bytes(b"PK\x03\x04 cut short")
@@ -198,6 +238,47 @@ def test_a_full_disk_is_a_dataset_error_and_leaves_nothing(tmp_path, monkeypatch
     with pytest.raises(DatasetError, match=r"cannot be written \(.*No space left.*\).*OFFRL_CACHE"):
         ingest(tmp_path)
     assert tree(tmp_path) == before
+
+
+def test_the_second_of_two_waits_and_opens_what_the_first_made(tmp_path, monkeypatch):
+    save_frames(tmp_path, SHARDS, make_spec())
+    found = []
+    with locked(tmp_path / ".store" / "lock"):
+        second = threading.Thread(target=lambda: found.append(ingest(tmp_path, progress=False)))
+        second.start()
+        second.join(0.2)
+        assert found == []
+    second.join()
+    assert tree(tmp_path / ".store") == tree_of_a_store(found[0].path)
+
+
+def tree_of_a_store(path):
+    return sorted([path.name, *(f"{path.name}/{file.name}" for file in path.iterdir())])
+
+
+_KILLED = """
+import os, sys
+from offrl.replay import _build, ingest
+def kill(*args):
+    os.kill(os.getpid(), 9)
+_build._SAVE_BYTES = 1
+if sys.argv[2] == "finish":
+    _build.StoreWriter.finish = kill
+else:
+    _build.sync = kill
+ingest(sys.argv[1], progress=False)
+"""
+
+
+@pytest.mark.parametrize("where", ["finish", "sync"])
+def test_a_killed_ingest_goes_on_to_the_same_store(tmp_path, where):
+    for name in ("whole", "killed"):
+        save_frames(tmp_path / name, FIVE, make_spec())
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "killed"), where], check=False)
+    assert killed.returncode == -9
+    store = ingest(tmp_path / "killed", progress=False)
+    assert same_files(store.path, ingest(tmp_path / "whole", progress=False).path)
+    assert tree(tmp_path / "killed" / ".store") == tree_of_a_store(store.path)
 
 
 @pytest.mark.parametrize("through", ["argument", "environment", "home"])
@@ -344,7 +425,7 @@ def test_a_damaged_store_is_made_again(tmp_path, save, name):
     [
         (save_frames, {"num_transitions": 4}, "num_transitions is 3; expected 4, as manifest.json says"),
         (save_frames, {"num_episodes": 2}, "num_episodes is 1; expected 2, as"),
-        (save_frames, {"num_frames": -4}, "num_frames is 4; expected -4, as"),
+        (save_frames, {"num_frames": 5}, "num_frames is 4; expected 5, as"),
         (save_frames, {"layout": "stacked"}, "layout is frames; expected stacked, as"),
         (save_stacked, {"num_transitions": 4}, "num_transitions is 3; expected 4, as"),
         (save_stacked, {"num_frames": 4}, "num_frames is 12; expected 4, as"),

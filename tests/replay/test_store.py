@@ -11,6 +11,7 @@ from offrl.errors import ConfigError, DatasetError
 from offrl.replay import FrameStore, IngestReport, ingest
 from offrl.replay import store as store_module
 from offrl.shards import Episode, Problem
+from offrl.system.json_files import read_json, write_sealed_json
 
 
 @pytest.fixture
@@ -73,6 +74,7 @@ def test_prefetching_asks_for_the_pages_of_each_window_and_no_others(tmp_path, m
     episode = Episode(frames, np.zeros(20, np.int64), np.zeros(20, np.float32), True, False)
     save_frames(tmp_path, [[episode]], TaskSpec.pixels((2, 64, 64), NAMES))
     store = FrameStore.open(ingest(tmp_path).path, "mmap")
+    store.frames_between(0, 21)  # checked once, and from then on only what is needed is read
     adviser = Adviser(refuses)
     monkeypatch.setattr(store_module, "_mapping", lambda array: (adviser, 128))
     store.prefetch(np.array([0, 9]), np.array([0, 12]))
@@ -114,20 +116,33 @@ def test_a_damaged_store_is_refused(path, name, size):
         ("actions", np.full(5, 2)),
         ("next_last", np.full(5, 99)),
         ("segment_end", np.full(5, 4)),
-        ("action_mask", np.ones((5, 3), np.bool_)),
+        ("terminated", np.zeros((5, 1), np.bool_)),
+        ("rewards", np.zeros(5, ">f4")),
     ],
 )
 def test_rows_that_were_changed_are_refused(path, name, values):
     np.save(path / f"{name}.npy", values)
-    with pytest.raises(DatasetError, match="its files were changed since they were written"):
+    with pytest.raises(DatasetError, match=rf"{name}\.npy was changed since it was written"):
         FrameStore.open(path)
 
 
-@pytest.mark.parametrize("change", [{"fingerprint": "0"}, {"format_version": 2}, {"sha256": None}])
+def test_an_array_that_was_put_there_is_not_used(path):
+    np.save(path / "action_mask.npy", np.ones((5, 3), np.bool_))
+    assert FrameStore.open(path).action_mask is None
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "0"}, {"format_version": 2}, {"arrays": {}}])
 def test_what_the_store_says_of_itself_was_not_changed(path, change):
     about = json.loads((path / "store.json").read_text())
     (path / "store.json").write_text(json.dumps(about | change))
-    with pytest.raises(DatasetError, match="its files were changed since they were written"):
+    with pytest.raises(DatasetError, match="its content and content_sha256 differ"):
+        FrameStore.open(path)
+
+
+@pytest.mark.parametrize(("version", "message"), [(2, "format_version is 2, not 4"), (5, "format_version is 5, not 4")])
+def test_stores_of_other_versions_are_refused(path, version, message):
+    write_sealed_json(path / "store.json", read_json(path / "store.json") | {"format_version": version})
+    with pytest.raises(DatasetError, match=message):
         FrameStore.open(path)
 
 

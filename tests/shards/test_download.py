@@ -3,14 +3,18 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 from archives import names_in, tar_of, written, zip_of
 from web_server import web_server
 
-from offrl.errors import ConfigError, DatasetError
+from offrl.errors import ConfigError, DatasetError, InUseError
 from offrl.shards import download as module
 from offrl.shards import fetch
+from offrl.system.json_files import read_json, write_json
+from offrl.system.locks import locked
 
 FILES = {"a.npz": os.urandom(150_000), "b.npz": b"second"}
 LOG = zip_of((f"log/{name}", data) for name, data in FILES.items())
@@ -43,7 +47,7 @@ def target(tmp_path):
 def test_an_address_is_fetched_once(site, target):
     assert fetch(f"{site.url}/log.zip", target, progress=False) == target
     assert fetched(target) == FILES
-    marker = json.loads((target / ".fetch.json").read_text())
+    marker = read_json(target / ".fetch.json")
     assert marker == {"source": f"{site.url}/log.zip", "sha256": SHA256, "size": len(LOG)}
     fetch(f"{site.url}/log.zip", target, progress=False)
     fetch("http://127.0.0.1:9/mirror.zip", target, sha256=SHA256.upper(), progress=False)
@@ -105,7 +109,7 @@ def test_a_server_that_ignores_the_version_is_found_out(site, target):
     with pytest.raises(DatasetError, match="broke"):
         fetch(f"{site.url}/log.zip", target, progress=False)
     state = target.parent / "data.part.json"
-    state.write_text(state.read_text().replace("v1", "v0"))
+    write_json(state, {**read_json(state), "version": read_json(state)["version"].replace("v1", "v0")})
     (target.parent / "data.part").write_bytes(bytes(100_000))
     site.heeds_if_range = False
     fetch(f"{site.url}/log.zip", target, progress=False)
@@ -157,12 +161,50 @@ def test_a_full_disk_is_said_and_the_download_kept(site, target, monkeypatch):
     assert fetched(target) == FILES
 
 
-def test_two_at_a_time_do_not_mix(site, target):
-    with (target.parent / "data.part").open("ab") as file:
-        module.fcntl.flock(file, module.fcntl.LOCK_EX)
-        with pytest.raises(DatasetError, match=r"data\.part: is being written by another fetch"):
+def test_the_second_of_two_is_told_who_has_it_and_touches_nothing(site, target):
+    (target.parent / ".data.0123456789ab.partial").mkdir()  # as if the first unpacked into it, under any process number
+    with locked(target.parent / ".data.lock", target=target):
+        before = names_in(target.parent)
+        with pytest.raises(InUseError, match=rf"data: is in use by process {os.getpid()} of .* since 2"):
             fetch(f"{site.url}/log.zip", target)
+        assert names_in(target.parent) == before
     assert site.requests == []
+
+
+def test_one_that_was_fetched_while_this_call_began_is_kept(site, target, monkeypatch):
+    is_there, answers = module._is_there, []
+
+    def fetched_between(*args):
+        answers.append(is_there(*args))
+        if len(answers) == 1:
+            fetch(f"{site.url}/log.zip", target, progress=False)
+        return answers[-1]
+
+    monkeypatch.setattr(module, "_is_there", fetched_between)
+    fetch(f"{site.url}/log.zip", target, progress=False)
+    assert answers == [False, False, False, True]
+    assert len(site.requests) == 1
+    assert fetched(target) == FILES
+
+
+_KILLED = """
+import os, sys
+from offrl.shards import download, fetch
+def kill(*args, **options):
+    os.kill(os.getpid(), 9)
+setattr(download, sys.argv[3], kill)
+fetch(sys.argv[1], sys.argv[2], progress=False)
+"""
+
+
+@pytest.mark.parametrize("where", ["_remove_hidden", "write_sealed_json"])
+def test_what_a_killed_fetch_left_is_removed_by_the_next(tmp_path, target, where):
+    (tmp_path / "log.zip").write_bytes(LOG)
+    ended = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "log.zip"), str(target), where], check=False)
+    assert ended.returncode == -9
+    assert len(names_in(target.parent)) == 2  # the lock and what was unpacked
+    fetch(tmp_path / "log.zip", target, progress=False)
+    assert fetched(target) == FILES
 
 
 def test_the_checksum_is_verified_before_unpacking(site, target, monkeypatch):

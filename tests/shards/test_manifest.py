@@ -1,7 +1,8 @@
 import json
+import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from offrl.errors import DatasetError
 from offrl.shards import Episode, Manifest, ShardRecord, write_shard
 from offrl.shards import manifest as shards
 from offrl.shards.manifest import file_sha256
+from offrl.system.json_files import read_json
 
 
 def episode(**changes):
@@ -95,6 +97,9 @@ def test_shards_hold_episodes_of_one_shape(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+BAD_NAMES = ["a\0.npz", "\ud800.npz", "a\x1b[2J.npz", "a\\b.npz", "/etc/passwd", ".hidden.npz", "a" * 256, "a\n.npz"]
+
+
 def recorded(name):
     return {"name": name, "sha256": "", "num_transitions": 1, "num_episodes": 1, "num_frames": 2}
 
@@ -122,12 +127,23 @@ def test_a_manifest_comes_back_as_it_was_saved(tmp_path):
         ({"shards": [recorded("")]}, "not a plain file name"),
         ({"shards": [recorded("a.npz"), recorded("b.npz"), recorded("a.npz")]}, r"\['a.npz'\] named twice"),
         ({"environment": 3}, "a field is missing or malformed"),
+        ({"complete": "no"}, "complete is 'no'"),
+        ({"format_version": True}, "format_version is True; expected 1"),
+        ({"shards": {}}, "shards are no list"),
+        ({"shards": [recorded(7)]}, "name or sha256 is no text"),
+        ({"shards": [recorded("a.npz") | {"sha256": 7}]}, "name or sha256 is no text"),
+        ({"shards": [recorded("a.npz") | {"num_frames": 4.9}]}, "num_frames of a.npz is 4.9"),
+        ({"shards": [recorded("a.npz") | {"num_frames": "4"}]}, "num_frames of a.npz is '4'"),
+        ({"shards": [recorded("a.npz") | {"num_frames": True}]}, "num_frames of a.npz is True"),
+        ({"shards": [recorded("a.npz") | {"num_frames": -1}]}, "num_frames of a.npz is -1"),
+        ({"shards": [recorded("a.npz") | {"num_frames": 10**30}]}, "num_frames of a.npz is 10000"),
+        *(({"shards": [recorded(name)]}, "is not a plain file name") for name in BAD_NAMES),
     ],
 )
 def test_a_malformed_manifest_is_named(tmp_path, change, message):
     manifest().save(tmp_path)
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    path.write_text(json.dumps({**read_json(path), **change}))
     with pytest.raises(DatasetError, match=message) as caught:
         Manifest.load(tmp_path)
     assert str(caught.value).startswith(str(path))
@@ -138,6 +154,56 @@ def test_a_damaged_manifest_is_named(tmp_path, content):
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(DatasetError, match=r"manifest\.json: (cannot be read|is no manifest)"):
         Manifest.load(tmp_path)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_are_none_are_refused(tmp_path, number):
+    manifest().save(tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({**read_json(path), "environment": {"size": 5.25}}).replace("5.25", number))
+    with pytest.raises(DatasetError, match=r"manifest\.json: cannot be read \(.*number"):
+        Manifest.load(tmp_path)
+
+
+def test_a_changed_manifest_is_noticed_and_one_without_a_seal_is_read(tmp_path):
+    manifest().save(tmp_path)
+    path = tmp_path / "manifest.json"
+    text = path.read_text()
+    path.write_text(text.replace('"laps": 1', '"laps": 2'))
+    with pytest.raises(DatasetError, match=r"manifest\.json: cannot be read \(it was changed since it was written"):
+        Manifest.load(tmp_path)
+    path.write_text(json.dumps(read_json_text(text)))
+    assert Manifest.load(tmp_path) == manifest()
+
+
+def read_json_text(text):
+    """Without its seal, as before there were seals."""
+    return {key: value for key, value in json.loads(text).items() if key not in ("sealed", "content_sha256")}
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(DatasetError, match=r"manifest\.json: cannot be read \(.*pipe or device"):
+        Manifest.load(tmp_path)
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="pipe or device"):
+        file_sha256(tmp_path / "zero")
+
+
+def test_a_manifest_too_large_is_not_read_whole(tmp_path, monkeypatch):
+    manifest().save(tmp_path)
+    monkeypatch.setattr(shards, "MAX_BYTES", 100)
+    with pytest.raises(DatasetError, match=r"cannot be read \(it has more than 100 bytes"):
+        Manifest.load(tmp_path)
+
+
+def test_a_manifest_of_60_000_shards_is_read_in_linear_time(tmp_path):
+    # Comparing each name with each other would take 3.6 billion comparisons, minutes: this would not end in time.
+    records = tuple(ShardRecord(f"shard-{index:05}.npz", "ab", 1, 1, 2) for index in range(60_000))
+    manifest().save(tmp_path)
+    data = {**read_json(tmp_path / "manifest.json"), "shards": [asdict(record) for record in (*records, records[7])]}
+    with pytest.raises(DatasetError, match=r"\['shard-00007.npz'\] named twice"):
+        Manifest.parse(json.dumps(data).encode(), where="manifest.json")
 
 
 def test_a_missing_manifest_is_named(tmp_path):
