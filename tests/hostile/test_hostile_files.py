@@ -109,7 +109,7 @@ NPZ = {
     "version 9": lambda: raw(b"\x93NUMPY\x09\x00" + bytes(20)),
     "bzip2": bzip,
     "twice": lambda: zip_of([("states.npy", b"1"), ("states.npy", b"2")]),
-    "100,000 members": lambda: zip_of([(f"{index}.npy", b"") for index in range(25_000)]),
+    "25,000 members": lambda: zip_of([(f"{index}.npy", b"") for index in range(25_000)]),
     "bytes in front": lambda: b"MZ" + bytes(100) + npz({}),
     "NaN": lambda: npz({"rewards": np.full(4, math.nan, np.float32)}),
     "an action of 2 ** 40": lambda: npz({"actions": np.full(4, 2**40)}),
@@ -192,8 +192,8 @@ def test_manifests(outer, good, case):
 CONFIGS = {
     "deep": lambda found: "[" * 200_000,
     "infinity": lambda found: json.dumps({**found, "learner": {"learning_rate": math.inf}}),
-    "a module": lambda found: json.dumps({**found, "algorithm": "os:system"}),
-    "an encoder": lambda found: json.dumps({**found, "encoder": "os:system"}),
+    "a module": lambda found: json.dumps({**found, "algorithm": "os:system", "notes": {}}),
+    "an encoder": lambda found: json.dumps({**found, "encoder": "os:system", "notes": {}}),
     "threads": lambda found: json.dumps({**found, "notes": {**found["notes"], "threads": 10**9}}),
     "a spec of another kind": lambda found: json.dumps({**found, "spec": "x"}),
     "a huge observation": lambda found: json.dumps({**found, "spec": {**found["spec"], "observation_shape": [10**12]}}),
@@ -244,6 +244,7 @@ CHECKPOINTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*the run goes on from update 0:UserWarning")
 @pytest.mark.parametrize("case", CHECKPOINTS)
 def test_checkpoints(outer, good, case):
     run = shutil.copytree(good / "run", outer / "in" / "run")
@@ -390,6 +391,7 @@ def test_escapes_in_names_are_shown_and_not_obeyed(outer, good):
 
 
 def test_a_dataset_that_only_a_run_names_is_not_written_to(outer, good):
+    shutil.rmtree(good / "data" / ".store", ignore_errors=True)  # of a run that was resumed
     before = written(good / "data")
     result = offrl("export", good / "run", outer / "in" / "out")
     assert written(good / "data") == before
@@ -397,7 +399,7 @@ def test_a_dataset_that_only_a_run_names_is_not_written_to(outer, good):
     assert "0 of them real" in result.stdout
     data = shutil.copytree(good / "data", outer / "in" / "data")
     named = offrl("export", good / "run", outer / "in" / "named", "--data", data)
-    assert "60" not in named.stderr
+    assert named.stderr == ""
     assert " 0 of them real" not in named.stdout
 
 
