@@ -15,6 +15,7 @@ from offrl.datasets import sample_stacks
 from offrl.envs import SCORE_SEEDS, car_racing
 from offrl.hub import load_algorithm, model_card
 from offrl.policies import verify_onnx
+from offrl.policies._onnx_seal import sealed
 from offrl.system.files import replacing
 from offrl.system.json_files import write_json
 from offrl.training import latest_checkpoint
@@ -58,7 +59,7 @@ def ship(work: Path, episodes: int) -> None:
         whole = offrl.OnnxPolicy(partial_path)
         model = onnx.load(partial_path)
         halve_weights(model)
-        partial_path.write_bytes(model.SerializeToString())
+        partial_path.write_bytes(sealed(model))
         same = float(np.mean(offrl.OnnxPolicy(partial_path)(observations) == whole(observations)))
     print(f"{target.stat().st_size / 1e6:.1f} MB; {same:.2%} of {len(observations):,} actions as with float32 weights")
     make_env = partial(car_racing.make, hud="visible")

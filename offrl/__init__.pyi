@@ -30,6 +30,7 @@ from .errors import OfflineRLError as OfflineRLError
 from .evaluation import EpisodeEvaluator as EpisodeEvaluator
 from .evaluation import evaluate as evaluate
 from .hub import load as load
+from .hub import verify as verify
 from .networks import CompactEncoder as CompactEncoder
 from .networks import MLPEncoder as MLPEncoder
 from .networks import NatureEncoder as NatureEncoder

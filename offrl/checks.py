@@ -10,6 +10,8 @@ import numpy as np
 
 from offrl.errors import ConfigError
 
+_LARGEST = 2**1023  # of a float, nearly; larger integers cannot become one
+
 
 def is_whole(value: object) -> bool:
     """Whether it is an integer; True and False are not."""
@@ -18,7 +20,9 @@ def is_whole(value: object) -> bool:
 
 def is_number(value: object) -> bool:
     """Whether it is a finite real number; True and False are not."""
-    return is_whole(value) or (isinstance(value, float | np.floating) and math.isfinite(value))
+    if is_whole(value):
+        return -_LARGEST <= int(value) <= _LARGEST  # type: ignore[call-overload, no-any-return]
+    return isinstance(value, float | np.floating) and math.isfinite(value)
 
 
 def restore_value(value: Any, hint: Any) -> Any:

@@ -29,7 +29,19 @@ class OfflineRLError(Exception):
             message += f"; expected {expected}"
         if hint is not None:
             message += f"; {hint}"
-        super().__init__(message)
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """A text that may come from a file, as one line that a terminal only shows: what commands it is escaped.
+
+    Those are control characters, marks that turn the direction of writing, and halves of characters, which no stream
+    can encode.
+    """
+    text = re.sub(r"[ \t]*[\r\n]\s*", " ", text)
+    return "".join(
+        each if each.isprintable() or each == "\t" else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 class DatasetError(OfflineRLError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +14,9 @@ from offrl.errors import ConfigError, SpecMismatchError
 if TYPE_CHECKING:  # collection workers read specs without paying for torch
     from torch import Tensor
 
+_MOST_ACTIONS = 2**15
+_MOST_VALUES = 2**26
+_MOST_CHARACTERS = 200
 _USUAL = {"channels": 1, "legal_actions": None, "action_masks": False}
 
 
@@ -62,10 +66,25 @@ class TaskSpec:
                 where="TaskSpec.observation_dtype",
                 expected=f"{expected_dtype!r}",
             )
-        if len(self.action_names) < 2:
+        if math.prod(self.observation_shape) > _MOST_VALUES:
             raise ConfigError(
-                f"{len(self.action_names)} action(s)", where="TaskSpec.action_names", expected="2 or more"
+                f"{self.observation_shape}",
+                where="TaskSpec.observation_shape",
+                expected=f"at most {_MOST_VALUES:,} values in an observation",
             )
+        if not 2 <= len(self.action_names) <= _MOST_ACTIONS:
+            raise ConfigError(
+                f"{len(self.action_names)} action(s)",
+                where="TaskSpec.action_names",
+                expected=f"2 or more, at most {_MOST_ACTIONS:,}",
+            )
+        for name in self.action_names:
+            if not _is_name(name):
+                raise ConfigError(
+                    f"{str(name)[:40]!r}",
+                    where="TaskSpec.action_names",
+                    expected=f"texts of at most {_MOST_CHARACTERS} characters",
+                )
         divides = is_whole(self.channels) and self.channels >= 1 and (self.is_pixels or self.channels == 1)
         if not divides or (self.is_pixels and self.observation_shape[0] % self.channels):
             raise ConfigError(
@@ -184,10 +203,15 @@ class TaskSpec:
             if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
                 raise TypeError("action_names are no list of texts")
             return cls(**{**values, "observation_shape": tuple(shape), "action_names": tuple(names)})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SpecMismatchError(
                 f"not a task spec ({error})", where=where, expected=f"the fields {[f.name for f in fields(cls)]}"
             ) from error
+
+
+def _is_name(name: object) -> bool:
+    """Whether it can be written to any file: no half of a surrogate pair, and not a text of megabytes."""
+    return isinstance(name, str) and len(name) <= _MOST_CHARACTERS and not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def default_action_names(num_actions: int) -> tuple[str, ...]:

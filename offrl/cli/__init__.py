@@ -10,7 +10,7 @@ from offrl._version import __version__
 from offrl.cli.about import algorithms, version
 from offrl.cli.console import Group
 from offrl.cli.data import collect, convert, fetch, inspect
-from offrl.cli.hub import card, publish
+from offrl.cli.hub import card, publish, verify
 from offrl.cli.pictures import plot, report
 from offrl.cli.policies import evaluate, export
 from offrl.cli.training import train
@@ -63,6 +63,7 @@ for _command in (
     export,
     card,
     publish,
+    verify,
     version,
 ):
     main.add_command(_command)

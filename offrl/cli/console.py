@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from offrl.errors import ConfigError, OfflineRLError
+from offrl.errors import ConfigError, OfflineRLError, printable
 from offrl.system.signals import Interrupted, raising_on_signals
 from offrl.system.torchrun import current
 
@@ -64,7 +64,7 @@ class Group(click.Group):
             _fail(ctx, error, f"{where}{error.strerror or error}")
         except KeyboardInterrupt as error:
             if current().is_first:
-                click.echo(ctx.meta.get(_ON_INTERRUPT, "interrupted"), err=True)
+                echo(ctx.meta.get(_ON_INTERRUPT, "interrupted"), err=True)
             ctx.exit(error.exit_code if isinstance(error, Interrupted) else EXIT_INTERRUPTED)
 
 
@@ -78,22 +78,32 @@ def _refuse_usage(error: click.UsageError) -> NoReturn:
         else f"offrl{error.ctx.command_path.removeprefix(error.ctx.find_root().command_path)}"
     )
     message = " ".join(error.format_message().split()).rstrip(".")
-    click.echo(f"error: {command}: {message}; {command} --help says what it takes", err=True)
+    echo(f"error: {command}: {message}; {command} --help says what it takes", err=True)
     raise click.exceptions.Exit(EXIT_BAD_INPUT)
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Prints lines that may hold texts from files; what would command the terminal is escaped."""
+    click.echo("\n".join(map(printable, text.split("\n"))), err=err, nl=nl)
+
+
+def warn(message: Warning | str) -> None:
+    """Prints a warning."""
+    echo(f"warning: {message}", err=True)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
     if current().is_first:
-        click.echo(f"warning: {message}", err=True)
+        warn(message)
 
 
 def _fail(ctx: click.Context, error: Exception, message: str) -> NoReturn:
     if ctx.params["debug"]:
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        echo("".join(traceback.format_exception(error)), err=True, nl=False)
     ranks = current()
     if ranks.fails_first():
         rank = "" if ranks.is_first else f"rank {ranks.rank}: "
-        click.echo(f"error: {rank}{' '.join(message.split())}", err=True)
+        echo(f"error: {rank}{' '.join(message.split())}", err=True)
     ctx.exit(EXIT_BAD_INPUT)
 
 
@@ -107,11 +117,11 @@ def show(result: Mapping[str, Any], as_json: bool, text: str | None = None) -> N
     if as_json:
         click.echo(json.dumps(result, indent=2, default=str))
     elif text is not None:
-        click.echo(text)
+        echo(text)
     else:
         width = max(map(len, result))
         for name, value in result.items():
-            click.echo(f"{name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
+            echo(f"{name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
 
 
 def refuse_beside(what: str, given: Mapping[str, Any], *, where: str | Path, expected: str) -> None:

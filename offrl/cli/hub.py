@@ -1,4 +1,4 @@
-"""`offrl card` and `offrl publish`."""
+"""`offrl card`, `offrl publish` and `offrl verify`."""
 
 # ruff: noqa: D415  (the help of a command begins with an example)
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from click import argument, option
 
-from offrl.cli.console import FILE, PATH, output_options, show
+from offrl.cli.console import EXIT_BAD_INPUT, FILE, PATH, echo, json_option, output_options, show
 from offrl.cli.names import ENCODERS, algorithm_class, load_class, network_options
 
 _EVALUATIONS = option(
@@ -19,6 +19,8 @@ _EVALUATIONS = option(
     type=FILE,
     help="A result of evaluate --out, one for each training run; default: RUN/evaluation.json and its repetitions'.",
 )
+
+_OUTCOMES = ("whole", "damaged", "no checksum")
 
 
 @click.command(short_help="Write a policy's model card.")
@@ -36,11 +38,11 @@ def card(policy: Path, out: Path | None, evaluations: tuple[Path, ...]) -> None:
 
     text = model_card(policy, evaluations=evaluations)
     if out is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
         return
     with replacing(out) as partial:
         partial.write_text(text, encoding="utf-8")
-    click.echo(out)
+    echo(str(out))
 
 
 @click.command(short_help="Make a folder for a model hub.")
@@ -76,3 +78,26 @@ def publish(
     )
     files = sorted(str(path.relative_to(found)) for path in found.rglob("*") if path.is_file())
     show({"directory": str(found), "files": files}, as_json, text="\n".join([str(found), *(f"  {f}" for f in files)]))
+
+
+@click.command(short_help="Check files against the hashes that were written with them.")
+@argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
+@json_option
+def verify(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Example: offrl verify data/carracing runs/bcq-001 model.onnx
+
+    Reads all of each PATH, a dataset's directory (with its frame stores), a shard, a run's directory, a checkpoint's,
+    an ONNX file, or a policy that comes with offrl, and says of each file whether it is as it was written: "whole",
+    "damaged", or "no checksum" where nothing tells. Changes nothing. Exit code 2 where anything is damaged.
+    """
+    from offrl.hub.verifying import verify as check
+
+    checked = [each for path in paths for each in check(path)]
+    counts = {outcome: sum(each.outcome == outcome for each in checked) for outcome in _OUTCOMES}
+    width = max(map(len, _OUTCOMES))
+    lines = [f"{each.outcome:<{width}}  {each.path}: {each.about}" for each in checked]
+    files = [{"path": str(each.path), "outcome": each.outcome, "about": each.about} for each in checked]
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    show({"files": files, **counts}, as_json, text="\n".join([*lines, summary]))
+    if counts["damaged"]:
+        click.get_current_context().exit(EXIT_BAD_INPUT)

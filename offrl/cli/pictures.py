@@ -22,11 +22,12 @@ from offrl.cli.console import (
     json_option,
     output_options,
     show,
+    warn,
 )
 from offrl.cli.names import ALGORITHMS, network_options
-from offrl.cli.request import LENGTHS, Request, is_data_there, open_data, recorded_request
+from offrl.cli.request import LENGTHS, Request, named_store, recorded_request, recorded_store
 from offrl.cli.settings import format_value, setting_groups
-from offrl.errors import ConfigError, OfflineRLError, RunError, SpecMismatchError
+from offrl.errors import ConfigError, OfflineRLError, RunError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,35 +174,14 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
 
 
 def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> FrameStore | None:
-    """What the runs were trained on, where that is still there and still the same."""
-    from dataclasses import replace
-
-    from offrl.shards._file_systems import redacted
-    from offrl.shards.manifest import MANIFEST_NAME
-    from offrl.shards.remote import local_copy
-    from offrl.training.runs import read_run_config
-
+    """What the runs were trained on: as the user names it, or where it is still there and still the same."""
     request = recorded_request(runs[0])
     if data is not None:
-        directory = local_copy(data, skip_bad_shards=request.skip_bad_shards, progress=not quiet)
-        is_untold = request.data is None and not (directory / MANIFEST_NAME).exists()
-        request = replace(request, data=str(data), task_given=request.task_given or is_untold)
-    elif not is_data_there(request):
-        return None
+        return named_store(request, data, runs[0], progress=not quiet)
     try:
-        replay = open_data(request, progress=not quiet)
-        recorded = read_run_config(runs[0]).get("dataset")
-        if replay.fingerprint != recorded:
-            raise SpecMismatchError(
-                f"is {replay.fingerprint}",
-                where=redacted(request.data or ""),
-                expected=f"{recorded}, which the run was trained on",
-            )
-        return replay.store
+        return recorded_store(request, runs[0], progress=not quiet)
     except OfflineRLError as error:
-        if data is not None:
-            raise
-        click.echo(f"warning: without the dataset: {error}", err=True)
+        warn(f"without the dataset: {error}")
         return None
 
 

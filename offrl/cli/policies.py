@@ -15,6 +15,7 @@ from click import argument, option
 from offrl.cli.actors import Actor, file_of, load_actor, load_trained, require_no_network
 from offrl.cli.behaviours import DRIVER, load_driver
 from offrl.cli.console import (
+    DATA,
     FILE,
     PATH,
     device_option,
@@ -23,10 +24,11 @@ from offrl.cli.console import (
     output_options,
     refuse_beside,
     show,
+    warn,
     workers_option,
 )
 from offrl.cli.names import CAR_RACING, network_options
-from offrl.cli.request import Request, is_data_there, open_data
+from offrl.cli.request import Request, named_store, recorded_store
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.system.ranks import Ranks
 from offrl.system.torchrun import join
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
     from offrl.evaluation.scores import Evaluation, Sweep
     from offrl.policies._onnx_file import Contract
+    from offrl.replay.store import FrameStore
 
 _FILE_NAMES = {"float": "model.onnx", "uint8": "model-uint8.onnx"}
 _REAL_OBSERVATIONS = 1000
@@ -216,12 +219,14 @@ def _in_words(environment: dict[str, Any]) -> str:
 @argument("policy", type=PATH)
 @argument("target", metavar="DIRECTORY|FILE.onnx", type=PATH)
 @option("--contract", type=click.Choice(["float", "uint8", "both"]), default="both", show_default=True)
+@option("--data", type=DATA, help="The dataset that the run was trained on; default: where it was then.")
 @network_options
 @output_options
 def export(
     policy: Path,
     target: Path,
     contract: Contract | Literal["both"],
+    data: Path | str | None,
     algorithm: str | None,
     encoder: str | None,
     as_json: bool,
@@ -231,10 +236,12 @@ def export(
 
     Writes POLICY, a run or a checkpoint's directory, as model.onnx (the float contract) and model-uint8.onnx into
     DIRECTORY, or one contract as FILE.onnx. Each file is run beside torch on random observations, and on 1,000 of
-    the run's dataset where that is present; one that differs is not written.
+    the run's dataset where that is present and has a frame store, or is named with --data; one that differs is not
+    written. A dataset that only the run names is read, never written.
     """
     from tqdm import tqdm
 
+    from offrl.hub.loading import run_of
     from offrl.policies.export import export_onnx
     from offrl.policies.verify import verify_onnx
     from offrl.system.files import replacing
@@ -248,7 +255,7 @@ def export(
     trained = load_trained(policy, algorithm, encoder, "cpu")
     if contract == "both" and trained.algorithm.spec.action_masks:
         chosen = ["uint8"]  # the float contract has no input for the legal actions of each observation
-    observations = _real_observations(trained.request, quiet)
+    observations = _real_observations(trained.request, run_of(trained.checkpoint), data, quiet)
     num_real = 0 if observations is None else len(observations)
     files, lines = [], []
     for each in tqdm(chosen, "export", unit="file", disable=True if quiet else None):
@@ -266,14 +273,16 @@ def export(
     show({"files": files}, as_json, text="\n".join(lines))
 
 
-def _real_observations(request: Request, quiet: bool) -> NDArray[Any] | None:
-    """Some of the run's own data, where that is still there."""
+def _real_observations(request: Request, run: Path, data: Path | str | None, quiet: bool) -> NDArray[Any] | None:
+    """Some of the run's own data: as the user names it, or where it is still there and was opened before."""
     from offrl.datasets.summary import sample_stacks
 
-    if not is_data_there(request):
-        return None
-    try:
-        return sample_stacks(open_data(request, progress=not quiet).store, _REAL_OBSERVATIONS, seed=0)[0]
-    except OfflineRLError as error:
-        click.echo(f"warning: verified on random observations only: {error}", err=True)
-        return None
+    if data is not None:
+        store: FrameStore | None = named_store(request, data, run, progress=not quiet)
+    else:
+        try:
+            store = recorded_store(request, run, progress=not quiet)
+        except OfflineRLError as error:
+            warn(f"verified on random observations only: {error}")
+            return None
+    return None if store is None else sample_stacks(store, _REAL_OBSERVATIONS, seed=0)[0]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, load_class
 from offrl.cli.settings import parse_settings, setting_groups
-from offrl.errors import ConfigError, RunError
+from offrl.errors import ConfigError, DatasetError, RunError, SpecMismatchError
 
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
     from offrl.evaluation.while_training import EpisodeEvaluator
     from offrl.replay.replay import Replay
+    from offrl.replay.store import FrameStore
     from offrl.replay.streaming.source import StreamingReplay
     from offrl.spec import TaskSpec
 
@@ -250,6 +251,79 @@ def _reading(request: Request, progress: bool) -> dict[str, Any]:
         "skip_bad_shards": request.skip_bad_shards,
         "progress": progress,
     }
+
+
+def recorded_store(request: Request, run: Path, *, progress: bool) -> FrameStore | None:
+    """The frame store of what a run was trained on, where that is still here; None where the data is gone.
+
+    A run may be a stranger's, and its config.json name any dataset of this machine: what it names is only read, and
+    only where it is what the run was trained on. No frame store is built there.
+
+    Raises:
+        DatasetError: The dataset has no frame store, or is damaged.
+        SpecMismatchError: It is another dataset by now.
+    """
+    from offrl.replay.ingestion import find_store
+    from offrl.shards.remote import local_copy
+
+    if request.data is None or not is_data_there(request):
+        return None
+    directory = Path(local_copy(request.data, skip_bad_shards=request.skip_bad_shards, progress=progress))
+    found = find_store(
+        directory,
+        spec=request.task if request.task_given else None,
+        dones=request.dones,
+        skip_bad_shards=request.skip_bad_shards,
+    )
+    if found is None:
+        raise DatasetError(
+            "has no frame store, and that a run names it is no reason to write one there",
+            where=directory,
+            expected="a dataset that was opened before",
+            hint="name it on the command line: --data DIRECTORY",
+        )
+    require_recorded(found, run, redacted_data(request))
+    return found
+
+
+def require_recorded(store: FrameStore, run: Path, where: str) -> None:
+    """Checks that a store is of the data that a run was trained on.
+
+    Raises:
+        SpecMismatchError: It is not.
+    """
+    from offrl.training.runs import read_run_config
+
+    recorded = read_run_config(run).get("dataset")
+    if store.fingerprint != recorded:
+        raise SpecMismatchError(
+            f"is {store.fingerprint}", where=where, expected=f"{recorded}, which the run was trained on"
+        )
+
+
+def redacted_data(request: Request) -> str:
+    """Where a run's data is, without credentials."""
+    from offrl.shards._file_systems import redacted
+
+    return redacted(request.data or "")
+
+
+def named_store(request: Request, data: Path | str, run: Path, *, progress: bool) -> FrameStore:
+    """The frame store of the dataset that the user names as what a run was trained on; built where it is missing.
+
+    Raises:
+        DatasetError: There is no dataset, or a damaged one.
+        SpecMismatchError: It is not what the run was trained on.
+    """
+    from offrl.shards.manifest import MANIFEST_NAME
+    from offrl.shards.remote import local_copy
+
+    directory = local_copy(data, skip_bad_shards=request.skip_bad_shards, progress=progress)
+    is_untold = request.data is None and not (directory / MANIFEST_NAME).exists()
+    request = replace(request, data=str(data), task_given=request.task_given or is_untold)
+    store = open_data(request, progress=progress).store
+    require_recorded(store, run, redacted_data(request))
+    return store
 
 
 def episode_evaluator(request: Request, spec: TaskSpec, where: Path | str) -> EpisodeEvaluator:

@@ -12,7 +12,7 @@ import click
 from click import argument, option
 
 from offrl.cli.actors import Actor, load_actor
-from offrl.cli.console import PATH, device_option, environment_option, hud_option, options, output_options, show
+from offrl.cli.console import PATH, device_option, echo, environment_option, hud_option, options, output_options, show
 from offrl.cli.names import network_options
 from offrl.errors import ConfigError
 
@@ -124,7 +124,7 @@ def watch(
         return
     out = out or Path("watch.mp4")
     if not quiet:
-        click.echo(f"no display here; the film goes to {out}", err=True)
+        echo(f"no display here; the film goes to {out}", err=True)
     with tqdm(desc="watch", unit=" steps", disable=True if quiet else None) as bar:
         found = record_episode(_Counted(actor.policy, bar), actor.make_env, seed, out, **how)
     show({"file": str(out), "seed": seed, **found._asdict()}, as_json)

@@ -24,6 +24,7 @@ from offrl.errors import DatasetError, missing_dependency
 from offrl.shards._members import read_actions, read_rewards, require_finite, require_rows, unfit
 from offrl.shards.episode import Episode
 from offrl.spec import TaskSpec, default_action_names
+from offrl.system.json_files import parse_json
 
 _COLUMNS = ("observations", "actions", "rewards", "terminated")
 _VERSION = "2.1"
@@ -204,9 +205,9 @@ def _about(root: _Members) -> dict[str, Any] | None:
         return None
     text = root.read(_ABOUT).item()
     try:
-        about = json.loads(text)
+        about = parse_json(text)
         return {"spec": about["spec"], "environment": dict(about["environment"]), "generator": dict(about["generator"])}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise root.fault(
             f"member {_ABOUT!r} cannot be read ({type(error).__name__}: {error})",
             expected="JSON with spec, environment, generator",

@@ -15,6 +15,8 @@ from offrl.replay._windows import episode_bounds
 from offrl.replay.store import FrameStore
 from offrl.shards.episode import Episode
 from offrl.spec import TaskSpec
+from offrl.system.files import open_regular
+from offrl.system.workers import available_memory
 
 
 @dataclass(frozen=True)
@@ -146,22 +148,23 @@ def _episode(store: FrameStore, rows: range) -> Episode:
     )
 
 
-_MOST_HDF5_MEMBERS = 10_000_000
+_MOST_HDF5_MEMBERS = 2_000_000
 """Of an HDF5 file; more would take gigabytes to list."""
 
 
 def require_self_contained(path: Path) -> None:
-    """Checks that an HDF5 file refers to nothing outside itself, before a number of it is read.
+    """Checks that an HDF5 file refers to nothing outside itself and fits in memory, before a number of it is read.
 
     HDF5 knows links to other files, data that lies in other files (external storage) and data that is put together from
     other files (virtual datasets): whoever made the file would choose what is read here and copied into the output.
 
     Raises:
-        DatasetError: It refers to something outside itself.
+        DatasetError: It refers to something outside itself, or one of its arrays is larger than the memory free.
         OSError, RuntimeError: It cannot be read.
     """
     import h5py  # who reads the format has said already what to install
 
+    open_regular(path).close()
     with h5py.File(path, "r") as file:
         groups, seen = [file], set()
         while groups:
@@ -172,6 +175,11 @@ def require_self_contained(path: Path) -> None:
                 member = group[name]
                 if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
                     raise _refers_outside(path, f"{member.name} has its data in another file")
+                if isinstance(member, h5py.Dataset) and member.size:
+                    # A few bytes may say that they are an array of any size. What is read is copied once.
+                    needed, available = 2 * member.size * member.dtype.itemsize, available_memory()
+                    if needed > available:
+                        raise _too_large(path, member.name, needed, available)
                 address = h5py.h5o.get_info(member.id).addr
                 if isinstance(member, h5py.Group) and address not in seen:
                     groups.append(member)
@@ -186,4 +194,13 @@ def _refers_outside(path: Path, what: str) -> DatasetError:
         where=path,
         expected="an HDF5 file that holds all of its data itself, as d3rlpy and Minari write it",
         hint="if you trust its maker, copy it with h5repack, or load and save it again with the library that wrote it",
+    )
+
+
+def _too_large(path: Path, name: str, needed: int, available: int) -> DatasetError:
+    return DatasetError(
+        f"{name} takes {needed / 2**30:.1f} GiB to read",
+        where=path,
+        expected=f"at most the {available / 2**30:.1f} GiB of memory that are free",
+        hint="free some memory, or save the data in shorter episodes",
     )

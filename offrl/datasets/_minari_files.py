@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from offrl.errors import ConfigError, DatasetError, SpecMismatchError, missing_d
 from offrl.shards._members import read_actions, read_flags, read_rewards, require_finite, unfit
 from offrl.shards.episode import Episode
 from offrl.spec import TaskSpec, default_action_names
+from offrl.system.json_files import read_json
 
 PREFIX = "minari:"
 _METADATA = "metadata.json"
@@ -96,7 +96,7 @@ def read_minari(
     try:
         for file in sorted(metadata_path.parent.glob("*.h*5")):
             require_self_contained(file)
-        metadata = json.loads(metadata_path.read_bytes())
+        metadata = read_json(metadata_path)
         if not {"observation_space", "action_space"} <= metadata.keys():
             # Minari would make the environment to see its spaces, and a file must not choose what code runs.
             raise ValueError("it does not say its spaces")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError, MissingDependencyError, missing_dependency
+from offrl.system.files import open_regular
 
 SUFFIXES = (".csv", ".parquet")
 _ROWS = 8192  # whose cells are in memory at once, as objects; what they become is far smaller
+_MOST_LINE = 2**24
 _SAVE = "save the table again"
 
 
@@ -90,8 +93,17 @@ def _is_parquet(path: Path) -> bool:
 
 def _csv_rows(path: Path) -> Iterator[list[str]]:
     """The rows with something in them, the header first."""
-    with path.open(encoding="utf-8-sig", newline="") as file:  # Excel begins its files with a byte order mark
-        yield from filter(None, csv.reader(file, strict=True))
+    # Excel begins its files with a byte order mark.
+    with open_regular(path) as packed, io.TextIOWrapper(packed, encoding="utf-8-sig", newline="") as file:
+        yield from filter(None, csv.reader(_lines(file), strict=True))
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    """The lines of a file, which has not to be one line of gigabytes."""
+    while line := file.readline(_MOST_LINE):
+        if len(line) == _MOST_LINE:
+            raise ValueError(f"a line has more than {_MOST_LINE:,} characters")
+        yield line
 
 
 def _csv_names(path: Path) -> tuple[str, ...]:
@@ -120,12 +132,14 @@ def _csv_chunks(table: Table, columns: Sequence[str]) -> Iterator[dict[str, Sequ
 
 
 def _parquet_names(path: Path) -> tuple[str, ...]:
-    with _pyarrow_parquet().ParquetFile(path) as file:
+    parquet = _pyarrow_parquet()
+    with open_regular(path) as packed, parquet.ParquetFile(packed) as file:
         return tuple(file.schema_arrow.names)
 
 
 def _parquet_chunks(table: Table, columns: Sequence[str]) -> Iterator[dict[str, Sequence[Any]]]:
-    with _pyarrow_parquet().ParquetFile(table.path) as file:
+    parquet = _pyarrow_parquet()
+    with open_regular(table.path) as packed, parquet.ParquetFile(packed) as file:
         for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns)):
             yield {name: batch.column(name).to_pylist() for name in columns}
 

@@ -5,3 +5,5 @@ from .loading import load as load
 from .loading import load_algorithm as load_algorithm
 from .loading import shipped_policies as shipped_policies
 from .publishing import publish as publish
+from .verifying import Checked as Checked
+from .verifying import verify as verify

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +9,15 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from torch import Tensor
 
 from offrl.errors import ExportError, SpecMismatchError
+from offrl.policies._onnx_limits import MAX_BYTES, parse, require_bounded
+from offrl.policies._onnx_seal import require_seal
 from offrl.spec import TaskSpec
+from offrl.system.files import open_regular
+from offrl.system.json_files import parse_json
 
 APPLY_THRESHOLD = 0.3
 """What readers of our files apply to the softmax of `logits`, whatever threshold the algorithm was trained with."""
@@ -35,6 +37,15 @@ ILLEGAL = -1e9
 OUTPUTS: dict[str, tuple[str, ...]] = {"float": ("q", "logits"), "uint8": ("action", "q", "logits")}
 
 
+_DTYPES = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.BOOL: "bool",
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.DOUBLE: "float64",
+}
+
+
 class OnnxFile:
     """A file that `export_onnx` wrote, ready to run on raw observations.
 
@@ -44,6 +55,7 @@ class OnnxFile:
         spec: the task.
         algorithm_threshold: what the policy was exported with, which `APPLY_THRESHOLD` stands for in the file.
         names: of the outputs.
+        is_sealed: whether the file says the hash of its content, which was checked then; older files do not.
         runtime: what runs the file, with its version: onnxruntime where installed, else onnx's reference evaluator.
 
     Raises:
@@ -54,12 +66,16 @@ class OnnxFile:
     def __init__(self, path: str | Path) -> None:
         hint = "write it with offrl.policies.export.export_onnx"
         try:
-            content = Path(path).read_bytes()
-            model = onnx.load_from_string(content)
+            with open_regular(Path(path)) as file:
+                content = file.read(MAX_BYTES + 1)
+            model = parse(content)
+            self.is_sealed = require_seal(content, model)
+            require_bounded(model)
         except OSError as error:
             raise ExportError(f"cannot be read ({error.strerror})", where=path, hint=hint) from error
-        except DecodeError as error:
-            raise ExportError("not an ONNX file", where=path, hint=hint) from error
+        except ValueError as error:
+            raise ExportError(str(error), where=path, expected="an ONNX file of offrl's", hint=hint) from error
+        del content
         properties = {entry.key: entry.value for entry in model.metadata_props}
         contract = properties.get("contract", "")
         inputs = [value.name for value in model.graph.input]
@@ -73,8 +89,8 @@ class OnnxFile:
                 hint=hint,
             )
         try:
-            spec = json.loads(properties.get("task_spec", ""))
-        except json.JSONDecodeError as error:
+            spec = parse_json(properties.get("task_spec", ""))
+        except ValueError as error:
             raise ExportError(f"metadata task_spec is not JSON ({error})", where=path, hint=hint) from error
         self.algorithm_threshold = _parse_threshold(properties.get("algorithm_threshold", ""))
         if not 0 <= self.algorithm_threshold < 1:
@@ -91,7 +107,27 @@ class OnnxFile:
                 hint=hint,
             )
         self.names = OUTPUTS[contract]
+        self._require_inputs(model)
         self.runtime, self._session = _open_session(model, path)
+
+    def _require_inputs(self, model: onnx.ModelProto) -> None:
+        """Raises ExportError unless the file takes the observations of its own task, in batches of any size."""
+        is_raw = self.contract == "uint8" and self.spec.is_pixels
+        expected = {INPUT: ("uint8" if is_raw else "float32", self.spec.observation_shape)}
+        if self.spec.action_masks:
+            expected[MASK_INPUT] = ("bool", (self.spec.num_actions,))
+        for value in model.graph.input:
+            tensor = value.type.tensor_type
+            dtype = _DTYPES.get(tensor.elem_type, f"type {tensor.elem_type}")
+            batch, *shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim] or [0]
+            if (dtype, tuple(shape)) != expected[value.name] or batch is not None:
+                right, row = expected[value.name]
+                raise ExportError(
+                    f"input {value.name!r} is {dtype} {['N' if size is None else size for size in (batch, *shape)]}",
+                    where=self.path,
+                    expected=f"{right} [N, {', '.join(map(str, row))}], as its task_spec says",
+                    hint="export it again",
+                )
 
     def check(self, observation: NDArray[Any]) -> None:
         """Raises SpecMismatchError unless these are raw observations [N, ...] of the file's task."""
@@ -121,8 +157,25 @@ class OnnxFile:
     def run_as_they_are(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None = None) -> dict[str, Tensor]:
         """The outputs by name, for what the file itself takes: in the float contract, normalised observations."""
         inputs = {INPUT: observation, MASK_INPUT: legal} if self.spec.action_masks else {INPUT: observation}
-        outputs = self._session.run(list(self.names), inputs)
-        return {name: torch.from_numpy(output) for name, output in zip(self.names, outputs, strict=True)}
+        try:
+            outputs = self._session.run(list(self.names), inputs)
+        except Exception as error:  # of onnxruntime or onnx's evaluator, for a file whose operators do not fit
+            what = " ".join(str(error).split()) or type(error).__name__
+            raise ExportError(f"cannot be run ({what})", where=self.path, hint="export it again") from error
+        found = {name: np.asarray(output) for name, output in zip(self.names, outputs, strict=True)}
+        for name, output in found.items():
+            self._require_output(name, output, len(observation))
+        return {name: torch.from_numpy(output) for name, output in found.items()}
+
+    def _require_output(self, name: str, output: NDArray[Any], num_observations: int) -> None:
+        shape = (num_observations, self.spec.num_actions)[: 1 if name == "action" else 2]
+        dtype = "int64" if name == "action" else "float32"
+        if output.shape != shape or output.dtype != dtype:
+            raise ExportError(
+                f"output {name!r} is {output.dtype} {list(output.shape)}",
+                where=self.path,
+                expected=f"{dtype} {list(shape)}",
+            )
 
 
 def _parse_threshold(text: str) -> float:

@@ -23,6 +23,7 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, ExportError
 from offrl.losses import greedy_actions
 from offrl.policies._onnx_file import APPLY_THRESHOLD, ILLEGAL, INPUT, MASK_INPUT, OUTPUTS, Contract
+from offrl.policies._onnx_seal import sealed
 from offrl.system.files import replacing
 
 _OPSET = 13
@@ -50,7 +51,8 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
     the task's fixed subset (`TaskSpec.legal_actions`) is folded into the file, and where each observation has legal
     actions of its own (`TaskSpec.action_masks`) the uint8 contract has a second input, `action_mask` bool [N, A].
     The metadata says all that a reader needs: task_spec (JSON), action_names (JSON),
-    stack_order, contract, apply_threshold (0.3), algorithm, algorithm_threshold, offrl_version.
+    stack_order, contract, apply_threshold (0.3), algorithm, algorithm_threshold, offrl_version, and content_sha256, the
+    hash of all the rest, which is checked when offrl reads the file.
 
     Args:
         algorithm: stays as it is, on its device; the file holds a float32 copy.
@@ -105,7 +107,7 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
     onnx.checker.check_model(model)
     try:
         with replacing(path) as partial:
-            partial.write_bytes(model.SerializeToString())
+            partial.write_bytes(sealed(model))
     except OSError as error:
         raise ExportError(f"cannot be written ({error.strerror})", where=path) from error
     return path

@@ -87,6 +87,33 @@ def ingest(
     return store
 
 
+def find_store(
+    directory: Path,
+    *,
+    spec: TaskSpec | None = None,
+    dones: Dones = "terminated",
+    skip_bad_shards: bool = False,
+    tier: Tier = "mmap",
+) -> FrameStore | None:
+    """The frame store that an `ingest` with these arguments has left; None where there is none. Writes nothing.
+
+    Args:
+        directory: The shards, on this machine.
+        spec: See `ingest`, as for the next three.
+        dones: Likewise.
+        skip_bad_shards: Likewise.
+        tier: Likewise.
+
+    Raises:
+        DatasetError: No such dataset, or a damaged manifest.
+        SpecMismatchError: `spec` differs from the manifest's.
+    """
+    dataset = _find_dataset(directory, spec)
+    roots = (dataset.directory / ".store", cache_home())
+    found = (_made(root / _key(dataset, dones), dataset, tier, skip_bad_shards) for root in roots)
+    return next((store for store in found if store is not None), None)
+
+
 def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
     require_directory(directory)
     if (directory / MANIFEST_NAME).exists():

@@ -197,6 +197,11 @@ class FrameStore:
             ) from error
         return cls(path, spec, report, fingerprint, tier, {"frames": frames, **arrays}, blocks)
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether frames are checked when they are used; those of stores of an earlier version have no hashes."""
+        return self._blocks is not None
+
     def __len__(self) -> int:
         """N, in transitions."""
         return len(self.actions)

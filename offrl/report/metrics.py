@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from offrl.errors import RunError
 from offrl.statistics import t_quantile
+from offrl.system.files import open_regular
 
 
 def read_metrics(path: str | Path) -> dict[str, NDArray[np.float64]]:
@@ -22,13 +24,13 @@ def read_metrics(path: str | Path) -> dict[str, NDArray[np.float64]]:
         RunError: the file is missing, or no table of numbers.
     """
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
+        with open_regular(Path(path)) as packed, io.TextIOWrapper(packed, encoding="utf-8", newline="") as file:
             header, *rows = list(csv.reader(file)) or [[]]
         table: NDArray[Any] = np.array([[float(value) for value in row] for row in rows])
         return {name: table[:, index] for index, name in enumerate(header)} if rows else {}
     except OSError as error:
         raise RunError(f"cannot be read ({error.strerror})", where=path, expected="a run's metrics.csv") from error
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, csv.Error) as error:
         raise RunError(f"not a table of numbers ({error})", where=path, expected="a run's metrics.csv") from error
 
 

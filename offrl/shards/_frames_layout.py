@@ -48,6 +48,7 @@ def read_frames(shard: NpzReader, spec: TaskSpec) -> ShardRows:
     _require_known(shard, spec)
     actions = read_actions(shard, spec.num_actions)
     num_rows = len(actions)
+    shard.require_rows(num_rows)
     rewards = read_rewards(shard, num_rows)
     terminated, truncated = read_flags(shard, "terminated", num_rows), read_flags(shard, "truncated", num_rows)
     lengths, leading = _episode_bounds(shard, num_rows)

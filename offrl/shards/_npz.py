@@ -9,12 +9,13 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
+from offrl.system.files import open_regular
 from offrl.system.workers import available_memory
 
 _HINT = "the file is damaged or was cut short: re-create it or copy it again"
@@ -25,6 +26,35 @@ _HEADER_SIZE, _LENGTHS_AT = 30, 26
 _HAS_DESCRIPTOR = 0x08
 _DESCRIPTOR_SIZES = (12, 16, 20, 24)  # with or without a signature and long sizes
 
+_NPY_HEADER_LIMIT = 2**16  # bytes; numpy takes up to 10,000 characters
+_CHUNK = 2**18  # bytes unpacked at once
+_DIRECTORY_LIMIT = 2**20  # bytes of a zip's directory, for at most nine members
+_DEFLATE_RATIO = 1032  # deflate's best (zlib's technical notes)
+_COPIES = 2  # of what is read: the frames of stacks that do not follow each other are copied once more
+_ROW_BYTES = 256  # that reading takes for each transition besides: windows, flags, and their temporary arrays
+
+
+class ZipBytes(io.BufferedReader):
+    """A zip's bytes for zipfile, which would read a directory of any size at once.
+
+    Args:
+        path: Of a regular file.
+        directory_limit: The most bytes that the directory may have.
+
+    Raises:
+        OSError: It cannot be read, or is none.
+    """
+
+    def __init__(self, path: Path, directory_limit: int) -> None:
+        super().__init__(cast(io.BufferedReader, open_regular(path)).detach())
+        self._limit = directory_limit
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most `size` bytes; raises BadZipFile where that is more than the limit."""
+        if size is not None and size > self._limit:
+            raise zipfile.BadZipFile(f"{size} bytes of names")
+        return super().read(size)
+
 
 class NpzReader:
     """The members of one open `.npz` file; see `open_npz`."""
@@ -33,6 +63,7 @@ class NpzReader:
         self.path = path
         self._archive = archive
         self._infos = {_name(info): info for info in archive.infolist()}
+        self._is_counted = False
 
     @property
     def names(self) -> frozenset[str]:
@@ -50,15 +81,19 @@ class NpzReader:
                 f"has no member {name!r}", expected=f"one beside {sorted(self.names)}", hint="re-create the file"
             )
         info = self._infos[name]
-        if info.file_size > (available := available_memory()):  # or the system would end the process
+        if info.file_size > info.compress_size * _DEFLATE_RATIO + _CHUNK:
             raise self.fault(
-                f"member {name!r} takes {info.file_size / 2**30:.1f} GiB",
-                expected=f"at most the {available / 2**30:.1f} GiB of memory that are free",
-                hint="free some memory, or save the data in smaller shards",
+                f"member {name!r} says that it has {info.file_size:,} bytes in {info.compress_size:,}",
+                expected="no more than deflate can pack",
+                hint=_HINT,
             )
+        if not self._is_counted:  # once for all members, which are all held together
+            self.require_memory(_COPIES * sum(each.file_size for each in self._infos.values()))
+            self._is_counted = True
         try:
+            content = np.empty(info.file_size, np.uint8)  # untouched pages take no memory
             with self._archive.open(info) as member:
-                content = member.read(info.file_size)  # all of it, so that the checksum is verified first
+                self._read_into(content, member)  # all of it, so that the checksum is verified first
             return self._array(name, content)
         except DatasetError:
             raise
@@ -67,9 +102,37 @@ class NpzReader:
                 f"member {name!r} cannot be read ({type(error).__name__}: {error})", expected="an array", hint=_HINT
             ) from error
 
-    def _array(self, name: str, content: bytes) -> NDArray[Any]:
+    def require_memory(self, num_bytes: int) -> None:
+        """Raises DatasetError where reading is to take more memory than is free, before it does.
+
+        The system would end the process instead.
+        """
+        if num_bytes > (available := available_memory()):
+            raise self.fault(
+                f"takes {num_bytes / 2**30:.1f} GiB to read",
+                expected=f"at most the {available / 2**30:.1f} GiB of memory that are free",
+                hint="free some memory, or save the data in smaller shards",
+            )
+
+    def require_rows(self, num_rows: int) -> None:
+        """As `require_memory`, for what each of so many transitions takes besides the members.
+
+        One may be a few bytes of the file.
+        """
+        self.require_memory(num_rows * _ROW_BYTES)
+
+    @staticmethod
+    def _read_into(content: NDArray[np.uint8], member: IO[bytes]) -> None:
+        at = 0
+        while chunk := member.read(_CHUNK):
+            content[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+            at += len(chunk)
+        if at < len(content):
+            raise EOFError(f"{at} of {len(content)} bytes")
+
+    def _array(self, name: str, content: NDArray[np.uint8]) -> NDArray[Any]:
         """The array that the bytes of a `.npy` file hold; it shares their memory."""
-        stream = io.BytesIO(content)
+        stream = io.BytesIO(content[:_NPY_HEADER_LIMIT].tobytes())
         version = np.lib.format.read_magic(stream)
         read_header = {
             (1, 0): np.lib.format.read_array_header_1_0,
@@ -90,7 +153,11 @@ class NpzReader:
                 expected=f"{promised} for {dtype} {list(shape)}",
                 hint=_HINT,
             )
-        return np.ndarray(shape, dtype, buffer=content, offset=start, order="F" if fortran_order else "C")
+        array: NDArray[Any] = np.ndarray(
+            shape, dtype, buffer=content.data, offset=start, order="F" if fortran_order else "C"
+        )
+        array.flags.writeable = False
+        return array
 
     @property
     def remake(self) -> str:
@@ -111,7 +178,7 @@ def open_npz(path: Path) -> Iterator[NpzReader]:
     """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(path.open("rb"))
+            file = stack.enter_context(ZipBytes(path, _DIRECTORY_LIMIT))
             archive = stack.enter_context(zipfile.ZipFile(file))
             _require_whole(archive, file)
         except FileNotFoundError:

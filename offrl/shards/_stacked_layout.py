@@ -47,6 +47,7 @@ def read_stacked(
     """
     actions = read_actions(shard, num_actions)
     num_rows = len(actions)
+    shard.require_rows(num_rows)
     rewards = read_rewards(shard, num_rows)
     terminated = read_flags(shard, "dones", num_rows) ^ (dones == "not_done")
     states, state_error, state_is_gray = _stacked_observations(shard, "states", shape, num_rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
 import os
 import re
@@ -20,13 +19,15 @@ from typing import IO, Any, NamedTuple
 from tqdm import tqdm
 
 from offrl.errors import DatasetError
+from offrl.shards._npz import ZipBytes
+from offrl.system.files import open_regular
 
 _CHUNK = 2**16
 _MAX_DEPTH = 16  # folders in folders
 _RATIO_ALLOWANCE = 2**24  # bytes that any archive may unpack to, however small it is
 _TAR_HEADER_LIMIT = 2**20  # bytes between the data of two files; tarfile holds them in memory
 _ZIP_END = 22 + 2**16  # bytes of a zip's last record, with the longest comment
-_ZIP_DIRECTORY_LIMIT = 2**25  # bytes; zipfile holds it in memory
+_ZIP_DIRECTORY_LIMIT = 2**24  # bytes; zipfile holds it in memory
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def folder_members(folder: Path) -> Iterator[Member]:
         if path.is_dir() and not path.is_symlink():
             yield Member(name.as_posix(), None)
         elif path.is_file():
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 yield Member(name.as_posix(), _chunks(file))
         else:
             raise refused(name.as_posix(), "a link to a folder, or a device", str(folder))
@@ -149,14 +150,18 @@ def archive_members(path: Path, where: str) -> Iterator[Member]:
         DatasetError: it is no archive, is damaged (checksums included), or holds links or devices.
     """
     with _decoding(where):
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(2)
         if start == b"PK":
             yield from _zip_members(path, where)
         else:
             decoders: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-            with decoders.get(start, open)(path, "rb") as file:
+            with open_regular(path) as packed, decoders.get(start, _plain)(packed, "rb") as file:
                 yield from _tar_members(file, where)
+
+
+def _plain(file: IO[bytes], mode: str) -> IO[bytes]:
+    return file
 
 
 @contextmanager
@@ -181,7 +186,7 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _zip_members(path: Path, where: str) -> Iterator[Member]:
-    with _ZipBytes(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+    with ZipBytes(path, _ZIP_DIRECTORY_LIMIT) as file, zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
         _require_all(infos, file)
         if infos and all(info.filename.endswith(".npy") and "/" not in info.filename for info in infos):
@@ -215,15 +220,6 @@ def _decoded(member: IO[bytes], where: str) -> Iterator[bytes]:
     """To the end, so that the checksum is verified."""
     with _decoding(where):
         yield from _chunks(member)
-
-
-class _ZipBytes(io.BufferedReader):
-    """A zip's bytes for zipfile, which would read a directory of any size at once."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _ZIP_DIRECTORY_LIMIT:
-            raise zipfile.BadZipFile(f"{size} bytes of names")
-        return super().read(size)
 
 
 def _tar_members(file: IO[bytes], where: str) -> Iterator[Member]:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import sys
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from offrl.errors import ConfigError, ExportError, SpecMismatchError
 from offrl.losses import greedy_actions
 from offrl.networks import CompactEncoder, MLPEncoder, NatureEncoder
 from offrl.policies import export_onnx, verify_onnx
+from offrl.policies._onnx_seal import sealed
 from offrl.policies.export import logit_scale
 from offrl.policies.torch_policy import TorchPolicy
 from offrl.spec import default_action_names
@@ -192,11 +194,18 @@ def test_the_action_inside_the_file_is_the_greedy_one(tmp_path, threshold):
 
 @pytest.mark.parametrize("contract", ["float", "uint8"])
 def test_metadata_says_all_a_reader_needs(tmp_path, contract):
-    model = onnx.load(export_onnx(bcq(VECTORS), tmp_path / "m.onnx", contract=contract))
+    path = export_onnx(bcq(VECTORS), tmp_path / "m.onnx", contract=contract)
+    model = onnx.load(path)
     found = {entry.key: entry.value for entry in model.metadata_props}
     assert TaskSpec.from_dict(json.loads(found.pop("task_spec")), where="metadata") == VECTORS
     assert json.loads(found.pop("action_names")) == ["left", "right", "stay"]
+    content = path.read_bytes()
+    assert (
+        found.pop("content_sha256")
+        == hashlib.sha256(content[: content.rindex(b"\x0a\x0econtent_sha256") - 2]).hexdigest()
+    )
     assert found == {
+        "sealed": "1",
         "stack_order": "oldest first",
         "contract": contract,
         "apply_threshold": "0.3",
@@ -261,7 +270,7 @@ def test_a_file_with_another_rule_inside_fails(tmp_path):
     model = onnx.load(path)
     argmax = next(node for node in model.graph.node if node.op_type == "ArgMax")
     argmax.input[0] = "logits"  # values right, action wrong
-    onnx.save(model, path)
+    path.write_bytes(sealed(model))
     with pytest.raises(ExportError, match=r"greedy actions differ from torch; expected none, near-ties aside"):
         verify_onnx(path, algorithm)
 

@@ -10,6 +10,7 @@ from offrl.algorithms import DiscreteBCQ, DiscreteBCQConfig
 from offrl.errors import ConfigError, ExportError, SpecMismatchError
 from offrl.networks import CompactEncoder
 from offrl.policies import OnnxPolicy, TorchPolicy, export_onnx
+from offrl.policies._onnx_seal import sealed
 from offrl.spec import default_action_names
 
 VECTORS = TaskSpec.vector(3, ("left", "right", "stay"))
@@ -117,7 +118,7 @@ def break_weights(model):
 def test_onnx_files_that_are_not_ours_are_refused_in_one_line(tmp_path, file, damage):
     model = onnx.load(file)
     damage(model)
-    onnx.save(model, tmp_path / "other.onnx")
+    (tmp_path / "other.onnx").write_bytes(sealed(model))
     with pytest.raises(ExportError, match=r"other\.onnx: ") as caught:
         OnnxPolicy(tmp_path / "other.onnx")
     assert "\n" not in str(caught.value)
@@ -126,6 +127,6 @@ def test_onnx_files_that_are_not_ours_are_refused_in_one_line(tmp_path, file, da
 def test_metadata_with_another_kind_of_spec_is_refused(tmp_path, file):
     model = onnx.load(file)
     next(entry for entry in model.metadata_props if entry.key == "task_spec").value = '{"shape": [3]}'
-    onnx.save(model, tmp_path / "other.onnx")
+    (tmp_path / "other.onnx").write_bytes(sealed(model))
     with pytest.raises(SpecMismatchError, match=r"other\.onnx: not a task spec"):
         OnnxPolicy(tmp_path / "other.onnx")

@@ -1,3 +1,4 @@
+import os
 import tracemalloc
 import zipfile
 
@@ -38,14 +39,57 @@ def test_empty_arrays_and_scalars_come_back(tmp_path):
     assert found["scalar"] == 4
 
 
-def test_a_member_that_takes_more_than_the_memory_free_is_refused(tmp_path, monkeypatch):
+def test_members_and_their_copies_that_take_more_than_the_memory_free_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "file.npz"
-    np.savez_compressed(path, zeros=np.zeros(2**20, np.uint8))
-    assert path.stat().st_size < 2**12
-    monkeypatch.setattr(npz_module, "available_memory", lambda: 2**20 + 128)  # with the header of a .npy file
-    assert read_all(path)["zeros"].sum() == 0
+    np.savez_compressed(path, zeros=np.zeros(2**20, np.uint8), ones=np.ones(2**20, np.uint8))
+    assert path.stat().st_size < 2**13
+    both_twice = 2 * 2 * (2**20 + 128)  # each with the header of a .npy file
+    monkeypatch.setattr(npz_module, "available_memory", lambda: both_twice)
+    assert read_all(path)["ones"].sum() == 2**20
+    monkeypatch.setattr(npz_module, "available_memory", lambda: both_twice - 1)
+    with pytest.raises(DatasetError, match=r"takes 0\.0 GiB to read; expected at most the 0\.0 GiB"):
+        read_all(path)
+
+
+def test_reading_takes_the_size_of_a_member_and_no_more(tmp_path):
+    path = tmp_path / "file.npz"
+    np.savez_compressed(path, zeros=np.zeros(2**24, np.uint8))
+    tracemalloc.start()
+    try:
+        read_all(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24 + 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_member_that_says_more_than_deflate_can_pack_is_refused_unread(tmp_path):
+    path = tmp_path / "file.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("a.npy", "w") as member:
+            np.lib.format.write_array(member, np.zeros(100))
+        archive.filelist[0].file_size = 2**31
+    with pytest.raises(DatasetError, match=r"member 'a' says that it has 2,147,483,648 bytes in \d+; expected no more"):
+        read_all(path)
+
+
+def test_each_row_takes_memory_besides(path, monkeypatch):
     monkeypatch.setattr(npz_module, "available_memory", lambda: 2**20)
-    with pytest.raises(DatasetError, match=r"member 'zeros' takes 0\.0 GiB; expected at most the 0\.0 GiB"):
+    with open_npz(path) as shard:
+        shard.require_rows(2**12)
+        with pytest.raises(DatasetError, match="GiB to read"):
+            shard.require_rows(2**12 + 1)
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "device"])
+def test_only_regular_files_are_opened(tmp_path, kind):
+    path = tmp_path / "file.npz"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(DatasetError, match=r"file\.npz: cannot be opened .*is a (directory|pipe or device)"):
         read_all(path)
 
 
