@@ -17,8 +17,8 @@ from s3_server import s3_server
 from offrl import DQN, FitConfig, LearnerConfig, TaskSpec, fit
 from offrl.errors import ConfigError, DatasetError, SpecMismatchError
 from offrl.replay import Replay, StreamingReplay, open_replay
-from offrl.replay.sampler import WindowSampler
 from offrl.replay.streaming import _cache
+from offrl.replay.streaming._sampler import WindowSampler
 from offrl.shards import Episode
 
 URL = "memory://bucket/data"

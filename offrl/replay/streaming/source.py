@@ -26,11 +26,11 @@ from tqdm import tqdm
 from offrl.batch import Batch
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay.config import ReplayConfig
-from offrl.replay.sampler import WindowSampler
 from offrl.replay.sampling import Uniform
 from offrl.replay.source import ReplaySource
 from offrl.replay.store import ROW_ARRAYS, FrameStore, Tier
 from offrl.replay.streaming._cache import WindowCache
+from offrl.replay.streaming._sampler import WindowSampler
 from offrl.shards._file_systems import _Remote, is_remote
 from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
