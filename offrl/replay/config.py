@@ -43,7 +43,7 @@ class ReplayConfig:
             batches are the same bytes from each.
         include: Fields that each batch carries besides: "next_action", "behaviour_probability", "index".
         stream: For data larger than the disk: shards go through a local cache of at most so many bytes, such as "20G",
-            see `offrl.replay.streaming`; None keeps all of the data here.
+            see `offrl.replay.streaming.source`; None keeps all of the data here.
 
     Raises:
         ConfigError: A setting outside what is allowed.

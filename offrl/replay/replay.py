@@ -321,7 +321,7 @@ def open_replay(
             the cache first.
         config: What is drawn, and how transitions are made of it.
         stream: For data larger than the disk: a size such as "20G". Then nothing is fetched or ingested as a whole, and
-            a StreamingReplay is returned, see `offrl.replay.streaming`.
+            a StreamingReplay is returned, see `offrl.replay.streaming.source`.
         spec: See `ingest`, as for the next four.
         dones: Stacked layout only: what true in `dones` says.
         skip_bad_shards: Set damaged shards aside.

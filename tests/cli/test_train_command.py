@@ -64,3 +64,15 @@ def test_what_cannot_be_is_refused_in_a_line(data, trained, arguments, message):
     result = offrl("train", *words, code=2)
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_streamed_run_records_the_size_of_its_cache_and_is_resumed_with_it(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("OFFRL_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "run"
+    options = ("--set", "precision=fp32", "--set", "compile=off", "--quiet")
+    offrl("train", data, "--stream", "1M", "--updates", 2, "--run", run, *options)
+    assert json.loads((run / "config.json").read_text())["replay"]["stream"] == 1_000_000
+    resumed = offrl_json("train", "--resume", run, "--updates", 4)
+    assert resumed["updates"] == 4
+    assert not [path for path in (tmp_path / "cache" / "stream").iterdir() if path.is_dir()]
+    assert "--stream" in offrl("train", "--resume", run, "--stream", "2M", code=2).output

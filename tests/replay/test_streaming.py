@@ -16,9 +16,9 @@ from s3_server import s3_server
 
 from offrl import DQN, FitConfig, LearnerConfig, TaskSpec, fit
 from offrl.errors import ConfigError, DatasetError, SpecMismatchError
-from offrl.replay import Replay, open_replay
-from offrl.replay.sampler import WindowSampler
+from offrl.replay import Replay, StreamingReplay, open_replay
 from offrl.replay.streaming import _cache
+from offrl.replay.streaming._sampler import WindowSampler
 from offrl.shards import Episode
 
 URL = "memory://bucket/data"
@@ -91,6 +91,7 @@ def size_of(folder):
 def test_batches_are_those_of_the_data_and_each_transition_comes_once_a_pass(data):
     local = open_replay(data, n_step=2, discount=0.5, progress=False)
     streamed = open_replay(URL, stream=SIZE, n_step=2, discount=0.5, include=["index"])
+    assert isinstance(streamed, StreamingReplay)
     assert (len(streamed), streamed.fingerprint, streamed.spec) == (len(local), local.fingerprint, local.spec)
     assert streamed.environment == local.environment == "test"
     drawn = []

@@ -1,4 +1,10 @@
-"""The replay over a dataset that passes through a cache of limited size."""
+"""A replay over data larger than the disk: shards pass through a local cache of limited size, window by window.
+
+A window is as many shards as fit half of the cache. While one is trained on, the next is fetched and ingested in the
+other half. Each pass over the data takes the shards in another order, and within a window the order of the transitions
+is random over all of it, so that each transition is drawn once a pass. Which ones an update takes is a pure function of
+(seed, step), given the dataset and the size of the cache: a run that is resumed draws what it would have drawn.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +26,11 @@ from tqdm import tqdm
 from offrl.batch import Batch
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay.config import ReplayConfig
-from offrl.replay.sampler import WindowSampler
 from offrl.replay.sampling import Uniform
 from offrl.replay.source import ReplaySource
 from offrl.replay.store import ROW_ARRAYS, FrameStore, Tier
 from offrl.replay.streaming._cache import WindowCache
+from offrl.replay.streaming._sampler import WindowSampler
 from offrl.shards._file_systems import _Remote, is_remote
 from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
