@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from offrl._version import __version__
-from offrl.errors import RunError
+from offrl.datasets.summary import inspect_dataset
+from offrl.errors import OfflineRLError, RunError
 from offrl.hub.loading import find_policy, run_of, shipped_policies
 from offrl.policies.onnx_policy import OnnxPolicy
+from offrl.replay.ingestion import ingest
 from offrl.report.compare import find_runs, group_runs, one_run_per_seed
 from offrl.spec import TaskSpec
 from offrl.statistics import Interval, t_interval
@@ -117,7 +120,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _lines(subject: _Subject) -> Iterator[str]:
     config, notes = subject.config, subject.config.get("notes") or {}
     algorithm = str(config.get("algorithm", "policy"))
-    task = notes.get("environment") or ("CarRacing-v3" if subject.spec.hud is not None else "the task below")
+    task = notes.get("environment") or _played(subject) or "the task below"
     yield "---"
     yield from ("library_name: offrl", "tags:", "- reinforcement-learning", "- offline-rl", "- onnx")
     yield "---"
@@ -130,7 +133,7 @@ def _lines(subject: _Subject) -> Iterator[str]:
     )
     yield from _section("Task", _task_rows(subject.spec, task))
     if config:
-        yield from _section("Data", _data_rows(config))
+        yield from _section("Data", {**_data_rows(config), **_counted_rows(subject)})
         yield from _section("Recipe", _recipe_rows(config))
     yield from _scores(subject)
     if subject.environment:
@@ -178,6 +181,45 @@ def _data_rows(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _played(subject: _Subject) -> str | None:
+    """The environment that the scores are of, where the run does not say what its data is of."""
+    abouts = [found.get("environment") for found in subject.evaluations]
+    names = {about["id"] for about in abouts if isinstance(about, Mapping) and isinstance(about.get("id"), str)}
+    if len(names) == 1:
+        return str(*names)
+    return "CarRacing-v3" if subject.spec.hud is not None else None
+
+
+def _counted_rows(subject: _Subject) -> dict[str, Any]:
+    """Counts and returns of the run's dataset, where that is still on this machine, and is still the same."""
+    notes = subject.config.get("notes") or {}
+    data = notes.get("data")
+    if not isinstance(data, str) or not Path(data).is_dir():  # an address in a file is no reason to load from it
+        return {}
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the run that was trained on it showed them
+            store = ingest(
+                data,
+                spec=subject.spec if notes.get("task_given") else None,
+                dones=notes.get("dones", "terminated"),
+                skip_bad_shards=bool(notes.get("skip_bad_shards")),
+                tier="mmap",
+                progress=False,
+            )
+        if store.fingerprint != subject.config.get("dataset"):
+            return {}
+        summary = inspect_dataset(store)
+    except OfflineRLError:  # a card says less, rather than nothing, where data was moved or damaged
+        return {}
+    mean = summary.mean_return
+    bounds = mean.bounds(summary.num_episodes, form=",.1f")
+    return {
+        "transitions": f"{summary.num_transitions:,}",
+        "episodes": f"{summary.num_episodes:,}",
+        "mean return": f"{mean.mean:,.1f}, {bounds if mean.low is None else f'95 % interval {bounds}'}",
+    }
+
+
 def _recipe_rows(config: Mapping[str, Any]) -> dict[str, Any]:
     rows: dict[str, Any] = {"algorithm": config.get("algorithm"), "encoder": config.get("encoder")}
     for group in _RECIPE:
@@ -193,17 +235,17 @@ def _scores(subject: _Subject) -> Iterator[str]:
         return
     yield "Undiscounted returns of whole episodes."
     yield ""
-    yield from (
-        "| training run | episodes | seeds | mean | 95 % interval over episodes | finished laps |",
-        "|---|---|---|---|---|---|",
-    )
+    has_laps = any("finished" in found for found in subject.evaluations)
+    heads = ["training run", "episodes", "seeds", "mean", "95 % interval over episodes"]
+    heads += ["finished laps"] if has_laps else []
+    yield from (_row(heads), "|---" * len(heads) + "|")
     for number, found in enumerate(subject.evaluations, 1):
         rows = found.get("per_episode", [])
         seeds = [row["seed"] for row in rows]
         words = Interval(found["mean"], *(found.get("interval_95") or (None, None))).bounds(len(rows))
-        laps = f"{found['finished']} of {len(rows)}" if "finished" in found else "-"
+        laps = [f"{found['finished']} of {len(rows)}" if "finished" in found else "-"] if has_laps else []
         span = f"{min(seeds)} to {max(seeds)}" if seeds else "-"
-        yield f"| {number} | {len(rows)} | {span} | {found['mean']:.1f} | {words} | {laps} |"
+        yield _row([number, len(rows), span, f"{found['mean']:.1f}", words, *laps])
     yield ""
     if len(subject.evaluations) > 1:
         means = [float(found["mean"]) for found in subject.evaluations]
@@ -215,6 +257,10 @@ def _scores(subject: _Subject) -> Iterator[str]:
     else:
         yield "One training run: another one, with another seed, scores differently."
     yield ""
+
+
+def _row(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _machine_rows(environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,24 @@ def test_plot_leaves_out_what_cannot_be_drawn_and_names_it(seeds, tmp_path):
     assert "no runs here; expected one run or more" in refused
 
 
+def test_plot_draws_scores_while_training_and_passes_over_files_without_a_word(seeds, tmp_path):
+    pytest.importorskip("matplotlib")
+    runs = []
+    for name, score in (("bcq-0", 10), ("bcq-1", 30)):
+        runs.append(tmp_path / name)
+        shutil.copytree(seeds / name, runs[-1])
+        (runs[-1] / "evaluations.csv").write_text(f"step,score\n2,{score}\n4,20\n")
+    (tmp_path / "report.html").touch()  # as runs/* names it
+    out = tmp_path / "score.png"
+    found = offrl_json("plot", *runs, seeds / "bc", tmp_path / "report.html", "--metric", "score", "--out", out)
+    assert found["groups"] == {"bcq": [str(run) for run in runs]}
+    assert found["left_out"] == [f"{seeds / 'bc'} has no 'score': left out"]
+    assert out.read_bytes().startswith(b"\x89PNG")
+    refused = offrl("plot", seeds, "--metric", "score", "--out", out, code=2).stderr
+    assert "no run has 'score'" in refused
+    assert "offrl train --evaluate-every 1epoch" in refused
+
+
 def test_plot_along_an_episode_plays_what_evaluate_plays(trained, tmp_path):
     pytest.importorskip("matplotlib")
     out = tmp_path / "episode.png"
@@ -143,6 +161,11 @@ def test_report_holds_evaluation_dataset_and_command(data, trained, tmp_path):
     page = Path(found["file"]).read_text(encoding="utf-8")
     assert found["file"] == str(Path(trained["run"], "report.html"))
     assert found["with_dataset"]
+    (row,) = found["scores"]
+    evaluated = read_json(kept)
+    assert (row["name"], row["mean"], row["num_episodes"]) == ("BCQ", evaluated["mean"], 2)
+    assert (found["differences"], row["interval_95"]) == ([], None)
+    assert found["dataset"]["mean"] == offrl_json("inspect", data)["mean_return"]["mean"]
     assert f"offrl train {data} --algorithm bcq" in page
     assert "Mean score, BCQ" in page
     assert "Episodes by return" in page
@@ -171,7 +194,10 @@ def test_report_without_the_dataset_says_so_or_takes_the_one_it_is_told(data, se
 
 def test_report_of_several_runs_has_a_command_for_each(seeds, tmp_path):
     out = tmp_path / "report.html"
-    offrl("report", seeds, "--out", out, "--quiet")
+    shown = offrl("report", seeds, "--out", out, "--quiet").stdout.splitlines()
+    assert shown[0] == "Not evaluated yet: offrl evaluate RUN --out RUN/evaluation.json"
+    assert shown[-1].startswith(f"{out}  ")
+    assert shown[-1].endswith(" MB, with the dataset")
     page = out.read_text()
     assert page.count("<pre>offrl train ") == 3
     assert page.count('class="key c') == 2  # one for each algorithm

@@ -1,10 +1,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from offrl.errors import RunError
 from offrl.hub import model_card, publish
+from offrl.replay import ingest
+from offrl.shards import write_dataset
 from offrl.system.json_files import read_json
 
 
@@ -13,10 +16,59 @@ def test_a_card_gives_the_scores_over_the_runs_that_differ_in_their_seed(runs):
     # (10 + 20 + 60) / 3, not the best; standard deviation 26.458, times 4.303 / sqrt(3) is 65.7.
     assert "Mean over 3 training runs: **30.0**, 95 % t interval over the runs' means -35.7 to 95.7;" in text
     assert "lowest 10.0, highest 60.0" in text
-    assert "| 1 | 5 | 2000000 to 2000004 | 10.0 | 9.0 to 11.0 | - |" in text
+    assert "| 1 | 5 | 2000000 to 2000004 | 10.0 | 9.0 to 11.0 |\n" in text
     for line in ("| environment | Toy-v0 |", "| threshold | 0.2 |", "| actions | 3: left, right, stay |"):
         assert line in text
     assert "/home/somebody" not in text
+    assert "finished laps" not in text  # the toy has none
+    assert "| transitions |" not in text  # the data is not on this machine
+
+
+def test_laps_have_a_column_where_an_evaluation_counts_them(runs, tmp_path):
+    found = json.loads((runs / "bcq-0" / "evaluation.json").read_text())
+    for name, laps in (("a", {"finished": 3}), ("b", {})):
+        (tmp_path / name).write_text(json.dumps({**found, **laps}))
+    text = model_card(runs / "bcq-0", evaluations=[tmp_path / "a", tmp_path / "b"])
+    assert "| 95 % interval over episodes | finished laps |\n|---|---|---|---|---|---|\n" in text
+    assert "9.0 to 11.0 | 3 of 5 |\n" in text
+    assert "9.0 to 11.0 | - |\n" in text
+
+
+def edited(runs, directory, dataset, **notes):
+    """A copy of a run with another dataset in its configuration."""
+    shutil.copytree(runs / "bcq-0", directory)
+    config = read_json(directory / "config.json")
+    config |= {"dataset": dataset, "notes": notes}
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def test_a_run_that_does_not_say_its_environment_has_that_of_its_scores(runs, tmp_path):
+    run = edited(runs, tmp_path / "run", None)
+    assert "| environment | the task below |" in model_card(run)
+    found = json.loads((run / "evaluation.json").read_text())
+    (run / "evaluation.json").write_text(json.dumps({**found, "environment": {"id": "CartPole-v1"}}))
+    text = model_card(run)
+    assert "| environment | CartPole-v1 |" in text
+    assert "BCQ on CartPole-v1, trained" in text
+
+
+def test_the_data_is_counted_where_it_is_on_this_machine_and_still_the_same(runs, tmp_path):
+    write_dataset(
+        tmp_path / "data",
+        observations=np.zeros((6, 3), np.float32),
+        actions=np.array([0, 1, 2, 0, 1, 2]),
+        rewards=np.array([1.0, 2, 3, 4, 5, 6], np.float32),
+        terminated=np.array([False, False, True, False, False, True]),
+        action_names=("left", "right", "stay"),
+    )
+    fingerprint = ingest(tmp_path / "data", progress=False).fingerprint
+    text = model_card(edited(runs, tmp_path / "same", fingerprint, data=str(tmp_path / "data")))
+    # Returns of 1 + 2 + 3 and of 4 + 5 + 6.
+    for row in ("transitions | 6", "episodes | 2", "mean return | 10.5, 2 episodes: too few for an interval"):
+        assert f"| {row} |\n" in text
+    other = model_card(edited(runs, tmp_path / "other", "0123", data=str(tmp_path / "data")))
+    assert "| transitions |" not in other
 
 
 def test_two_runs_of_one_seed_count_as_one(runs, tmp_path):
