@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,7 +129,7 @@ def _compare(directories: Sequence[Path], metrics: Sequence[str]) -> _Compared:
 
 
 def _repeated_text(run: Path, taken: Path) -> str:
-    return f"{run} has the settings and the seed of {taken}, which is newer: left out"
+    return f"{run} has the settings and the seeds of {taken}, which is newer: left out"
 
 
 @click.command(short_help="Write an HTML report of a run.")
@@ -148,13 +149,17 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
     from offrl.report.page import write_report
     from offrl.training.runs import read_run_config
 
-    runs, _ = one_run_per_seed(find_runs(run))  # the page says which were left out
+    runs, repeated = one_run_per_seed(find_runs(run))
+    left_out = [_repeated_text(each, taken) for each, taken in repeated.items()]
+    for line in left_out:
+        click.echo(f"warning: {line}", err=True)
     requests = [recorded_request(path) for path in runs]
     inits = [read_run_config(path).get("init") for path in runs]
     commands = [training_command(request, init) for request, init in zip(requests, inits, strict=True)]
     dataset = _dataset(runs, data, quiet)
     path = write_report(run, out, dataset=dataset, commands=commands)
-    show({"file": str(path), "megabytes": path.stat().st_size / 2**20, "with_dataset": dataset is not None}, as_json)
+    found = {"file": str(path), "megabytes": path.stat().st_size / 2**20, "with_dataset": dataset is not None}
+    show({**found, **({"left_out": left_out} if as_json else {})}, as_json)
 
 
 def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> FrameStore | None:
@@ -172,6 +177,8 @@ def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> Fram
         is_untold = request.data is None and not (directory / MANIFEST_NAME).exists()
         request = replace(request, data=str(data), task_given=request.task_given or is_untold)
     elif not is_data_there(request):
+        why = "the run does not say where its data is" if request.data is None else f"{request.data} is not there"
+        click.echo(f"warning: without the dataset: {why}; name it with --data", err=True)
         return None
     try:
         replay = open_data(request, progress=not quiet)
@@ -197,15 +204,17 @@ def training_command(request: Request, init: str | None) -> str:
         request: as `recorded_request` gives it.
         init: the checkpoint that the first weights came from.
     """
-    words = ["offrl", "train", request.data or "DIRECTORY", "--algorithm", request.algorithm]
+    words = ["offrl", "train", request.data or "DIRECTORY", "--algorithm", _importable(request.algorithm)]
     if request.encoder is not None:
-        words += ["--encoder", request.encoder]
+        words += ["--encoder", _importable(request.encoder)]
     if request.task_given and request.environment is not None:
         words += ["--env", request.environment]
         if request.task is not None and request.task.hud is not None:
             words += ["--hud", request.task.hud]
     if init is not None:
         words += ["--init", init]
+    if request.algorithm_seed not in (None, request.settings["replay"].get("seed", 0)):
+        words += ["--algorithm-seed", str(request.algorithm_seed)]
     if request.dones != "terminated":
         words += ["--dones", request.dones]
     if request.skip_bad_shards:
@@ -221,3 +230,8 @@ def training_command(request: Request, init: str | None) -> str:
             text = format_value(value)
             words += [f"--{name}", text] if name in LENGTHS else ["--set", f"{name}={text}"]
     return shlex.join(words)
+
+
+def _importable(name: str) -> str:
+    """A class as it is named on the command line; of one from a script or notebook the module is left to the user."""
+    return re.sub("^__main__:", "MODULE:", name)

@@ -59,6 +59,7 @@ _EPISODES = 20
 @option("--logger", "logger_names", multiple=True, type=click.Choice(["tensorboard", "wandb"]), help="Log there, too.")
 @option("--run", type=PATH, help="A new directory, such as runs/bcq-{time}; default: the next free runs/ALGORITHM-NNN.")
 @option("--resume", type=PATH, metavar="RUN", help="Continue a run; it may become longer, all else is as it was.")
+@option("--algorithm-seed", type=click.IntRange(0), help="Of the first weights; default: that of --set seed=SEED.")
 @option("--init", type=PATH, metavar="POLICY", help="A run or checkpoint to take the first weights from.")
 @task_options
 @device_option
@@ -76,6 +77,7 @@ def train(
     logger_names: tuple[str, ...],
     run: Path | None,
     resume: Path | None,
+    algorithm_seed: int | None,
     init: Path | None,
     environment: str | None,
     hud: str | None,
@@ -115,6 +117,7 @@ def train(
         _refuse_settings(
             {
                 "--run": run,
+                "--algorithm-seed": algorithm_seed,
                 "--init": init,
                 "--env": environment,
                 "--hud": hud,
@@ -147,6 +150,7 @@ def train(
             skip_bad_shards=skip_bad_shards,
             evaluate_every=int(evaluate_every) if evaluate_every and evaluate_every.isdecimal() else evaluate_every,
             evaluate_episodes=evaluate_episodes or _EPISODES,
+            algorithm_seed=algorithm_seed,
         )
     if threads or request.threads:
         torch.set_num_threads(threads or request.threads or 1)

@@ -305,7 +305,8 @@ class Watched(ToyReplay):
 def test_a_replay_that_cannot_prefetch_is_gathered_by_a_thread(toy_replay):
     replay = Watched(toy_replay.spec)
     fit(DiscreteBCQ(replay.spec), replay, FitConfig(updates=4, batch_size=8), loggers=[], device="cpu")
-    assert replay.gathered == [(False, replay.indices(step, 8).tolist()) for step in range(4)]
+    assert replay.gathered[0] == (True, replay.indices(0, 2).tolist())  # on which the algorithm is tried
+    assert replay.gathered[1:] == [(False, replay.indices(step, 8).tolist()) for step in range(4)]
 
 
 def test_what_a_replay_is_asked_to_prefetch_is_gathered_two_updates_later(toy_replay):
