@@ -129,7 +129,7 @@ def _compare(directories: Sequence[Path], metrics: Sequence[str]) -> _Compared:
 
 
 def _repeated_text(run: Path, taken: Path) -> str:
-    return f"{run} has the settings and the seeds of {taken}, which is newer: left out"
+    return f"{run} has the settings and the seed of {taken}, which is newer: left out"
 
 
 @click.command(short_help="Write an HTML report of a run.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 
@@ -32,15 +32,13 @@ def require_evaluation_seeds(seeds: Sequence[int], where: str, *, choosing: bool
         ConfigError: a number, or nothing; seeds of the data; of tuning and of scores together; or of scores for
             choosing a setting.
     """
-    if not isinstance(seeds, Iterable):
+    if not isinstance(seeds, Sized):
         raise ConfigError(
             f"seeds is {seeds!r}",
             where=where,
             expected="a sequence of seeds, one for each episode",
             hint=f"pass TUNING_SEEDS[:{seeds}], say" if is_whole(seeds) else "pass TUNING_SEEDS[:20], say",
         )
-    if not len(seeds):
-        raise ConfigError("no seeds", where=where, expected="1 or more")
     # As plain integers: `in` would search a range for one of numpy's number by number.
     plain = [int(seed) for seed in seeds]
     negative = next((seed for seed in plain if seed < 0), None)

@@ -67,8 +67,10 @@ def evaluate(
         OfflineRLError: an environment failed in its worker.
     """
     require_evaluation_seeds(seeds, "evaluate")
-    if num_envs < 1:
-        raise ConfigError(f"{num_envs} environments", where="evaluate", expected="1 or more")
+    if not len(seeds) or num_envs < 1:
+        raise ConfigError(
+            f"{len(seeds)} seeds, {num_envs} environments", where="evaluate", expected="1 or more of each"
+        )
     require_policy(policy, "evaluate")
     require_factory(make_env, "evaluate")
     num_playing = min(num_envs, len(seeds))
@@ -128,6 +130,8 @@ def evaluate_behaviour(
         OfflineRLError: an environment or behaviour failed in its worker.
     """
     require_evaluation_seeds(seeds, "evaluate_behaviour")
+    if not len(seeds):
+        raise ConfigError("no seeds", where="evaluate_behaviour", expected="1 or more")
     workers = _num_workers(workers, len(seeds), "evaluate_behaviour")
     ends: dict[int, EpisodeEnd] = {}
     played = play_episodes(make_env, behaviour, [int(seed) for seed in seeds], workers)

@@ -148,7 +148,7 @@ def load_algorithm(
         raise RunError(
             f"damaged ({type(error).__name__}: {error})", where=run / "config.json", expected="what offrl wrote there"
         ) from error
-    kind = algorithm or _known(said, _algorithms(), "algorithm", run)
+    kind = algorithm or _known(said, _algorithms(), "algorithm", run, name)
     require_algorithm(kind, name, run)
     if encoder is None and encoder_name is not None:
         encoder = _known(encoder_name, _encoders(), "encoder", run)
@@ -184,10 +184,10 @@ def _encoders() -> dict[str, Any]:
     return {f"{kind.__module__}:{kind.__qualname__}": kind for kind in kinds}
 
 
-def _known(name: str, known: dict[str, Any], what: str, run: Path) -> Any:
+def _known(name: str, known: dict[str, Any], what: str, run: Path, called: str | None = None) -> Any:
     if name not in known:
         raise ConfigError(
-            f"the run was made with the {what} {name}",
+            f"the run was made with the {what} {name if called in (None, name) else f'{called} ({name})'}",
             where=run,
             expected="that class passed by you: a file must not choose what code runs",
             hint=f"load(..., {what}=YourClass), or --{what} package.module:Class on the command line",

@@ -152,7 +152,7 @@ def read_record(directory: Path) -> Record:
         _upper_algorithm(label): tuple(runs[path] for path in group) for label, group in group_runs(paths).items()
     }
     remarks = [
-        f"{run.name} is left out: it has the settings and the seeds of {taken.name}, which is newer."
+        f"{run.name} is left out: it has the settings and the seed of {taken.name}, which is newer."
         for run, taken in repeated.items()
     ]
     found = _read_json(directory / "evaluation.json")
