@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offrl.checks import restore_value
-from offrl.cli.settings import format_value, parse_settings, parse_value
+from offrl.cli.settings import format_value, parse_settings, parse_value, setting_groups
 from offrl.errors import ConfigError
 from offrl.training import FitConfig, LearnerConfig
 
