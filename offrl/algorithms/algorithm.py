@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from offrl.batch import Batch
+from offrl.checks import is_whole
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.networks._checking import checked
 from offrl.networks.encoders import EncoderFactory, default_encoder
@@ -78,14 +79,14 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self._require_arguments(spec, config)
+        self._require_arguments(spec, config, seed)
         self.spec = spec
         self.seed = int(seed)
         if config is None and (kind := self.config_class()) is not None:
             config = kind()
         self.config: Config = config  # type: ignore[assignment]  # None only where the algorithm has no config
         make_encoder = checked(encoder)
-        with seeded(seed):
+        with seeded(self.seed):
             self.make_networks(make_encoder)
 
     @classmethod
@@ -98,7 +99,7 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
                     return found
         return None
 
-    def _require_arguments(self, spec: object, config: object) -> None:
+    def _require_arguments(self, spec: object, config: object, seed: object) -> None:
         name, kind = type(self).__name__, self.config_class()
         if not isinstance(spec, TaskSpec):
             raise ConfigError(
@@ -113,6 +114,8 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
             given = f"the class {config.__name__}" if isinstance(config, type) else f"a {type(config).__name__}"
             expected = kind.__name__
             raise ConfigError(given, where=f"{name}.config", expected=f"a {expected}", hint=f"pass {expected}(...)")
+        if not is_whole(seed):
+            raise ConfigError(f"{seed!r}", where=f"{name}.seed", expected="a whole number")
 
     def make_networks(self, encoder: EncoderFactory) -> None:
         """Makes the networks as attributes of this module. Their first weights are drawn from the seed."""
