@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from offrl.batch import Batch
+from offrl.checks import is_whole
 from offrl.errors import ConfigError, OfflineRLError
+from offrl.networks._checking import checked
 from offrl.networks.encoders import EncoderFactory, default_encoder
 from offrl.networks.initialisation import seeded
 from offrl.spec import TaskSpec
@@ -57,11 +59,16 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
 
     Attributes:
         name: What the algorithm is called in runs and tables.
+        seed: As given, for a run's records.
         threshold: The likelihood threshold its policy acts with, see `offrl.losses.greedy_actions`.
+
+    Raises:
+        ConfigError: Arguments of another kind, or an encoder whose features are not of the size that it says.
     """
 
     name: ClassVar[str]
     threshold: float = 0.0
+    seed: int = 0
 
     def __init__(
         self,
@@ -72,12 +79,15 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self._require_arguments(spec, config, seed)
         self.spec = spec
+        self.seed = int(seed)
         if config is None and (kind := self.config_class()) is not None:
             config = kind()
         self.config: Config = config  # type: ignore[assignment]  # None only where the algorithm has no config
-        with seeded(seed):
-            self.make_networks(encoder)
+        make_encoder = checked(encoder)
+        with seeded(self.seed):
+            self.make_networks(make_encoder)
 
     @classmethod
     def config_class(cls) -> type[Any] | None:
@@ -88,6 +98,24 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
                     found: type[Any] = get_args(base)[0]
                     return found
         return None
+
+    def _require_arguments(self, spec: object, config: object, seed: object) -> None:
+        name, kind = type(self).__name__, self.config_class()
+        if not isinstance(spec, TaskSpec):
+            raise ConfigError(
+                f"a {type(spec).__name__}",
+                where=f"{name}.spec",
+                expected="a TaskSpec",
+                hint=f"pass the replay's: {name}(replay.spec)" if hasattr(spec, "spec") else None,
+            )
+        # A constructor of the subclass's own may take a config of another kind.
+        is_ours = type(self).__init__ is Algorithm.__init__
+        if is_ours and config is not None and kind is not None and not isinstance(config, kind):
+            given = f"the class {config.__name__}" if isinstance(config, type) else f"a {type(config).__name__}"
+            expected = kind.__name__
+            raise ConfigError(given, where=f"{name}.config", expected=f"a {expected}", hint=f"pass {expected}(...)")
+        if not is_whole(seed):
+            raise ConfigError(f"{seed!r}", where=f"{name}.seed", expected="a whole number")
 
     def make_networks(self, encoder: EncoderFactory) -> None:
         """Makes the networks as attributes of this module. Their first weights are drawn from the seed."""
@@ -138,4 +166,5 @@ def frozen_copy(network: Network) -> Network:
     if not isinstance(target, nn.Module):
         raise ConfigError(f"{type(network).__name__}", where="target network", expected="an nn.Module")
     target.requires_grad_(False)
+    target.is_frozen_copy = True  # type: ignore[assignment]  # for the warning about one that no target pair names
     return target

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from offrl.cli.console import (
     warn,
 )
 from offrl.cli.names import ALGORITHMS, network_options
-from offrl.cli.request import LENGTHS, Request, named_store, recorded_request, recorded_store
+from offrl.cli.request import LENGTHS, Request, is_data_there, named_store, recorded_request, recorded_store
 from offrl.cli.settings import format_value, setting_groups
 from offrl.errors import ConfigError, OfflineRLError, RunError
 
@@ -161,7 +162,10 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
     from offrl.report.scores import score_table
     from offrl.training.runs import read_run_config
 
-    runs, _ = one_run_per_seed(find_runs(run))  # the page says which were left out
+    runs, repeated = one_run_per_seed(find_runs(run))
+    left_out = [_repeated_text(each, taken) for each, taken in repeated.items()]
+    for line in left_out:
+        warn(line)
     requests = [recorded_request(path) for path in runs]
     inits = [read_run_config(path).get("init") for path in runs]
     commands = [training_command(request, init) for request, init in zip(requests, inits, strict=True)]
@@ -170,7 +174,8 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
     table = score_table(run, dataset=dataset)
     found = {"file": str(path), "megabytes": path.stat().st_size / 2**20, "with_dataset": dataset is not None}
     about = f"{path}  {found['megabytes']:.1f} MB, {'with' if dataset is not None else 'without'} the dataset"
-    show({**found, **table.to_dict()}, as_json, text=f"{table.to_text()}\n\n{about}")
+    shown = {**found, **table.to_dict(), **({"left_out": left_out} if as_json else {})}
+    show(shown, as_json, text=f"{table.to_text()}\n\n{about}")
 
 
 def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> FrameStore | None:
@@ -178,6 +183,10 @@ def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> Fram
     request = recorded_request(runs[0])
     if data is not None:
         return named_store(request, data, runs[0], progress=not quiet)
+    if not is_data_there(request):
+        why = "the run does not say where its data is" if request.data is None else f"{request.data} is not there"
+        warn(f"without the dataset: {why}; name it with --data")
+        return None
     try:
         return recorded_store(request, runs[0], progress=not quiet)
     except OfflineRLError as error:
@@ -192,15 +201,17 @@ def training_command(request: Request, init: str | None) -> str:
         request: as `recorded_request` gives it.
         init: the checkpoint that the first weights came from.
     """
-    words = ["offrl", "train", request.data or "DIRECTORY", "--algorithm", request.algorithm]
+    words = ["offrl", "train", request.data or "DIRECTORY", "--algorithm", _importable(request.algorithm)]
     if request.encoder is not None:
-        words += ["--encoder", request.encoder]
+        words += ["--encoder", _importable(request.encoder)]
     if request.task_given and request.environment is not None:
         words += ["--env", request.environment]
         if request.task is not None and request.task.hud is not None:
             words += ["--hud", request.task.hud]
     if init is not None:
         words += ["--init", init]
+    if request.algorithm_seed not in (None, request.settings["replay"].get("seed", 0)):
+        words += ["--algorithm-seed", str(request.algorithm_seed)]
     if request.dones != "terminated":
         words += ["--dones", request.dones]
     if request.skip_bad_shards:
@@ -216,3 +227,8 @@ def training_command(request: Request, init: str | None) -> str:
             text = format_value(value)
             words += [f"--{name}", text] if name in LENGTHS else ["--set", f"{name}={text}"]
     return shlex.join(words)
+
+
+def _importable(name: str) -> str:
+    """A class as it is named on the command line; of one from a script or notebook the module is left to the user."""
+    return re.sub("^__main__:", "MODULE:", name)

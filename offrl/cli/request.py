@@ -42,6 +42,7 @@ class Request:
         threads: of torch.
         evaluate_every: how often episodes are played while training; None for never.
         evaluate_episodes: how many.
+        algorithm_seed: of the first weights; None takes the replay's seed.
     """
 
     algorithm: str
@@ -57,6 +58,7 @@ class Request:
     threads: int | None = None
     evaluate_every: int | str | None = None
     evaluate_episodes: int = 20
+    algorithm_seed: int | None = None
 
     def longer(self, updates: int | None, epochs: float | None) -> Request:
         """The same with another length, where one is given."""
@@ -100,8 +102,10 @@ _KINDS: dict[str, Any] = {
     "dones": str,
     "evaluate_every": int | str | None,
     "evaluate_episodes": int,
+    "algorithm_seed": int | None,
 }
-_NOTED = {field.name for field in fields(Request)} - {"settings", "task", "evaluate_every", "evaluate_episodes"}
+_RECORDED_ELSEWHERE = {"settings", "task", "evaluate_every", "evaluate_episodes", "algorithm_seed"}
+_NOTED = {field.name for field in fields(Request)} - _RECORDED_ELSEWHERE
 
 
 def parse_training(algorithm: str, assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -129,9 +133,14 @@ def read_request(run: Path, algorithm: str | None, encoder: str | None) -> Reque
 
     Raises:
         RunError: no run, or a damaged one.
-        ConfigError: a class of the user's own that the user does not name.
+        ConfigError: a class of the user's own that the user does not name, or another algorithm's class.
     """
+    from offrl.hub.loading import require_algorithm
+    from offrl.training.runs import read_run_config
+
     request = recorded_request(run)
+    if algorithm is not None:
+        require_algorithm(algorithm_class(algorithm), read_run_config(run)["algorithm"], run)
     unnamed: dict[str, str] = {}
     if algorithm is None and request.algorithm not in ALGORITHMS:
         unnamed["algorithm"] = request.algorithm
@@ -177,6 +186,7 @@ def recorded_request(run: Path) -> Request:
             **{**said, **notes},
             evaluate_every=evaluation.get("every"),
             evaluate_episodes=evaluation.get("episodes", 0),
+            algorithm_seed=config.get("algorithm_seed"),
             settings=settings,
             task=TaskSpec.from_dict(config["spec"], where=run / "config.json"),
         )
@@ -213,7 +223,7 @@ def build_algorithm(request: Request, spec: TaskSpec) -> Algorithm:
         spec,
         request.settings["algorithm"],
         encoder=None if request.encoder is None else load_class(request.encoder, ENCODERS, "encoder"),
-        seed=request.settings["replay"].get("seed", 0),
+        seed=request.settings["replay"].get("seed", 0) if request.algorithm_seed is None else request.algorithm_seed,
     )
 
 

@@ -50,9 +50,22 @@ def parse_settings(assignments: Sequence[str], groups: Mapping[str, Hints]) -> d
     return values
 
 
+_ELSEWHERE = {
+    "action_flexibility": ("threshold",),
+    "beta": ("logit_penalty",),
+    "gamma": ("discount",),
+    "lr": ("learning_rate",),
+    "n_steps": ("updates", "n_step"),
+    "target_update_interval": ("target_period",),
+    "tau": ("polyak",),
+}
+"""What d3rlpy and others call some settings -> what they are called here."""
+
+
 def _unknown_field(name: str, groups: Mapping[str, Hints]) -> ConfigError:
     known = sorted({field for hints in groups.values() for field in hints})
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    same = [field for field in _ELSEWHERE.get(name, ()) if field in known]
+    near = same or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return ConfigError(
         f"no field {name!r}",
         where="--set",

@@ -61,6 +61,7 @@ _EPISODES = 20
 @option("--logger", "logger_names", multiple=True, type=click.Choice(["tensorboard", "wandb"]), help="Log there, too.")
 @option("--run", type=PATH, help="A new directory, such as runs/bcq-{time}; default: the next free runs/ALGORITHM-NNN.")
 @option("--resume", type=PATH, metavar="RUN", help="Continue a run; it may become longer, all else is as it was.")
+@option("--algorithm-seed", type=click.IntRange(0), help="Of the first weights; default: that of --set seed=SEED.")
 @option("--init", type=PATH, metavar="POLICY", help="A run or checkpoint to take the first weights from.")
 @task_options
 @device_option
@@ -79,6 +80,7 @@ def train(
     logger_names: tuple[str, ...],
     run: Path | None,
     resume: Path | None,
+    algorithm_seed: int | None,
     init: Path | None,
     environment: str | None,
     hud: str | None,
@@ -121,6 +123,7 @@ def train(
         _refuse_settings(
             {
                 "--run": run,
+                "--algorithm-seed": algorithm_seed,
                 "--init": init,
                 "--env": environment,
                 "--hud": hud,
@@ -154,6 +157,7 @@ def train(
             skip_bad_shards=skip_bad_shards,
             evaluate_every=int(evaluate_every) if evaluate_every and evaluate_every.isdecimal() else evaluate_every,
             evaluate_episodes=evaluate_episodes or _EPISODES,
+            algorithm_seed=algorithm_seed,
         )
     if ranks.count > 1:  # how many threads a process has depends on how many there are
         request = replace(request, threads=None)

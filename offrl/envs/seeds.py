@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 
+from offrl.checks import is_whole
 from offrl.errors import ConfigError
 
 TUNING_SEEDS = range(1_000_000, 2_000_000)
@@ -28,8 +29,16 @@ def require_evaluation_seeds(seeds: Sequence[int], where: str, *, choosing: bool
         choosing: whether a setting is chosen by the scores, which `SCORE_SEEDS` are too good for.
 
     Raises:
-        ConfigError: seeds of the data; of tuning and of scores together; or of scores for choosing a setting.
+        ConfigError: a number, or nothing; seeds of the data; of tuning and of scores together; or of scores for
+            choosing a setting.
     """
+    if not isinstance(seeds, Sized):
+        raise ConfigError(
+            f"seeds is {seeds!r}",
+            where=where,
+            expected="a sequence of seeds, one for each episode",
+            hint=f"pass TUNING_SEEDS[:{seeds}], say" if is_whole(seeds) else "pass TUNING_SEEDS[:20], say",
+        )
     # As plain integers: `in` would search a range for one of numpy's number by number.
     plain = [int(seed) for seed in seeds]
     negative = next((seed for seed in plain if seed < 0), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,11 +66,12 @@ def evaluate(
         SpecMismatchError: the policy needs legal actions, and the environment states none.
         OfflineRLError: an environment failed in its worker.
     """
+    require_evaluation_seeds(seeds, "evaluate")
     if not len(seeds) or num_envs < 1:
         raise ConfigError(
             f"{len(seeds)} seeds, {num_envs} environments", where="evaluate", expected="1 or more of each"
         )
-    require_evaluation_seeds(seeds, "evaluate")
+    require_policy(policy, "evaluate")
     require_factory(make_env, "evaluate")
     num_playing = min(num_envs, len(seeds))
     workers = _num_workers(workers, num_playing, "evaluate")
@@ -127,9 +129,9 @@ def evaluate_behaviour(
             processes.
         OfflineRLError: an environment or behaviour failed in its worker.
     """
+    require_evaluation_seeds(seeds, "evaluate_behaviour")
     if not len(seeds):
         raise ConfigError("no seeds", where="evaluate_behaviour", expected="1 or more")
-    require_evaluation_seeds(seeds, "evaluate_behaviour")
     workers = _num_workers(workers, len(seeds), "evaluate_behaviour")
     ends: dict[int, EpisodeEnd] = {}
     played = play_episodes(make_env, behaviour, [int(seed) for seed in seeds], workers)
@@ -171,6 +173,7 @@ def sweep_thresholds(
     if not thresholds:
         raise ConfigError("no thresholds", where="sweep_thresholds", expected="1 or more")
     require_evaluation_seeds(seeds, "sweep_thresholds", choosing=True)
+    require_policy(policy, "sweep_thresholds")
     policies = {threshold: policy.with_threshold(threshold) for threshold in thresholds}
     play = partial(evaluate, make_env=make_env, seeds=seeds, num_envs=num_envs, workers=workers, progress=progress)
     evaluations = {threshold: play(each) for threshold, each in policies.items()}
@@ -197,6 +200,24 @@ class _Masks:
 
     def act(self, observations: NDArray[Any]) -> NDArray[np.int64]:
         return self._policy(observations, self._masks) if self._asked else self._policy(observations)
+
+
+def require_policy(policy: object, where: str) -> None:
+    """Checks that this acts: an algorithm is none yet, and neither is a run's directory.
+
+    Raises:
+        ConfigError: It is an algorithm, or cannot be called.
+    """
+    # By name, because what plays with scripted drivers alone does not import torch.
+    bases = {f"{kind.__module__}:{kind.__name__}" for kind in type(policy).__mro__}
+    if "offrl.algorithms.algorithm:Algorithm" in bases:
+        name = type(policy).__name__
+        raise ConfigError(
+            f"{name} is an algorithm", where=where, expected="a policy", hint="wrap it: offrl.TorchPolicy(algorithm)"
+        )
+    if not callable(policy):
+        hint = f"pass offrl.load({str(policy)!r})" if isinstance(policy, str | Path) else None
+        raise ConfigError(f"the policy is {policy!r}", where=where, expected="a policy", hint=hint)
 
 
 def require_factory(make_env: object, where: str) -> None:

@@ -222,6 +222,8 @@ def _counted_rows(subject: _Subject) -> dict[str, Any]:
 
 def _recipe_rows(config: Mapping[str, Any]) -> dict[str, Any]:
     rows: dict[str, Any] = {"algorithm": config.get("algorithm"), "encoder": config.get("encoder")}
+    if (seed := config.get("algorithm_seed")) is not None:
+        rows["seed of the first weights"] = seed
     for group in _RECIPE:
         rows |= {name: value for name, value in config.get(group, {}).items() if value not in (None, {}, [], False)}
     settled = config.get("settled") or {}

@@ -143,23 +143,41 @@ def load_algorithm(
     run = run_of(checkpoint)
     config = read_run_config(run)
     try:
-        said, settings, spec = config["algorithm"], dict(config["algorithm_config"]), config["spec"]
+        name, settings, spec = config["algorithm"], dict(config["algorithm_config"]), config["spec"]
+        said = (config.get("notes") or {}).get("algorithm") or name  # its class, where it is none of offrl's
         encoder_name = config["encoder"]
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"damaged ({type(error).__name__}: {error})", where=run / "config.json", expected="what offrl wrote there"
         ) from error
-    kind = algorithm or _known(said, _algorithms(), "algorithm", run)
+    kind = algorithm or _known(said, _algorithms(), "algorithm", run, name)
+    require_algorithm(kind, name, run)
     if encoder is None and encoder_name is not None:
         encoder = _known(encoder_name, _encoders(), "encoder", run)
     built = build_algorithm(kind, TaskSpec.from_dict(spec, where=run / "config.json"), settings, encoder=encoder)
     return load_policy(built.to(resolve_device(device)), checkpoint)
 
 
+def require_algorithm(kind: type[Algorithm], name: str, run: Path) -> None:
+    """Checks that a class is that of a run, whose config.json calls its algorithm `name`.
+
+    Raises:
+        ConfigError: It is another algorithm's.
+    """
+    given = getattr(kind, "name", kind.__name__)
+    if given != name:
+        raise ConfigError(
+            f"{kind.__name__}, whose name is {given!r}",
+            where="algorithm",
+            expected=f"the class of {name!r}, which {run} was trained with",
+        )
+
+
 def _algorithms() -> dict[str, type[Algorithm]]:
-    """Offrl's own, by name."""
-    kinds = (getattr(offrl.algorithms, name) for name in dir(offrl.algorithms))
-    return {k.name: k for k in kinds if isinstance(k, type) and issubclass(k, Algorithm) and hasattr(k, "name")}
+    """Offrl's own, by name, and by module and class."""
+    found = (getattr(offrl.algorithms, name) for name in dir(offrl.algorithms))
+    kinds = [k for k in found if isinstance(k, type) and issubclass(k, Algorithm) and hasattr(k, "name")]
+    return {name: k for k in kinds for name in (k.name, f"{k.__module__}:{k.__qualname__}")}
 
 
 def _encoders() -> dict[str, Any]:
@@ -168,10 +186,10 @@ def _encoders() -> dict[str, Any]:
     return {f"{kind.__module__}:{kind.__qualname__}": kind for kind in kinds}
 
 
-def _known(name: str, known: dict[str, Any], what: str, run: Path) -> Any:
+def _known(name: str, known: dict[str, Any], what: str, run: Path, called: str | None = None) -> Any:
     if name not in known:
         raise ConfigError(
-            f"the run was made with the {what} {name}",
+            f"the run was made with the {what} {name if called in (None, name) else f'{called} ({name})'}",
             where=run,
             expected="that class passed by you: a file must not choose what code runs",
             hint=f"load(..., {what}=YourClass), or --{what} package.module:Class on the command line",

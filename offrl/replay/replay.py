@@ -23,6 +23,7 @@ from offrl.replay.sampling import Uniform, candidates_of
 from offrl.replay.source import ReplaySource
 from offrl.replay.store import FrameStore
 from offrl.replay.streaming.source import StreamingReplay
+from offrl.shards._file_systems import is_remote, redacted
 from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest
 from offrl.shards.remote import local_copy
@@ -316,6 +317,9 @@ def open_replay(
 ) -> Replay | StreamingReplay:
     """A Replay over a directory of shards in either layout, which is ingested first where that was not done before.
 
+    Its `origin` says where the data lies (an address without credentials) and how it was read, so that a run that is
+    trained on it can be reported on and made again.
+
     Args:
         directory: The shards, or their address elsewhere such as s3://bucket/folder, from where they are fetched into
             the cache first.
@@ -340,6 +344,7 @@ def open_replay(
     if config.stream is not None:
         _require(not skip_bad_shards, "skip_bad_shards", True, "False, or no stream")
         return StreamingReplay(directory, config, Replay, spec=spec, dones=dones, cache=cache)
+    place = redacted(directory) if is_remote(directory) else str(Path(directory).resolve())
     directory = Path(local_copy(directory, cache=cache, skip_bad_shards=skip_bad_shards, progress=progress))
     store = ingest(
         directory,
@@ -351,6 +356,12 @@ def open_replay(
         progress=progress,
     )
     replay = Replay(store, config)
+    replay.origin = {
+        "data": place,
+        "dones": dones,
+        "skip_bad_shards": skip_bad_shards,
+        "task_given": spec is not None,
+    }
     if (directory / MANIFEST_NAME).is_file():
         environment = Manifest.load(directory).environment.get("id")
         replay.environment = None if environment is None else str(environment)

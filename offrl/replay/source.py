@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ class ReplaySource(ABC):
         spec: the task that the data is of.
         fingerprint: a hash of the data, for a run's records; None where there is none.
         environment: the id of the environment that the data is of, likewise.
+        origin: where the data lies and how it was read, for a run's records, JSON-ready; see `open_replay`.
         gather_ahead: whether a thread should gather the next batches while a processor is busy with the update. It
             pays where `gather` waits for something, such as a disk; a GPU's batches are always gathered ahead.
     """
@@ -29,6 +32,7 @@ class ReplaySource(ABC):
     spec: TaskSpec
     fingerprint: str | None = None
     environment: str | None = None
+    origin: Mapping[str, Any] = MappingProxyType({})
     gather_ahead: bool = True
 
     @abstractmethod

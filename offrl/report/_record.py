@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from offrl.errors import RunError
 from offrl.evaluation.scores import Evaluation
-from offrl.report.compare import find_runs, group_runs, one_run_per_seed, training_seed
+from offrl.report.compare import TrainingSeed, find_runs, group_runs, one_run_per_seed, training_seed
 from offrl.report.metrics import read_metrics
 from offrl.statistics import Interval, t_interval
 from offrl.system.json_files import read_json
@@ -42,8 +42,8 @@ class TrainedRun:
     environment: Mapping[str, Any]
 
     @property
-    def seed(self) -> int | None:
-        """Of the training, where it is known."""
+    def seed(self) -> TrainingSeed | None:
+        """Those of the training, where they are known."""
         return training_seed(self.config)
 
     @property
@@ -69,7 +69,7 @@ class Scores:
     """
 
     evaluations: tuple[Evaluation, ...]
-    seeds: tuple[int | None, ...] = (None,)
+    seeds: tuple[TrainingSeed | None, ...] = (None,)
 
     @property
     def means(self) -> list[float]:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from offrl.errors import RunError
 from offrl.training.runs import read_run_config
 
-_NO_SETTINGS = ("replay.seed", "settled", "notes", "evaluation")
-"""What may differ between repetitions of a run: the seed, choices made by measuring, remarks, how it was watched."""
+_NO_SETTINGS = ("replay.seed", "algorithm_seed", "settled", "notes", "evaluation")
+"""What may differ between repetitions of a run: its seeds, choices made by measuring, remarks, how it was watched."""
+
+
+class TrainingSeed(NamedTuple):
+    """What a repetition of a run has of its own.
+
+    Attributes:
+        algorithm: Of the first weights.
+        replay: Of the order of the batches.
+    """
+
+    algorithm: int
+    replay: int
 
 
 def find_runs(directory: Path) -> list[Path]:
@@ -28,10 +40,10 @@ def find_runs(directory: Path) -> list[Path]:
 
 
 def one_run_per_seed(runs: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]]:
-    """Of runs with the same settings and the same seed, the newest: a repetition tells nothing of other seeds.
+    """Of runs with the same settings and the same seeds, the newest: a repetition tells nothing of other seeds.
 
-    A run whose configuration has no replay.seed counts as a seed of its own. The newest run is the one that logged
-    last, and of several the last in `runs`.
+    Both seeds count, that of the first weights and that of the batches. A run whose configuration has no replay.seed
+    counts as a seed of its own. The newest run is the one that logged last, and of several the last in `runs`.
 
     Returns:
         The runs that count, in the order of `runs`; and each run that was left out, with the one that was taken.
@@ -44,7 +56,7 @@ def one_run_per_seed(runs: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]
     for run in runs:
         config = read_run_config(run)
         seed = training_seed(config)
-        same.setdefault((run,) if seed is None else (seed, *_settings(config)), []).append(run)
+        same.setdefault((run,) if seed is None else (*seed, *_settings(config)), []).append(run)
     left_out: dict[Path, Path] = {}
     for repetitions in same.values():
         newest = max(reversed(repetitions), key=_last_change)  # of several that are equally new, the last
@@ -52,11 +64,18 @@ def one_run_per_seed(runs: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]
     return [run for run in runs if run not in left_out], left_out
 
 
-def training_seed(config: Mapping[str, Any]) -> int | None:
-    """The seed that a run's config.json says: the replay's, which fixes the order of the batches."""
+def training_seed(config: Mapping[str, Any]) -> TrainingSeed | None:
+    """The seeds that a run's config.json says; None without that of the replay, which fixes the order of the batches.
+
+    Where the first weights' is not recorded, or they are another run's, it counts as the replay's, as on the command
+    line.
+    """
     replay = config.get("replay")
     seed = replay.get("seed") if isinstance(replay, Mapping) else None
-    return seed if isinstance(seed, int) else None
+    if not isinstance(seed, int):
+        return None
+    first = config.get("algorithm_seed")
+    return TrainingSeed(first if isinstance(first, int) else seed, seed)
 
 
 def _last_change(run: Path) -> float:

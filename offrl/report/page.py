@@ -244,9 +244,12 @@ def _settings(groups: Mapping[str, Sequence[TrainedRun]]) -> Markup:
                 element("tr", element("th", name.replace("_", " ")), *(element("td", v, class_=kind) for v in values))
             )
     encoders = [str(group[0].config.get("encoder", "")).rpartition(":")[2] for group in groups.values()]
-    first = element("tr", element("th", "encoder"), *(element("td", encoder) for encoder in encoders))
+    first = [element("tr", element("th", "encoder"), *(element("td", encoder) for encoder in encoders))]
+    if any("algorithm_seed" in run.config for run in runs):
+        seeds = [", ".join(dict.fromkeys(_value(r.config.get("algorithm_seed")) for r in g)) for g in groups.values()]
+        first.append(element("tr", element("th", "seed of the first weights"), *(element("td", s) for s in seeds)))
     heads = element("tr", element("th", "setting"), *(element("th", label) for label in groups))
-    table = element("table", element("thead", heads), element("tbody", first, *rows))
+    table = element("table", element("thead", heads), element("tbody", *first, *rows))
     return section("Settings", element("div", element("div", table, class_="scroll"), class_="card"))
 
 

@@ -14,6 +14,7 @@ from offrl.replay.store import FrameStore
 from offrl.report._charts import dot_chart
 from offrl.report._markup import Markup, element, note, row, section
 from offrl.report._record import Record, read_record
+from offrl.report.compare import TrainingSeed
 from offrl.statistics import Interval, bootstrap_mean
 
 _NOT_EVALUATED = "Not evaluated yet: offrl evaluate RUN --out RUN/evaluation.json"
@@ -44,7 +45,7 @@ class ScoreRow:
     name: str
     mean: Interval
     run_means: tuple[float, ...]
-    training_seeds: tuple[int | None, ...]
+    training_seeds: tuple[TrainingSeed | None, ...]
     episodes: tuple[Evaluation, ...]
 
     @property
@@ -72,7 +73,7 @@ class ScoreRow:
         found: dict[str, Any] = {
             "name": self.name,
             "num_runs": len(self.run_means),
-            "training_seeds": list(self.training_seeds),
+            "training_seeds": [None if seed is None else seed._asdict() for seed in self.training_seeds],
             **self.mean.to_dict(),
             "interval_over": self.interval_over,
             "run_means": list(self.run_means),

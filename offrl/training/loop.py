@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from offrl.algorithms._contract import require_contract
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError
 from offrl.replay.source import ReplaySource
@@ -28,6 +29,8 @@ from offrl.training.learner import Learner
 from offrl.training.loggers import ConsoleLogger, CSVLogger, Logger
 from offrl.training.runs import continue_run, first_weights, working_on, write_environment, write_run_config
 
+_TRIED_TRANSITIONS = 2
+"""How many transitions an algorithm is tried on before training; one would hide a loss that mixes up its axes."""
 _HELD_OUT_TRANSITIONS = 512
 """How many held-out transitions a row of metrics looks at: a few percent of an update's time in a hundred updates."""
 
@@ -71,24 +74,19 @@ def fit(
             highest one is `checkpoints/best`. On a CPU whose cores all train, training waits meanwhile.
         loggers: Besides the run's CSV files; None shows progress on the console.
         device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
-        notes: JSON-ready remarks for a new run's config.json, such as where the data lies.
+        notes: JSON-ready remarks for a new run's config.json, beside those on the algorithm's class and the data.
 
     Returns:
         The learner; `learner.snapshot()` is the trained policy's algorithm.
 
     Raises:
-        ConfigError: Settings that contradict each other.
+        ConfigError: Arguments of another kind, settings that contradict each other, or an algorithm of your own whose
+            `forward` or `loss` returns something else than `Algorithm` says.
         SpecMismatchError: The data are of another task than the algorithm.
         RunError: The directory is taken, cannot be resumed or written; the loss became infinite.
         InUseError: Another process is working on the run.
     """
-    if not isinstance(replay, ReplaySource):
-        raise ConfigError(
-            f"{type(replay).__name__} is no replay",
-            where="replay",
-            expected="a subclass of offrl.ReplaySource",
-            hint="derive your class from it: what it lacks has a default there",
-        )
+    _require_arguments(algorithm, replay, config, learner)
     algorithm.spec.require_same(
         replay.spec,
         where="replay",
@@ -105,7 +103,7 @@ def fit(
     total = config.total_updates(len(replay))
     periods = _Periods(config, evaluate_every, len(replay))
     _require_memory(config.batch_size * ranks.num_local // ranks.count, replay)
-    remarks = {**({} if replay.environment is None else {"environment": replay.environment}), **(notes or {})}
+    remarks = {**_remarks(algorithm, replay), **(notes or {})}
     directory = None if run is None or not ranks.is_first else Path(run)
     # A command that torchrun starts again goes on with the run that it began.
     resume = ranks.first(resume or (directory is not None and was_begun_by_this_launcher(directory)))
@@ -119,6 +117,7 @@ def fit(
         placed = resolve_device(ranks.device(device))
         trainer = Learner(algorithm, learner, total_updates=total, device=placed, ranks=ranks)
         replay = replay.to(trainer.device)
+        require_contract(algorithm, replay.gather(replay.indices(0, config.batch_size)[:_TRIED_TRANSITIONS]))
         evaluations = None if evaluator is None else Evaluations(evaluator, directory, trainer.device, ranks)
         files = None
         if run is not None and not resume:
@@ -155,6 +154,45 @@ def fit(
         saving = _Saving(trainer, directory, files)
         _Loop(trainer, replay, held_out, config.batch_size, total, periods, outputs, saving, evaluations, ranks).run()
     return trainer
+
+
+def _require_arguments(algorithm: object, replay: object, config: object, learner: object) -> None:
+    if not isinstance(algorithm, Algorithm):
+        raise ConfigError(
+            f"the class {algorithm.__name__}" if isinstance(algorithm, type) else f"a {type(algorithm).__name__}",
+            where="fit.algorithm",
+            expected="an offrl.Algorithm",
+            hint="construct it: DiscreteBCQ(replay.spec), say",
+        )
+    if isinstance(replay, str | Path):
+        raise ConfigError(
+            repr(str(replay)), where="fit.replay", expected="a replay", hint=f"pass offrl.open_replay({str(replay)!r})"
+        )
+    if not isinstance(replay, ReplaySource):
+        raise ConfigError(
+            f"{type(replay).__name__} is no replay",
+            where="replay",
+            expected="a subclass of offrl.ReplaySource",
+            hint="derive your class from it: what it lacks has a default there",
+        )
+    if not isinstance(config, FitConfig):
+        length = config if isinstance(config, int) else 1000
+        hint = f"pass FitConfig(updates={length})"
+        raise ConfigError(f"{config!r}", where="fit.config", expected="a FitConfig", hint=hint)
+    if not isinstance(learner, LearnerConfig | None):
+        raise ConfigError(f"a {type(learner).__name__}", where="fit.learner", expected="a LearnerConfig")
+
+
+def _remarks(algorithm: Algorithm, replay: ReplaySource) -> dict[str, Any]:
+    """What is needed to make the run again, and no setting: the algorithm's class, where the data lies."""
+    kind = type(algorithm)
+    is_own = not kind.__module__.startswith("offrl.")
+    environment = {} if replay.environment is None else {"environment": replay.environment}
+    return {
+        "algorithm": f"{kind.__module__}:{kind.__qualname__}" if is_own else algorithm.name,
+        **replay.origin,
+        **environment,
+    }
 
 
 class _Periods:
@@ -343,6 +381,8 @@ def _describe(learner: Learner, replay: ReplaySource, config: FitConfig, init: s
         "algorithm": learner.algorithm.name,
         "encoder": None if encoder is None else f"{type(encoder).__module__}:{type(encoder).__qualname__}",
         "algorithm_config": {} if learner.algorithm.config is None else asdict(learner.algorithm.config),
+        # Without a meaning where the first weights are another run's.
+        "algorithm_seed": learner.algorithm.seed if init is None else None,
         "learner": asdict(learner.config),
         "fit": asdict(config),
         "replay": replay.settings(),

@@ -205,8 +205,9 @@ def _require_same_settings(directory: Path, recorded: Mapping[str, Any], current
         _flatten({key: value for key, value in settings.items() if key not in _NOT_COMPARED})
         for settings in (recorded, current)
     )
-    for length in ("fit.updates", "fit.epochs"):
-        recorded.pop(length, None), current.pop(length, None)
+    unknown = [] if recorded.get("algorithm_seed") is not None else ["algorithm_seed"]  # of an earlier version, say
+    for name in ("fit.updates", "fit.epochs", *unknown):
+        recorded.pop(name, None), current.pop(name, None)
     for key in sorted(recorded.keys() | current.keys()):
         if recorded.get(key) != current.get(key):
             raise RunError(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from run_offrl import offrl, offrl_json
 
+from offrl import BC, FitConfig, fit, open_replay
 from offrl.cli.watching import _Counted
 from offrl.policies.policy import policy_inputs
 from offrl.report.overlay import BAR_WIDTH, HEADER, TAKEN
@@ -178,7 +179,9 @@ def test_report_without_the_dataset_says_so_or_takes_the_one_it_is_told(data, se
     config = read_json(seeds / "bc" / "config.json")
     config["notes"] = {}  # as of a run made in Python
     (run / "config.json").write_text(json.dumps(config))
-    assert not offrl_json("report", run, "--out", out)["with_dataset"]
+    told = offrl("report", run, "--out", out)
+    assert told.stderr.startswith("warning: without the dataset: the run does not say where its data is; name it with")
+    assert "with_dataset  False" in told.stdout
     assert "offrl train DIRECTORY --algorithm bc" in out.read_text()
     assert offrl_json("report", run, "--out", out, "--data", data)["with_dataset"]
 
@@ -190,6 +193,27 @@ def test_report_without_the_dataset_says_so_or_takes_the_one_it_is_told(data, se
     replaced = offrl("report", run, "--out", out, "--json")
     assert replaced.stderr.startswith("warning: without the dataset: ")
     assert not json.loads(replaced.stdout)["with_dataset"]
+
+
+def test_seeds_that_python_loops_over_are_three_runs_with_a_dataset_and_commands(data, tmp_path):
+    for seed in (0, 1, 2):
+        replay = open_replay(data, progress=False)
+        algorithm = BC(replay.spec, seed=seed)
+        fit(algorithm, replay, FitConfig(updates=2, log_period=1), run=tmp_path / f"bc-{seed}", loggers=[])
+    found = offrl("report", tmp_path, "--quiet", "--json")
+    page = (tmp_path / "report.html").read_text()
+    assert (found.stderr, json.loads(found.stdout)["with_dataset"]) == ("", True)
+    assert "BC, 3 training seeds" in page
+    assert (
+        f"<pre>offrl train {data} --algorithm bc --encoder mlp --algorithm-seed 2 --updates 2 --set log_period=1</pre>"
+        in page
+    )
+
+    shutil.copytree(tmp_path / "bc-2", tmp_path / "bc-3")
+    again = offrl("report", tmp_path, "--quiet", "--json")
+    line = f"{tmp_path / 'bc-2'} has the settings and the seed of {tmp_path / 'bc-3'}, which is newer: left out"
+    assert again.stderr == f"warning: {line}\n"
+    assert json.loads(again.stdout)["left_out"] == [line]
 
 
 def test_report_of_several_runs_has_a_command_for_each(seeds, tmp_path):

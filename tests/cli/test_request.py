@@ -54,6 +54,34 @@ def test_all_classes_that_must_be_named_are_asked_for_at_once(trained, tmp_path)
     assert (request.algorithm, request.encoder) == ("mine:Own", "mlp")
 
 
+def test_the_command_of_a_run_leaves_the_module_of_a_script_to_the_user(trained, tmp_path):
+    config = read_json(Path(trained["run"], "config.json"))
+    config["notes"]["algorithm"], config["algorithm_seed"] = "__main__:Own", 5
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    words = shlex.split(training_command(recorded_request(tmp_path), init=None))
+    assert words[3:7] == ["--algorithm", "MODULE:Own", "--algorithm-seed", "5"]
+
+
+def test_the_first_weights_have_the_seed_of_the_batches_or_their_own(data, tmp_path):
+    for run, words in (("same", []), ("own", ["--algorithm-seed", 5])):
+        offrl("train", data, "--updates", 1, "--set", "seed=3", *words, "--run", tmp_path / run, "--quiet")
+    seeds = [read_json(tmp_path / run / "config.json")["algorithm_seed"] for run in ("same", "own")]
+    assert seeds == [3, 5]
+    assert offrl_json("train", "--resume", tmp_path / "own", "--updates", 2, "--quiet")["updates"] == 2
+
+
+def test_another_algorithm_than_the_runs_is_refused_by_name(trained, data):
+    refused = offrl("train", "--resume", trained["run"], "--algorithm", "bc", code=2).stderr
+    assert refused.startswith("error: algorithm: BC, whose name is 'bc'; expected the class of 'bcq', which ")
+
+
+def test_an_encoder_that_is_no_factory_is_blamed_and_not_the_algorithm(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("enc_without_shape.py").write_text("class Factory:\n    pass\n")
+    refused = offrl("train", data, "--updates", 1, "--encoder", "enc_without_shape:Factory", code=2).stderr
+    assert refused.startswith("error: encoder: Factory cannot be constructed with the observation shape (4,)")
+
+
 def test_a_config_without_its_parts_is_damaged(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(RunError, match=r"config\.json: damaged"):

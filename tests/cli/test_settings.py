@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offrl.checks import restore_value
-from offrl.cli.settings import format_value, parse_settings, parse_value
+from offrl.cli.settings import format_value, parse_settings, parse_value, setting_groups
 from offrl.errors import ConfigError
 from offrl.training import FitConfig, LearnerConfig
 
@@ -90,6 +90,24 @@ def test_an_unknown_field_lists_the_fields_and_the_nearest():
         parse_settings(["learnin_rate=1"], groups)
     with pytest.raises(ConfigError, match="'learning_rate'; expected FIELD=VALUE"):
         parse_settings(["learning_rate"], groups)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("gamma", "discount"),
+        ("action_flexibility", "threshold"),
+        ("beta", "logit_penalty"),
+        ("target_update_interval", "target_period"),
+        ("n_steps", "updates or n_step"),
+    ],
+)
+def test_what_d3rlpy_calls_a_setting_is_translated(theirs, ours):
+    groups = {
+        group: {name: field.hint for name, field in fields.items()} for group, fields in setting_groups("bcq").items()
+    }
+    with pytest.raises(ConfigError, match=rf"no field '{theirs}'.*did you mean {ours}\?$"):
+        parse_settings([f"{theirs}=1"], groups)
 
 
 def test_tuples_come_back_from_json():

@@ -34,6 +34,8 @@ def test_seeds_to_evaluate_on(seeds):
         ([1, DATA_SEEDS[0]], False, "here: seed 1000000000, on which data is collected; expected seeds outside"),
         ([np.int64(DATA_SEEDS[-1])], False, "here: seed 1999999999, on which data"),
         ([TUNING_SEEDS[-1], SCORE_SEEDS[0]], False, "here: seed 1999999, which .* beside seed 2000000, which"),
+        (3, False, r"here: seeds is 3; expected a sequence of seeds, .*; pass TUNING_SEEDS\[:3\], say"),
+        (None, False, "here: seeds is None; expected a sequence"),
         ([3, -1], False, "here: seed -1; expected 0 or more"),
         ([SCORE_SEEDS[-1]], True, "here: seed 2999999, which is kept for scores, where .* TUNING_SEEDS"),
     ],

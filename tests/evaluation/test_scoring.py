@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from offrl import OfflineRLError
+from offrl import BC, OfflineRLError, TaskSpec
 from offrl.envs import DATA_SEEDS, SCORE_SEEDS, TUNING_SEEDS, RandomActions, RandomBehaviour, make
 from offrl.envs.seeds import episode_rng
 from offrl.errors import ConfigError, SpecMismatchError
@@ -94,6 +94,16 @@ def test_an_evaluation_says_what_it_was_played_with():
     versions = evaluate(parity, Countdown, [1], workers=0).versions
     assert versions["numpy"] == np.__version__
     assert {"offrl", "gymnasium", "torch"} <= versions.keys()
+
+
+def test_what_is_no_policy_is_refused_before_anything_is_played():
+    bc = BC(TaskSpec.vector(2, ("left", "right")))
+    with pytest.raises(ConfigError, match=r"evaluate: BC is an algorithm; .* wrap it: offrl.TorchPolicy\(algorithm\)"):
+        evaluate(bc, failing_env, [1])
+    with pytest.raises(ConfigError, match="sweep_thresholds: BC is an algorithm"):
+        sweep_thresholds(bc, [0.1], failing_env)
+    with pytest.raises(ConfigError, match=r"the policy is 'runs/bcq'; .* pass offrl.load\('runs/bcq'\)"):
+        evaluate("runs/bcq", failing_env, [1])
 
 
 def test_no_seeds_are_refused():

@@ -58,11 +58,20 @@ def test_a_class_of_ones_own_is_passed_and_never_loaded_because_a_file_says_so(t
 
     wide = partial(MLPEncoder, hidden=(7,))
     fit(Mine(toy_replay.spec, encoder=wide), toy_replay, FitConfig(updates=1), run=tmp_path / "run", loggers=[])
-    with pytest.raises(ConfigError, match="made with the algorithm mine; expected that class passed by you"):
+    with pytest.raises(ConfigError, match=r"made with the algorithm mine .test_loading:.*; expected that class"):
         offrl.load(tmp_path / "run")
     with pytest.raises(RunError, match=r"the weights encoder\.\S+ are \[7\]; expected \[256\]"):
         offrl.load(tmp_path / "run", algorithm=Mine)  # the wrong encoder: our line, not torch's
     assert offrl.load(tmp_path / "run", algorithm=Mine, encoder=wide).algorithm.name == "mine"
+
+
+def test_the_class_of_another_algorithm_is_refused_by_name(toy_replay, tmp_path):
+    class Mine(BC):
+        name = "mine"
+
+    fit(Mine(toy_replay.spec), toy_replay, FitConfig(updates=1), run=tmp_path / "run", loggers=[])
+    with pytest.raises(ConfigError, match=r"algorithm: BC, whose name is .bc.; expected the class of .mine., which"):
+        offrl.load(tmp_path / "run", algorithm=BC)
 
 
 def test_what_is_no_policy_is_named(tmp_path, published):

@@ -5,6 +5,7 @@ import pytest
 
 from offrl.errors import RunError
 from offrl.report import find_runs, group_runs, one_run_per_seed
+from offrl.report.compare import training_seed
 
 CONFIG = {
     "algorithm": "bcq",
@@ -52,6 +53,21 @@ def test_runs_with_the_same_settings_and_seed_count_once_and_the_newest_is_taken
     assert one_run_per_seed(made) == ([made[1], made[2], made[3]], {made[0]: made[2], made[4]: made[2]})
     (made[0] / "metrics.csv").touch()  # logged now
     assert one_run_per_seed(made)[1] == {made[2]: made[0], made[4]: made[0]}
+
+
+def test_runs_with_different_first_weights_are_different_seeds_of_one_group(runs):
+    made = runs(*({"algorithm_seed": seed} for seed in (0, 1, 2, 1)))
+    for number, run in enumerate(made):
+        os.utime(run / "config.json", (number, number))
+    assert one_run_per_seed(made) == ([made[0], made[2], made[3]], {made[1]: made[3]})
+    assert group_runs(made) == {"bcq": made}
+
+
+def test_a_run_that_does_not_say_its_first_weights_took_the_batches_seed(runs):
+    made = runs({}, {"algorithm_seed": 0}, {"algorithm_seed": None})
+    assert one_run_per_seed(made)[1].keys() == {made[0], made[1]}
+    assert training_seed({"replay": {"seed": 4}, "algorithm_seed": 7}) == (7, 4)
+    assert training_seed({"replay": {}, "algorithm_seed": 7}) is None
 
 
 def test_of_equally_new_runs_with_one_seed_the_last_is_taken(runs):

@@ -305,7 +305,8 @@ class Watched(ToyReplay):
 def test_a_replay_that_cannot_prefetch_is_gathered_by_a_thread(toy_replay):
     replay = Watched(toy_replay.spec)
     fit(DiscreteBCQ(replay.spec), replay, FitConfig(updates=4, batch_size=8), loggers=[], device="cpu")
-    assert replay.gathered == [(False, replay.indices(step, 8).tolist()) for step in range(4)]
+    assert replay.gathered[0] == (True, replay.indices(0, 2).tolist())  # on which the algorithm is tried
+    assert replay.gathered[1:] == [(False, replay.indices(step, 8).tolist()) for step in range(4)]
 
 
 def test_what_a_replay_is_asked_to_prefetch_is_gathered_two_updates_later(toy_replay):
@@ -318,7 +319,7 @@ def test_what_a_replay_is_asked_to_prefetch_is_gathered_two_updates_later(toy_re
     replay = Prefetching(toy_replay.spec)
     fit(DiscreteBCQ(replay.spec), replay, FitConfig(updates=4, batch_size=8), loggers=[], device="cpu")
     asked, gathered = ([(kind, replay.indices(step, 8).tolist()) for step in range(4)] for kind in ("asked", True))
-    assert replay.gathered == [*asked[:3], gathered[0], asked[3], *gathered[1:]]
+    assert replay.gathered[1:] == [*asked[:3], gathered[0], asked[3], *gathered[1:]]
 
 
 def test_batches_come_from_the_replay_that_was_placed_on_the_device(toy_replay):
@@ -484,3 +485,51 @@ def test_lengths_that_make_no_sense_are_refused(settings):
 def test_a_device_that_is_not_here_is_refused():
     with pytest.raises(ConfigError, match="device: 'cuda:99' cannot be used here"):
         resolve_device("cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config": 100}, r"fit.config: 100; expected a FitConfig; pass FitConfig\(updates=100\)"),
+        ({"replay": "data/mine"}, r"fit.replay: 'data/mine'; .*; pass offrl.open_replay\('data/mine'\)"),
+        ({"algorithm": DiscreteBCQ}, "fit.algorithm: the class DiscreteBCQ; expected an offrl.Algorithm; construct it"),
+        ({"learner": CONFIG}, "fit.learner: a FitConfig; expected a LearnerConfig"),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_line(toy_replay, arguments, message):
+    given = {"algorithm": BC(toy_replay.spec), "replay": toy_replay, "config": CONFIG, "loggers": [], **arguments}
+    with pytest.raises(ConfigError, match=message):
+        fit(**given)
+
+
+def test_a_run_records_the_seed_of_its_first_weights_and_is_resumed_with_it(toy_replay, tmp_path):
+    one = FitConfig(updates=1, batch_size=8)
+    path = tmp_path / "run" / "config.json"
+    fit(BC(toy_replay.spec, seed=np.int64(3)), toy_replay, one, run=tmp_path / "run", loggers=[])
+    config = json.loads(path.read_text())
+    assert config["algorithm_seed"] == 3
+    with pytest.raises(RunError, match="algorithm_seed is 0; expected 3, as the run began with"):
+        fit(BC(toy_replay.spec), toy_replay, one, run=tmp_path / "run", resume=True, loggers=[])
+
+    for name in ("algorithm_seed", "sealed", "content_sha256"):  # as an earlier version wrote it
+        config.pop(name, None)
+    path.write_text(json.dumps(config))
+    fit(BC(toy_replay.spec), toy_replay, one, run=tmp_path / "run", resume=True, loggers=[])
+
+    init = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    fit(BC(toy_replay.spec, seed=4), toy_replay, one, run=tmp_path / "warm", init=init, loggers=[])
+    assert json.loads((tmp_path / "warm" / "config.json").read_text())["algorithm_seed"] is None
+
+
+class Mine(BC):
+    name = "mine"
+
+
+def test_a_run_notes_the_class_of_an_algorithm_of_ones_own_and_where_the_data_lies(toy_replay, tmp_path):
+    toy_replay.origin = {"data": "/logs"}
+    one = FitConfig(updates=1, batch_size=8)
+    for kind, notes in ((Mine, {}), (BC, {"data": "/elsewhere"})):
+        fit(kind(toy_replay.spec), toy_replay, one, run=tmp_path / kind.name, loggers=[], notes=notes)
+    mine, bc = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("mine", "bc"))
+    assert (mine["algorithm"], mine["notes"]) == ("mine", {"algorithm": "test_loop:Mine", "data": "/logs"})
+    assert bc["notes"] == {"algorithm": "bc", "data": "/elsewhere"}

@@ -1,0 +1,99 @@
+"""What training asks of an algorithm, tried before it begins: a class of the user's own is refused in one line."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offrl.algorithms.algorithm import Algorithm, PolicyOutput
+from offrl.batch import Batch, FrameBatch
+from offrl.errors import ConfigError
+
+
+def require_contract(algorithm: Algorithm, batch: Batch | FrameBatch) -> None:
+    """Runs `forward` and `loss` once on a copy: what only acting or logging would notice is said before training.
+
+    Changes nothing of the algorithm, and no random number of torch's. Warns of a target network that nobody moves.
+
+    Args:
+        algorithm: As it will be trained.
+        batch: Raw, as a replay hands it over; a few rows are enough.
+
+    Raises:
+        ConfigError: `forward` or `loss` returns something else than `Algorithm` says.
+    """
+    _warn_of_idle_targets(algorithm)
+    device = next((parameter.device for parameter in algorithm.parameters()), torch.device("cpu"))
+    raw, spec = batch.to(device).stacked(), algorithm.spec
+    prepared = replace(
+        raw, observation=spec.normalise(raw.observation), next_observation=spec.normalise(raw.next_observation)
+    )
+    tried = copy.deepcopy(algorithm).eval()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+        _require_output(tried(prepared.observation), algorithm, len(prepared))
+        _require_loss(tried.loss(prepared), algorithm)
+
+
+def _require_output(output: Any, algorithm: Algorithm, num_rows: int) -> None:
+    shape = [num_rows, algorithm.spec.num_actions]
+    found = _in_words(output)
+    if isinstance(output, PolicyOutput):
+        tensors = output._asdict()
+        if all(isinstance(t, Tensor) and list(t.shape) == shape and t.is_floating_point() for t in tensors.values()):
+            return
+        found = " and ".join(f"{name} that are {_in_words(value)}" for name, value in tensors.items())
+    raise ConfigError(
+        f"returned {found}",
+        where=f"{type(algorithm).__name__}.forward",
+        expected=f"a PolicyOutput of two float tensors {shape}, [B, A]",
+        hint="return PolicyOutput(scores=q, logits=torch.zeros_like(q)) where no action is ruled out",
+    )
+
+
+def _require_loss(found: Any, algorithm: Algorithm) -> None:
+    where = f"{type(algorithm).__name__}.loss"
+    is_pair = isinstance(found, tuple) and len(found) == 2
+    if not is_pair or not _is_scalar(found[0]) or not isinstance(found[1], Mapping):
+        parts = " and ".join(map(_in_words, found)) if is_pair else _in_words(found)
+        raise ConfigError(
+            f"returned {parts}",
+            where=where,
+            expected="a tuple of the loss, a tensor [], and metrics by name",
+            hint="return loss, {} where there are no metrics",
+        )
+    for name, metric in found[1].items():
+        if not _is_scalar(metric):
+            raise ConfigError(
+                f"the metric {name!r} is {_in_words(metric)}",
+                where=where,
+                expected="a tensor []",
+                hint="return means as tensors, without .item() or float(): the Learner reads them when it logs",
+            )
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    return f"{value!r}" if isinstance(value, int | float) else f"a {type(value).__name__}"
+
+
+def _warn_of_idle_targets(algorithm: Algorithm) -> None:
+    moved = {id(parameter) for _, target in algorithm.targets() for parameter in target.parameters()}
+    for name, module in algorithm.named_modules():
+        is_target = "is_frozen_copy" in vars(module)
+        if is_target and any(id(parameter) not in moved for parameter in module.parameters()):
+            warnings.warn(
+                f"{type(algorithm).__name__}.{name} is a frozen_copy and in none of the pairs of targets(): "
+                "it keeps its first weights",
+                stacklevel=3,
+            )

@@ -1,0 +1,88 @@
+"""Checks of encoders as an algorithm makes them: a class of the user's own is refused in one line."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from offrl.errors import ConfigError
+
+_NUM_ROWS = 2  # one row would hide an encoder that flattens the batch, too
+
+
+def checked(encoder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """The same factory, whose encoders are run once: features of another size than `feature_dim` fail far from here.
+
+    Args:
+        encoder: An encoder's class, or a function that makes one for an observation shape.
+
+    Raises:
+        ConfigError: It is an encoder that was made already, or none of these.
+    """
+    if isinstance(encoder, nn.Module) or not callable(encoder):
+        name = type(encoder).__name__
+        raise ConfigError(
+            f"a {name} that was made already" if isinstance(encoder, nn.Module) else f"{encoder!r}",
+            where="encoder",
+            expected="an encoder's class, or a function that makes one for an observation shape",
+            hint=f"pass encoder={name}, or functools.partial of it with further arguments",
+        )
+
+    def make(observation_shape: tuple[int, ...], *args: Any, **settings: Any) -> nn.Module:
+        try:
+            made = encoder(observation_shape, *args, **settings)
+        except TypeError as error:
+            raise ConfigError(
+                f"{_name(encoder)} cannot be constructed with the observation shape {observation_shape} ({error})",
+                where="encoder",
+                expected="a class or function that takes it as its argument",
+            ) from error
+        if not isinstance(made, nn.Module):
+            raise ConfigError(
+                f"{_name(encoder)} made {made!r}",
+                where="encoder",
+                expected="an nn.Module",
+                hint="return the encoder that you made",
+            )
+        _require_feature_dim(made, observation_shape)
+        return made
+
+    return make
+
+
+def _require_feature_dim(encoder: nn.Module, observation_shape: tuple[int, ...]) -> None:
+    """Compares what the encoder says of its features with what it gives, without a trace on it or on random numbers."""
+    said = getattr(encoder, "feature_dim", None)
+    if not isinstance(said, int):
+        return  # offrl.networks.feature_dim refuses it, where an algorithm asks
+    name = type(encoder).__name__
+    parameter = next(encoder.parameters(), None)
+    zeros = torch.zeros(_NUM_ROWS, *observation_shape, device=None if parameter is None else parameter.device)
+    given = f"observations {list(zeros.shape)}"
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            features = copy.deepcopy(encoder).eval()(zeros)
+    except Exception as error:  # a class of the user's may fail in any way
+        raise ConfigError(
+            f"{name} fails on {given} ({type(error).__name__}: {error})",
+            where="encoder",
+            expected="features [B, feature_dim] of observations [B, ...]",
+            hint="size its layers by the observation shape that it is constructed with",
+        ) from error
+    found = list(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
+    if found != [_NUM_ROWS, said]:
+        is_flat = isinstance(features, Tensor) and features.dim() == 2 and len(features) == _NUM_ROWS
+        raise ConfigError(
+            f"{name} has feature_dim {said} and turns {given} into features {found}",
+            where="encoder",
+            expected=f"[{_NUM_ROWS}, {said}]",
+            hint=f"set self.feature_dim = {features.shape[1]}" if is_flat else "flatten all axes but the first",
+        )
+
+
+def _name(encoder: Callable[..., nn.Module]) -> str:
+    return getattr(encoder, "__name__", None) or repr(encoder)
