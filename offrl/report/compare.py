@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from offrl.errors import RunError
 from offrl.training.runs import read_run_config
@@ -13,16 +13,8 @@ _NO_SETTINGS = ("replay.seed", "algorithm_seed", "settled", "notes", "evaluation
 """What may differ between repetitions of a run: its seeds, choices made by measuring, remarks, how it was watched."""
 
 
-class TrainingSeed(NamedTuple):
-    """What a repetition of a run has of its own.
-
-    Attributes:
-        algorithm: Of the first weights.
-        replay: Of the order of the batches.
-    """
-
-    algorithm: int
-    replay: int
+TrainingSeed = tuple[int, int]
+"""What a repetition of a run has of its own: the seeds of the first weights and of the order of the batches."""
 
 
 def find_runs(directory: Path) -> list[Path]:
@@ -75,7 +67,7 @@ def training_seed(config: Mapping[str, Any]) -> TrainingSeed | None:
     if not isinstance(seed, int):
         return None
     first = config.get("algorithm_seed")
-    return TrainingSeed(first if isinstance(first, int) else seed, seed)
+    return (first if isinstance(first, int) else seed), seed
 
 
 def _last_change(run: Path) -> float:
