@@ -273,7 +273,7 @@ class _Loop:
         number = self._ranks.largest(stop.error().exit_code - 128 if stop else 0)
         if number:
             stop.set(int(number))
-        return bool(stop)
+        return number > 0  # not `stop`: a signal that came since the others spoke waits for the next time
 
     def _is_due(self, period: int | None) -> bool:
         return period is not None and (self._learner.step % period == 0 or self._learner.step == self._total)

@@ -23,9 +23,11 @@ from offrl.errors import ConfigError, RunError
 from offrl.evaluation import Evaluation
 from offrl.replay.sampler import Sampler
 from offrl.system.ranks import Ranks
+from offrl.system.signals import StopRequest
 from offrl.system.torchrun import describe, launcher, was_begun_by_this_launcher
 from offrl.training import FitConfig, latest_checkpoint
 from offrl.training._feed import gathered_ahead, plan_updates
+from offrl.training.loop import _Loop
 
 HELPERS = Path(ranks_script.__file__).parent
 SECONDS = 120  # for what takes ten
@@ -269,3 +271,16 @@ def test_ranks_on_two_hosts_train_together_over_the_network(two_hosts):
     assert said[0] == said[1]
     alone = train(ToyReplay(SPEC), None, FitConfig(updates=3, batch_size=8))
     assert said[0] == pytest.approx(check_sum(alone), rel=1e-4, abs=1e-3)
+
+
+def test_a_signal_that_the_others_have_not_heard_of_waits_for_the_next_update():
+    """Else the rank would leave the loop alone, and its messages would meet those of another update."""
+    stop = StopRequest()
+
+    def largest(number):
+        stop.set(signal.SIGTERM)  # just after this rank said that there was none
+        return number
+
+    loop = SimpleNamespace(_ranks=SimpleNamespace(largest=largest))
+    assert not _Loop._is_stopped(loop, stop)
+    assert _Loop._is_stopped(loop, stop)
