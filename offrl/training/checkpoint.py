@@ -94,7 +94,7 @@ def link_best(directory: Path, step: int) -> None:
         sync(directory)
 
 
-class Resumable(NamedTuple):
+class _Resumable(NamedTuple):
     """Where a run can go on.
 
     Attributes:
@@ -106,7 +106,7 @@ class Resumable(NamedTuple):
     damaged: list[tuple[Path, str]]
 
 
-def find_resumable(directory: Path) -> Resumable:
+def find_resumable(directory: Path) -> _Resumable:
     """Looks for the newest checkpoint whose files are all as they were written."""
     damaged: list[tuple[Path, str]] = []
     for checkpoint in reversed(checkpoints(directory)):
@@ -117,8 +117,8 @@ def find_resumable(directory: Path) -> Resumable:
         except RunError as error:
             damaged.append((checkpoint, str(error)))
         else:
-            return Resumable(checkpoint, damaged)
-    return Resumable(None, damaged)
+            return _Resumable(checkpoint, damaged)
+    return _Resumable(None, damaged)
 
 
 def load_learner(learner: Learner, checkpoint: Path) -> dict[str, Any]:
