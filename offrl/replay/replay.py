@@ -341,10 +341,17 @@ def open_replay(
     if stream is not None:
         settings["stream"] = stream
     config = _config(config, settings)  # before the work, not after it
+    origin = {
+        "data": redacted(directory) if is_remote(directory) else str(Path(directory).resolve()),
+        "dones": dones,
+        "skip_bad_shards": skip_bad_shards,
+        "task_given": spec is not None,
+    }
     if config.stream is not None:
         _require(not skip_bad_shards, "skip_bad_shards", True, "False, or no stream")
-        return StreamingReplay(directory, config, Replay, spec=spec, dones=dones, cache=cache)
-    place = redacted(directory) if is_remote(directory) else str(Path(directory).resolve())
+        streaming = StreamingReplay(directory, config, Replay, spec=spec, dones=dones, cache=cache)
+        streaming.origin = origin
+        return streaming
     directory = Path(local_copy(directory, cache=cache, skip_bad_shards=skip_bad_shards, progress=progress))
     store = ingest(
         directory,
@@ -356,12 +363,7 @@ def open_replay(
         progress=progress,
     )
     replay = Replay(store, config)
-    replay.origin = {
-        "data": place,
-        "dones": dones,
-        "skip_bad_shards": skip_bad_shards,
-        "task_given": spec is not None,
-    }
+    replay.origin = origin
     if (directory / MANIFEST_NAME).is_file():
         environment = Manifest.load(directory).environment.get("id")
         replay.environment = None if environment is None else str(environment)

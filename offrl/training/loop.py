@@ -14,7 +14,7 @@ import torch
 
 from offrl.algorithms._contract import require_contract
 from offrl.algorithms.algorithm import Algorithm
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, OfflineRLError
 from offrl.replay.source import ReplaySource
 from offrl.system.devices import resolve_device
 from offrl.system.ranks import Ranks
@@ -250,8 +250,13 @@ class _Loop:
         with stopping_on_signals() as stop, ahead as batches:
             self._evaluate_what_is_missing(stop)
             while learner.step < total and not self._is_stopped(stop):
-                with self._clock.waiting():
-                    batch, count = next(batches)
+                try:
+                    with self._clock.waiting():
+                        batch, count = next(batches)
+                except OfflineRLError:  # the data is out of reach; what was learned is not lost with it
+                    if self._ranks.count == 1:
+                        self._saving.save(stop)
+                    raise
                 learning_rate = learner.learning_rate_at(learner.step + count - 1)
                 learner.update(batch, count)
                 if self._is_due(self._periods.log):
