@@ -73,6 +73,8 @@ def make(root: Path) -> None:
         for contract, name in PUBLISHED_NAMES.items():
             export_onnx(trained, root / f"onnx-{index}" / name, contract=contract)
         header = "episode,step,observation_0,observation_1,action,reward,probability,terminated\n"
-        rows = [f"{i // 5},{i % 5},{i / 7:.3f},{-i},{i % 2},{i / 3:.3f},0.5,{int(i % 5 == 4)}\n" for i in range(num_rows)]
+        rows = [
+            f"{i // 5},{i % 5},{i / 7:.3f},{-i},{i % 2},{i / 3:.3f},0.5,{int(i % 5 == 4)}\n" for i in range(num_rows)
+        ]
         (root / f"table-{index}").mkdir()
         (root / f"table-{index}" / "log.csv").write_text(header + "".join(rows))
