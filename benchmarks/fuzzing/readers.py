@@ -112,7 +112,7 @@ def _use_shard(path: Path) -> None:
 
 def _use_onnx(path: Path) -> None:
     policy = OnnxPolicy(path)
-    policy.act(np.zeros((1, *policy.spec.observation_shape), policy.spec.observation_dtype))
+    policy(np.zeros((1, *policy.spec.observation_shape), policy.spec.observation_dtype))
 
 
 def _use_table(path: Path) -> None:
