@@ -14,6 +14,7 @@ from benchmarks.datasets import datasets
 from benchmarks.demo import demo, full
 from benchmarks.demo_runs import demo_runs
 from benchmarks.faults import faults_command
+from benchmarks.fuzz import fuzz
 from benchmarks.growth import growth
 from benchmarks.identity import identity
 from benchmarks.inference import inference
@@ -47,6 +48,7 @@ def main(context: click.Context) -> None:
 _OPTIONS = {"train": ["--peers"], "quick": ["--record"]}
 _NOT_FIGURES = {
     "same",
+    "fuzz",
     "ship",
     "animation",
 }  # it makes no figure, and only who changed something knows the revision to compare with
@@ -76,6 +78,7 @@ for command in (
     streaming,
     corruption,
     faults_command,
+    fuzz,
     soak,
     same,
     readme,

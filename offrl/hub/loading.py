@@ -146,6 +146,8 @@ def load_algorithm(
         name, settings, spec = config["algorithm"], dict(config["algorithm_config"]), config["spec"]
         said = (config.get("notes") or {}).get("algorithm") or name  # its class, where it is none of offrl's
         encoder_name = config["encoder"]
+        if not isinstance(said, str) or not isinstance(encoder_name, str | None):
+            raise TypeError(f"algorithm is {said!r}, encoder {encoder_name!r}")
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"damaged ({type(error).__name__}: {error})", where=run / "config.json", expected="what offrl wrote there"

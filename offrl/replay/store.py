@@ -188,7 +188,7 @@ class FrameStore:
                     blocks.read(mapped.offset)
             elif tier == "ram":
                 frames[:] = mapped
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
             raise DatasetError(
                 f"no finished frame store ({type(error).__name__}: {error})",
                 where=path,

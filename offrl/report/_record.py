@@ -233,7 +233,7 @@ def _parse(evaluation: Mapping[str, Any], directory: Path) -> Evaluation:
             lengths=tuple(int(row["length"]) for row in rows),
             finished=tuple(bool(row["finished"]) for row in rows if "finished" in row),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _no_evaluation(directory, f"{type(error).__name__}: {error}") from error
     if not parsed.seeds:
         raise _no_evaluation(directory, "no episodes")
@@ -248,7 +248,7 @@ def _dataset_mean(found: Mapping[str, Any], directory: Path) -> Interval | None:
         ends = dataset["interval_95"]
         low, high = (None, None) if ends is None else map(float, ends)
         return Interval(float(dataset["mean"]), low, high)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _no_evaluation(directory, f"dataset: {type(error).__name__}: {error}") from error
 
 

@@ -1,0 +1,114 @@
+"""Mutated files for every reader: only errors of offrl's own may come out, in time and within memory."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.fuzzing.mutations import mutate_bytes
+from benchmarks.fuzzing.readers import Reader, make_readers
+from offrl import OfflineRLError
+from offrl.system.json_files import write_json
+from offrl.training import describe_machine
+
+RESULTS = Path(__file__).parent / "results" / "fuzz.json"
+SECONDS, KIB = 10, 500 * 2**10  # that one case may take
+
+
+class _HangError(BaseException):
+    """A case took too long; no reader may catch it."""
+
+
+def judge(reader: Reader, seed: int, index: int) -> str:
+    """Mutates the reader's file, a function of seed and index, and uses it: "read", "refused", or what went wrong."""
+    rng = np.random.default_rng([seed, index])
+    mutate = mutate_bytes if rng.random() < 0.4 else reader.mutate
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reader.path.write_bytes(mutate(rng, reader.content))
+        try:
+            reader.use()
+        except OfflineRLError as error:
+            is_line = str(error).isprintable() or "\t" in str(error)
+            return "refused" if is_line else f"several lines: {str(error)[:200]!r}"
+        except Exception as error:
+            return f"{type(error).__name__}: {str(error)[:200]}"
+        except _HangError:
+            return f"took more than {SECONDS} s"
+        finally:
+            reader.path.write_bytes(reader.content)
+    return "read"
+
+
+@contextmanager
+def _alarm() -> Iterator[None]:
+    def hang(*_: Any) -> None:
+        raise _HangError
+
+    signal.signal(signal.SIGALRM, hang)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@click.command()
+@click.option("--cases", default=1_000_000, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--minutes", type=float, help="End after so many, however many cases there were.")
+def fuzz(cases: int, seed: int, minutes: float | None) -> None:
+    """Gives mutated files to every reader, and counts what becomes of them."""
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    failures: list[str] = []
+    begun = time.monotonic()
+    count = 0
+    with tempfile.TemporaryDirectory() as root:
+        readers = make_readers(Path(root))
+        names = list(readers)
+        for index in tqdm(range(cases), unit="case", disable=None):
+            if minutes is not None and time.monotonic() - begun > 60 * minutes:
+                break
+            name, before = names[index % len(names)], _peak()
+            with _alarm():
+                outcome = judge(readers[name], seed, index)
+            count += 1
+            if _peak() - before > KIB:
+                outcome = f"took {(_peak() - before) // 2**10} MiB"
+            rows[name][outcome if outcome in ("read", "refused") else "failed"] += 1
+            if outcome not in ("read", "refused"):
+                failures.append(f"{name}, seed {seed}, case {index}: {outcome}")
+    write_json(
+        RESULTS,
+        {
+            "command": f"python -m benchmarks fuzz --cases {cases} --seed {seed}"
+            + (f" --minutes {minutes:g}" if minutes is not None else ""),
+            "cases": count,
+            "rows": {name: dict(sorted(counts.items())) for name, counts in rows.items()},
+            "limits": {"seconds": SECONDS, "mib": KIB // 2**10},
+            "failures": failures[:100],
+            "machine": describe_machine(),
+        },
+    )
+    for name, counts in rows.items():
+        print(f"{name:<20} {', '.join(f'{outcome} {number}' for outcome, number in sorted(counts.items()))}")
+    print(*failures[:40], sep="\n")
+    print(f"{len(failures)} failures in {count} cases")
+    sys.exit(bool(failures))
