@@ -237,6 +237,8 @@ def _parse(evaluation: Mapping[str, Any], directory: Path) -> Evaluation:
         raise _no_evaluation(directory, f"{type(error).__name__}: {error}") from error
     if not parsed.seeds:
         raise _no_evaluation(directory, "no episodes")
+    if not all(0 <= length < 2**53 for length in parsed.lengths):
+        raise _no_evaluation(directory, "a length that no episode has")
     return parsed
 
 

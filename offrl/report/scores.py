@@ -38,7 +38,7 @@ class ScoreRow:
         mean: over several training runs, the mean of their mean scores with Student's t interval; of one run, the mean
             of its episodes with a bootstrap interval over these.
         run_means: the mean score of each training run.
-        training_seeds: of these runs; None where a seed is not known.
+        training_seeds: of these runs, as (of the first weights, of the batches); None where they are not known.
         episodes: undiscounted returns and lengths of the episodes, by training run.
     """
 
@@ -73,7 +73,7 @@ class ScoreRow:
         found: dict[str, Any] = {
             "name": self.name,
             "num_runs": len(self.run_means),
-            "training_seeds": [None if seed is None else seed._asdict() for seed in self.training_seeds],
+            "training_seeds": [None if seed is None else list(seed) for seed in self.training_seeds],
             **self.mean.to_dict(),
             "interval_over": self.interval_over,
             "run_means": list(self.run_means),
