@@ -62,7 +62,7 @@ def test_halved_weights_act_alike_in_half_the_size(tmp_path):
     path = export_onnx(bcq, tmp_path / "whole.onnx", contract="uint8")
     model = onnx.load(path)
     halve_weights(model)
-    (tmp_path / "half.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "half.onnx").write_bytes(sealed(model))
     assert (tmp_path / "half.onnx").stat().st_size < 0.55 * path.stat().st_size
     observations = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
     whole, half = OnnxPolicy(path).choices(observations), OnnxPolicy(tmp_path / "half.onnx").choices(observations)
