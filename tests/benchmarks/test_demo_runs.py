@@ -10,6 +10,7 @@ from benchmarks.ship import halve_weights
 from offrl import OnnxPolicy, TaskSpec, export_onnx
 from offrl.algorithms import DiscreteBCQ
 from offrl.networks import MLPEncoder
+from offrl.policies._onnx_seal import sealed
 
 
 def episode(score, finished, length=700):
