@@ -18,6 +18,7 @@ from benchmarks import charts
 from benchmarks.stores import ROOT, car_racing_store
 from offrl import TaskSpec
 from offrl.policies import OnnxPolicy, Policy
+from offrl.policies._onnx_seal import sealed
 from offrl.replay import FrameStore, Replay
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
@@ -61,6 +62,7 @@ def quantise(source: Path, target: Path, spec: TaskSpec, observations: NDArray[n
         weight_type=QuantType.QInt8,
         nodes_to_exclude=outputs,
     )
+    target.write_bytes(sealed(onnx.load(target)))
     return target
 
 

@@ -56,6 +56,9 @@ _OPERATORS = frozenset(
         "ReduceSumSquare", "Relu", "Reshape", "Round", "Selu", "Shape", "Sigmoid", "Sign", "Sin", "Cos",
         "Slice", "Softmax", "Softplus", "Softsign", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh",
         "Tile", "TopK", "Transpose", "Unsqueeze", "Where", "Xor",
+        # Quantised copies, as onnxruntime makes them.
+        "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv",
+        "QLinearMatMul", "QuantizeLinear",
     }
 )  # fmt: skip
 
