@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import types
 
 # One thread for each of pytest-xdist's workers, and for the processes that tests start: together they have all cores.
 # OpenMP reads it when torch is imported, which the imports below do.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell that starts the tests in the background, or nohup, has them ignore these, and what ignores a signal goes on to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import pytest
 import torch

@@ -257,7 +257,7 @@ def test_a_run_that_exists(here, cartpole):
         (("--updates", 1, "--algorithm", "absent:A"), ["--algorithm: absent:A cannot be imported", "expected package"]),
         (("--updates", 1, "--algorithm", "json:JSONDecoder"), ["JSONDecoder", "expected a subclass of"]),
         (("--updates", 1, "--encoder", "nature"), ["NatureEncoder: observation shape (4,)", "use MLPEncoder"]),
-        (("--updates", 1, "--encoder", "json:dumps"), ["str has feature_dim", "expected an int"]),
+        (("--updates", 1, "--encoder", "json:dumps"), ["dumps made '[4]'", "expected an nn.Module"]),
         (("--updates", 1, "--set", "treshold=1"), ["no field 'treshold'", "did you mean threshold?"]),
         (("--updates", 1, "--set", "threshold=1"), ["threshold: 1.0", "expected 0 <= threshold < 1"]),
         (("--updates", 1, "--set", "threshold=high"), ["threshold: 'high'", "expected a finite number"]),

@@ -13,7 +13,7 @@ from offrl.policies._onnx_file import OnnxFile
 from offrl.replay.store import FrameStore
 from offrl.shards._npz import open_npz
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
-from offrl.system.files import open_regular
+from offrl.system.files import read_at_most
 from offrl.system.json_files import MAX_BYTES, parse_json, read_json
 from offrl.system.sealing import SEAL_NAME, read_seal, read_sealed
 from offrl.training.checkpoint import checkpoints, step_of
@@ -166,8 +166,7 @@ def _onnx(path: Path) -> Checked:
 
 def _json(path: Path) -> Checked:
     try:
-        with open_regular(path) as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_at_most(path, MAX_BYTES)
         parse_json(content)
     except (OSError, ValueError) as error:
         return _damaged(path, error)

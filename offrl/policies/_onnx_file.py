@@ -16,7 +16,7 @@ from offrl.errors import ExportError, SpecMismatchError
 from offrl.policies._onnx_limits import MAX_BYTES, parse, require_bounded
 from offrl.policies._onnx_seal import require_seal
 from offrl.spec import TaskSpec
-from offrl.system.files import open_regular
+from offrl.system.files import read_at_most
 from offrl.system.json_files import parse_json
 
 APPLY_THRESHOLD = 0.3
@@ -66,8 +66,7 @@ class OnnxFile:
     def __init__(self, path: str | Path) -> None:
         hint = "write it with offrl.policies.export.export_onnx"
         try:
-            with open_regular(Path(path)) as file:
-                content = file.read(MAX_BYTES + 1)
+            content = read_at_most(Path(path), MAX_BYTES)
             model = parse(content)
             self.is_sealed = require_seal(content, model)
             require_bounded(model)

@@ -13,7 +13,7 @@ from offrl.checks import is_whole
 from offrl.errors import DatasetError
 from offrl.shards.layouts import Layout
 from offrl.spec import TaskSpec
-from offrl.system.files import open_regular
+from offrl.system.files import open_regular, read_at_most
 from offrl.system.json_files import MAX_BYTES, parse_json, write_sealed_json
 
 MANIFEST_NAME = "manifest.json"
@@ -90,8 +90,7 @@ class Manifest:
         """
         path = directory / MANIFEST_NAME
         try:
-            with open_regular(path) as file:
-                content = file.read(MAX_BYTES + 1)
+            content = read_at_most(path, MAX_BYTES)
         except FileNotFoundError:
             raise DatasetError(
                 "no such file", where=path, expected="the manifest of a frames dataset", hint="collect the data again"

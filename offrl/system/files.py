@@ -167,6 +167,17 @@ def open_regular(path: Path) -> IO[bytes]:
         raise
 
 
+def read_at_most(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file; of a larger one its first `max_bytes` + 1 bytes, by which it is known.
+
+    Raises:
+        OSError: see `open_regular`.
+    """
+    with open_regular(path) as file:
+        # A read of as many bytes as there may be at most would allocate them first.
+        return file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)
+
+
 def require_writable(path: Path) -> None:
     """Checks that a file can be written there, before the work whose result it is to hold.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from offrl.system.files import open_regular, replacing
+from offrl.system.files import read_at_most, replacing
 
 MAX_BYTES = 64 * 2**20
 _SEALED, _SHA256 = "sealed", "content_sha256"
@@ -55,8 +55,7 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
         ValueError: It is larger than `max_bytes`, not JSON, no object, holds a number that is not finite, or was
             changed since its seal was written.
     """
-    with open_regular(path) as file:
-        content = file.read(max_bytes + 1)
+    content = read_at_most(path, max_bytes)
     if len(content) > max_bytes:
         raise ValueError(f"it has more than {max_bytes:,} bytes")
     return parse_json(content)

@@ -63,8 +63,8 @@ def test_a_misspelt_dataset_is_told_the_nearest_one():
 
 
 def test_an_environment_in_a_namespace_is_no_dataset(tmp_path):
-    refused = offrl("collect", "ALE/Nothing-v5", tmp_path, "--transitions", 9, code=2).stderr
-    assert "no environment 'ALE/Nothing-v5' in Gymnasium" in refused
+    refused = offrl("collect", "Mine/Nothing-v5", tmp_path, "--transitions", 9, code=2).stderr
+    assert "no environment 'Mine/Nothing-v5' in Gymnasium" in refused
 
 
 def test_an_environment_needs_a_directory():

@@ -49,9 +49,9 @@ def test_all_classes_that_must_be_named_are_asked_for_at_once(trained, tmp_path)
     with pytest.raises(ConfigError, match=f"{both}; add --algorithm mine:Own --encoder mine:Wide$"):
         read_request(tmp_path, None, None)
     with pytest.raises(ConfigError, match="with the encoder mine:Wide; .*add --encoder mine:Wide$"):
-        read_request(tmp_path, "mine:Own", None)
-    request = read_request(tmp_path, "mine:Own", "mlp")
-    assert (request.algorithm, request.encoder) == ("mine:Own", "mlp")
+        read_request(tmp_path, "bcq", None)
+    request = read_request(tmp_path, "bcq", "mlp")
+    assert (request.algorithm, request.encoder) == ("bcq", "mlp")
 
 
 def test_the_command_of_a_run_leaves_the_module_of_a_script_to_the_user(trained, tmp_path):
