@@ -11,15 +11,15 @@ import types
 # OpenMP reads it when torch is imported, which the imports below do.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# A shell that starts the tests in the background, or nohup, has them ignore these, and what ignores a signal goes on to.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
 import pytest
 import torch
 from toy_replay import ToyReplay
 
 from offrl import TaskSpec
+
+# Tests that a shell or nohup began in the background ignore these, and so would the processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

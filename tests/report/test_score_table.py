@@ -10,9 +10,9 @@ def test_an_algorithm_is_a_row_over_its_training_seeds(several):
     assert isinstance(table, ScoreTable)
     assert all(isinstance(row, ScoreRow) for row in table.rows)
     assert [(row.name, row.run_means, row.training_seeds) for row in table.rows] == [
-        ("BC", (90.0, 125.0), (0, 1)),
-        ("BCQ", (100.0, 110.0, 120.0), (0, 1, 2)),
-        ("DQN", (5.0,), (0,)),
+        ("BC", (90.0, 125.0), ((0, 0), (1, 1))),
+        ("BCQ", (100.0, 110.0, 120.0), ((0, 0), (1, 1), (2, 2))),
+        ("DQN", (5.0,), ((0, 0),)),
     ]
     bcq = table.rows[1].to_dict()
     # Of three runs, t is 4.303; the standard deviation is 10; 4.303 * 10 / sqrt(3) = 24.84.
