@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,12 +95,20 @@ def link_best(directory: Path, step: int) -> None:
         sync(directory)
 
 
+def set_aside(checkpoint: Path) -> None:
+    """Gives a damaged checkpoint the name `step-000012000.damaged`, so that the run can write it again."""
+    kept = checkpoint.with_name(f"{checkpoint.name}.damaged")
+    if kept.exists():
+        shutil.rmtree(kept)
+    checkpoint.rename(kept)
+
+
 class _Resumable(NamedTuple):
     """Where a run can go on.
 
     Attributes:
         checkpoint: The newest one that is whole; None without one.
-        damaged: Newer ones, and what is wrong with each.
+        damaged: Newer ones that are not, and what is wrong with each.
     """
 
     checkpoint: Path | None
@@ -107,9 +116,14 @@ class _Resumable(NamedTuple):
 
 
 def find_resumable(directory: Path) -> _Resumable:
-    """Looks for the newest checkpoint whose files are all as they were written."""
+    """Looks for the newest checkpoint whose files are all as they were written.
+
+    Those that keep their policy only are passed over: nothing is wrong with them.
+    """
     damaged: list[tuple[Path, str]] = []
     for checkpoint in reversed(checkpoints(directory)):
+        if not (checkpoint / _LEARNER).exists():
+            continue
         try:
             _read_state(checkpoint)
             _read(checkpoint, _LEARNER)

@@ -27,7 +27,14 @@ from offrl.training.checkpoint import checkpoints, load_policy, save_checkpoint
 from offrl.training.config import FitConfig, LearnerConfig, Period
 from offrl.training.learner import Learner
 from offrl.training.loggers import ConsoleLogger, CSVLogger, Logger
-from offrl.training.runs import continue_run, first_weights, working_on, write_environment, write_run_config
+from offrl.training.runs import (
+    continue_run,
+    find_to_resume,
+    first_weights,
+    working_on,
+    write_environment,
+    write_run_config,
+)
 
 _TRIED_TRANSITIONS = 2
 """How many transitions an algorithm is tried on before training; one would hide a loss that mixes up its axes."""
@@ -110,14 +117,18 @@ def fit(
     with ExitStack() as stack:
         if directory is not None:
             stack.enter_context(working_on(directory, resume=resume))
-        begins_from = first_weights(directory) if directory is not None and resume else init
+        begins_from = init
+        if directory is not None and resume:
+            found = find_to_resume(directory)
+            begins_from = first_weights(directory, found)
         if begins_from is not None and ranks.is_first:  # the learner hands them on
             load_policy(algorithm, Path(begins_from))
             algorithm.copy_to_targets()
         placed = resolve_device(ranks.device(device))
         trainer = Learner(algorithm, learner, total_updates=total, device=placed, ranks=ranks)
         replay = replay.to(trainer.device)
-        require_contract(algorithm, replay.gather(replay.indices(0, config.batch_size)[:_TRIED_TRANSITIONS]))
+        if not resume:  # else it has been trained before, and the first batch may be far from the next
+            require_contract(algorithm, replay.gather(replay.indices(0, config.batch_size)[:_TRIED_TRANSITIONS]))
         evaluations = None if evaluator is None else Evaluations(evaluator, directory, trainer.device, ranks)
         files = None
         if run is not None and not resume:
@@ -127,7 +138,7 @@ def fit(
             if evaluations is not None:
                 settings["evaluation"] = {"every": evaluate_every, **evaluations.settings()}
             if resume:
-                files = continue_run(trainer, directory, settings, len(replay), periods.log)
+                files = continue_run(trainer, directory, found, settings, len(replay), periods.log)
             else:
                 tuned = {"precision": trainer.precision, "compile": trainer.compile}
                 write_run_config(directory, {**settings, "settled": tuned, "notes": remarks})

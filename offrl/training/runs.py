@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import sys
 import time
 import warnings
@@ -22,7 +21,7 @@ from offrl.spec import TaskSpec
 from offrl.system.json_files import read_json, write_json, write_sealed_json
 from offrl.system.locks import locked
 from offrl.system.versions import installed_versions
-from offrl.training.checkpoint import find_resumable, load_learner
+from offrl.training.checkpoint import _Resumable, checkpoints, find_resumable, load_learner, set_aside
 from offrl.training.config import FitConfig
 from offrl.training.learner import Learner
 from offrl.training.loggers import CSVLogger
@@ -158,17 +157,29 @@ def resume_run(directory: Path, config: Mapping[str, Any], num_transitions: int)
 
 
 def continue_run(
-    learner: Learner, directory: Path, settings: Mapping[str, Any], num_transitions: int, log_period: int
+    learner: Learner,
+    directory: Path,
+    found: _Resumable,
+    settings: Mapping[str, Any],
+    num_transitions: int,
+    log_period: int,
 ) -> CSVLogger:
     """Puts the learner where the newest whole checkpoint of a run left it, and the run's CSV files with it.
 
     Without one, the learner stays as it is, with the choices that the run made by measuring.
 
+    Args:
+        learner: Of the run's algorithm.
+        directory: The run's.
+        found: What `find_to_resume` gave.
+        settings: The run's, see `resume_run`.
+        num_transitions: In the data.
+        log_period: In updates.
+
     Raises:
         RunError: The run has other settings, or its files are of something else.
     """
     grown = resume_run(directory, settings, num_transitions)
-    found = find_resumable(directory / "checkpoints")
     logs: Mapping[str, Any] = {}
     if found.checkpoint is not None:
         logs = load_learner(learner, found.checkpoint)
@@ -178,16 +189,33 @@ def continue_run(
         learner.compile = settled.get("compile", learner.compile)
     for checkpoint, reason in found.damaged:
         warnings.warn(f"{reason}: the run goes on from update {learner.step:,}", stacklevel=3)
-        shutil.rmtree(checkpoint)  # its updates are done again
+        set_aside(checkpoint)
     if found.checkpoint is None and not found.damaged:
         warnings.warn(f"{directory}: was stopped before its first checkpoint: the run begins again", stacklevel=3)
     # The row after the last update of a shorter run is none of the longer run's.
     return CSVLogger(directory, learner.step - (learner.step % log_period if grown else 0), logs)
 
 
-def first_weights(directory: Path) -> Path | None:
+def find_to_resume(directory: Path) -> _Resumable:
+    """Where a run can go on; see `find_resumable`.
+
+    Raises:
+        RunError: It has checkpoints, and all of them keep their policy only, as in a folder that was published.
+    """
+    found = find_resumable(directory / "checkpoints")
+    if found == (None, []) and checkpoints(directory / "checkpoints"):
+        raise RunError(
+            "its checkpoints keep their policy only",
+            where=directory,
+            expected="one with learner.safetensors to go on from",
+            hint="start a new run from its weights with --init (init=...)",
+        )
+    return found
+
+
+def first_weights(directory: Path, found: _Resumable) -> Path | None:
     """Where a run took its first weights from, if it has to begin again and took them from somewhere."""
-    if find_resumable(directory / "checkpoints").checkpoint is not None:
+    if found.checkpoint is not None:
         return None
     init = read_run_config(directory).get("init")
     return None if init is None else Path(init)

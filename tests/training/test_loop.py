@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -187,6 +188,33 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(to
     with pytest.warns(UserWarning, match=r"step-000000024.*damaged.*goes on from update 20"):
         train(toy_replay, run, resume=True)
     assert files_of(run) == files_of(tmp_path / "whole")
+
+
+def test_going_back_keeps_every_policy(toy_replay, tmp_path):
+    run = tmp_path / "run"
+    config = replace(CONFIG, checkpoint_period=5)
+    train(toy_replay, run, config=config)
+    kept = checkpoints(run / "checkpoints")
+    assert [(path / "learner.safetensors").exists() for path in kept] == [False] * 4 + [True] * 2
+    for path in kept[-2:]:
+        damage(path / "learner.safetensors")
+    with pytest.warns(UserWarning, match="goes on from update 0"):
+        train(toy_replay, run, config=config, resume=True)
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    assert names == {*(path.name for path in kept), "step-000000020.damaged", "step-000000024.damaged"}
+    train(toy_replay, tmp_path / "whole", config=config)
+    assert files_of(run) == files_of(tmp_path / "whole")
+
+
+def test_a_run_of_policies_alone_is_not_begun_again(toy_replay, tmp_path):
+    run = tmp_path / "run"
+    train(toy_replay, run)
+    for path in checkpoints(run / "checkpoints"):
+        (path / "learner.safetensors").unlink(missing_ok=True)
+    before = sorted(run.rglob("*"))
+    with pytest.raises(RunError, match="its checkpoints keep their policy only; .*--init"):
+        train(toy_replay, run, resume=True)
+    assert sorted(run.rglob("*")) == before
 
 
 @pytest.mark.parametrize("what", ["no checkpoint", "only damaged ones", "half of one"])
