@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import get_args
@@ -62,11 +63,9 @@ def ingest(
     directory = local_copy(directory, cache=cache, skip_bad_shards=skip_bad_shards, progress=progress)
     dataset = _find_dataset(Path(directory), spec)
     key = _key(dataset, dones)
-    known = (key, _key(dataset, dones, UNCHECKED_VERSION))
-    roots = [Path(cache)] if cache is not None else [dataset.directory / ".store", cache_home()]
-    for path in (root / name for root in roots for name in known):
-        if (made := _made(path, dataset, tier, skip_bad_shards)) is not None:
-            return made
+    roots = _roots(dataset) if cache is None else [Path(cache)]
+    if (kept := _kept(dataset, dones, roots, tier, skip_bad_shards)) is not None:
+        return kept
     root = next((root for root in roots if _is_writable(root)), roots[-1])
     try:
         with locked(root / "lock", target=root / key, wait=True):
@@ -109,8 +108,20 @@ def find_store(
         SpecMismatchError: `spec` differs from the manifest's.
     """
     dataset = _find_dataset(directory, spec)
-    roots = (dataset.directory / ".store", cache_home())
-    found = (_made(root / _key(dataset, dones), dataset, tier, skip_bad_shards) for root in roots)
+    return _kept(dataset, dones, _roots(dataset), tier, skip_bad_shards)
+
+
+def _roots(dataset: _Dataset) -> list[Path]:
+    """Where stores of a dataset are kept, unless somebody names another place."""
+    return [dataset.directory / ".store", cache_home()]
+
+
+def _kept(
+    dataset: _Dataset, dones: Dones, roots: Sequence[Path], tier: Tier, skip_bad_shards: bool
+) -> FrameStore | None:
+    """The first store that is there and whole, also one of an earlier version."""
+    keys = [_key(dataset, dones, version) for version in (STORE_VERSION, UNCHECKED_VERSION)]
+    found = (_made(root / key, dataset, tier, skip_bad_shards) for root in roots for key in keys)
     return next((store for store in found if store is not None), None)
 
 

@@ -14,6 +14,7 @@ from run_offrl import offrl_json
 
 import offrl
 from offrl.replay import FrameStore
+from offrl.replay.ingestion import find_store
 from offrl.training import latest_checkpoint, load_policy
 
 MADE = Path(__file__).parent / "made_by_caac73b"
@@ -57,6 +58,7 @@ def test_a_frame_store_opens(made, name):
     assert (len(store), len(store.frames)) == (about["num_transitions"], about["num_frames"])
     assert store.episode_returns().tolist() == about["episode_returns"]
     assert store.spec.observation_shape == tuple(about["spec"]["observation_shape"])
+    assert find_store(made / name).path == path
 
 
 def make_bcq(spec):
