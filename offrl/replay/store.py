@@ -161,6 +161,9 @@ class FrameStore:
                 raise ValueError(f"format_version is {version!r}, not {STORE_VERSION}")
             if version == UNCHECKED_VERSION:
                 about["arrays"] = _arrays_of_version_3(path, about)
+            names = about["arrays"].keys()
+            if wrong := (ROW_ARRAYS.keys() - names) | (names - {*ROW_ARRAYS, *OPTIONAL_ROW_ARRAYS, DIGESTS}):
+                raise ValueError(f"{STORE_NAME} lacks the array {min(wrong)}, or names one that no store has")
             report = IngestReport.from_dict(about["report"])
             spec = TaskSpec.from_dict(about["spec"], where=path / STORE_NAME)
             fingerprint = str(about["fingerprint"])

@@ -139,6 +139,15 @@ def test_what_the_store_says_of_itself_was_not_changed(path, change):
         FrameStore.open(path)
 
 
+@pytest.mark.parametrize(("removed", "added"), [("truncated", []), (None, ["../elsewhere"])])
+def test_a_store_names_the_arrays_of_a_store(path, removed, added):
+    about = read_json(path / "store.json")
+    arrays = {name: sha256 for name, sha256 in about["arrays"].items() if name != removed} | dict.fromkeys(added)
+    write_sealed_json(path / "store.json", {**about, "arrays": arrays})  # as somebody would who means it
+    with pytest.raises(DatasetError, match=rf"lacks the array {removed or added[0]}, or names one that no store has"):
+        FrameStore.open(path)
+
+
 @pytest.mark.parametrize(("version", "message"), [(2, "format_version is 2, not 4"), (5, "format_version is 5, not 4")])
 def test_stores_of_other_versions_are_refused(path, version, message):
     write_sealed_json(path / "store.json", read_json(path / "store.json") | {"format_version": version})
