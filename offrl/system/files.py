@@ -97,7 +97,8 @@ def _partial(path: Path) -> Path:
 
 def remove_partials(path: Path) -> None:
     """Removes what processes that were killed left of their attempts to write `path`."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.partial")
+    # Or of attempts to write such an attempt, where the writer's writer replaces, too.
+    name = re.compile(rf"\.+{re.escape(path.name)}(\.[0-9a-f]{{12}}\.partial)+")
     with suppress(OSError):  # somebody else removes it, or it is not ours to remove
         for found in [each for each in path.parent.iterdir() if name.fullmatch(each.name)]:
             with suppress(OSError):

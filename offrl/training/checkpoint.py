@@ -50,8 +50,7 @@ def save_checkpoint(learner: Learner, directory: Path, logs: Mapping[str, Any] |
     try:
         with replacing_directory(target) as partial:
             write_sealed(partial, contents, step=learner.step)
-        for old in checkpoints(directory)[:-_FULL_CHECKPOINTS]:
-            (old / _LEARNER).unlink(missing_ok=True)
+        drop_old_states(directory)
     except OSError as error:
         raise RunError(
             f"cannot be written ({error.strerror or error})",
@@ -60,6 +59,12 @@ def save_checkpoint(learner: Learner, directory: Path, logs: Mapping[str, Any] |
             hint="free some space, and go on from the checkpoint before it with --resume (resume=True)",
         ) from error
     return target
+
+
+def drop_old_states(directory: Path) -> None:
+    """Leaves the older checkpoints their policy only."""
+    for old in checkpoints(directory)[:-_FULL_CHECKPOINTS]:
+        (old / _LEARNER).unlink(missing_ok=True)
 
 
 def checkpoints(directory: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from offrl.spec import TaskSpec
 from offrl.system.json_files import read_json, write_json, write_sealed_json
 from offrl.system.locks import locked
 from offrl.system.versions import installed_versions
-from offrl.training.checkpoint import _Resumable, checkpoints, find_resumable, load_learner, set_aside
+from offrl.training.checkpoint import _Resumable, checkpoints, drop_old_states, find_resumable, load_learner, set_aside
 from offrl.training.config import FitConfig
 from offrl.training.learner import Learner
 from offrl.training.loggers import CSVLogger
@@ -183,6 +183,8 @@ def continue_run(
     logs: Mapping[str, Any] = {}
     if found.checkpoint is not None:
         logs = load_learner(learner, found.checkpoint)
+        if not found.damaged:
+            drop_old_states(directory / "checkpoints")  # a run that was killed right after its last one still has them
     else:
         settled = read_run_config(directory).get("settled") or {}
         learner.precision = settled.get("precision", learner.precision)

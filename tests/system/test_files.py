@@ -110,6 +110,14 @@ def test_what_a_killed_process_left_is_removed_by_the_next_who_writes(tmp_path, 
     assert {path.name for path in tmp_path.iterdir()} == {"a", "another"}
 
 
+def test_what_was_left_of_writing_a_file_in_two_steps_is_removed(tmp_path):
+    (tmp_path / "..a.0123456789ab.partial.ba9876543210.partial").touch()
+    (tmp_path / ".b.0123456789ab.partial").touch()
+    with replacing(tmp_path / "a") as partial:
+        partial.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", ".b.0123456789ab.partial"}
+
+
 def test_two_who_write_the_same_target_at_once_do_not_touch_each_others_files(tmp_path):
     with replacing(tmp_path / "a") as first:
         first.write_text("first")

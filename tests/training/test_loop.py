@@ -206,6 +206,16 @@ def test_going_back_keeps_every_policy(toy_replay, tmp_path):
     assert files_of(run) == files_of(tmp_path / "whole")
 
 
+def test_a_state_that_a_kill_left_behind_is_dropped_on_resuming(toy_replay, tmp_path):
+    run = tmp_path / "run"
+    train(toy_replay, run)
+    first, *_, last = checkpoints(run / "checkpoints")
+    shutil.copy(last / "learner.safetensors", first / "learner.safetensors")
+    train(toy_replay, run, resume=True)
+    kept = [path.name for path in checkpoints(run / "checkpoints") if (path / "learner.safetensors").exists()]
+    assert kept == ["step-000000020", "step-000000024"]
+
+
 def test_a_run_of_policies_alone_is_not_begun_again(toy_replay, tmp_path):
     run = tmp_path / "run"
     train(toy_replay, run)
