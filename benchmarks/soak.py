@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import statistics
 import sys
 import tempfile
 import threading
@@ -38,12 +39,14 @@ class Sample(NamedTuple):
     Attributes:
         seconds: Since the first round began.
         memory: Its resident memory in bytes, after malloc has returned what is free.
+        untrimmed: The same before that.
         descriptors: Its open files, sockets and pipes.
         threads: Its threads, those of C code included.
     """
 
     seconds: float
     memory: int
+    untrimmed: int
     descriptors: int
     threads: int
 
@@ -53,12 +56,14 @@ class Verdict(NamedTuple):
 
     Attributes:
         growth: How much the memory of the last tenth is above that of the tenth after the first, both medians.
+        untrimmed_growth: The same with the freed memory that malloc keeps; shown, and not judged.
         descriptors: The fewest and the most.
         threads: Likewise.
         is_flat: Whether the memory stayed within `TOLERANCE`, and the others stayed what they were.
     """
 
     growth: float
+    untrimmed_growth: float
     descriptors: tuple[int, int]
     threads: tuple[int, int]
     is_flat: bool
@@ -75,13 +80,17 @@ def judge(samples: Sequence[Sample]) -> Verdict:
     if len(later) < 10:
         raise ValueError(f"{len(later)} rounds after the first tenth of the time; take more minutes")
     size = len(later) // 10
-    first, last = (sorted(each.memory for each in part)[size // 2] for part in (later[:size], later[-size:]))
+    growth, untrimmed_growth = (
+        statistics.median(getattr(each, name) for each in later[-size:])
+        / statistics.median(getattr(each, name) for each in later[:size])
+        - 1
+        for name in ("memory", "untrimmed")
+    )
     descriptors, threads = (
         (min(found), max(found)) for found in zip(*((each.descriptors, each.threads) for each in later), strict=True)
     )
-    growth = last / first - 1
     is_flat = growth <= TOLERANCE and descriptors[0] == descriptors[1] and threads[0] == threads[1]
-    return Verdict(growth, descriptors, threads, is_flat)
+    return Verdict(growth, untrimmed_growth, descriptors, threads, is_flat)
 
 
 def sample(start: float) -> Sample:
@@ -91,14 +100,21 @@ def sample(start: float) -> Sample:
     needed, and how that is cut up changes for hours: in it, a leak would not be seen.
     """
     gc.collect()
+    untrimmed = _resident()
     with suppress(AttributeError):  # a C library other than glibc
         ctypes.CDLL(None).malloc_trim(0)
     own = Path("/proc/self")
-    status = dict(line.split(":", 1) for line in (own / "status").read_text(encoding="utf-8").splitlines())
     # The directory that is listed here is open itself.
     descriptors = len([*(own / "fd").iterdir()]) - 1
-    memory = int(status["VmRSS"].split()[0]) * 1024
-    return Sample(time.monotonic() - start, memory, descriptors, int(status["Threads"]))
+    return Sample(time.monotonic() - start, _resident(), untrimmed, descriptors, int(_status()["Threads"]))
+
+
+def _status() -> dict[str, str]:
+    return dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+
+
+def _resident() -> int:
+    return int(_status()["VmRSS"].split()[0]) * 1024
 
 
 @click.command()
@@ -126,6 +142,7 @@ def soak(minutes: float) -> None:
             "minutes": minutes,
             "rounds": len(samples),
             "growth_of_memory": verdict.growth,
+            "growth_untrimmed": verdict.untrimmed_growth,
             "descriptors": verdict.descriptors,
             "threads": verdict.threads,
             "python_threads": threading.active_count(),

@@ -494,7 +494,8 @@ def soak() -> str:
     if found is None:
         return _missing("soak")
     first, last = found["samples"][0], found["samples"][-1]
-    rows = [("memory, MiB", f"{first['memory'] / 2**20:,.1f}", f"{last['memory'] / 2**20:,.1f}")]
+    titles = {"memory": "memory, MiB", "untrimmed": "with freed memory that malloc keeps, MiB"}
+    rows = [(title, *(f"{each[key] / 2**20:,.1f}" for each in (first, last))) for key, title in titles.items()]
     for title, key in (("open files", "descriptors"), ("threads", "threads")):
         rows.append((title, f"{first[key]}", f"{last[key]}"))
     growth = f"from the second tenth of the time to the last, memory changed by {found['growth_of_memory']:+.2%}"
