@@ -12,7 +12,9 @@ def samples(memory, descriptors=lambda second: 5, threads=lambda second: 2):
     """A hundred rounds of a second."""
     from benchmarks.soak import Sample
 
-    return [Sample(second, int(memory(second) * MIB), MIB, descriptors(second), threads(second)) for second in range(1, 101)]
+    return [
+        Sample(second, int(memory(second) * MIB), MIB, descriptors(second), threads(second)) for second in range(1, 101)
+    ]
 
 
 def test_growth_in_the_first_tenth_is_forgiven():
