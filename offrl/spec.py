@@ -155,6 +155,10 @@ class TaskSpec:
         values = observation if observation.is_floating_point() else observation.float()
         return values.mul(self.scale).add_(self.offset)  # a third full-size tensor would cost time
 
+    def normalise_(self, values: Tensor) -> Tensor:
+        """`normalise` of floats in place: the same bits, in the same tensor."""
+        return values.mul_(self.scale).add_(self.offset)
+
     def without_legal_actions(self) -> TaskSpec:
         """The same task as an environment describes it, which does not know what a policy is confined to."""
         return replace(self, legal_actions=None, action_masks=False)

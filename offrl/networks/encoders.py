@@ -44,7 +44,7 @@ class _ConvEncoder(nn.Module):
         channels, *size = observation_shape
         modules: list[nn.Module] = []
         for out_channels, kernel, stride in self.layers:
-            modules += [nn.Conv2d(channels, out_channels, kernel, stride), nn.ReLU()]
+            modules += [nn.Conv2d(channels, out_channels, kernel, stride), nn.ReLU(inplace=True)]
             channels, size = out_channels, [(n - kernel) // stride + 1 for n in size]
             if min(size) < 1:
                 raise ConfigError(
@@ -89,7 +89,7 @@ class MLPEncoder(nn.Module):
         sizes = [observation_shape[0], *hidden]
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+            layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
         self.network = nn.Sequential(*layers)
         self.feature_dim = sizes[-1]
 

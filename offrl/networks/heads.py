@@ -21,7 +21,7 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, feature_dim] -> [B, num_outputs] float32."""
-        hidden = F.relu(self.hidden(features))
+        hidden = F.relu(self.hidden(features), inplace=True)  # nobody reads what was there before
         with torch.autocast(hidden.device.type, enabled=False):
             output: Tensor = self.output(hidden.to(self.output.weight.dtype))
         return output

@@ -11,6 +11,9 @@ from torch import Tensor
 from offrl.batch import Batch, FrameBatch
 from offrl.spec import TaskSpec
 
+_CACHED_VALUES = 2**20
+"""Pixels that are prepared at a time on a CPU: 4 MiB as float32, which stay in the cache of most processors."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -90,10 +93,27 @@ class Preparation:
         return replace(stacked, observation=self._normalise(now, dtype), next_observation=self._normalise(after, dtype))
 
     def _normalise(self, observation: Tensor, dtype: torch.dtype) -> Tensor:
-        if observation.dim() == 4 and not observation.is_contiguous(memory_format=torch.channels_last):
-            # Before one byte becomes two or four; twice as fast as contiguous(memory_format=torch.channels_last).
-            observation = torch.stack(observation.unbind(1), dim=-1).permute(0, 3, 1, 2)
-        return self._spec.normalise(observation.to(dtype))
+        if observation.dim() != 4:
+            return self._spec.normalise(observation.to(dtype))
+        if torch.compiler.is_compiling():  # becomes one pass, wherever it runs
+            return self._spec.normalise(observation.to(dtype)).contiguous(memory_format=torch.channels_last)
+        if observation.device.type != "cpu":
+            return self._spec.normalise(_planes_last(observation).permute(0, 3, 1, 2).to(dtype))
+        count, channels, height, width = observation.shape
+        prepared = torch.empty(count, height, width, channels, dtype=dtype)
+        # Each part stays in the processor's cache through all four steps: one pass over memory in place of four.
+        size = max(1, _CACHED_VALUES // (channels * height * width))
+        for raw, part in zip(observation.split(size), prepared.split(size), strict=True):
+            self._spec.normalise_(part.copy_(_planes_last(raw)))
+        return prepared.permute(0, 3, 1, 2)
+
+
+def _planes_last(pictures: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, H, W, C] contiguous; bytes, so before one becomes two or four."""
+    if pictures.is_contiguous(memory_format=torch.channels_last):
+        return pictures.permute(0, 2, 3, 1)
+    # Twice as fast as contiguous(memory_format=torch.channels_last).
+    return torch.stack(pictures.unbind(1), dim=-1)
 
 
 def _normalises_exactly(spec: TaskSpec, dtype: torch.dtype) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from statistics import median
 from typing import Literal
 
 import torch
@@ -16,9 +17,12 @@ _ROUNDS = 6  # the first ones pay for warm-up, others may be disturbed by what e
 _HOPELESS = 3.0  # times as slow as the fastest: such a way is not measured again
 _FASTER = 0.95  # what the other way has to take at the most, of the time of the simple one
 
+_MUCH_FASTER = 0.85  # what fewer threads have to take at the most: a near tie must not change a run's rounding
+_ROUNDS_OF_THREADS = 5
+
 _COMPILING_SECONDS = 60.0  # what compiling takes at the most, on 2 cores
 _COMPILING_SAVES = 0.1  # the share of an update that it may well save
-_COMPILING_UPDATES = 1000  # with fewer updates the question is not worth a measurement
+MEASURED_UPDATES = 1000  # with fewer updates some questions are not worth a measurement
 
 Run = Callable[[], object]
 
@@ -40,6 +44,37 @@ def shortest_seconds(ways: Mapping[str, Run], device: torch.device) -> dict[str,
                 torch.cuda.synchronize(device)
             seconds[name] = min(seconds[name], time.perf_counter() - start)
     return seconds
+
+
+def best_threads(run: Run, most: int) -> int:
+    """With how many of torch's threads a pass takes least time: `most`, or fewer where that is much faster.
+
+    Threads wait for each other many times in an update, and spin meanwhile. Where another process keeps one of their
+    cores busy, all of them wait for the one that is interrupted, and fewer threads do more. So the median counts here,
+    not the shortest time, which is one without a disturbance.
+
+    Args:
+        run: A forward and backward pass on the CPU.
+        most: Threads; it is tried with these, and with halves of them down to one.
+    """
+    counts = [most]
+    while counts[-1] > 1:
+        counts.append(counts[-1] // 2)
+    if len(counts) == 1:
+        return most
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
+    try:
+        for _ in range(_ROUNDS_OF_THREADS):
+            for count in counts:
+                torch.set_num_threads(count)
+                start = time.perf_counter()
+                run()
+                seconds[count].append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(most)
+    typical = {count: median(found[1:]) for count, found in seconds.items()}  # the first ones pay for warm-up
+    fastest = min(counts, key=lambda count: typical[count])
+    return fastest if typical[fastest] < _MUCH_FASTER * typical[most] else most
 
 
 def fastest_precision(ways: Mapping[str, Run], device: torch.device, *, as_graphs: bool) -> Literal["fp32", "bf16"]:
@@ -72,7 +107,7 @@ def does_compiling_repay(
     """
     eager_seconds = math.inf
     if not is_asked:
-        if updates < _COMPILING_UPDATES:
+        if updates < MEASURED_UPDATES:
             return False
         eager_seconds = _measure({"eager": run}, device, as_graphs)["eager"]
         if eager_seconds * updates * _COMPILING_SAVES < _COMPILING_SECONDS:

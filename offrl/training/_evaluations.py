@@ -42,10 +42,7 @@ class Evaluations:
         self._evaluator = evaluator
         self._directory = directory
         self._ranks = ranks
-        # Beside a busy neighbour an update of as many threads as there are cores takes many times as long.
-        has_spare_cores = device.type != "cpu" or num_cores() >= 2 * torch.get_num_threads()
-        # What ranks tell each other has an order, which a thread would upset.
-        self.in_background = ranks.count == 1 and has_spare_cores
+        self._device = device
         self._pool: ThreadPoolExecutor | None = None
         self._pending: deque[tuple[int, Future[Scores]]] = deque()
         self._scores: dict[int, float] = {}
@@ -53,7 +50,10 @@ class Evaluations:
     def __enter__(self) -> Evaluations:
         """Takes up the scores of a resumed run, which the CSV file has."""
         self._scores = {} if self._directory is None else read_scores(self._directory)
-        if self.in_background:
+        # Beside a busy neighbour an update of as many threads as there are cores takes many times as long.
+        has_spare_cores = self._device.type != "cpu" or num_cores() >= 2 * torch.get_num_threads()
+        # What ranks tell each other has an order, which a thread would upset.
+        if self._ranks.count == 1 and has_spare_cores:
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="offrl-evaluate")
         return self
 

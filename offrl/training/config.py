@@ -25,9 +25,11 @@ Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
 Schedule = Literal["constant", "cosine"]
 NonFinite = Literal["stop", "skip"]
+Threads = int | Literal["auto"]
 Period = int | str
 """So many updates, or a text such as "1epoch" or "0.5epochs"."""
 
+MOST_THREADS = 1024  # torch crashes on absurd numbers
 _MOST_IN_A_BATCH = 2**24  # transitions; more is a slip of the pen
 _EPOCHS = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?epochs?")
 
@@ -49,6 +51,9 @@ class LearnerConfig:
             GPU too (no TF32).
         compile: whether torch.compile works on the loss; "auto" only in runs long enough to repay its warm-up, and
             where a measurement shows it faster.
+        threads: of torch on a CPU, for the whole process while it trains; "auto" takes fewer than torch has at the
+            start where a measurement shows an update much faster with fewer, as beside another busy process; only in
+            runs long enough to repay it. Results of another number of threads differ by rounding.
         updates_per_graph: updates that a CUDA device replays as one CUDA graph, with Adam or AdamW; 0 runs each
             kernel by itself. Without effect on other devices.
         non_finite: what an update does whose loss or a gradient is infinite or NaN: it changes no trained weight, and
@@ -71,6 +76,7 @@ class LearnerConfig:
     average_decay: float = 0.0
     precision: Precision = "auto"
     compile: Compile = "auto"
+    threads: Threads = "auto"
     updates_per_graph: int = 10
     non_finite: NonFinite = "stop"
     augment_shift: int = 0
@@ -97,6 +103,8 @@ class LearnerConfig:
         checks.choice("precision", get_args(Precision))
         checks.choice("compile", get_args(Compile))
         checks.choice("non_finite", get_args(NonFinite))
+        if self.threads != "auto":
+            checks.whole("threads", least=1, most=MOST_THREADS)
         checks.whole("updates_per_graph", "augment_shift", least=0)
         checks.whole("augment_brightness", least=0, most=255)
         checks.whole("augment_seed", least=0, most=2**64 - 1)

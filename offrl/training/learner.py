@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.batch import Batch, FrameBatch
+from offrl.checks import is_whole
 from offrl.errors import ConfigError, RunError
 from offrl.system.memory import keep_freed_memory
 from offrl.system.ranks import ALONE, Ranks
 from offrl.training import optimizer
 from offrl.training._augment import Augmentation, Preparation
-from offrl.training._autotune import does_compiling_repay, fastest_precision
+from offrl.training._autotune import MEASURED_UPDATES, best_threads, does_compiling_repay, fastest_precision
 from offrl.training._graphs import UpdateGraph
 from offrl.training._metric_sums import MetricSums
-from offrl.training.config import Compile, LearnerConfig, Precision
+from offrl.training.config import MOST_THREADS, Compile, LearnerConfig, Precision, Threads
 from offrl.training.optimizer import exact_convolutions
 
 # Older versions cache a weight's bf16 copy under no_grad, and a later forward then loses the gradient (pytorch#112583).
@@ -49,8 +50,8 @@ class StepSchedule(NamedTuple):
     average: float | Tensor
 
 
-Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
-"""From a prepared batch to the loss and detached metrics."""
+Loss = Callable[[Batch | FrameBatch, Tensor, str], tuple[Tensor, dict[str, Tensor]]]
+"""From a raw batch, its augmentation draws and a precision to the loss and detached metrics."""
 
 
 class _LossModule(nn.Module):
@@ -61,8 +62,8 @@ class _LossModule(nn.Module):
         self.algorithm = algorithm
         self._loss = loss
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self._loss(batch)
+    def forward(self, batch: Batch | FrameBatch, draws: Tensor, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._loss(batch, draws, precision)
 
 
 class Learner:
@@ -82,6 +83,7 @@ class Learner:
         step: updates done.
         precision: "fp32" or "bf16"; "auto" becomes one of them in `autotune`, at the first update at the latest.
         compile: "on" or "off", likewise.
+        threads: of torch on a CPU, likewise; on several ranks, and on other devices, torch's own.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Learner:
         self.step = 0
         self.precision: Precision = config.precision
         self.compile: Compile = config.compile
+        self.threads: Threads = config.threads if self._owns_threads(ranks) else torch.get_num_threads()
         if self.device.type == "cpu":
             keep_freed_memory()
         self.algorithm = algorithm
@@ -108,7 +111,7 @@ class Learner:
         algorithm.train()
         self._ranks = ranks
         ranks.copy_first_(algorithm.state_dict().values())
-        self._loss: Loss = self._detached_loss
+        self._loss: Loss = self._raw_loss
         self._is_tuned = False
         self._trained = {name: p for name, p in algorithm.named_parameters() if p.requires_grad}
         groups = algorithm.parameter_groups()
@@ -302,8 +305,16 @@ class Learner:
                 parameter.data.copy_(self._average[name])
         return algorithm.eval()
 
-    def autotune(self, batch: Batch | FrameBatch) -> None:
+    def _owns_threads(self, ranks: Ranks) -> bool:
+        """Whether the processor's threads are this process's own; those of several ranks torchrun has divided."""
+        return self.device.type == "cpu" and ranks.count == 1
+
+    def autotune(self, batch: Batch | FrameBatch, announce: Callable[[str], None] = lambda _: None) -> None:
         """Turns each "auto" into what runs a forward and backward pass on this batch faster here, and compiles.
+
+        Args:
+            batch: [B, ...] as replay hands it over.
+            announce: Is told in a few words what takes the time, before it does.
 
         Raises:
             ConfigError: compile is "on", and cannot be here.
@@ -314,33 +325,45 @@ class Learner:
         batch = batch.to(self.device)
         draws = self._draws(range(1), len(batch))[0].to(self.device)
         buffers = [(buffer, buffer.clone()) for buffer in self.algorithm.buffers()]
-        self._loss = self._detached_loss
+        self._loss = self._raw_loss
         if self._ranks.is_first:
-            self._choose_by_measuring(batch, draws)
+            self._choose_by_measuring(batch, draws, announce)
         if self._ranks.count > 1:
             self._share_gradients(batch, draws)
         for buffer, before in buffers:
             buffer.copy_(before)  # running statistics have not seen these passes
         self._optimizer.zero_grad(set_to_none=True)
 
-    def _choose_by_measuring(self, batch: Batch | FrameBatch, draws: Tensor) -> None:
-        as_graphs = self.updates_per_graph > 0
+    def _choose_by_measuring(
+        self, batch: Batch | FrameBatch, draws: Tensor, announce: Callable[[str], None]
+    ) -> None:
+        as_graphs, updates = self.updates_per_graph > 0, self.total_updates - self.step
+        if self.threads == "auto":
+            self.threads = torch.get_num_threads()
+            if updates >= MEASURED_UPDATES:
+                announce("measuring how many threads are fastest")
+                precision = "fp32" if self.precision == "auto" else self.precision
+                self.threads = best_threads(partial(self._gradients, batch, draws, precision), self.threads)
+        if self._owns_threads(self._ranks):
+            torch.set_num_threads(self.threads)
         if self.precision == "auto":
+            announce("measuring which precision is fastest")
             known = ("fp32", "bf16") if self.device.type in ("cpu", "cuda") else ("fp32",)
             ways = {precision: partial(self._gradients, batch, draws, precision) for precision in known}
             self.precision = fastest_precision(ways, self.device, as_graphs=as_graphs)
         if self.compile != "off":
+            announce("compiling the update, where that repays itself; the next run takes it from torch's cache")
             repays = does_compiling_repay(
                 partial(self._gradients, batch, draws, self.precision),
                 self._compile_loss,
-                self.total_updates - self.step,
+                updates,
                 self.device,
                 is_asked=self.compile == "on",
                 as_graphs=as_graphs,
             )
             self.compile = "on" if repays else "off"
             if not repays:
-                self._loss = self._detached_loss
+                self._loss = self._raw_loss
 
     def _share_gradients(self, batch: Batch | FrameBatch, draws: Tensor) -> None:
         """Takes over what rank 0 has chosen, and puts the loss into a module that exchanges gradients."""
@@ -354,7 +377,11 @@ class Learner:
         self._loss = self._ranks.sharing_gradients(module, has_unused_parameters=has_unused)
 
     def _compile_loss(self) -> None:
-        self._loss = torch.compile(self._detached_loss, dynamic=False)
+        self._loss = torch.compile(self._raw_loss, dynamic=False)
+
+    def _raw_loss(self, batch: Batch | FrameBatch, draws: Tensor, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """From bytes to the loss: all that is compiled as one."""
+        return self._detached_loss(self._prepare(batch, draws, precision))
 
     def _detached_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and metrics without gradients: a compiled function would else make room for them."""
@@ -374,6 +401,7 @@ class Learner:
             "step": self.step,
             "precision": self.precision,
             "compile": self.compile,
+            "threads": self.threads,
             "metric_count": self._metrics.count,
             "optimizer": optimizer.state_values(self._optimizer),
         }
@@ -395,8 +423,20 @@ class Learner:
         self._metrics.count = values["metric_count"]
         optimizer.load_state(self._optimizer, groups["optimizer"], values["optimizer"])
         self.step = values["step"]
-        self.precision, self.compile = values["precision"], values["compile"]
+        self.take_choices(values)
         self._is_tuned, self._graphs = False, {}
+
+    def take_choices(self, choices: Mapping[str, Any]) -> None:
+        """Takes over what was chosen by measuring before: "precision", "compile" and "threads"; what lacks stays.
+
+        But a number of threads that the config names holds.
+        """
+        self.precision = choices.get("precision", self.precision)
+        self.compile = choices.get("compile", self.compile)
+        threads = choices.get("threads")
+        if self.threads == "auto" and is_whole(threads) and 1 <= threads <= MOST_THREADS:
+            self.threads = threads
+            torch.set_num_threads(threads)
 
     def share_state(self) -> None:
         """Puts every rank where rank 0 is."""
@@ -407,10 +447,9 @@ class Learner:
                 self.load_state({name: tensor.to(self.device) for name, tensor in tensors.items()}, values)
 
     def _gradients(self, batch: Batch | FrameBatch, draws: Tensor, precision: str) -> Mapping[str, Tensor]:
-        prepared = self._prepare(batch, draws, precision)
         with self._ranks.watched():
             with self._in_precision(precision):
-                loss, metrics = self._loss(prepared)
+                loss, metrics = self._loss(batch, draws, precision)
             with nullcontext() if precision == "bf16" else exact_convolutions(self.device):
                 loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss.detach(), **metrics}

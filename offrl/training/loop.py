@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from offrl.algorithms._contract import require_contract
 from offrl.algorithms.algorithm import Algorithm
@@ -131,8 +132,11 @@ def fit(
             require_contract(algorithm, replay.gather(replay.indices(0, config.batch_size)[:_TRIED_TRANSITIONS]))
         evaluations = None if evaluator is None else Evaluations(evaluator, directory, trainer.device, ranks)
         files = None
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
         if run is not None and not resume:
-            trainer.autotune(replay.gather(replay.indices(0, config.batch_size)[rows]))
+            first = replay.gather(replay.indices(0, config.batch_size)[rows])
+            with _announcing(is_shown=loggers is None or any(isinstance(each, ConsoleLogger) for each in loggers)) as say:
+                trainer.autotune(first, say)
         if directory is not None:
             settings = _describe(trainer, replay, config, init)
             if evaluations is not None:
@@ -140,7 +144,7 @@ def fit(
             if resume:
                 files = continue_run(trainer, directory, found, settings, len(replay), periods.log)
             else:
-                tuned = {"precision": trainer.precision, "compile": trainer.compile}
+                tuned = {name: getattr(trainer, name) for name in ("precision", "compile", "threads")}
                 write_run_config(directory, {**settings, "settled": tuned, "notes": remarks})
                 files = CSVLogger(directory)
             if not (directory / "environment.json").exists():
@@ -204,6 +208,16 @@ def _remarks(algorithm: Algorithm, replay: ReplaySource) -> dict[str, Any]:
         **replay.origin,
         **environment,
     }
+
+
+@contextmanager
+def _announcing(*, is_shown: bool) -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal what is being waited for before the first update."""
+    if not is_shown:
+        yield lambda _: None
+        return
+    with tqdm(bar_format="{desc}", leave=False, disable=None) as line:  # disable=None: nothing without a terminal
+        yield line.set_description_str
 
 
 class _Periods:

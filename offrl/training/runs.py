@@ -186,9 +186,7 @@ def continue_run(
         if not found.damaged:
             drop_old_states(directory / "checkpoints")  # a run that was killed right after its last one still has them
     else:
-        settled = read_run_config(directory).get("settled") or {}
-        learner.precision = settled.get("precision", learner.precision)
-        learner.compile = settled.get("compile", learner.compile)
+        learner.take_choices(read_run_config(directory).get("settled") or {})
     for checkpoint, reason in found.damaged:
         warnings.warn(f"{reason}: the run goes on from update {learner.step:,}", stacklevel=3)
         set_aside(checkpoint)
@@ -236,7 +234,7 @@ def _require_same_settings(directory: Path, recorded: Mapping[str, Any], current
         for settings in (recorded, current)
     )
     unknown = [] if recorded.get("algorithm_seed") is not None else ["algorithm_seed"]  # of an earlier version, say
-    for name in ("fit.updates", "fit.epochs", *unknown):
+    for name in ("fit.updates", "fit.epochs", "learner.threads", *unknown):
         recorded.pop(name, None), current.pop(name, None)
     for key in sorted(recorded.keys() | current.keys()):
         if recorded.get(key) != current.get(key):

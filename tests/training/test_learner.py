@@ -348,7 +348,7 @@ def test_a_compiled_loss_is_the_eager_one():
 
 def test_a_loss_that_cannot_be_compiled_is_a_clear_error(monkeypatch):
     def fail(function, **settings):
-        def compiled(batch):
+        def compiled(batch, draws, precision):
             raise RuntimeError("no compiler\nand much more")
 
         return compiled

@@ -395,7 +395,7 @@ def test_a_run_directory_holds_what_the_design_says(toy_replay, tmp_path):
     assert config["algorithm"] == "bcq"
     assert config["encoder"] == "offrl.networks.encoders:MLPEncoder"
     assert config["algorithm_config"]["threshold"] == 0.3
-    assert config["settled"] == {"precision": "fp32", "compile": "off"}
+    assert config["settled"] == {"precision": "fp32", "compile": "off", "threads": torch.get_num_threads()}
     assert torch.__version__.startswith(json.loads((run / "environment.json").read_text())["versions"]["torch"])
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
