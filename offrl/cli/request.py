@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from offrl.spec import TaskSpec
 
 LENGTHS = ("updates", "epochs")
-MOST_THREADS = 1024  # torch crashes on absurd numbers
+MOST_THREADS = 1024  # as of LearnerConfig, which loads torch
 _CONFIG_KEYS = {"algorithm": "algorithm_config", "learner": "learner", "fit": "fit", "replay": "replay"}
 
 
@@ -39,7 +39,7 @@ class Request:
         dones: see `offrl.replay.ingestion`.
         skip_bad_shards: see `offrl.replay.ingestion`.
         device: as given.
-        threads: of torch.
+        threads: of torch, as runs of earlier versions note it; others have it among the learner's settings.
         evaluate_every: how often episodes are played while training; None for never.
         evaluate_episodes: how many.
         algorithm_seed: of the first weights; None takes the replay's seed.
@@ -67,11 +67,19 @@ class Request:
         fit = {**self.settings["fit"], "updates": updates, "epochs": epochs}
         return replace(self, settings={**self.settings, "fit": fit})
 
+    def with_threads(self, threads: int | None) -> Request:
+        """The same with so many of torch's threads, where they are given here or were noted by an earlier version."""
+        chosen = threads or self.threads
+        if chosen is None:
+            return self
+        learner = {**self.settings["learner"], "threads": chosen}
+        return replace(self, settings={**self.settings, "learner": learner}, threads=None)
+
     def notes(self) -> dict[str, Any]:
         """What config.json holds nowhere else; an address without credentials and query."""
         from offrl.shards._file_systems import redacted
 
-        noted = {name: value for name, value in vars(self).items() if name in _NOTED}
+        noted = {name: value for name, value in vars(self).items() if name in _NOTED - {"threads"}}
         return {**noted, "data": None if self.data is None else redacted(self.data)}
 
     def gymnasium_id(self, where: str | Path) -> str | None:

@@ -29,6 +29,7 @@ from offrl.cli.request import (
     require_same_task,
 )
 from offrl.cli.settings import complete_setting
+from offrl.cli.side_by_side import Seeds, refuse_other_seeds, train_side_by_side
 from offrl.errors import ConfigError, RunError
 from offrl.system.torchrun import join, stay_alone, was_begun_by_this_launcher, with_rank
 
@@ -65,7 +66,9 @@ _EPISODES = 20
 @option("--init", type=PATH, metavar="POLICY", help="A run or checkpoint to take the first weights from.")
 @task_options
 @device_option
-@option("--threads", type=click.IntRange(1, MOST_THREADS), help="Number of torch threads; default: torch's own choice.")
+@option("--threads", type=click.IntRange(1, MOST_THREADS), help="Of torch; default: what is measured to be fastest.")
+@option("--seeds", type=Seeds(), help="Several runs side by side, such as 0,1,2; --run names their folder.")
+@option("--continue", "goes_on", is_flag=True, hidden=True)  # with --run: whether or not it is there already
 @output_options
 def train(
     directory: Path | str | None,
@@ -88,6 +91,8 @@ def train(
     skip_bad_shards: bool,
     device: str | None,
     threads: int | None,
+    seeds: tuple[int, ...] | None,
+    goes_on: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -106,8 +111,8 @@ def train(
 
         require_directory(directory)  # before torch is loaded
 
-    import torch
-
+    if seeds is not None:
+        refuse_other_seeds(algorithm_seed, assignments, resume)
     run, assignments = _with_rank(run, assignments)
     ranks = join()
     from offrl.training.checkpoint import checkpoints, latest_checkpoint, step_of
@@ -159,19 +164,19 @@ def train(
             evaluate_episodes=evaluate_episodes or _EPISODES,
             algorithm_seed=algorithm_seed,
         )
-    if ranks.count > 1:  # how many threads a process has depends on how many there are
-        request = replace(request, threads=None)
-    if threads or request.threads:
-        torch.set_num_threads(threads or request.threads or 1)
-    request = replace(
-        request, device=device or request.device, threads=torch.get_num_threads() if ranks.count == 1 else None
-    )
+    request = replace(request, device=device or request.device).with_threads(threads)
     config, learner_config = FitConfig(**request.settings["fit"]), LearnerConfig(**request.settings["learner"])
     with ranks.first_here("data"):
         replay = open_training_data(request, progress=not quiet and ranks.local_rank == 0)
     request = replace(request, environment=request.environment or replay.environment)
     total = config.total_updates(len(replay))
     model = build_algorithm(request, replay.spec)
+    if seeds is not None:
+        if run is None:
+            run = create_run("runs", model.name)
+        # One thread each: those of several processes wait for each other at every barrier.
+        train_side_by_side(run, seeds, threads or 1, total, as_json=as_json, quiet=quiet)
+        return
     checkpoint = None if init is None else _checkpoint(init)
     if checkpoint is not None:
         require_same_task(checkpoint, replay.spec)
@@ -180,6 +185,8 @@ def train(
         None if request.evaluate_every is None else episode_evaluator(request, replay.spec, directory or resume or "")
     )
     begun = _begun_before(run, model.name) if ranks.is_first and resume is None else None
+    if goes_on and run is not None and (run / "config.json").exists():
+        begun = run
     named = resume or begun or (None if run is None else run.with_name(with_time(run.name)))
     is_made, resumes = named is None and ranks.is_first, (resume or begun) is not None
     target = Path(ranks.first(str(create_run("runs", model.name) if is_made else named)))
@@ -190,8 +197,8 @@ def train(
             config,
             learner=learner_config,
             run=target,
-            resume=resume is not None,
-            init=checkpoint,
+            resume=resume is not None or (goes_on and begun is not None),
+            init=None if goes_on and begun is not None else checkpoint,
             evaluate_every=request.evaluate_every,
             evaluator=evaluator,
             loggers=_loggers(target, logger_names, total, request, quiet=quiet, resume=resumes)

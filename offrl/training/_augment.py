@@ -103,7 +103,7 @@ class Preparation:
         prepared = torch.empty(count, height, width, channels, dtype=dtype)
         # Each part stays in the processor's cache through all four steps: one pass over memory in place of four.
         size = max(1, _CACHED_VALUES // (channels * height * width))
-        for raw, part in zip(observation.split(size), prepared.split(size), strict=True):
+        for raw, part in zip(torch.split(observation, size), torch.split(prepared, size), strict=True):
             self._spec.normalise_(part.copy_(_planes_last(raw)))
         return prepared.permute(0, 3, 1, 2)
 

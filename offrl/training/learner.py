@@ -83,7 +83,7 @@ class Learner:
         step: updates done.
         precision: "fp32" or "bf16"; "auto" becomes one of them in `autotune`, at the first update at the latest.
         compile: "on" or "off", likewise.
-        threads: of torch on a CPU, likewise; on several ranks, and on other devices, torch's own.
+        threads: of torch, likewise; "auto" becomes torch's own number on several ranks and on other devices.
     """
 
     def __init__(
@@ -101,7 +101,9 @@ class Learner:
         self.step = 0
         self.precision: Precision = config.precision
         self.compile: Compile = config.compile
-        self.threads: Threads = config.threads if self._owns_threads(ranks) else torch.get_num_threads()
+        # On several ranks torchrun has divided the cores, and a GPU's host has little to do.
+        is_open = self.device.type == "cpu" and ranks.count == 1
+        self.threads: Threads = config.threads if is_open or config.threads != "auto" else torch.get_num_threads()
         if self.device.type == "cpu":
             keep_freed_memory()
         self.algorithm = algorithm
@@ -305,10 +307,6 @@ class Learner:
                 parameter.data.copy_(self._average[name])
         return algorithm.eval()
 
-    def _owns_threads(self, ranks: Ranks) -> bool:
-        """Whether the processor's threads are this process's own; those of several ranks torchrun has divided."""
-        return self.device.type == "cpu" and ranks.count == 1
-
     def autotune(self, batch: Batch | FrameBatch, announce: Callable[[str], None] = lambda _: None) -> None:
         """Turns each "auto" into what runs a forward and backward pass on this batch faster here, and compiles.
 
@@ -326,6 +324,8 @@ class Learner:
         draws = self._draws(range(1), len(batch))[0].to(self.device)
         buffers = [(buffer, buffer.clone()) for buffer in self.algorithm.buffers()]
         self._loss = self._raw_loss
+        if self.threads != "auto":
+            torch.set_num_threads(self.threads)
         if self._ranks.is_first:
             self._choose_by_measuring(batch, draws, announce)
         if self._ranks.count > 1:
@@ -334,9 +334,7 @@ class Learner:
             buffer.copy_(before)  # running statistics have not seen these passes
         self._optimizer.zero_grad(set_to_none=True)
 
-    def _choose_by_measuring(
-        self, batch: Batch | FrameBatch, draws: Tensor, announce: Callable[[str], None]
-    ) -> None:
+    def _choose_by_measuring(self, batch: Batch | FrameBatch, draws: Tensor, announce: Callable[[str], None]) -> None:
         as_graphs, updates = self.updates_per_graph > 0, self.total_updates - self.step
         if self.threads == "auto":
             self.threads = torch.get_num_threads()
@@ -344,8 +342,7 @@ class Learner:
                 announce("measuring how many threads are fastest")
                 precision = "fp32" if self.precision == "auto" else self.precision
                 self.threads = best_threads(partial(self._gradients, batch, draws, precision), self.threads)
-        if self._owns_threads(self._ranks):
-            torch.set_num_threads(self.threads)
+                torch.set_num_threads(self.threads)
         if self.precision == "auto":
             announce("measuring which precision is fastest")
             known = ("fp32", "bf16") if self.device.type in ("cpu", "cuda") else ("fp32",)
@@ -401,7 +398,7 @@ class Learner:
             "step": self.step,
             "precision": self.precision,
             "compile": self.compile,
-            "threads": self.threads,
+            "threads": self.threads if self._ranks.count == 1 else None,
             "metric_count": self._metrics.count,
             "optimizer": optimizer.state_values(self._optimizer),
         }
@@ -433,10 +430,10 @@ class Learner:
         """
         self.precision = choices.get("precision", self.precision)
         self.compile = choices.get("compile", self.compile)
-        threads = choices.get("threads")
+        threads: Any = choices.get("threads")
         if self.threads == "auto" and is_whole(threads) and 1 <= threads <= MOST_THREADS:
-            self.threads = threads
-            torch.set_num_threads(threads)
+            self.threads = int(threads)
+            torch.set_num_threads(self.threads)
 
     def share_state(self) -> None:
         """Puts every rank where rank 0 is."""

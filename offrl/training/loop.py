@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from offrl.system.ranks import Ranks
 from offrl.system.signals import StopRequest, stopping_on_signals
 from offrl.system.torchrun import describe, join, was_begun_by_this_launcher
 from offrl.system.workers import available_memory
+from offrl.training._clock import Clock, RateWatch
 from offrl.training._evaluations import Evaluations, Evaluator
 from offrl.training._feed import gathered_ahead, plan_updates
 from offrl.training.checkpoint import checkpoints, load_policy, save_checkpoint
@@ -135,7 +137,8 @@ def fit(
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         if run is not None and not resume:
             first = replay.gather(replay.indices(0, config.batch_size)[rows])
-            with _announcing(is_shown=loggers is None or any(isinstance(each, ConsoleLogger) for each in loggers)) as say:
+            is_shown = loggers is None or any(isinstance(logger, ConsoleLogger) for logger in loggers)
+            with _announcing(is_shown=is_shown) as say:
                 trainer.autotune(first, say)
         if directory is not None:
             settings = _describe(trainer, replay, config, init)
@@ -259,7 +262,9 @@ class _Loop:
         self._learner, self._replay, self._batch_size, self._total = learner, replay, batch_size, total
         self._periods, self._loggers, self._saving, self._evaluations = periods, loggers, saving, evaluations
         self._held_out, self._ranks = held_out, ranks
-        self._clock = _Clock(learner.step)
+        self._clock = Clock(learner.step)
+        # What a GPU does is not seen in the seconds that the host took to ask for it.
+        self._rate = RateWatch() if learner.device.type == "cpu" else None
 
     def run(self) -> None:
         """All updates that are left.
@@ -275,6 +280,7 @@ class _Loop:
         with stopping_on_signals() as stop, ahead as batches:
             self._evaluate_what_is_missing(stop)
             while learner.step < total and not self._is_stopped(stop):
+                start = time.perf_counter()
                 try:
                     with self._clock.waiting():
                         batch, count = next(batches)
@@ -284,6 +290,10 @@ class _Loop:
                     raise
                 learning_rate = learner.learning_rate_at(learner.step + count - 1)
                 learner.update(batch, count)
+                if self._rate is not None:
+                    slow = self._rate.add(count, time.perf_counter() - start, self._clock.last_wait)
+                    if slow is not None:
+                        warnings.warn(slow, stacklevel=3)
                 if self._is_due(self._periods.log):
                     self._log(learning_rate)
                 if learner.step % self._periods.checkpoint == 0:
@@ -374,34 +384,6 @@ class _Saving:
                 logs = None if self._files is None else self._files.sync()
                 save_checkpoint(self._learner, self._directory / "checkpoints", logs)
         self._saved = self._learner.step
-
-
-class _Clock:
-    """Measures updates per second and the share of time spent waiting for data."""
-
-    def __init__(self, step: int) -> None:
-        self._step, self._start, self._waited = step, time.perf_counter(), 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - start
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """What happens in the block is no part of the measured time."""
-        start = time.perf_counter()
-        yield
-        self._start += time.perf_counter() - start
-
-    def read(self, step: int) -> dict[str, float]:
-        """The figures since the last reading."""
-        now = time.perf_counter()
-        seconds = now - self._start
-        figures = {"updates_per_second": (step - self._step) / seconds, "data_wait": self._waited / seconds}
-        self._step, self._start, self._waited = step, now, 0.0
-        return figures
 
 
 def _describe(learner: Learner, replay: ReplaySource, config: FitConfig, init: str | Path | None) -> dict[str, Any]:
