@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +19,7 @@ from offrl.collection import RECIPES
 from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing
 from offrl.statistics import t_interval
 from offrl.system.json_files import write_json
+from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
 from offrl.training import checkpoints, describe_machine
 
@@ -47,20 +46,19 @@ def run_all(work: Path, algorithms: Sequence[str], num_runs: int, discount: floa
     RECIPES["carracing/mixed"].collect(work / "data", transitions=size.transitions)
     offrl.open_replay(work / "data")  # ingested once, before two would
     jobs = [(algorithm, seed) for algorithm in algorithms for seed in range(num_runs)]
-    waiting, running = iter(jobs), {}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    while True:
-        while len(running) < num_cores() and (job := next(waiting, None)) is not None:
-            words = [str(work), *map(str, job), str(discount or "recipe"), "tuning" if tuning else "score"]
-            command = [sys.executable, "-m", "benchmarks.demo_runs", *words]
-            running[job] = subprocess.Popen(command, env=environment, cwd=ROOT)
-        if not running:
-            return
-        time.sleep(1)
-        for job in [job for job, process in running.items() if process.poll() is not None]:
-            if running.pop(job).returncode != 0:
-                sys.exit(f"{job} failed")
-            print(f"{job[0]}, seed {job[1]}: done", flush=True)
+    mode = "tuning" if tuning else "score"
+    commands = {
+        f"{algorithm}, seed {seed}": [
+            *(sys.executable, "-m", "benchmarks.demo_runs", str(work), algorithm, str(seed)),
+            *(str(discount or "recipe"), mode),
+        ]
+        for algorithm, seed in jobs
+    }
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for ended in side_by_side(commands, at_once=num_cores(), environment=environment):
+        if ended.exit_code != 0:
+            sys.exit(f"{ended.name} failed")
+        print(f"{ended.name}: done", flush=True)
 
 
 def train_and_evaluate(work: Path, algorithm: str, seed: int, discount: float | None, *, tuning: bool) -> None:

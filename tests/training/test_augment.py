@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from offrl import TaskSpec
+from offrl import Batch, TaskSpec
 from offrl.algorithms import BC
 from offrl.errors import ConfigError
 from offrl.replay import Sampler
-from offrl.training import Learner, LearnerConfig
+from offrl.training import Learner, LearnerConfig, _augment
 from offrl.training._augment import Augmentation
 
 HEIGHT, WIDTH = 5, 6
@@ -101,3 +101,18 @@ def test_vectors_have_no_pixels_to_augment():
 def test_negative_settings_are_refused():
     with pytest.raises(ConfigError, match="augment_shift: -1; expected 0 or more"):
         LearnerConfig(augment_shift=-1)
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 9])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_pictures_prepared_in_parts_are_normalised_as_a_whole(monkeypatch, count, order, precision, dtype):
+    monkeypatch.setattr(_augment, "_CACHED_VALUES", 4 * 2 * HEIGHT * WIDTH)  # four pictures at a time
+    spec = TaskSpec.pixels((2, HEIGHT, WIDTH), ("a", "b"))
+    raw = pictures(count).contiguous(memory_format=order)
+    batch = Batch(raw, *(torch.zeros(count) for _ in range(3)), 255 - raw)
+    prepared = _augment.Preparation(spec, Augmentation())(batch, torch.empty(0), precision)
+    for found, given in ((prepared.observation, raw), (prepared.next_observation, 255 - raw)):
+        assert found.dtype == dtype
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(found, (given.to(dtype) * spec.scale + spec.offset))

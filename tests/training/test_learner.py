@@ -12,6 +12,8 @@ from offrl.batch import FrameBatch
 from offrl.errors import ConfigError, RunError
 from offrl.networks import CompactEncoder
 from offrl.training import Learner, LearnerConfig
+from offrl.training import learner as learner_module
+from offrl.training._autotune import best_threads
 from offrl.training.learner import StepSchedule
 from offrl.training.optimizer import move
 
@@ -393,3 +395,51 @@ def test_a_loss_that_runs_faster_compiled_is_compiled_once_and_stays_so(monkeypa
         one.update(batch_of(3))
     assert (resumed.compile, len(tried)) == ("on", 2)
     assert resumed.algorithm.weight.item() == learner.algorithm.weight.item()
+
+
+def test_fewer_threads_are_taken_where_they_are_much_faster_only(monkeypatch):
+    clock = {"now": 0.0}
+    monkeypatch.setattr("offrl.training._autotune.time.perf_counter", lambda: clock["now"])
+
+    def chosen(most, seconds):
+        def run():
+            clock["now"] += seconds[torch.get_num_threads()]
+
+        torch.set_num_threads(most)
+        found = best_threads(run, most)
+        assert torch.get_num_threads() == most
+        return found
+
+    assert chosen(4, {4: 1.0, 2: 2.0, 1: 4.0}) == 4
+    assert chosen(4, {4: 10.0, 2: 3.0, 1: 4.0}) == 2
+    assert chosen(2, {2: 1.0, 1: 0.86}) == 2  # a near tie
+    assert chosen(2, {2: 1.0, 1: 0.84}) == 1
+    assert chosen(1, {}) == 1  # nothing to measure
+
+
+def test_threads_are_chosen_once_in_long_runs_and_kept(monkeypatch):
+    asked = []
+    monkeypatch.setattr(learner_module, "best_threads", lambda run, most: asked.append(most) or 1)
+    torch.set_num_threads(2)
+    make_learner(total_updates=999).update(batch_of(2))
+    assert asked == []
+    long = make_learner(total_updates=1000)
+    long.update(batch_of(2))
+    long.update(batch_of(2))
+    assert (asked, long.threads, torch.get_num_threads()) == ([2], 1, 1)
+
+    torch.set_num_threads(2)
+    resumed = make_learner(total_updates=1000)
+    resumed.load_state(long.state_tensors(), long.state_values())
+    assert (resumed.threads, torch.get_num_threads()) == (1, 1)
+    named = make_learner(total_updates=1000, threads=2)  # what the user says holds
+    named.load_state(long.state_tensors(), long.state_values())
+    named.update(batch_of(2))
+    assert (named.threads, torch.get_num_threads(), asked) == (2, 2, [2])
+
+
+@pytest.mark.parametrize("threads", ["3", 0, 10**6, 1.5, None])
+def test_a_damaged_number_of_threads_is_not_taken(threads):
+    learner = make_learner()
+    learner.take_choices({"threads": threads})
+    assert learner.threads == "auto"

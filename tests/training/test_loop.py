@@ -571,3 +571,26 @@ def test_a_run_notes_the_class_of_an_algorithm_of_ones_own_and_where_the_data_li
     mine, bc = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("mine", "bc"))
     assert (mine["algorithm"], mine["notes"]) == ("mine", {"algorithm": "test_loop:Mine", "data": "/logs"})
     assert bc["notes"] == {"algorithm": "bc", "data": "/elsewhere"}
+
+
+def test_a_run_leaves_torch_the_threads_that_it_found(toy_replay, tmp_path):
+    torch.set_num_threads(2)
+    settings = LearnerConfig(precision="fp32", threads=1)
+    seen = []
+
+    class Watch:
+        def log(self, step, metrics, timings):
+            seen.append(torch.get_num_threads())
+
+        def close(self):
+            pass
+
+    config = FitConfig(updates=2, batch_size=4, log_period=1)
+    fit(BC(toy_replay.spec), toy_replay, config, learner=settings, run=tmp_path / "run", loggers=[Watch()])
+    assert (seen, torch.get_num_threads()) == ([1, 1], 2)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["settled"]["threads"] == 1
+    # Another number may be taken on resume: it is no setting that the result is compared by.
+    more = LearnerConfig(precision="fp32", threads=2)
+    longer = replace(config, updates=4)
+    fit(BC(toy_replay.spec), toy_replay, longer, learner=more, run=tmp_path / "run", resume=True, loggers=[Watch()])
+    assert seen == [1, 1, 2, 2]
