@@ -19,6 +19,7 @@ from benchmarks.growth import growth
 from benchmarks.identity import identity
 from benchmarks.inference import inference
 from benchmarks.memory import memory
+from benchmarks.neighbour import neighbour
 from benchmarks.precision import precision
 from benchmarks.profile import profile
 from benchmarks.quick import quick
@@ -71,6 +72,7 @@ for command in (
     inference,
     quick,
     data,
+    neighbour,
     ranks,
     datasets,
     identity,

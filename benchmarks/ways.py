@@ -21,6 +21,7 @@ from benchmarks.peers.protocol import Channel, Watch, serve
 from offrl import Batch, TaskSpec
 from offrl.networks import EncoderFactory
 from offrl.replay import FrameStore, Replay
+from offrl.system.workers import num_cores
 from offrl.training import Learner
 from offrl.training.config import Precision
 
@@ -180,6 +181,7 @@ def memory(device: str) -> dict[str, float]:
 WAYS: dict[str, Callable[[Channel, Options], None]] = {
     "offrl": partial(end_to_end, encoder=offrl.NatureEncoder),
     "eager": partial(end_to_end, encoder=offrl.NatureEncoder, compile="off", updates_per_graph=0),
+    "all-threads": partial(end_to_end, encoder=offrl.NatureEncoder, threads=num_cores()),
     "ceiling": ceiling,
     "float32": partial(end_to_end, encoder=offrl.NatureEncoder, precision="fp32"),
     "compact": partial(end_to_end, encoder=offrl.CompactEncoder),

@@ -505,6 +505,16 @@ def soak() -> str:
     )
 
 
+def neighbour() -> str:
+    """Rates beside a busy process and of two runs side by side."""
+    found = _kept("neighbour.json")
+    if found is None:
+        return _missing("neighbour")
+    rows = [(name, f"{row['updates_per_second']:.1f}", _times(row["share"])) for name, row in found["rows"].items()]
+    head = ("BCQ on CarRacing, batch 128", "updates per second", "of alone (lowest to highest)")
+    return f"{_table(head, rows)}\n\n`{found['command']}`, {found['cores']} cores. {_machine(found['machine'])}."
+
+
 def ranks() -> str:
     """One run on several ranks, several runs side by side, and what signals left."""
     found = _kept("ranks.json")
@@ -605,6 +615,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "profile": profile,
     "public-names": public_names,
     "quick": quick,
+    "neighbour": neighbour,
     "ranks": ranks,
     "recipes": recipes,
     "settings": settings,

@@ -15,7 +15,6 @@ from offrl.cli.pictures import plot, report
 from offrl.cli.policies import evaluate, export
 from offrl.cli.training import train
 from offrl.cli.watching import record, watch
-from offrl.system.openmp import give_way
 
 
 @click.group(cls=Group)
@@ -47,7 +46,6 @@ def main(debug: bool) -> None:
       130  interrupted with ctrl-C (143: by SIGTERM, 129: by SIGHUP); what is finished is kept
       1    anything else: a defect, of offrl or of a class of your own
     """
-    give_way()
 
 
 for _command in (
