@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import resource
 import signal
 import sys
 import tempfile
 import time
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from benchmarks.fuzzing.mutations import mutate_bytes
 from benchmarks.fuzzing.readers import Reader, make_readers
 from offrl import OfflineRLError
 from offrl.system.json_files import write_json
+from offrl.system.workers import num_cores
 from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 SECONDS, KIB = 10, 500 * 2**10  # that one case may take
+PART = 1000  # cases that a process is given at a time
 
 
 class _HangError(BaseException):
@@ -74,27 +80,31 @@ def _peak() -> int:
 @click.option("--cases", default=1_000_000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--minutes", type=float, help="End after so many, however many cases there were.")
-def fuzz(cases: int, seed: int, minutes: float | None) -> None:
+@click.option("--workers", default=num_cores(), show_default="a core each", help="Processes.")
+def fuzz(cases: int, seed: int, minutes: float | None, workers: int) -> None:
     """Gives mutated files to every reader, and counts what becomes of them."""
     rows: dict[str, Counter[str]] = defaultdict(Counter)
     failures: list[str] = []
-    begun = time.monotonic()
-    count = 0
-    with tempfile.TemporaryDirectory() as root:
-        readers = make_readers(Path(root))
-        names = list(readers)
-        for index in tqdm(range(cases), unit="case", disable=None):
+    begun, count = time.monotonic(), 0
+    parts = [range(start, min(start + PART, cases)) for start in range(0, cases, PART)]
+    context = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory(dir=_memory()) as root,
+        ProcessPoolExecutor(workers, context, initializer=_start, initargs=(root,)) as pool,
+        tqdm(total=cases, unit="case", disable=None) as bar,
+    ):
+        waiting = deque(pool.submit(_part, seed, part) for part in parts)
+        while waiting:
+            outcomes = waiting.popleft().result()
+            for name, index, outcome in outcomes:
+                rows[name][outcome if outcome in ("read", "refused") else "failed"] += 1
+                if outcome not in ("read", "refused"):
+                    failures.append(f"{name}, seed {seed}, case {index}: {outcome}")
+            count += len(outcomes)
+            bar.update(len(outcomes))
             if minutes is not None and time.monotonic() - begun > 60 * minutes:
+                pool.shutdown(cancel_futures=True)
                 break
-            name, before = names[index % len(names)], _peak()
-            with _alarm():
-                outcome = judge(readers[name], seed, index)
-            count += 1
-            if _peak() - before > KIB:
-                outcome = f"took {(_peak() - before) // 2**10} MiB"
-            rows[name][outcome if outcome in ("read", "refused") else "failed"] += 1
-            if outcome not in ("read", "refused"):
-                failures.append(f"{name}, seed {seed}, case {index}: {outcome}")
     write_json(
         RESULTS,
         {
@@ -112,3 +122,33 @@ def fuzz(cases: int, seed: int, minutes: float | None) -> None:
     print(*failures[:40], sep="\n")
     print(f"{len(failures)} failures in {count} cases")
     sys.exit(bool(failures))
+
+
+def _memory() -> str | None:
+    """Where files cost no disk: a case takes five times as long where its file is written to one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+_readers: dict[str, Reader] = {}
+
+
+def _start(root: str) -> None:
+    torch.set_num_threads(1)
+    with suppress(ImportError):
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(4)  # of what it refuses it writes a line to stderr, each time
+    _readers.update(make_readers(Path(tempfile.mkdtemp(dir=root))))
+
+
+def _part(seed: int, part: range) -> list[tuple[str, int, str]]:
+    """(reader, case, outcome) of each case."""
+    names, outcomes = list(_readers), []
+    for index in part:
+        name, before = names[index % len(names)], _peak()
+        with _alarm():
+            outcome = judge(_readers[name], seed, index)
+        if _peak() - before > KIB:
+            outcome = f"took {(_peak() - before) // 2**10} MiB"
+        outcomes.append((name, index, outcome))
+    return outcomes
