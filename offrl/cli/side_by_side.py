@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from offrl.cli.console import say_on_interrupt, show
 from offrl.errors import ConfigError, RunError
 from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
+
+CHOSEN = ("precision", "compile")
+"""Settings of the learner that are chosen by measuring, once for all runs."""
 
 
 class Seeds(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -53,7 +56,14 @@ def refuse_other_seeds(algorithm_seed: int | None, assignments: Sequence[str], r
 
 
 def train_side_by_side(
-    folder: Path, seeds: Sequence[int], threads: int, total_updates: int, *, as_json: bool, quiet: bool
+    folder: Path,
+    seeds: Sequence[int],
+    threads: int,
+    total_updates: int,
+    measure: Callable[[], Mapping[str, str]],
+    *,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Gives the command that is being run once more for each seed, to processes of so many threads each.
 
@@ -62,6 +72,7 @@ def train_side_by_side(
         seeds: Of the runs.
         threads: Of each run.
         total_updates: Of each run.
+        measure: Chooses settings that "auto" would leave to each run: they must not differ between seeds.
         as_json: How to show the result.
         quiet: No progress bar.
 
@@ -70,6 +81,8 @@ def train_side_by_side(
     """
     runs = {seed: folder / f"seed-{seed}" for seed in seeds}
     words = _words(click.get_current_context(), leave_out={"seeds", "run", "threads", "as_json", "quiet"})
+    chosen = _chosen_before(runs.values()) or measure()
+    words += [word for name, value in chosen.items() for word in ("--set", f"{name}={value}")]
     command = [sys.executable, "-m", "offrl", "train", *words, "--threads", str(threads), "--json", "--quiet"]
     commands = {
         str(run): [*command, "--set", f"seed={seed}", "--run", str(run), "--continue"] for seed, run in runs.items()
@@ -95,8 +108,20 @@ def train_side_by_side(
                 )
             results.append(json.loads(output))
         move_bar()
+    results.sort(key=lambda each: [*map(str, runs.values())].index(each["run"]))
     shown = "\n".join(f"{each['run']}  loss {each['loss']:.4g}{_best(each)}" for each in results)
-    show({"folder": str(folder), "runs": results}, as_json, text=f"{shown}\ncompare them: offrl report {folder}/seed-*")
+    show({"folder": str(folder), "runs": results}, as_json, text=f"{shown}\ncompare them: offrl report {folder}")
+
+
+def _chosen_before(runs: Iterable[Path]) -> dict[str, str]:
+    """What was chosen by measuring for those that are there already."""
+    from offrl.training.runs import read_run_config
+
+    for run in runs:
+        if (run / "config.json").exists():
+            learner = read_run_config(run)["learner"]
+            return {name: str(learner[name]) for name in CHOSEN}
+    return {}
 
 
 def _best(result: Mapping[str, Any]) -> str:

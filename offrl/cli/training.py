@@ -29,7 +29,7 @@ from offrl.cli.request import (
     require_same_task,
 )
 from offrl.cli.settings import complete_setting
-from offrl.cli.side_by_side import Seeds, refuse_other_seeds, train_side_by_side
+from offrl.cli.side_by_side import CHOSEN, Seeds, refuse_other_seeds, train_side_by_side
 from offrl.errors import ConfigError, RunError
 from offrl.system.torchrun import join, stay_alone, was_begun_by_this_launcher, with_rank
 
@@ -117,6 +117,7 @@ def train(
     ranks = join()
     from offrl.training.checkpoint import checkpoints, latest_checkpoint, step_of
     from offrl.training.config import FitConfig, LearnerConfig
+    from offrl.training.learner import Learner
     from offrl.training.loggers import read_scores
     from offrl.training.loop import fit
     from offrl.training.runs import create_run, with_time
@@ -175,7 +176,16 @@ def train(
         if run is None:
             run = create_run("runs", model.name)
         # One thread each: those of several processes wait for each other at every barrier.
-        train_side_by_side(run, seeds, threads or 1, total, as_json=as_json, quiet=quiet)
+        number = threads or 1
+
+        def measure() -> dict[str, str]:
+            learner = Learner(
+                model, replace(learner_config, threads=number), total_updates=total, device=request.device
+            )
+            learner.autotune(replay.gather(replay.indices(0, config.batch_size)))
+            return {name: getattr(learner, name) for name in CHOSEN}
+
+        train_side_by_side(run, seeds, number, total, measure, as_json=as_json, quiet=quiet)
         return
     checkpoint = None if init is None else _checkpoint(init)
     if checkpoint is not None:
