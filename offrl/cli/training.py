@@ -115,6 +115,7 @@ def train(
         refuse_other_seeds(algorithm_seed, assignments, resume)
     run, assignments = _with_rank(run, assignments)
     ranks = join()
+    from offrl.system.devices import resolve_device
     from offrl.training.checkpoint import checkpoints, latest_checkpoint, step_of
     from offrl.training.config import FitConfig, LearnerConfig
     from offrl.training.learner import Learner
@@ -179,9 +180,8 @@ def train(
         number = threads or 1
 
         def measure() -> dict[str, str]:
-            learner = Learner(
-                model, replace(learner_config, threads=number), total_updates=total, device=request.device
-            )
+            device = resolve_device(request.device)
+            learner = Learner(model, replace(learner_config, threads=number), total_updates=total, device=device)
             learner.autotune(replay.gather(replay.indices(0, config.batch_size)))
             return {name: getattr(learner, name) for name in CHOSEN}
 

@@ -29,9 +29,8 @@ def test_each_is_the_run_of_its_seed(data, side_by_side, tmp_path):
     folder, result = side_by_side
     assert sorted(each["run"] for each in result["runs"]) == [str(folder / "seed-3"), str(folder / "seed-5")]
     assert [each["updates"] for each in result["runs"]] == [6, 6]
-    offrl(
-        "train", data, *SETTINGS, "--set", "seed=5", "--set", "compile=off", "--threads", 1, "--run", tmp_path / "alone"
-    )
+    own = ["--set", "seed=5", "--set", "compile=off", "--threads", 1]
+    offrl("train", data, *SETTINGS, *own, "--run", tmp_path / "alone")
     assert learnt(folder / "seed-5") == learnt(tmp_path / "alone")
     assert learnt(folder / "seed-3") != learnt(tmp_path / "alone")
     learner = json.loads((folder / "seed-3" / "config.json").read_text())["learner"]
