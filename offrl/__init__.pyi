@@ -32,6 +32,8 @@ from .evaluation import evaluate as evaluate
 from .hub import load as load
 from .hub import verify as verify
 from .networks import CompactEncoder as CompactEncoder
+from .networks import ImpalaEncoder as ImpalaEncoder
+from .networks import MinAtarEncoder as MinAtarEncoder
 from .networks import MLPEncoder as MLPEncoder
 from .networks import NatureEncoder as NatureEncoder
 from .policies import OnnxPolicy as OnnxPolicy

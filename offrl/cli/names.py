@@ -30,6 +30,8 @@ ALGORITHMS = {
 ENCODERS = {
     "nature": "offrl.networks.encoders:NatureEncoder",
     "compact": "offrl.networks.encoders:CompactEncoder",
+    "impala": "offrl.networks.encoders:ImpalaEncoder",
+    "minatar": "offrl.networks.encoders:MinAtarEncoder",
     "mlp": "offrl.networks.encoders:MLPEncoder",
 }
 CAR_RACING = "CarRacing-v3"

@@ -3,6 +3,8 @@
 from .encoders import CompactEncoder as CompactEncoder
 from .encoders import Encoder as Encoder
 from .encoders import EncoderFactory as EncoderFactory
+from .encoders import ImpalaEncoder as ImpalaEncoder
+from .encoders import MinAtarEncoder as MinAtarEncoder
 from .encoders import MLPEncoder as MLPEncoder
 from .encoders import NatureEncoder as NatureEncoder
 from .encoders import default_encoder as default_encoder

@@ -16,7 +16,7 @@ from offrl import TaskSpec, __version__
 from offrl.algorithms import BC, DQN, DiscreteBCQ, DiscreteBCQConfig, PolicyOutput
 from offrl.errors import ConfigError, ExportError, SpecMismatchError
 from offrl.losses import greedy_actions
-from offrl.networks import CompactEncoder, MLPEncoder, NatureEncoder
+from offrl.networks import CompactEncoder, ImpalaEncoder, MinAtarEncoder, MLPEncoder, NatureEncoder
 from offrl.policies import export_onnx, verify_onnx
 from offrl.policies._onnx_seal import sealed
 from offrl.policies.export import logit_scale
@@ -83,11 +83,12 @@ def test_a_policy_is_no_algorithm(tmp_path):
         export_onnx(policy, tmp_path / "a.onnx", contract="uint8")
 
 
-@pytest.mark.parametrize("encoder", [NatureEncoder, CompactEncoder])
+@pytest.mark.parametrize("encoder", [NatureEncoder, CompactEncoder, MinAtarEncoder, ImpalaEncoder])
 @pytest.mark.parametrize("make", [bc, dqn, bcq])
 def test_float_files_hold_only_the_networks_operators(tmp_path, make, encoder):
     model = onnx.load(export_onnx(make(PIXELS, encoder), tmp_path / "m.onnx", contract="float"))
-    assert {node.op_type for node in model.graph.node} == {"Conv", "Relu", "Flatten", "Gemm"}
+    of_residual_blocks = {"MaxPool", "Add"} if encoder is ImpalaEncoder else set()
+    assert {node.op_type for node in model.graph.node} == {"Conv", "Relu", "Flatten", "Gemm", *of_residual_blocks}
     assert [value.name for value in model.graph.input] == ["observation"]
     assert [value.name for value in model.graph.output] == ["q", "logits"]
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 13)]
