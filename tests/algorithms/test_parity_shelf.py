@@ -249,6 +249,7 @@ CASES = {
     "SAC": sac(1.0, 0.98),
     "SAC, target entropy 0.3, one critic": sac(0.2, 0.3, ensemble=None),
     "SAC, fixed coefficient": sac(0.5),
+    "SAC, coefficient 0, mean of 2": sac(0.0, ensemble="mean:2"),
     "BVE": bve(),
     "BVE, mean of 2": bve("mean:2"),
 }
@@ -322,3 +323,14 @@ def test_weights_and_targets_after_five_updates_are_the_papers(case, masks):
     for name, expected in weights.items():
         np.testing.assert_allclose(found[name], expected, rtol=1e-9, atol=1e-11, err_msg=name)
         assert not torch.equal(expected, first[name]), name
+
+
+def test_the_weights_of_rems_heads_are_uniform_numbers_over_their_sum():
+    drawn = np.array([random_mixture(torch.tensor(update), 2, 5).tolist() for update in range(4000)])
+    np.testing.assert_allclose(drawn.sum(axis=1), 1, atol=1e-6)
+    # P(u / (u + v) < x) = x / (2 (1 - x)) up to one half, of u and v uniform in (0, 1); standard error below 0.008.
+    for x, share in ((0.1, 1 / 18), (0.25, 1 / 6), (0.5, 1 / 2), (0.75, 5 / 6)):
+        assert (drawn[:, 0] < x).mean() == pytest.approx(share, abs=0.025)
+    assert len(np.unique(drawn[:, 0])) > 3900  # others at every update
+    again, other = (random_mixture(torch.tensor(7), 2, seed).tolist() for seed in (5, 6))
+    assert again == drawn[7].tolist() != other
