@@ -242,7 +242,7 @@ def open_data(request: Request, *, progress: bool) -> Replay:
 
 
 def open_training_data(request: Request, *, progress: bool) -> Replay | StreamingReplay:
-    """The replay that a run trains on, with what its algorithm's loss reads; it may stream. Errors as of `open_data`."""
+    """The replay that a run trains on, with what its algorithm's loss reads; it may stream. Errors: see `open_data`."""
     from offrl.replay.config import Extra
     from offrl.replay.replay import open_replay
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from offrl.losses.actions import masked_argmax, require_ranks, select_action
 from offrl.losses.policies import expected_value
 
+_STRIDE = 0x9E3779B9  # 2**32 divided by the golden ratio: neighbours are far apart, and no key is 0
+
 
 def bootstrap_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
     """The target reward + discount * next_value, without gradient. All [B].
@@ -165,9 +167,9 @@ def random_mixture(updates: Tensor, num_heads: int, seed: int = 0) -> Tensor:
         num_heads: 1 or more.
         seed: Of the sequence.
     """
-    key = _hashed(_hashed(torch.full_like(updates, seed % 2**32)) ^ (updates % 2**32))
+    key = _hashed(_hashed(torch.full_like(updates, (seed + _STRIDE) % 2**32)) ^ (updates % 2**32))
     heads = torch.arange(num_heads, device=updates.device)
-    bits = _hashed((key + heads * 0x9E3779B9) % 2**32)
+    bits = _hashed((key + heads * _STRIDE) % 2**32)
     uniform = ((bits >> 8) + 0.5) / 2**24
     return uniform / uniform.sum()
 
