@@ -25,6 +25,7 @@ from offrl.spec import default_action_names
 
 VECTORS = TaskSpec.vector(3, ("left", "right", "stay"))
 PIXELS = TaskSpec.pixels((4, 96, 96), default_action_names(25))
+GRID = TaskSpec.pixels((4, 10, 10), default_action_names(6))
 
 
 def bcq(spec, encoder=None, threshold=0.1):
@@ -86,7 +87,8 @@ def test_a_policy_is_no_algorithm(tmp_path):
 @pytest.mark.parametrize("encoder", [NatureEncoder, CompactEncoder, MinAtarEncoder, ImpalaEncoder])
 @pytest.mark.parametrize("make", [bc, dqn, bcq])
 def test_float_files_hold_only_the_networks_operators(tmp_path, make, encoder):
-    model = onnx.load(export_onnx(make(PIXELS, encoder), tmp_path / "m.onnx", contract="float"))
+    spec = GRID if encoder is MinAtarEncoder else PIXELS
+    model = onnx.load(export_onnx(make(spec, encoder), tmp_path / "m.onnx", contract="float"))
     of_residual_blocks = {"MaxPool", "Add"} if encoder is ImpalaEncoder else set()
     assert {node.op_type for node in model.graph.node} == {"Conv", "Relu", "Flatten", "Gemm", *of_residual_blocks}
     assert [value.name for value in model.graph.input] == ["observation"]
