@@ -29,7 +29,7 @@ def trained_score(kind, data) -> Evaluation:
     settings = offrl.LearnerConfig(
         learning_rate=1e-3, schedule="cosine", average_decay=0.99, polyak=0.01, precision="fp32", compile="off"
     )
-    config = offrl.FitConfig(updates=2000, batch_size=64)
+    config = offrl.FitConfig(updates=1000, batch_size=64)
     learner = offrl.fit(algorithm, replay, config, learner=settings, loggers=[], device="cpu")
     return offrl.evaluate(offrl.TorchPolicy(learner.snapshot()), partial(make, "CartPole-v1"), SEEDS, workers=0)
 
