@@ -24,13 +24,14 @@ class DiscreteSACConfig:
 
     Attributes:
         entropy_coefficient: what a nat of entropy is worth in reward, at first; over 0, or 0 where it is not learned.
+            The paper's 1 outweighs rewards that are scaled to q values of the order of 1 to 10.
         learn_entropy_coefficient: whether it is moved so that the policy has the target entropy.
-        target_entropy: as a share of the largest possible one, log of the number of legal actions, in [0, 1].
+        target_entropy: as a share of log of the number of legal actions, in [0, 1]; 0.98 is the paper's.
         ensemble: "mean:5" or "min:2" for an ensemble of so many q heads, see `offrl.networks.QHead`; None for one head.
             The least of two is the paper's.
     """
 
-    entropy_coefficient: float = 1.0
+    entropy_coefficient: float = 0.1
     learn_entropy_coefficient: bool = True
     target_entropy: float = 0.98
     ensemble: str | None = "min:2"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from offrl.errors import ConfigError
@@ -81,4 +80,4 @@ def legal_or_logged(legal: Tensor | None, action: Tensor) -> Tensor | None:
     if legal is None:
         return None
     require_ranks("legal_or_logged", legal=(legal, 2), action=(action, 1))
-    return legal | F.one_hot(action, legal.shape[1]).bool()
+    return legal | (torch.arange(legal.shape[1], device=legal.device) == action.unsqueeze(1))

@@ -12,7 +12,8 @@ from offrl.losses.actions import masked_argmax, require_ranks
 def select_quantiles(quantiles: Tensor, action: Tensor) -> Tensor:
     """The quantiles of each row's action. [B, A, N], int64 [B] -> [B, N]."""
     require_ranks("select_quantiles", quantiles=(quantiles, 3), action=(action, 1))
-    return quantiles[torch.arange(len(action), device=action.device), action]
+    rows = action.view(-1, 1, 1).expand(-1, 1, quantiles.shape[2])
+    return quantiles.gather(1, rows).squeeze(1)
 
 
 def quantile_target(

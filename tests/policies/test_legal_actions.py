@@ -67,7 +67,8 @@ def test_a_subset_of_the_actions_is_part_of_the_policy_and_of_both_contracts(kin
     for policy in policies:
         assert 2 not in policy(OBSERVATIONS)
         assert (policy.probabilities(OBSERVATIONS)[:, 2] == 0).all()
-    if kind in (offrl.DiscreteBCQ, offrl.DQN, offrl.REM, offrl.QRDQN, offrl.QRBCQ):  # of what is legal, "left" pays most
+    # Of what is legal, "left" pays most; CQL and actors stay closer to the data for so few updates.
+    if kind in (offrl.DiscreteBCQ, offrl.DQN, offrl.REM, offrl.QRDQN, offrl.QRBCQ):
         assert (policies[0](OBSERVATIONS) == 0).mean() > 0.9
 
 
