@@ -73,7 +73,7 @@ class DiscreteSAC(Algorithm[DiscreteSACConfig]):
             next_q = self.target_q_head(self.target_encoder(batch.next_observation))
             next_value = soft_value(next_log_pi, next_q, coefficient, next_legal)
             target = bootstrap_target(batch.reward, batch.discount, next_value)
-            q = self.q_head.reduce(heads)
+            q = self.q_head.reduce(heads).detach()  # of a single head it is the head's own output, graph and all
 
         td = mean_of([td_loss(each, batch.action, target) for each in heads])
         actor = -soft_value(log_pi, q, coefficient, legal).mean()
