@@ -81,7 +81,7 @@ class _Tensors:
         Raises:
             ConfigError: The replay did not give it.
         """
-        found = getattr(self, name)
+        found: Tensor | None = getattr(self, name, None)
         if found is None:
             raise ConfigError(
                 f"batches without {name}",
@@ -89,7 +89,7 @@ class _Tensors:
                 expected="batches that carry what the algorithm's loss reads",
                 hint=f'open it with open_replay(..., include=["{name}"])',
             )
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _names(self) -> list[str]:
         return [field.name for field in fields(self) if field.name not in self.shared]  # type: ignore[arg-type]
