@@ -1,5 +1,6 @@
 """Environments: by name, wrapped, CarRacing and its faster twin, and what plays in them."""
 
+from .action_repeat import ActionRepeat as ActionRepeat
 from .behaviours import Behaviour as Behaviour
 from .behaviours import Bursts as Bursts
 from .behaviours import EpsilonGreedy as EpsilonGreedy

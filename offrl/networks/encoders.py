@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Protocol
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offrl.errors import ConfigError
@@ -26,6 +27,10 @@ EncoderFactory = Callable[[tuple[int, ...]], nn.Module]
 """Makes an Encoder for observations of the given shape: an encoder's class, or a functools.partial of one."""
 
 
+_LEAST_FOR_NATURE = 36  # pixels in height and width
+_LEAST_FOR_MINATAR = 3
+
+
 class _ConvEncoder(nn.Module):
     """A stack of convolutions with ReLUs, flattened. Layers are (channels, kernel, stride)."""
 
@@ -33,14 +38,7 @@ class _ConvEncoder(nn.Module):
 
     def __init__(self, observation_shape: tuple[int, ...]) -> None:
         super().__init__()
-        name = type(self).__name__
-        if len(observation_shape) != 3:
-            raise ConfigError(
-                f"observation shape {observation_shape}",
-                where=name,
-                expected="(C, H, W)",
-                hint="use MLPEncoder for vectors",
-            )
+        _require_picture(type(self).__name__, observation_shape)
         channels, *size = observation_shape
         modules: list[nn.Module] = []
         for out_channels, kernel, stride in self.layers:
@@ -49,9 +47,11 @@ class _ConvEncoder(nn.Module):
             if min(size) < 1:
                 raise ConfigError(
                     f"frames of {observation_shape[1:]} pixels",
-                    where=name,
+                    where=type(self).__name__,
                     expected="larger ones",
-                    hint="pass an encoder of your own for small pictures",
+                    hint="use MinAtarEncoder for small pictures"
+                    if min(observation_shape[1:]) >= _LEAST_FOR_MINATAR
+                    else "pass an encoder of your own",
                 )
         self.network = nn.Sequential(*modules, nn.Flatten())
         self.feature_dim = channels * math.prod(size)
@@ -72,6 +72,55 @@ class CompactEncoder(_ConvEncoder):
     """A small strided network, about 4 times fewer operations than NatureEncoder. [B, C, H, W] -> [B, feature_dim]."""
 
     layers = ((16, 8, 4), (32, 4, 2), (32, 3, 2))
+
+
+class MinAtarEncoder(_ConvEncoder):
+    """The convolution of MinAtar's baselines (arXiv:1903.03176), for small grids. [B, C, H, W] -> [B, feature_dim]."""
+
+    layers = ((16, _LEAST_FOR_MINATAR, 1),)
+
+
+class _Residual(nn.Module):
+    """x plus two convolutions of it, a ReLU before each. [B, C, H, W] -> [B, C, H, W]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Not in place: x itself is added.
+        change: Tensor = self.second(F.relu(self.first(F.relu(x))))
+        return x + change
+
+
+class ImpalaEncoder(nn.Module):
+    """The residual network of IMPALA (arXiv:1802.01561, figure 3, right). [B, C, H, W] -> [B, feature_dim].
+
+    Three blocks of 16, 32 and 32 channels: a 3 x 3 convolution, a 3 x 3 max-pool of stride 2, two residual blocks. Its
+    layer of 256 units is left to the heads, which have one of 512. About 7 times the operations of NatureEncoder: for a
+    GPU.
+    """
+
+    channels = (16, 32, 32)
+
+    def __init__(self, observation_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        _require_picture(type(self).__name__, observation_shape)
+        inputs, *size = observation_shape
+        blocks: list[nn.Module] = []
+        for outputs in self.channels:
+            # The paddings are the paper's: a convolution keeps the size, and the pool halves it, rounded up.
+            blocks += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
+            blocks += [_Residual(outputs), _Residual(outputs)]
+            inputs, size = outputs, [(n + 1) // 2 for n in size]
+        self.network = nn.Sequential(*blocks, nn.ReLU(), nn.Flatten())
+        self.feature_dim = inputs * math.prod(size)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """[B, ...] -> [B, feature_dim]."""
+        features: Tensor = self.network(observation)
+        return features
 
 
 class MLPEncoder(nn.Module):
@@ -100,8 +149,21 @@ class MLPEncoder(nn.Module):
 
 
 def default_encoder(observation_shape: tuple[int, ...]) -> nn.Module:
-    """NatureEncoder for pixels, MLPEncoder for vectors."""
-    return NatureEncoder(observation_shape) if len(observation_shape) == 3 else MLPEncoder(observation_shape)
+    """MLPEncoder for vectors, NatureEncoder for pictures, MinAtarEncoder for those too small for it (under 36)."""
+    if len(observation_shape) != 3:
+        return MLPEncoder(observation_shape)
+    is_small = min(observation_shape[1:]) < _LEAST_FOR_NATURE
+    return MinAtarEncoder(observation_shape) if is_small else NatureEncoder(observation_shape)
+
+
+def _require_picture(name: str, observation_shape: tuple[int, ...]) -> None:
+    if len(observation_shape) != 3:
+        raise ConfigError(
+            f"observation shape {observation_shape}",
+            where=name,
+            expected="(C, H, W)",
+            hint="use MLPEncoder for vectors",
+        )
 
 
 def feature_dim(encoder: nn.Module) -> int:

@@ -63,7 +63,8 @@ def write_dataset(
     Args:
         directory: A new directory. It appears whole or not at all.
         observations: Vectors, real numbers [N + E, D] or [N, D], kept as float32; or single frames, uint8
-            [N + E, H, W] or [N, H, W], or [..., C, H, W] for frames of C channels.
+            [N + E, H, W] or [N, H, W], or [..., C, H, W] for frames of C channels. Frames of booleans, such as
+            MinAtar's, are kept as 0 and 1, and networks see just these; those of uint8 they see as value / 128 - 1.
         actions: Integers 0 .. A-1, [N].
         rewards: Real numbers [N], kept as float32.
         terminated: Whether the step ended the task, [N].
@@ -132,7 +133,8 @@ def write_dataset(
     try:
         with new_directory(directory) as partial:
             records = write_shards(partial, episodes, compress=compress, shard_bytes=shard_bytes)
-            manifest = Manifest(_spec(rows, names, stack), records, *about)
+            is_bool = given.read("observations").dtype == np.bool_
+            manifest = Manifest(_spec(rows, names, stack, is_bool=is_bool), records, *about)
             manifest.save(partial)
     except OSError as error:
         raise DatasetError(
@@ -249,9 +251,9 @@ def _lengths(given: _Given, ends: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _observations(given: _Given, lengths: NDArray[np.int64]) -> tuple[NDArray[Any], bool]:
     """Frames or vectors, and whether they hold what the last step of each episode led to."""
     found = given.read("observations")
-    is_frames = found.ndim in (3, 4) and found.dtype == np.uint8
+    is_frames = found.ndim in (3, 4) and found.dtype in (np.uint8, np.bool_)
     if not is_frames and (found.ndim != 2 or found.dtype.kind not in "fiu"):
-        raise unfit(given, "observations", found, "uint8 frames [N, (C,) H, W] or real numbers [N, D]")
+        raise unfit(given, "observations", found, "uint8 or bool frames [N, (C,) H, W] or real numbers [N, D]")
     num_steps = int(lengths.sum())
     has_last = len(found) == num_steps + len(lengths)
     if len(found) != num_steps and not has_last:
@@ -265,10 +267,10 @@ def _observations(given: _Given, lengths: NDArray[np.int64]) -> tuple[NDArray[An
         require_finite(given, "observations", found)
     elif found.ndim == 4:
         _require_no_stacks(given, found[: min(int(lengths[0]) + has_last, _LOOKED_AT)])
-    return found, has_last
+    return found.view(np.uint8) if found.dtype == np.bool_ else found, has_last
 
 
-def _require_no_stacks(given: _Given, frames: NDArray[np.uint8]) -> None:
+def _require_no_stacks(given: _Given, frames: NDArray[Any]) -> None:
     """Refuses stacks [T, S, H, W], which would be taken for frames of S channels without a word."""
     moves_on = len(frames) > 1 and np.array_equal(frames[1:, :-1], frames[:-1, 1:])
     if moves_on and frames.shape[1] > 1 and (frames[:, 0] != frames[:, -1]).any():
@@ -279,9 +281,15 @@ def _require_no_stacks(given: _Given, frames: NDArray[np.uint8]) -> None:
         )
 
 
-def _spec(observations: NDArray[Any], names: tuple[str, ...], stack: int) -> TaskSpec:
+def _spec(observations: NDArray[Any], names: tuple[str, ...], stack: int, *, is_bool: bool) -> TaskSpec:
     if observations.ndim == 2:
         return TaskSpec.vector(observations.shape[1], names)
     channels = observations.shape[1] if observations.ndim == 4 else 1
     height, width = observations.shape[-2:]
-    return TaskSpec.pixels((stack * channels, height, width), names, channels=channels)
+    shape = (stack * channels, height, width)
+    # Ones as networks see them: 1 / 128 - 1 would hardly differ from what they see of a zero.
+    return (
+        TaskSpec(shape, "uint8", names, channels=channels)
+        if is_bool
+        else TaskSpec.pixels(shape, names, channels=channels)
+    )

@@ -7,6 +7,8 @@ from offrl.errors import ConfigError
 from offrl.networks import (
     CompactEncoder,
     Head,
+    ImpalaEncoder,
+    MinAtarEncoder,
     MLPEncoder,
     NatureEncoder,
     default_encoder,
@@ -23,6 +25,10 @@ from offrl.networks import (
         (NatureEncoder((4, 96, 96)), (4, 96, 96), 64 * 8 * 8),
         (CompactEncoder((4, 96, 96)), (4, 96, 96), 32 * 4 * 4),
         (NatureEncoder((4, 84, 84)), (4, 84, 84), 64 * 7 * 7),
+        # 84 -> 42 -> 21 -> 11, 72 -> 36 -> 18 -> 9 (each half, rounded up), 32 channels
+        (ImpalaEncoder((3, 84, 72)), (3, 84, 72), 32 * 11 * 9),
+        (ImpalaEncoder((1, 1, 1)), (1, 1, 1), 32),
+        (MinAtarEncoder((4, 10, 10)), (4, 10, 10), 16 * 8 * 8),
         (MLPEncoder((3,), hidden=(16, 8)), (3,), 8),
     ],
 )
@@ -56,7 +62,75 @@ def test_compact_encoder_takes_about_a_quarter_of_the_operations():
 
 def test_default_encoder_fits_the_observation():
     assert isinstance(default_encoder((4, 96, 96)), NatureEncoder)
+    assert isinstance(default_encoder((4, 36, 36)), NatureEncoder)
+    assert isinstance(default_encoder((4, 36, 35)), MinAtarEncoder)
+    assert isinstance(default_encoder((7, 10, 10)), MinAtarEncoder)
     assert isinstance(default_encoder((4,)), MLPEncoder)
+
+
+def test_nature_encoder_takes_pictures_from_36_pixels_on():
+    assert NatureEncoder((1, 36, 36)).feature_dim == 64  # 36 -> 8 -> 3 -> 1
+    with pytest.raises(ConfigError, match=r"NatureEncoder: frames of \(36, 35\) pixels"):
+        NatureEncoder((1, 36, 35))
+
+
+def weights(encoder):
+    return sum(parameter.numel() for parameter in encoder.parameters())
+
+
+def test_impala_has_the_papers_layers():
+    # Of a block from C to D channels: one convolution (9 C D + D) and four (9 D D + D); C = 4, 16, 32, D = 16, 32, 32.
+    assert weights(ImpalaEncoder((4, 84, 84))) == (592 + 4 * 2320) + (4640 + 4 * 9248) + (9248 + 4 * 9248)
+    convolutions = [m for m in ImpalaEncoder((4, 84, 84)).modules() if isinstance(m, nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels, m.kernel_size, m.stride) for m in convolutions] == [
+        (inputs if i == 0 else outputs, outputs, (3, 3), (1, 1))
+        for inputs, outputs in ((4, 16), (16, 32), (32, 32))
+        for i in range(5)
+    ]
+    pools = [m for m in ImpalaEncoder((4, 84, 84)).modules() if isinstance(m, nn.MaxPool2d)]
+    assert [(m.kernel_size, m.stride) for m in pools] == [(3, 2)] * 3
+
+
+def test_impala_adds_what_its_residual_blocks_find_to_what_they_were_given():
+    encoder = ImpalaEncoder((1, 8, 8))
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            parameter.zero_()
+            if name.endswith("weight") and parameter.shape[1] in (1, 16, 32) and "first" not in name:
+                # Each output channel is its input channel (or the first), except in the residual blocks: there the
+                # first convolution gives 0.5 everywhere, which the second one hands on.
+                for channel in range(parameter.shape[0]):
+                    parameter[channel, channel % parameter.shape[1], 1, 1] = 1
+            if "first.bias" in name:
+                parameter.fill_(0.5)
+    # Each of the six residual blocks adds 0.5. The max-pools leave one pixel's 3 in all of the last picture, and count
+    # nothing beyond the edge, where a 0 would be the most of negative pictures.
+    picture = torch.full((1, 1, 8, 8), -4.0)
+    picture[0, 0, 3, 3] = 3.0
+    assert encoder(picture).reshape(32, 1).unique().tolist() == [3.0 + 6 * 0.5]
+    assert encoder(torch.full((1, 1, 8, 8), -2.75)).unique().tolist() == [0.25]
+    assert encoder(torch.full((1, 1, 8, 8), -4.0)).unique().tolist() == [0.0]  # -1, and a ReLU at the end
+
+
+def test_impala_changes_no_observation():
+    observation = -torch.ones(1, 4, 9, 9)
+    ImpalaEncoder((4, 9, 9))(observation)
+    assert torch.equal(observation, -torch.ones(1, 4, 9, 9))
+
+
+def test_minatar_encoder_has_one_convolution():
+    assert weights(MinAtarEncoder((4, 10, 10))) == 16 * 4 * 9 + 16
+    encoder = MinAtarEncoder((1, 3, 4))
+    with torch.no_grad():
+        encoder.network[0].weight.fill_(1)
+        encoder.network[0].bias.fill_(-30)
+    picture = torch.arange(12.0).reshape(1, 1, 3, 4)  # sums of 3 x 3: 45 and 54
+    assert encoder(picture)[0].tolist() == [15.0, 24.0] * 16
+
+
+def test_impala_takes_about_7_times_the_operations_of_nature():
+    shape = (4, 84, 84)
+    assert 6.5 < multiplications(ImpalaEncoder(shape), shape) / multiplications(NatureEncoder(shape), shape) < 7.5
 
 
 @pytest.mark.parametrize(
@@ -64,7 +138,12 @@ def test_default_encoder_fits_the_observation():
     [
         (lambda: NatureEncoder((4,)), "expected \\(C, H, W\\); use MLPEncoder"),
         (lambda: MLPEncoder((4, 96, 96)), "expected \\(D,\\); use NatureEncoder"),
-        (lambda: NatureEncoder((4, 20, 20)), "frames of \\(20, 20\\) pixels; expected larger"),
+        (lambda: NatureEncoder((4, 20, 20)), "frames of \\(20, 20\\) pixels; expected larger ones; use MinAtarEncoder"),
+        (lambda: MinAtarEncoder((4, 20, 2)), "frames of \\(20, 2\\) pixels; expected larger ones; pass an encoder of"),
+        (
+            lambda: ImpalaEncoder((4,)),
+            "ImpalaEncoder: observation shape \\(4,\\); expected \\(C, H, W\\); use MLPEncoder",
+        ),
         (lambda: feature_dim(nn.Linear(1, 1)), "Linear has feature_dim None"),
     ],
 )
