@@ -75,6 +75,22 @@ class _Tensors:
             mapped[name] = None if tensor is None else function(tensor)
         return type(self)(**mapped)
 
+    def needed(self, name: str) -> Tensor:
+        """The field of that name, which is optional and a loss cannot do without.
+
+        Raises:
+            ConfigError: The replay did not give it.
+        """
+        found: Tensor | None = getattr(self, name, None)
+        if found is None:
+            raise ConfigError(
+                f"batches without {name}",
+                where="replay",
+                expected="batches that carry what the algorithm's loss reads",
+                hint=f'open it with open_replay(..., include=["{name}"])',
+            )
+        return found
+
     def _names(self) -> list[str]:
         return [field.name for field in fields(self) if field.name not in self.shared]  # type: ignore[arg-type]
 

@@ -45,3 +45,10 @@ def test_parts_of_a_batch_are_equal_or_refused():
     assert [part.reward.tolist() for part in whole.split(3)] == [[0, 1], [2, 3], [4, 5]]
     with pytest.raises(OfflineRLError, match=r"Batch.split: 6 transitions; expected a multiple of 4"):
         whole.split(4)
+
+
+def test_an_optional_field_that_a_loss_cannot_do_without():
+    batch = Batch(*[torch.zeros(2)] * 5, next_action=torch.tensor([1, -1]))
+    assert batch.needed("next_action").tolist() == [1, -1]
+    with pytest.raises(OfflineRLError, match=r"replay: batches without index; .*; open it with open_replay\(..., incl"):
+        batch.needed("index")

@@ -9,6 +9,7 @@ import torch
 
 from offrl import Batch, TaskSpec
 from offrl.algorithms import DiscreteBCQ
+from offrl.cli.names import ALGORITHMS, algorithm_class
 from offrl.errors import RunError
 from offrl.networks import CompactEncoder
 from offrl.replay import open_replay
@@ -26,12 +27,13 @@ def batch_of(count, seed, reward=1.0):
     rows = count * ROWS
     pixels = torch.randint(0, 256, (2, rows, *SPEC.observation_shape), dtype=torch.uint8, generator=generator)
     actions = torch.randint(0, 3, (rows,), generator=generator)
-    return Batch(pixels[0], actions, torch.full((rows,), reward), torch.full((rows,), 0.9), pixels[1])
+    discount, following = torch.full((rows,), 0.9), actions.flip(0)
+    return Batch(pixels[0], actions, torch.full((rows,), reward), discount, pixels[1], next_action=following)
 
 
-def trained(batches, **settings):
+def trained(batches, kind=DiscreteBCQ, **settings):
     settings = {"precision": "fp32", "compile": "off", "average_decay": 0.9, "schedule": "cosine", **settings}
-    algorithm = DiscreteBCQ(SPEC, encoder=CompactEncoder, seed=0)
+    algorithm = kind(SPEC, encoder=CompactEncoder, seed=0)
     learner = Learner(algorithm, LearnerConfig(**settings), total_updates=20, device="cuda")
     for batch in batches:
         learner.update(batch, len(batch.action) // ROWS)
@@ -53,6 +55,16 @@ def test_replayed_updates_are_those_that_python_runs_one_by_one(settings):
     assert list(graph._graphs) == [4]
     assert_close(graph, trained(singles, updates_per_graph=0, **settings))
     assert graph.step == 16
+
+
+@pytest.mark.parametrize("kind", [algorithm_class(name) for name in ALGORITHMS])
+def test_every_algorithm_is_replayed_as_it_runs(kind):
+    """REM's mixture among them, which is another one in every update."""
+    groups = [batch_of(4, seed) for seed in range(3)]
+    singles = [single for group in groups for single in group.split(4)]
+    graph = trained(groups, kind, updates_per_graph=4)
+    assert list(graph._graphs) == [4]
+    assert_close(graph, trained(singles, kind, updates_per_graph=0))
 
 
 def test_a_replayed_update_that_is_not_finite_changes_no_weight():

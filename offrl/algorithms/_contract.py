@@ -19,15 +19,18 @@ from offrl.errors import ConfigError
 def require_contract(algorithm: Algorithm, batch: Batch | FrameBatch) -> None:
     """Runs `forward` and `loss` once on a copy: what only acting or logging would notice is said before training.
 
-    Changes nothing of the algorithm, and no random number of torch's. Warns of a target network that nobody moves.
+    Before that it checks that the batch has the fields which the algorithm `needs`. Changes nothing of the algorithm,
+    and no random number of torch's. Warns of a target network that nobody moves.
 
     Args:
         algorithm: As it will be trained.
         batch: Raw, as a replay hands it over; a few rows are enough.
 
     Raises:
-        ConfigError: `forward` or `loss` returns something else than `Algorithm` says.
+        ConfigError: `forward` or `loss` returns something else than `Algorithm` says, or the replay lacks a field.
     """
+    for name in sorted(algorithm.needs):
+        batch.needed(name)
     _warn_of_idle_targets(algorithm)
     device = next((parameter.device for parameter in algorithm.parameters()), torch.device("cpu"))
     raw, spec = batch.to(device).stacked(), algorithm.spec

@@ -60,6 +60,8 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
     Attributes:
         name: What the algorithm is called in runs and tables.
         seed: As given, for a run's records.
+        needs: Optional fields of `Batch` that its loss reads. A replay gives "next_action", "behaviour_probability" and
+            "index" only where it was asked for them: `open_replay(..., include=["next_action"])`.
         threshold: The likelihood threshold its policy acts with, see `offrl.losses.greedy_actions`.
 
     Raises:
@@ -67,6 +69,7 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
     threshold: float = 0.0
     seed: int = 0
 

@@ -10,9 +10,17 @@ from torch import Tensor, nn
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
 from offrl.batch import Batch
 from offrl.checks import Checks
-from offrl.losses import double_q_target, imitation_loss, likely_actions, logit_penalty, select_action, td_loss
+from offrl.losses import (
+    double_q_target,
+    imitation_loss,
+    likely_actions,
+    logit_penalty,
+    mean_of,
+    select_action,
+    td_loss,
+)
 from offrl.networks.encoders import EncoderFactory, feature_dim
-from offrl.networks.heads import Head
+from offrl.networks.heads import ENSEMBLES, Head, QHead, is_ensemble
 
 
 @dataclass(frozen=True)
@@ -23,15 +31,18 @@ class DiscreteBCQConfig:
         threshold: an action is allowed if it is more than this many times as likely as the likeliest, in [0, 1);
             0 allows all (double DQN), close to 1 leaves the imitator's choice (behaviour cloning).
         logit_penalty: weight of the mean squared logit, 0 or more.
+        ensemble: "mean:5" or "min:2" for an ensemble of so many q heads, see `offrl.networks.QHead`; None for one head.
     """
 
     threshold: float = 0.3
     logit_penalty: float = 0.01
+    ensemble: str | None = None
 
     def __post_init__(self) -> None:
         checks = Checks(self)
         checks.number("threshold", "0 <= threshold < 1", lambda threshold: 0 <= threshold < 1)
         checks.number("logit_penalty", "0 or more", lambda penalty: penalty >= 0)
+        checks.that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 
 
 class DiscreteBCQ(Algorithm[DiscreteBCQConfig]):
@@ -43,28 +54,29 @@ class DiscreteBCQ(Algorithm[DiscreteBCQConfig]):
         """An encoder, a head for q and one for the imitator's logits; target networks for encoder and q."""
         self.threshold = self.config.threshold
         self.encoder = encoder(self.spec.observation_shape)
-        self.q_head = Head(feature_dim(self.encoder), self.spec.num_actions)
+        self.q_head = QHead(feature_dim(self.encoder), self.spec.num_actions, self.config.ensemble)
         self.imitation_head = Head(feature_dim(self.encoder), self.spec.num_actions)
         self.target_encoder = frozen_copy(self.encoder)
         self.target_q_head = frozen_copy(self.q_head)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Huber loss of q against the constrained double-Q target, plus cross-entropy, plus the logit penalty."""
-        q, logits = self(batch.observation)
+        features = self.encoder(batch.observation)
+        heads, logits = self.q_head.members(features), self.imitation_head(features)
         with torch.no_grad():
             next_q, next_logits = self(batch.next_observation)
             next_q_target = self.target_q_head(self.target_encoder(batch.next_observation))
             allowed = likely_actions(next_logits, self.config.threshold, batch.next_action_mask)
             target = double_q_target(batch.reward, batch.discount, next_q, next_q_target, allowed)
 
-        td = td_loss(q, batch.action, target)
+        td = mean_of([td_loss(q, batch.action, target) for q in heads])
         imitation = imitation_loss(logits, batch.action)
         loss = td + imitation + self.config.logit_penalty * logit_penalty(logits)
         metrics = {
             "td_loss": td,
             "imitation_loss": imitation,
             "imitation_accuracy": (logits.argmax(dim=1) == batch.action).float().mean(),
-            "q": select_action(q, batch.action).mean(),
+            "q": select_action(self.q_head.reduce(heads), batch.action).mean(),
             "allowed_actions": allowed.sum(dim=1).float().mean(),
         }
         return loss, metrics

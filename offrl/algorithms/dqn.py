@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
 from offrl.batch import Batch
 from offrl.checks import Checks
-from offrl.losses import double_q_target, max_q_target, select_action, td_loss
+from offrl.losses import double_q_target, max_q_target, mean_of, select_action, td_loss
 from offrl.networks.encoders import EncoderFactory, feature_dim
-from offrl.networks.heads import Head
+from offrl.networks.heads import ENSEMBLES, QHead, is_ensemble
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,16 @@ class DQNConfig:
     Attributes:
         double: the online network picks the next action and the target network judges it (arXiv:1509.06461);
             otherwise the target network does both.
+        ensemble: "mean:5" or "min:2" for an ensemble of so many q heads, see `offrl.networks.QHead`; None for one head.
     """
 
     double: bool = True
+    ensemble: str | None = None
 
     def __post_init__(self) -> None:
-        Checks(self).flag("double")
+        checks = Checks(self)
+        checks.flag("double")
+        checks.that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 
 
 class DQN(Algorithm[DQNConfig]):
@@ -38,13 +42,13 @@ class DQN(Algorithm[DQNConfig]):
     def make_networks(self, encoder: EncoderFactory) -> None:
         """An encoder and a head for q; target networks for both."""
         self.encoder = encoder(self.spec.observation_shape)
-        self.q_head = Head(feature_dim(self.encoder), self.spec.num_actions)
+        self.q_head = QHead(feature_dim(self.encoder), self.spec.num_actions, self.config.ensemble)
         self.target_encoder = frozen_copy(self.encoder)
         self.target_q_head = frozen_copy(self.q_head)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Mean Huber loss of q(s, a) against the one- or n-step target."""
-        q = self.values(batch.observation)
+        heads = self.q_head.members(self.encoder(batch.observation))
         with torch.no_grad():
             next_q_target = self.target_q_head(self.target_encoder(batch.next_observation))
             if self.config.double:
@@ -52,8 +56,8 @@ class DQN(Algorithm[DQNConfig]):
                 target = double_q_target(batch.reward, batch.discount, next_q, next_q_target, batch.next_action_mask)
             else:
                 target = max_q_target(batch.reward, batch.discount, next_q_target, batch.next_action_mask)
-        loss = td_loss(q, batch.action, target)
-        return loss, {"q": select_action(q, batch.action).mean()}
+        loss = mean_of([td_loss(q, batch.action, target) for q in heads])
+        return loss, {"q": select_action(self.q_head.reduce(heads), batch.action).mean()}
 
     def forward(self, observation: Tensor) -> PolicyOutput:
         """Q ranks the actions, and no action is ruled out."""

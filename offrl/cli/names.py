@@ -26,6 +26,14 @@ ALGORITHMS = {
     "bcq": "offrl.algorithms.bcq:DiscreteBCQ",
     "bc": "offrl.algorithms.bc:BC",
     "dqn": "offrl.algorithms.dqn:DQN",
+    "cql": "offrl.algorithms.cql:CQL",
+    "iql": "offrl.algorithms.iql:IQL",
+    "crr": "offrl.algorithms.crr:CRR",
+    "rem": "offrl.algorithms.rem:REM",
+    "qr-dqn": "offrl.algorithms.qr_dqn:QRDQN",
+    "qr-bcq": "offrl.algorithms.qr_bcq:QRBCQ",
+    "sac": "offrl.algorithms.sac:DiscreteSAC",
+    "bve": "offrl.algorithms.bve:BVE",
 }
 ENCODERS = {
     "nature": "offrl.networks.encoders:NatureEncoder",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, load_class
 from offrl.cli.settings import parse_settings, setting_groups
@@ -250,10 +250,15 @@ def open_data(request: Request, *, progress: bool) -> Replay:
 
 
 def open_training_data(request: Request, *, progress: bool) -> Replay | StreamingReplay:
-    """The replay that a run trains on, which may stream its data; errors as of `open_data`."""
+    """The replay that a run trains on, with what its algorithm's loss reads; it may stream. Errors: see `open_data`."""
+    from offrl.replay.config import Extra
     from offrl.replay.replay import open_replay
 
-    replay: Replay | StreamingReplay = open_replay(**_reading(request, progress), **request.settings["replay"])
+    settings = request.settings["replay"]
+    asked = tuple(settings.get("include", ()))
+    needed = algorithm_class(request.algorithm).needs & {*get_args(Extra)} - {*asked}
+    settings = {**settings, "include": (*asked, *sorted(needed))}
+    replay: Replay | StreamingReplay = open_replay(**_reading(request, progress), **settings)
     return replay
 
 

@@ -52,9 +52,12 @@ def parse_settings(assignments: Sequence[str], groups: Mapping[str, Hints]) -> d
 
 _ELSEWHERE = {
     "action_flexibility": ("threshold",),
+    "alpha": ("weight",),
     "beta": ("logit_penalty",),
     "gamma": ("discount",),
     "lr": ("learning_rate",),
+    "n_critics": ("ensemble",),
+    "n_quantiles": ("num_quantiles",),
     "n_steps": ("updates", "n_step"),
     "target_update_interval": ("target_period",),
     "tau": ("polyak",),

@@ -7,7 +7,10 @@ from .encoders import MLPEncoder as MLPEncoder
 from .encoders import NatureEncoder as NatureEncoder
 from .encoders import default_encoder as default_encoder
 from .encoders import feature_dim as feature_dim
+from .heads import ENSEMBLES as ENSEMBLES
 from .heads import Head as Head
+from .heads import QHead as QHead
+from .heads import is_ensemble as is_ensemble
 from .initialisation import Initialisation as Initialisation
 from .initialisation import initialise as initialise
 from .initialisation import seeded as seeded

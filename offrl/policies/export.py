@@ -11,9 +11,8 @@ import math
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, ExportError
 from offrl.losses import greedy_actions
 from offrl.policies._onnx_file import APPLY_THRESHOLD, ILLEGAL, INPUT, MASK_INPUT, OUTPUTS, Contract
+from offrl.policies._onnx_folding import drop_idle_casts, fold_means, fold_output, prune
 from offrl.policies._onnx_seal import sealed
 from offrl.system.files import replacing
 
@@ -87,10 +87,11 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
             hint="pass contract='uint8' (offrl export --contract uint8)",
         )
     model = _trace(algorithm, contract)
-    _drop_idle_casts(model)
+    drop_idle_casts(model)
+    fold_means(model.graph)
     for output in ("q", "logits") if algorithm.spec.legal_actions is not None else ("logits",):
-        _fold(model.graph, output)
-    _prune(model.graph)
+        fold_output(model.graph, output)
+    prune(model.graph)
     onnx.helper.set_model_props(
         model,
         {
@@ -171,77 +172,3 @@ def _trace(algorithm: Algorithm, contract: Contract) -> onnx.ModelProto:
             what = str(error).strip().splitlines()[0]
             raise ExportError(f"torch cannot export it to opset {_OPSET} ({what})", where=algorithm.name) from error
         return onnx.load(file)
-
-
-def _drop_idle_casts(model: onnx.ModelProto) -> None:
-    """Bypasses casts to the type that a value has already: traces of the `.float()` that guards mixed precision."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    element_type = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
-    renamed: dict[str, str] = {}
-    for node in model.graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        if node.op_type == "Cast" and element_type.get(node.input[0]) == node.attribute[0].i:
-            renamed[node.output[0]] = node.input[0]
-
-
-def _fold(graph: onnx.GraphProto, output: str) -> None:
-    """Lets a Gemm write an output where it can, so that readers need no operator beyond those of the networks.
-
-    A Gemm that is scaled, shifted by a constant for each action, or aliased becomes one Gemm with other weights;
-    constant zeros become one with zero weights; anything else stays as torch wrote it.
-    """
-    producers = {name: node for node in graph.node for name in node.output}
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    constants |= {
-        n.output[0]: onnx.numpy_helper.to_array(n.attribute[0].t) for n in graph.node if n.op_type == "Constant"
-    }
-
-    # Walking back from the output, which is factor * (what `source` gives) + shift.
-    shift: Any = np.zeros(1, np.float32)
-    source, factor = producers[output], np.float32(1)
-    while source.op_type in ("Identity", "Mul", "Add"):
-        # A Mul by one number is the scale of the logits, an Add of one number for each action the penalty.
-        is_add = source.op_type == "Add"
-        folded = [n for n in source.input if n in constants and (is_add or constants[n].size == 1)]
-        inputs = [name for name in source.input if name not in folded]
-        if len(inputs) != 1 or inputs[0] not in producers:
-            return
-        for name in folded:
-            if is_add:
-                shift = shift + factor * constants[name]
-            else:
-                factor *= np.float32(constants[name].item())
-        source = producers[inputs[0]]
-    if source.op_type == "ConstantOfShape" and not any(onnx.numpy_helper.to_array(a.t).any() for a in source.attribute):
-        source, factor = producers["q"], np.float32(0)
-    if source.op_type != "Gemm" or len(source.input) != 3 or not all(name in constants for name in source.input[1:]):
-        return
-    if output in source.output:
-        return
-
-    weight, bias = (constants[name] * factor for name in source.input[1:])
-    if shift.any():
-        if shift.ndim != 1 or shift.shape != bias.shape:
-            return
-        bias = bias + shift
-    names = [f"{output}.scaled.{name}" for name in source.input[1:]]
-    for name, values in zip(names, (weight, bias), strict=True):
-        graph.initializer.append(onnx.numpy_helper.from_array(values, name))
-    gemm = copy.deepcopy(source)
-    gemm.name = output
-    gemm.input[1:] = names
-    gemm.output[:] = [output]
-    graph.node.remove(producers[output])
-    graph.node.insert(list(graph.node).index(source) + 1, gemm)
-
-
-def _prune(graph: onnx.GraphProto) -> None:
-    """Drops nodes and weights that no output needs."""
-    needed = {output.name for output in graph.output}
-    for node in reversed(list(graph.node)):
-        if needed.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
-            needed.update(node.input)
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
-        graph.initializer.remove(tensor)

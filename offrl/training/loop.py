@@ -90,8 +90,8 @@ def fit(
         The learner; `learner.snapshot()` is the trained policy's algorithm.
 
     Raises:
-        ConfigError: Arguments of another kind, settings that contradict each other, or an algorithm of your own whose
-            `forward` or `loss` returns something else than `Algorithm` says.
+        ConfigError: Arguments of another kind, settings that contradict each other, a replay without what the algorithm
+            `needs`, or an algorithm of your own whose `forward` or `loss` returns something else than `Algorithm` says.
         SpecMismatchError: The data are of another task than the algorithm.
         RunError: The directory is taken, cannot be resumed or written; the loss became infinite.
         InUseError: Another process is working on the run.

@@ -41,6 +41,16 @@ def test_a_run_named_with_a_time(data, tmp_path):
     assert re.search(r"/bc-\d{4}-\d\d-\d\d-\d{6}$", found["run"])
 
 
+def test_a_replay_is_opened_with_what_the_algorithm_reads(data, tmp_path):
+    run = tmp_path / "run"
+    options = ["--algorithm", "bve", "--quiet", "--set", "precision=fp32"]
+    offrl_json("train", data, "--updates", 2, "--run", run, *options, "--set", 'include=["index"]')
+    assert json.loads((run / "config.json").read_text())["replay"]["include"] == ["index", "next_action"]
+    assert offrl_json("train", "--resume", run, "--updates", 3, "--quiet")["updates"] == 3
+    offrl_json("train", data, "--updates", 2, "--run", tmp_path / "other", "--algorithm", "cql", "--quiet")
+    assert "include" not in json.loads((tmp_path / "other" / "config.json").read_text())["replay"]
+
+
 def test_tensorboard_is_a_word_on_the_command_line(data, tmp_path):
     pytest.importorskip("tensorboard")
     run = tmp_path / "run"

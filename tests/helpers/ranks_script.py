@@ -10,7 +10,7 @@ import numpy as np
 from toy_replay import ToyReplay
 
 from offrl import Batch, TaskSpec
-from offrl.algorithms import DiscreteBCQ
+from offrl.algorithms import REM, DiscreteBCQ
 from offrl.envs import TUNING_SEEDS, make
 from offrl.errors import ConfigError
 from offrl.evaluation import EpisodeEvaluator
@@ -60,6 +60,12 @@ def train_on_pixels():
     return fit(bcq, ToyReplay(spec), config, learner=learner, loggers=[], device="cpu")
 
 
+def train_on_mixtures():
+    """REM draws weights of its heads for each update: a function of a counter, which every rank has."""
+    learner, config = LearnerConfig(precision="fp32", learning_rate=1e-3), FitConfig(updates=5, batch_size=8)
+    return fit(REM(SPEC), ToyReplay(SPEC), config, learner=learner, loggers=[], device="cpu")
+
+
 def check_sum(learner):
     """Differs where a single weight of the network or its target does."""
     return [float(tensor.double().sum()) for tensor in learner.state_tensors().values()]
@@ -76,6 +82,7 @@ def main(folder: Path) -> None:
     found["weights"] = ranks.gather(check_sum(whole))
     train(Poisoned(SPEC), folder / "poisoned")
     found["pixels"] = ranks.gather(check_sum(train_on_pixels()))
+    found["mixtures"] = ranks.gather(check_sum(train_on_mixtures()))
     train(ToyReplay(SPEC), folder / "begun-on-1", resume=True)
     try:
         train(ToyReplay(SPEC) if ranks.is_first else Interrupting(SPEC), folder / "begun-on-2")

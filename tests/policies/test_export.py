@@ -13,11 +13,12 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from offrl import TaskSpec, __version__
-from offrl.algorithms import BC, DQN, DiscreteBCQ, DiscreteBCQConfig, PolicyOutput
+from offrl.algorithms import BC, DQN, DiscreteBCQ, DiscreteBCQConfig, DQNConfig, PolicyOutput
+from offrl.cli.names import ALGORITHMS, algorithm_class
 from offrl.errors import ConfigError, ExportError, SpecMismatchError
 from offrl.losses import greedy_actions
 from offrl.networks import CompactEncoder, MLPEncoder, NatureEncoder
-from offrl.policies import export_onnx, verify_onnx
+from offrl.policies import OnnxPolicy, export_onnx, verify_onnx
 from offrl.policies._onnx_seal import sealed
 from offrl.policies.export import logit_scale
 from offrl.policies.torch_policy import TorchPolicy
@@ -37,6 +38,13 @@ def bc(spec, encoder=None):
 
 def dqn(spec, encoder=None):
     return DQN(spec, encoder=encoder or small(spec))
+
+
+def of_the_shelf(kind):
+    return lambda spec, encoder=None: kind(spec, encoder=encoder or small(spec))
+
+
+SHELF = [pytest.param(of_the_shelf(algorithm_class(name)), id=name) for name in ALGORITHMS]
 
 
 def small(spec):
@@ -84,7 +92,7 @@ def test_a_policy_is_no_algorithm(tmp_path):
 
 
 @pytest.mark.parametrize("encoder", [NatureEncoder, CompactEncoder])
-@pytest.mark.parametrize("make", [bc, dqn, bcq])
+@pytest.mark.parametrize("make", [bc, dqn, bcq, *SHELF[3:]])
 def test_float_files_hold_only_the_networks_operators(tmp_path, make, encoder):
     model = onnx.load(export_onnx(make(PIXELS, encoder), tmp_path / "m.onnx", contract="float"))
     assert {node.op_type for node in model.graph.node} == {"Conv", "Relu", "Flatten", "Gemm"}
@@ -95,7 +103,7 @@ def test_float_files_hold_only_the_networks_operators(tmp_path, make, encoder):
     assert {tensor.name for tensor in model.graph.initializer} <= used  # no target network, no leftovers
 
 
-@pytest.mark.parametrize("make", [bc, dqn, bcq])
+@pytest.mark.parametrize("make", [bc, dqn, bcq, *SHELF[3:]])
 def test_float_outputs_are_the_scores_and_the_scaled_logits(tmp_path, make):
     algorithm = make(VECTORS)
     observation = np.random.default_rng(0).standard_normal((5, 3), dtype=np.float32)
@@ -104,6 +112,19 @@ def test_float_outputs_are_the_scores_and_the_scaled_logits(tmp_path, make):
     found = run(export_onnx(algorithm, tmp_path / "m.onnx", contract="float"), observation)
     np.testing.assert_allclose(found["q"], scores, atol=1e-6)
     np.testing.assert_allclose(found["logits"], logits * logit_scale(algorithm.threshold), atol=1e-6)
+
+
+@pytest.mark.parametrize("ensemble", ["mean:3", "min:3"])
+def test_an_ensemble_is_reduced_in_the_file(tmp_path, ensemble):
+    algorithm = DQN(VECTORS, DQNConfig(ensemble=ensemble))
+    observation = np.random.default_rng(0).standard_normal((5, 3), dtype=np.float32)
+    for contract in ("float", "uint8"):
+        path = export_onnx(algorithm, tmp_path / f"{contract}.onnx", contract=contract)
+        verify_onnx(path, algorithm, observation)
+        with torch.no_grad():
+            q = algorithm.values(torch.from_numpy(observation))
+        np.testing.assert_allclose(run(path, observation)["q"], q, atol=1e-6)
+        OnnxPolicy(path)(observation)
 
 
 def test_the_float_contract_takes_normalised_pixels_and_the_uint8_contract_raw_ones(tmp_path):

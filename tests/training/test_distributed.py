@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import ranks_script
 import torch
-from ranks_script import EVALUATOR, SPEC, Poisoned, check_sum, train, train_on_pixels
+from ranks_script import EVALUATOR, SPEC, Poisoned, check_sum, train, train_on_mixtures, train_on_pixels
 from toy_replay import ToyReplay
 
 from offrl.algorithms import DiscreteBCQ
@@ -100,6 +100,11 @@ def test_weights_targets_and_averages_are_the_same_on_both_ranks(found):
 
 def test_augmentation_is_that_of_the_batch_of_all_ranks(found):
     assert found["pixels"][0] == pytest.approx(check_sum(train_on_pixels()), rel=1e-4, abs=1e-3)
+
+
+def test_mixtures_of_heads_are_those_of_one_process(found):
+    assert found["mixtures"][0] == found["mixtures"][1]
+    assert found["mixtures"][0] == pytest.approx(check_sum(train_on_mixtures()), rel=1e-4, abs=1e-3)
 
 
 def test_an_update_that_one_rank_cannot_make_is_left_out_on_both(folder, tmp_path):

@@ -1,0 +1,79 @@
+"""Random ensemble mixture (Agarwal et al. 2020, arXiv:1907.04543)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.batch import Batch
+from offrl.checks import Checks
+from offrl.losses import max_q_target, random_mixture, select_action, td_loss
+from offrl.networks.encoders import EncoderFactory, feature_dim
+from offrl.networks.heads import Head
+
+
+@dataclass(frozen=True)
+class REMConfig:
+    """Settings of REM.
+
+    Attributes:
+        num_heads: q's that are mixed, 1 or more; they share all layers but the last. 1 is DQN without double
+            Q-learning, 200 the paper's number.
+    """
+
+    num_heads: int = 200
+
+    def __post_init__(self) -> None:
+        Checks(self).whole("num_heads", least=1)
+
+
+class REM(Algorithm[REMConfig]):
+    """Q-learning of a random convex combination of heads, another one in every update; it acts by their mean.
+
+    `updates` counts the losses in training: the combination is a function of it and of the seed, so that it is saved
+    with the weights, a resumed run has the same ones, and a CUDA graph does not replay the one that it was recorded
+    with. Drawn from the batch's content instead, an algorithm that always sees the same rows would never mix anew.
+    """
+
+    name = "rem"
+    updates: Tensor
+
+    def make_networks(self, encoder: EncoderFactory) -> None:
+        """An encoder and a head with num_heads q's for each action; target networks for both."""
+        self.encoder = encoder(self.spec.observation_shape)
+        self.q_head = Head(feature_dim(self.encoder), self.config.num_heads * self.spec.num_actions)
+        self.target_encoder = frozen_copy(self.encoder)
+        self.target_q_head = frozen_copy(self.q_head)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Mean Huber loss of the mixed q(s, a) against the target of the same mixture."""
+        mixture = random_mixture(self.updates, self.config.num_heads, self.seed).view(1, -1, 1)
+        if self.training:
+            self.updates += 1
+        q = (mixture * self._heads(self.q_head(self.encoder(batch.observation)))).sum(dim=1)
+        with torch.no_grad():
+            next_heads = self._heads(self.target_q_head(self.target_encoder(batch.next_observation)))
+            next_q = (mixture * next_heads).sum(dim=1)
+            target = max_q_target(batch.reward, batch.discount, next_q, batch.next_action_mask)
+        loss = td_loss(q, batch.action, target)
+        return loss, {"q": select_action(q, batch.action).mean()}
+
+    def _heads(self, output: Tensor) -> Tensor:
+        return output.reshape(-1, self.config.num_heads, self.spec.num_actions)
+
+    def forward(self, observation: Tensor) -> PolicyOutput:
+        """The mean of the heads ranks the actions, and no action is ruled out."""
+        q = self.values(observation)
+        return PolicyOutput(scores=q, logits=torch.zeros_like(q))
+
+    def values(self, observation: Tensor) -> Tensor:
+        """q(s, .) of the online network, the mean of its heads. [B, ...] -> [B, A]."""
+        return self._heads(self.q_head(self.encoder(observation))).mean(dim=1)
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Encoder and q head."""
+        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]

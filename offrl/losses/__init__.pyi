@@ -1,0 +1,35 @@
+"""The equations: pure functions of tensors, each with its paper. B is the batch, A the number of actions."""
+
+from .actions import greedy_actions as greedy_actions
+from .actions import legal_or_logged as legal_or_logged
+from .actions import likely_actions as likely_actions
+from .actions import masked_argmax as masked_argmax
+from .actions import require_ranks as require_ranks
+from .actions import select_action as select_action
+from .policies import binary_weight as binary_weight
+from .policies import entropy as entropy
+from .policies import entropy_coefficient_loss as entropy_coefficient_loss
+from .policies import expected_value as expected_value
+from .policies import exponential_weight as exponential_weight
+from .policies import imitation_loss as imitation_loss
+from .policies import largest_entropy as largest_entropy
+from .policies import log_policy as log_policy
+from .policies import logit_penalty as logit_penalty
+from .policies import soft_value as soft_value
+from .policies import weighted_imitation_loss as weighted_imitation_loss
+from .quantiles import quantile_loss as quantile_loss
+from .quantiles import quantile_target as quantile_target
+from .quantiles import select_quantiles as select_quantiles
+from .values import advantage_over_max as advantage_over_max
+from .values import advantage_over_mean as advantage_over_mean
+from .values import bootstrap_target as bootstrap_target
+from .values import conservative_penalty as conservative_penalty
+from .values import double_q_target as double_q_target
+from .values import expectile_loss as expectile_loss
+from .values import follows_log as follows_log
+from .values import max_q_target as max_q_target
+from .values import mean_of as mean_of
+from .values import random_mixture as random_mixture
+from .values import sarsa_target as sarsa_target
+from .values import td_loss as td_loss
+from .values import value_target as value_target
