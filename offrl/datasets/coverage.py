@@ -107,7 +107,7 @@ def _frame_hashes(store: FrameStore, progress: bool) -> NDArray[np.uint8]:
     with bar:
         for start in range(0, num_frames, _CHUNK_FRAMES):
             stop = min(start + _CHUNK_FRAMES, num_frames)
-            chunk = np.ascontiguousarray(store.frames_between(start, stop))
+            chunk = np.ascontiguousarray(store.frames_between(start, stop)).reshape(stop - start, -1)
             if not store.spec.is_pixels:
                 chunk = chunk + np.float32(0)  # -0.0 and 0.0 are one state, and have other bytes
             digests = (hashlib.blake2b(frame.data, digest_size=_FRAME_HASH_BYTES).digest() for frame in chunk)
@@ -193,13 +193,13 @@ class Measures:
         lines = []
         if self.tq is not None:
             lines.append(
-                f"TQ           {self.tq:.2f}: the mean return, where 0 is random ({known.random_return:,.1f}) and 1 the "
-                f"best online policy ({known.best_return:,.1f})"
+                f"TQ           {self.tq:.2f}: the mean return, where 0 is random ({known.random_return:,.1f}) "
+                f"and 1 the best online policy ({known.best_return:,.1f})"
             )
         elif known.best_return is not None and known.random_return is not None:
             lines.append(
-                f"TQ           not defined: the best online policy ({known.best_return:,.1f}) is not better than random "
-                f"actions ({known.random_return:,.1f})"
+                f"TQ           not defined: the best online policy ({known.best_return:,.1f}) is not better than "
+                f"random actions ({known.random_return:,.1f})"
             )
         if self.saco is not None:
             lines.append(
