@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,16 +88,14 @@ def _references(reference: Path | str, store: FrameStore, *, progress: bool) -> 
         DatasetError: no dataset, or a damaged one.
         SpecMismatchError: it is of another task than `store`.
     """
-    from offrl.datasets.coverage import References, count_pairs
+    from offrl.datasets.coverage import References
     from offrl.replay.ingestion import ingest
     from offrl.shards.remote import local_copy
 
     other = ingest(reference, tier="mmap", progress=progress)
     store.spec.require_same(other.spec, where=reference, hint="name a dataset of the same task", legal_actions=False)
     known = References.of_directory(local_copy(reference, progress=progress))
-    if known.num_pairs is not None:
-        return known
-    return replace(known, num_pairs=count_pairs(other, progress=progress))
+    return References.of_store(other, progress=progress) if known.num_pairs is None else known
 
 
 _table_options = options(

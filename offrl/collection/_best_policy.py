@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from offrl import envs
 from offrl.algorithms.algorithm import Algorithm
 from offrl.collection._kept_learner import LEARNER_NAME
 from offrl.collection._play import PolicyBehaviour
-from offrl.datasets.coverage import count_pairs
+from offrl.datasets.coverage import References
 from offrl.envs.behaviours import Behaviour, RandomBehaviour, act
 from offrl.envs.episodes import EpisodeRunner
 from offrl.envs.seeds import TUNING_SEEDS, episode_rng
@@ -57,14 +58,12 @@ def judge(make_env: envs.EnvFactory, algorithm: Algorithm, directory: Path, *, p
         expert = PolicyBehaviour(_policy(algorithm, best))
         best_return = _mean_return(make_env, expert, _MEASURING_SEEDS, bar)
         random_return = _mean_return(make_env, RandomBehaviour(), _MEASURING_SEEDS, bar)
-    num_pairs = count_pairs(ingest(directory, tier="mmap", progress=progress), progress=progress)
+    seen = References.of_store(ingest(directory, tier="mmap", progress=progress), progress=progress)
     link_best(folder, step_of(best))
     return {
         "best_step": step_of(best),
         "policy_sha256": file_sha256(best / "policy.safetensors"),
-        "random_return": random_return,
-        "best_return": best_return,
-        "num_pairs": num_pairs,
+        **replace(seen, random_return=random_return, best_return=best_return).to_dict(),
     }
 
 

@@ -7,24 +7,20 @@ moderate.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from tqdm import tqdm
+from numpy.typing import ArrayLike
 
 from offrl.checks import is_whole
+from offrl.datasets._pairs import cells, feature_ranges, frame_hashes, stack_hashes, unique_pairs
 from offrl.errors import ConfigError, DatasetError
-from offrl.replay._windows import stack_windows
 from offrl.replay.store import FrameStore
 from offrl.shards.manifest import MANIFEST_NAME, Manifest
-
-_FRAME_HASH_BYTES = 16
-_CHUNK_FRAMES = 4096
-_CHUNK_ROWS = 65_536
 
 
 def trajectory_quality(returns: ArrayLike, random_return: float, best_return: float) -> float:
@@ -76,56 +72,6 @@ def state_action_coverage(num_pairs: int, num_reference_pairs: int) -> float:
     return num_pairs / num_reference_pairs
 
 
-def count_pairs(store: FrameStore, *, progress: bool = False) -> int:
-    """How many different pairs of state and action a dataset has; states are observations, stacks as a whole.
-
-    Pairs are told apart by 8 bytes of BLAKE2b, in 8 bytes of memory each: of n pairs about n**2 / 2**65 are taken for
-    another, far less than one even of a hundred million. The frames are read once, a few thousand at a time.
-
-    Args:
-        store: the dataset.
-        progress: show a progress bar, where stderr is a terminal.
-
-    Raises:
-        DatasetError: the store was changed since it was written.
-    """
-    frames = _frame_hashes(store, progress)
-    pairs = np.empty(len(store), np.uint64)
-    for start in range(0, len(store), _CHUNK_ROWS):
-        rows = np.arange(start, min(start + _CHUNK_ROWS, len(store)))
-        pairs[rows] = _pair_hashes(store, frames, rows)
-    return len(np.unique(pairs))
-
-
-def _frame_hashes(store: FrameStore, progress: bool) -> NDArray[np.uint8]:
-    """Of each frame, uint8 [F, 16]; a stack's hash is of those of its frames, so that each is read once."""
-    num_frames = len(store.frames)
-    hashes = np.empty((num_frames, _FRAME_HASH_BYTES), np.uint8)
-    bar: Any = tqdm(
-        total=num_frames, desc="unique pairs", unit=" frames", disable=None if progress else True, leave=False
-    )
-    with bar:
-        for start in range(0, num_frames, _CHUNK_FRAMES):
-            stop = min(start + _CHUNK_FRAMES, num_frames)
-            chunk = np.ascontiguousarray(store.frames_between(start, stop)).reshape(stop - start, -1)
-            if not store.spec.is_pixels:
-                chunk = chunk + np.float32(0)  # -0.0 and 0.0 are one state, and have other bytes
-            digests = (hashlib.blake2b(frame.data, digest_size=_FRAME_HASH_BYTES).digest() for frame in chunk)
-            hashes[start:stop] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _FRAME_HASH_BYTES)
-            bar.update(stop - start)
-    return hashes
-
-
-def _pair_hashes(store: FrameStore, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Of the observations and actions of transitions `rows` [B]. [B]."""
-    windows = stack_windows(store.last[rows], store.first[rows], store.spec.stack)
-    states = frames[windows].reshape(len(rows), -1)
-    actions = np.ascontiguousarray(store.actions[rows]).view(np.uint8).reshape(len(rows), -1)
-    keys = np.concatenate([states, actions], axis=1)
-    digests = b"".join(hashlib.blake2b(key.data, digest_size=8).digest() for key in keys)
-    return np.frombuffer(digests, np.uint64)
-
-
 @dataclass(frozen=True)
 class References:
     """What TQ and SACo refer to; None for what is not known.
@@ -134,11 +80,15 @@ class References:
         random_return: mean return of random actions.
         best_return: mean return of the best policy found online.
         num_pairs: unique state-action pairs of the replay dataset.
+        feature_low: of vectors, the lowest value of each feature in the replay dataset, [D].
+        feature_high: likewise the highest, [D].
     """
 
     random_return: float | None = None
     best_return: float | None = None
     num_pairs: int | None = None
+    feature_low: tuple[float, ...] | None = None
+    feature_high: tuple[float, ...] | None = None
 
     @classmethod
     def of_manifest(cls, manifest: Manifest) -> References:
@@ -147,13 +97,13 @@ class References:
         Raises:
             DatasetError: the manifest has something else in their place.
         """
-        recorded = manifest.protocol or {}
-        found: dict[str, Any] = {name: recorded.get(name) for name in ("random_return", "best_return", "num_pairs")}
-        for name, value in found.items():
-            fits = is_whole(value) if name == "num_pairs" else isinstance(value, int | float)
-            if value is not None and (isinstance(value, bool) or not fits):
-                raise DatasetError(f"{name} is {value!r}", where=MANIFEST_NAME, expected="a number")
-        return cls(**found)
+        recorded: dict[str, Any] = {name: (manifest.protocol or {}).get(name) for name in _REFERENCES}
+        for name, kind in _REFERENCES.items():
+            value = recorded[name]
+            if value is not None and not all(map(kind, value if isinstance(value, list | tuple) else [value])):
+                raise DatasetError(f"protocol.{name} is {value!r}", where=MANIFEST_NAME, expected="numbers")
+        lists = {name: tuple(recorded[name] or ()) or None for name in ("feature_low", "feature_high")}
+        return cls(**{**recorded, **lists})
 
     @classmethod
     def of_directory(cls, directory: Path) -> References:
@@ -165,6 +115,67 @@ class References:
         if not (directory / MANIFEST_NAME).exists():
             return cls()
         return cls.of_manifest(Manifest.load(directory))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `of_manifest` reads it, JSON-ready."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def of_store(cls, store: FrameStore, *, progress: bool = False) -> References:
+        """The pairs and the features of a dataset that is to be the reference; its returns say nothing here.
+
+        Raises:
+            DatasetError: the store was changed since it was written.
+        """
+        low, high = (None, None) if store.spec.is_pixels else feature_ranges(store)
+        ranges = cls(feature_low=low, feature_high=high)
+        return replace(ranges, num_pairs=count_pairs(store, ranges, progress=progress))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_REFERENCES: dict[str, Callable[[object], bool]] = {
+    "random_return": _is_number,
+    "best_return": _is_number,
+    "num_pairs": is_whole,
+    "feature_low": _is_number,
+    "feature_high": _is_number,
+}
+
+
+def count_pairs(store: FrameStore, references: References | None = None, *, progress: bool = False) -> int:
+    """How many different pairs of state and action a dataset has; states are observations, stacks as a whole.
+
+    Of vectors each feature is told apart in 100 equal bins from its lowest to its highest value in the reference
+    dataset, and one for what lies under and over them: no two states of CartPole, say, are ever quite equal.
+
+    Pairs are told apart by 8 bytes of BLAKE2b, in 8 bytes of memory each: of n pairs about n**2 / 2**65 are taken for
+    another, far less than one even of a hundred million. The frames are read once, a few thousand at a time.
+
+    Args:
+        store: the dataset.
+        references: with the range of each feature; default: the dataset's own.
+        progress: show a progress bar, where stderr is a terminal.
+
+    Raises:
+        DatasetError: the references are of vectors of another length, or the store was changed since it was written.
+    """
+    known = References() if references is None else references
+    if store.spec.is_pixels:
+        return unique_pairs(store, partial(stack_hashes, store, frame_hashes(store, progress)))
+    low, high = known.feature_low, known.feature_high
+    if low is None or high is None:
+        low, high = feature_ranges(store)
+    if {len(low), len(high)} != {store.frames.shape[1]}:
+        raise DatasetError(
+            f"references for vectors of {len(low)} features",
+            where=store.path,
+            expected=f"{store.frames.shape[1]}, as the data has",
+            hint="name a reference dataset of the same task",
+        )
+    return unique_pairs(store, partial(cells, store, np.array(low), np.array(high)))
 
 
 @dataclass(frozen=True)
@@ -183,9 +194,16 @@ class Measures:
     tq: float | None
     saco: float | None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether both are known."""
+        return self.tq is not None and self.saco is not None
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, JSON-ready."""
-        return {"tq": self.tq, "saco": self.saco, "num_pairs": self.num_pairs, "references": vars(self.references)}
+        known = self.references
+        references = {name: getattr(known, name) for name in ("random_return", "best_return", "num_pairs")}
+        return {"tq": self.tq, "saco": self.saco, "num_pairs": self.num_pairs, "references": references}
 
     def to_lines(self) -> list[str]:
         """What is known, in words."""
@@ -211,7 +229,7 @@ class Measures:
                 f"unique       {self.num_pairs:,} state-action pairs; --reference REPLAY, a dataset that offrl collect "
                 "--kind replay makes, gives TQ and SACo"
             )
-        if self.tq is not None and self.saco is not None:
+        if self.is_complete:
             lines.append(f"             {READING}")
         return lines
 
@@ -231,7 +249,7 @@ def measure(store: FrameStore, references: References, *, progress: bool = False
     Raises:
         DatasetError: the store was changed since it was written.
     """
-    num_pairs = count_pairs(store, progress=progress)
+    num_pairs = count_pairs(store, references, progress=progress)
     low, high = references.random_return, references.best_return
     tq = None
     if low is not None and high is not None and high > low:

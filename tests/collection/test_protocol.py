@@ -144,7 +144,11 @@ def test_the_manifests_say_what_measures_refer_to(five):
         assert References.of_manifest(manifest) == References.of_manifest(manifests["replay"])
     assert replay["best_return"] == 1.0
     assert 0.2 < replay["random_return"] < 0.6  # of a random walk that has 12 steps
-    assert replay["num_pairs"] == count_pairs(open_replay(directory / "replay", progress=False).store)
+    store = open_replay(directory / "replay", progress=False).store
+    seen = References.of_store(store)
+    assert replay["num_pairs"] == seen.num_pairs == count_pairs(store)
+    positions = store.observations(np.arange(len(store)))
+    assert (replay["feature_low"], replay["feature_high"]) == ([positions.min()], [positions.max()])
     assert manifests["noisy"].protocol["online"] == dict(Manifest.load(directory / "replay").generator)
     best = directory / "replay" / "learner" / "checkpoints" / "best"
     assert best.resolve().name == f"step-{replay['best_step']:09d}"
@@ -183,7 +187,7 @@ class Stops(Corridor):
         return super().reset(**settings)
 
 
-@pytest.mark.parametrize("resets", [20, 55, 80, 260, 330, 420, 520])
+@pytest.mark.parametrize("resets", [30, 90, 400])
 def test_wherever_it_is_interrupted_it_goes_on_to_the_same_bytes(five, tmp_path, resets):
     def all_kinds():
         for kind in KINDS:
@@ -215,11 +219,10 @@ for kind in here.KINDS:
 """
 
 
-@pytest.mark.parametrize("shards", [7, 25])
-def test_a_kill_loses_no_byte(five, tmp_path, shards):
+def test_a_kill_loses_no_byte(five, tmp_path):
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers"), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "data"), str(shards)]
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "data"), "9"]
     assert subprocess.run(command, env=environment, check=False).returncode == 9
     for kind in KINDS:
         collected(kind, tmp_path / "data")
