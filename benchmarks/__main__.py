@@ -26,6 +26,7 @@ from benchmarks.quick import quick
 from benchmarks.ranks import ranks
 from benchmarks.readme import readme
 from benchmarks.same import same
+from benchmarks.scores import scores
 from benchmarks.ship import animation, ship
 from benchmarks.soak import soak
 from benchmarks.speed import collection, environment, evaluation
@@ -73,6 +74,7 @@ for command in (
     quick,
     data,
     neighbour,
+    scores,
     ranks,
     datasets,
     identity,

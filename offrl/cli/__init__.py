@@ -8,8 +8,9 @@ import click
 
 from offrl._version import __version__
 from offrl.cli.about import algorithms, version
+from offrl.cli.behaviours import collect
 from offrl.cli.console import Group
-from offrl.cli.data import collect, convert, fetch, inspect
+from offrl.cli.data import convert, fetch, inspect
 from offrl.cli.hub import card, publish, verify
 from offrl.cli.pictures import plot, report
 from offrl.cli.policies import evaluate, export

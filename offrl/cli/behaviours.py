@@ -1,16 +1,34 @@
-"""Behaviours by name: drivers, mixtures, and classes of the user's own."""
+"""`offrl collect`; and behaviours by name: drivers, mixtures, and classes of the user's own."""
+
+# ruff: noqa: D415  (the help of a command begins with an example)
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from offrl.cli.names import CAR_RACING, environment_factory, load_class
+import click
+from click import argument, option
+
+from offrl.cli.console import (
+    PATH,
+    completing,
+    hud_option,
+    output_options,
+    refuse_beside,
+    say_on_interrupt,
+    show,
+    workers_option,
+)
+from offrl.cli.names import CAR_RACING, environment_factory, load_class, named_recipe
 from offrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from offrl.envs.behaviours import Behaviour
-    from offrl.envs.making import Env
+    from offrl.envs.making import Env, EnvFactory
+    from offrl.shards.manifest import Manifest
 
 DRIVER = "driver:"
 """What the name of a driver begins with where a policy is asked for."""
@@ -100,3 +118,123 @@ def named_behaviour(name: str | None, environment: str) -> Behaviour:
             f"{name} cannot be constructed ({error})", where="--behaviour", expected="a class that needs no arguments"
         ) from error
     return behaviour
+
+
+_KINDS = ("random", "expert", "mixed", "noisy", "replay")
+_NO_PROGRESS_STEPS = 150  # a car that stands still teaches little
+
+
+def _recipe_names() -> list[str]:
+    from offrl.collection.recipes import RECIPES
+
+    return list(RECIPES)
+
+
+@click.command(short_help="Collect transitions: a standard dataset, or a behaviour of your choice.")
+@argument("environment", metavar="DATASET|ENVIRONMENT", required=False, shell_complete=completing(_recipe_names))
+@argument("directory", type=PATH, required=False)
+@option(
+    "--transitions",
+    type=click.IntRange(1),
+    help="At least so many; no shard of 4 whole episodes is cut short.",
+)
+@option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the dataset.")
+@option(
+    "--behaviour",
+    help="mixture, random, in CarRacing driver:SKILL (0 to 1, or expert), or package.module:Class; "
+    "default: a mixture where offrl has one.",
+)
+@option(
+    "--kind",
+    type=click.Choice([*_KINDS, "all"]),
+    help="A dataset by the protocol of arXiv:2111.04714, made with an agent that learns online; all makes the five.",
+)
+@option("--list", "list_datasets", is_flag=True, help="List the standard datasets, and collect nothing.")
+@hud_option
+@workers_option(1)
+@output_options
+def collect(
+    environment: str | None,
+    directory: Path | None,
+    transitions: int | None,
+    seed: int,
+    behaviour: str | None,
+    kind: str | None,
+    list_datasets: bool,
+    hud: str | None,
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Example: offrl collect carracing/mixed --transitions 60000
+
+    Writes a standard DATASET (--list shows them) into DIRECTORY, by default data/carracing-mixed or the like; or
+    plays ENVIRONMENT, a Gymnasium id. With --kind, a double DQN learns in ENVIRONMENT first, and the dataset goes into
+    DIRECTORY/KIND; the kinds of one DIRECTORY share what it learned. A complete dataset is not collected again; after
+    ctrl-C the same command continues. The data depends on the seed, not on the number of workers.
+    """
+    from offrl.collection.collector import collect as collect_dataset
+
+    if list_datasets:
+        from offrl.collection.recipes import RECIPES
+
+        show({recipe.name: recipe.description for recipe in RECIPES.values()}, as_json)
+        return
+    if environment is None:
+        raise ConfigError(
+            "no DATASET or ENVIRONMENT", where="collect", expected="one", hint="--list shows the datasets"
+        )
+    if transitions is None:
+        raise ConfigError("no --transitions", where="collect", expected="how many", hint="add --transitions 60000, say")
+    settings: dict[str, Any] = {
+        "transitions": transitions,
+        "seed": seed,
+        "workers": workers,
+        "progress": not quiet,
+    }
+    recipe = named_recipe(environment)
+    if recipe is not None:
+        given = {"--behaviour": behaviour, "--kind": kind, "--hud": hud}
+        refuse_beside(recipe.name, given, where="collect", expected="a dataset as it is")
+        directory = directory or Path("data") / recipe.name.replace("/", "-")
+        say_on_interrupt("interrupted; the same command continues from here")
+        show(_counts(directory, recipe.collect(directory, **settings)), as_json)
+        return
+    if directory is None:
+        raise ConfigError("no DIRECTORY", where="collect", expected=f"one to write {environment} into")
+    extra = {"no_progress_steps": _NO_PROGRESS_STEPS} if environment == CAR_RACING else {}
+    make_env = environment_factory(environment, hud, **extra)
+    settings["environment"] = {"id": environment, **make_env.keywords}
+    say_on_interrupt("interrupted; the same command continues from here")
+    if kind is None:
+        manifest = collect_dataset(make_env, named_behaviour(behaviour, environment), directory, **settings)
+        show(_counts(directory, manifest), as_json)
+        return
+    refuse_beside("--kind", {"--behaviour": behaviour}, where="collect", expected="one of the two")
+    _collect_kinds(make_env, directory, _KINDS if kind == "all" else (kind,), settings, as_json)
+
+
+def _collect_kinds(
+    make_env: EnvFactory, directory: Path, kinds: Sequence[Any], settings: Mapping[str, Any], as_json: bool
+) -> None:
+    from offrl.collection.protocol import collect_protocol
+
+    found = {kind: _counts(directory / kind, collect_protocol(make_env, kind, directory, **settings)) for kind in kinds}
+    if len(kinds) == 1:
+        show(found[kinds[0]], as_json)
+        return
+    lines = [
+        f"{kind:<8}{each['transitions']:>12,}{each['episodes']:>10,}  {each['directory']}"
+        for kind, each in found.items()
+    ]
+    show(found, as_json, text="\n".join([f"{'kind':<8}{'transitions':>12}{'episodes':>10}  directory", *lines]))
+
+
+def _counts(directory: Path, manifest: Manifest) -> dict[str, Any]:
+    """What a collection came to."""
+    return {
+        "directory": str(directory),
+        "transitions": manifest.num_transitions,
+        "episodes": sum(shard.num_episodes for shard in manifest.shards),
+        "shards": len(manifest.shards),
+    }

@@ -1,4 +1,4 @@
-"""`offrl collect`, `offrl fetch`, `offrl convert` and `offrl inspect`."""
+"""`offrl fetch`, `offrl convert` and `offrl inspect`."""
 
 # ruff: noqa: D415  (the help of a command begins with an example)
 
@@ -10,129 +10,39 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
-from offrl.cli.behaviours import named_behaviour
 from offrl.cli.console import (
     DATA,
     FILE,
     PATH,
-    completing,
-    hud_option,
     options,
     output_options,
-    refuse_beside,
     say_on_interrupt,
     show,
     task_options,
-    workers_option,
 )
-from offrl.cli.names import CAR_RACING, environment_factory, named_recipe, named_task
+from offrl.cli.names import named_task
 from offrl.errors import ConfigError
 from offrl.system.files import parse_size
 
 if TYPE_CHECKING:
     from offrl.datasets.conversion import Format
+    from offrl.datasets.coverage import References
+    from offrl.replay.store import FrameStore
     from offrl.shards.layouts import Dones
-
-_NO_PROGRESS_STEPS = 150  # a car that stands still teaches little
-
-
-def _recipe_names() -> list[str]:
-    from offrl.collection.recipes import RECIPES
-
-    return list(RECIPES)
-
-
-@click.command(short_help="Collect transitions: a standard dataset, or a behaviour of your choice.")
-@argument("environment", metavar="DATASET|ENVIRONMENT", required=False, shell_complete=completing(_recipe_names))
-@argument("directory", type=PATH, required=False)
-@option(
-    "--transitions",
-    type=click.IntRange(1),
-    help="At least so many; no shard of 4 whole episodes is cut short.",
-)
-@option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the dataset.")
-@option(
-    "--behaviour",
-    help="mixture, random, in CarRacing driver:SKILL (0 to 1, or expert), or package.module:Class; "
-    "default: a mixture where offrl has one.",
-)
-@option("--list", "list_datasets", is_flag=True, help="List the standard datasets, and collect nothing.")
-@hud_option
-@workers_option(1)
-@output_options
-def collect(
-    environment: str | None,
-    directory: Path | None,
-    transitions: int | None,
-    seed: int,
-    behaviour: str | None,
-    list_datasets: bool,
-    hud: str | None,
-    workers: int | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Example: offrl collect carracing/mixed --transitions 60000
-
-    Writes a standard DATASET (--list shows them) into DIRECTORY, by default data/carracing-mixed or the like; or
-    plays ENVIRONMENT, a Gymnasium id. A complete dataset is not collected again; after ctrl-C the same command
-    continues (not for carracing/replay). The data depends on the seed, not on the number of workers.
-    """
-    from offrl.collection.collector import collect as collect_dataset
-
-    if list_datasets:
-        from offrl.collection.recipes import RECIPES
-
-        show({recipe.name: recipe.description for recipe in RECIPES.values()}, as_json)
-        return
-    if environment is None:
-        raise ConfigError(
-            "no DATASET or ENVIRONMENT", where="collect", expected="one", hint="--list shows the datasets"
-        )
-    if transitions is None:
-        raise ConfigError("no --transitions", where="collect", expected="how many", hint="add --transitions 60000, say")
-    settings: dict[str, Any] = {
-        "transitions": transitions,
-        "seed": seed,
-        "workers": workers,
-        "progress": not quiet,
-    }
-    recipe = named_recipe(environment)
-    if recipe is not None:
-        given = {"--behaviour": behaviour, "--hud": hud}
-        refuse_beside(recipe.name, given, where="collect", expected="a dataset as it is")
-        directory = directory or Path("data") / recipe.name.replace("/", "-")
-        goes_on = recipe.behaviour is not None
-        say_on_interrupt(f"interrupted; {'the same command continues from here' if goes_on else 'it cannot continue'}")
-        manifest = recipe.collect(directory, **settings)
-    else:
-        if directory is None:
-            raise ConfigError("no DIRECTORY", where="collect", expected=f"one to write {environment} into")
-        extra = {"no_progress_steps": _NO_PROGRESS_STEPS} if environment == CAR_RACING else {}
-        make_env = environment_factory(environment, hud, **extra)
-        chosen = named_behaviour(behaviour, environment)
-        about = {"id": environment, **make_env.keywords}
-        say_on_interrupt("interrupted; the same command continues from here")
-        manifest = collect_dataset(make_env, chosen, directory, environment=about, **settings)
-    result = {
-        "directory": str(directory),
-        "transitions": manifest.num_transitions,
-        "episodes": sum(shard.num_episodes for shard in manifest.shards),
-        "shards": len(manifest.shards),
-    }
-    show(result, as_json)
 
 
 @click.command(short_help="Summarise and check a dataset.")
 @argument("directory", metavar="DIRECTORY|URL", type=DATA)
 @option("--html", type=FILE, help="Also write a page with plots, as one HTML file.")
 @option("--sampling", default="uniform", help="Also show what this strategy samples, such as top-returns:0.1.")
+@option("--reference", type=DATA, help="The replay dataset that TQ and SACo refer to; default: as DIRECTORY says.")
 @task_options
 @output_options
 def inspect(
     directory: Path | str,
     html: Path | None,
     sampling: str,
+    reference: Path | str | None,
     environment: str | None,
     hud: str | None,
     dones: Dones,
@@ -144,15 +54,22 @@ def inspect(
 
     Shows counts, returns, the frequency of every action and a health check of the shards in DIRECTORY, in either
     layout, or at a URL such as s3://bucket/folder, which are fetched into the cache. The page also shows lengths,
-    rewards and observations, and explains each warning; it is one self-contained file.
+    rewards and observations, and explains each warning; it is one self-contained file. TQ and SACo (arXiv:2111.04714)
+    compare the return with random actions and with the best policy found online, and the state-action pairs with those
+    of the --reference; the datasets of collect --kind know both.
     """
+    from offrl.datasets.coverage import References
     from offrl.datasets.summary import inspect_dataset
     from offrl.replay.ingestion import ingest
+    from offrl.shards.remote import local_copy
 
     spec = named_task(environment, hud)
     reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": not quiet}
     store = ingest(directory, spec=spec, tier="mmap", **reading)
-    summary = inspect_dataset(store, sampling)
+    references = References.of_directory(local_copy(directory, skip_bad_shards=skip_bad_shards, progress=not quiet))
+    if reference is not None:
+        references = _references(reference, store, progress=not quiet)
+    summary = inspect_dataset(store, sampling, references=references, progress=not quiet)
     text = summary.to_text()
     if html is not None:
         from offrl.report.dataset_page import write_dataset_page
@@ -162,6 +79,23 @@ def inspect(
         write_dataset_page(store, html, title=title, summary=summary)
         text += f"\n\npage         {html}"
     show(summary.to_dict(), as_json, text=text)
+
+
+def _references(reference: Path | str, store: FrameStore, *, progress: bool) -> References:
+    """What the dataset `reference` says of itself, and its state-action pairs, counted where it does not say them.
+
+    Raises:
+        DatasetError: no dataset, or a damaged one.
+        SpecMismatchError: it is of another task than `store`.
+    """
+    from offrl.datasets.coverage import References
+    from offrl.replay.ingestion import ingest
+    from offrl.shards.remote import local_copy
+
+    other = ingest(reference, tier="mmap", progress=progress)
+    store.spec.require_same(other.spec, where=reference, hint="name a dataset of the same task", legal_actions=False)
+    known = References.of_directory(local_copy(reference, progress=progress))
+    return References.of_store(other, progress=progress) if known.num_pairs is None else known
 
 
 _table_options = options(

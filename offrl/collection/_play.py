@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from offrl import envs
@@ -18,6 +19,9 @@ from offrl.shards.episode import Episode
 from offrl.shards.manifest import Manifest
 from offrl.spec import TaskSpec
 from offrl.system.versions import installed_versions
+
+if TYPE_CHECKING:  # a behaviour that is no policy loads without torch
+    from offrl.policies.policy import Policy
 
 PACKAGES = ("offrl", "gymnasium", "numpy", "box2d", "pygame-ce", "pygame")
 """What the bytes of a dataset depend on."""
@@ -95,6 +99,30 @@ def _play(
         runner.step(action)
         log.append(action, probability, runner.reward, runner.observation, runner.action_mask)
     return log.episode(terminated=runner.terminated, truncated=runner.truncated)
+
+
+class PolicyBehaviour:
+    """The greedy actions of a policy, as a behaviour.
+
+    Args:
+        policy: acts without randomness.
+        name: what a manifest calls it, the same wherever the policy lies.
+    """
+
+    def __init__(self, policy: Policy, name: str = "policy") -> None:
+        self._policy = policy
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"PolicyBehaviour({self._name!r})"
+
+    def begin(self, env: envs.Env, rng: np.random.Generator) -> None:
+        """Nothing to draw."""
+
+    def __call__(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> tuple[int, float]:
+        """The action, which is certain."""
+        mask = None if action_mask is None else action_mask[None]
+        return int(self._policy(observation[None], mask)[0]), 1.0
 
 
 def progress_bar(transitions: int, played: int, progress: bool) -> tqdm[Any]:

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ def collect(
     episodes_per_shard: int = 4,
     environment: Mapping[str, Any] | None = None,
     progress: bool = True,
+    protocol: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Collects whole episodes, at least `transitions` steps of them, into a frames dataset.
 
@@ -59,6 +60,7 @@ def collect(
         episodes_per_shard: episodes in one file.
         environment: what the manifest says about the environment, JSON-ready; default: its id.
         progress: show a progress bar, where stderr is a terminal.
+        protocol: of the manifest, see `offrl.collection.protocol`.
 
     Raises:
         ConfigError: a setting outside what is allowed.
@@ -81,7 +83,7 @@ def collect(
         "episodes_per_shard": episodes_per_shard,
     }
     with closing(make_env()) as env:
-        plan = plan_dataset(env, environment, generator)
+        plan = replace(plan_dataset(env, environment, generator), protocol=protocol)
     if (complete := Recording.completed(directory, plan)) is not None:
         return complete
     workers = num_cores() if workers is None else workers

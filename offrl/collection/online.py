@@ -8,24 +8,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from offrl import envs
 from offrl.checks import Checks
-from offrl.collection._play import PACKAGES, plan_dataset, play_episode, progress_bar
+from offrl.collection._play import PACKAGES, PolicyBehaviour, plan_dataset, play_episode, progress_bar
+from offrl.collection._seen import Seen
 from offrl.envs.behaviours import EpsilonGreedy
-from offrl.errors import ConfigError, DatasetError
+from offrl.errors import ConfigError
 from offrl.shards._recording import LOCK_NAME, Recording, writing
-from offrl.shards.episode import Episode
-from offrl.shards.layouts import episode_windows
+from offrl.shards.episode import Episode, read_shard
 from offrl.shards.manifest import Manifest
-from offrl.spec import TaskSpec
 from offrl.system.locks import locked
 
 if TYPE_CHECKING:  # a recipe that needs no learner loads without torch
     from offrl.algorithms.algorithm import Algorithm
-    from offrl.policies.policy import Policy
     from offrl.replay.replay import Replay
     from offrl.replay.store import FrameStore
     from offrl.training.config import LearnerConfig
@@ -107,9 +102,12 @@ def collect_online(
     """Lets `algorithm` play, learn from all that it has seen so far, and play on: every episode goes into the dataset.
 
     It acts epsilon-greedily with its newest weights; epsilon and weights change between episodes, so that the
-    probability of each action is exact. All frames stay in memory. An interrupted collection leaves whole shards and a
-    manifest that says so, but the learner is gone: it cannot go on. The same seed gives the same data on the same
+    probability of each action is exact. All frames stay in memory. The same seed gives the same data on the same
     machine as far as torch's arithmetic does, so not where `precision` is "auto".
+
+    The learner is kept as a run in `directory/learner`, with a checkpoint after each twentieth of the transitions:
+    `offrl evaluate` plays its policy. A collection that was interrupted goes on from the newest checkpoint, to the same
+    bytes as if it had never stopped; shards after it are played again.
 
     Args:
         make_env: makes the environment.
@@ -126,11 +124,12 @@ def collect_online(
 
     Raises:
         ConfigError: a setting outside what is allowed.
-        DatasetError: `directory` holds another or an interrupted dataset or cannot be written, or an episode failed.
+        DatasetError: `directory` holds another dataset or cannot be written, or an episode failed.
         InUseError: another process is collecting into `directory`.
         SpecMismatchError: the algorithm was made for another task.
-        RunError: the loss became infinite.
+        RunError: the loss became infinite, or the learner cannot be written.
     """
+    from offrl.collection._kept_learner import NUM_CHECKPOINTS, KeptLearner
     from offrl.policies.torch_policy import TorchPolicy
     from offrl.training.config import LearnerConfig
     from offrl.training.learner import Learner
@@ -153,120 +152,53 @@ def collect_online(
         "transitions": transitions,
         "episodes_per_shard": episodes_per_shard,
     }
-    with closing(make_env()) as env, ExitStack() as stack:
+    with closing(make_env()) as env:
         plan = plan_dataset(env, environment, generator, packages=(*PACKAGES, "torch"))
-        algorithm.spec.require_same(
-            plan.spec, where="environment", hint="make the algorithm with its task_spec", legal_actions=False
+    algorithm.spec.require_same(
+        plan.spec, where="environment", hint="make the algorithm with its task_spec", legal_actions=False
+    )
+    if algorithm.spec.legal_actions is not None:
+        raise ConfigError(
+            f"an algorithm confined to the actions {algorithm.spec.legal_actions}",
+            where="collect_online",
+            expected="one that may take every action, because exploration draws from all of them",
         )
-        if algorithm.spec.legal_actions is not None:
-            raise ConfigError(
-                f"an algorithm confined to the actions {algorithm.spec.legal_actions}",
-                where="collect_online",
-                expected="one that may take every action, because exploration draws from all of them",
-            )
-        if (complete := Recording.completed(directory, plan)) is not None:
-            return complete
+    if (complete := Recording.completed(directory, plan)) is not None:
+        return complete
+    with ExitStack() as stack:
         with writing(directory):
             stack.enter_context(locked(directory / LOCK_NAME))
         recording = Recording.resume(directory, plan)
         if recording.manifest.complete:  # by another process meanwhile
             return recording.manifest
-        if recording.manifest.shards:
-            raise DatasetError(
-                "holds an online collection that was interrupted, which cannot go on",
-                where=directory,
-                hint="remove it, or collect into another directory",
-            )
         trainer = Learner(algorithm, learner, total_updates=max(1, config.num_updates(transitions)), device=device)
+        kept = KeptLearner(directory, trainer, max(1, transitions // NUM_CHECKPOINTS))
+        recording.keep(kept.resume(len(recording.manifest.shards)))
         recording.begin()
         recording.remove_strays()
-        seen = _Seen(directory, plan.spec)
-        new: list[Episode] = []
-        with progress_bar(transitions, 0, progress) as bar:
-            while seen.num_transitions < transitions:
-                epsilon = config.epsilon(seen.num_transitions / transitions)
-                behaviour = EpsilonGreedy(_Greedy(TorchPolicy(algorithm)), epsilon)
-                episode = play_episode(env, behaviour, plan.spec, seed, seen.num_episodes)
+        kept.begin(config, transitions, seed, plan.environment)
+        seen = Seen(directory, plan.spec)
+        for record in recording.manifest.shards:
+            for episode in read_shard(directory / record.name):
                 seen.append(episode)
-                new.append(episode)
-                is_last = seen.num_transitions >= transitions
-                if is_last or len(new) == episodes_per_shard:
-                    recording.write(new)
-                    new.clear()
-                bar.set_postfix(score=float(episode.rewards.sum()), epsilon=epsilon, refresh=False)
-                bar.update(min(len(episode), transitions - bar.n))
-                replay = config.replay(seen.store(), seed)
-                while not is_last and trainer.step < config.num_updates(seen.num_transitions):
-                    trainer.update(replay.gather(replay.indices(trainer.step, config.batch_size)))
-                trainer.require_finite()
+        with progress_bar(transitions, seen.num_transitions, progress) as bar:
+            while seen.num_transitions < transitions:
+                # A new environment for every shard: one that goes on has none of what earlier episodes left behind.
+                with closing(make_env()) as env:
+                    new: list[Episode] = []
+                    while len(new) < episodes_per_shard and seen.num_transitions < transitions:
+                        epsilon = config.epsilon(seen.num_transitions / transitions)
+                        behaviour = EpsilonGreedy(PolicyBehaviour(TorchPolicy(algorithm)), epsilon)
+                        episode = play_episode(env, behaviour, plan.spec, seed, seen.num_episodes)
+                        seen.append(episode)
+                        new.append(episode)
+                        bar.set_postfix(score=float(episode.rewards.sum()), epsilon=epsilon, refresh=False)
+                        bar.update(min(len(episode), transitions - bar.n))
+                        replay = config.replay(seen.store(), seed)
+                        is_last = seen.num_transitions >= transitions
+                        while not is_last and trainer.step < config.num_updates(seen.num_transitions):
+                            trainer.update(replay.gather(replay.indices(trainer.step, config.batch_size)))
+                        trainer.require_finite()
+                recording.write(new)
+                kept.save(len(recording.manifest.shards), seen.num_transitions, is_last=is_last)
         return recording.complete()
-
-
-@dataclass
-class _Greedy:
-    """A policy as a behaviour."""
-
-    policy: Policy
-
-    def begin(self, env: envs.Env, rng: np.random.Generator) -> None:
-        """Nothing to draw."""
-
-    def __call__(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> tuple[int, float]:
-        mask = None if action_mask is None else action_mask[None]
-        return int(self.policy(observation[None], mask)[0]), 1.0
-
-
-class _Seen:
-    """Whole episodes in memory, read through a FrameStore as those on disk are."""
-
-    def __init__(self, directory: Path, spec: TaskSpec) -> None:
-        self.num_transitions = self.num_episodes = self._num_frames = 0
-        self._directory = directory
-        self._spec = spec
-        self._arrays: dict[str, NDArray[Any]] = {}
-
-    def append(self, episode: Episode) -> None:
-        num_steps, first_row = len(episode), self.num_transitions
-        is_end = np.arange(num_steps) == num_steps - 1
-        windows = episode_windows(np.array([num_steps]), np.array([episode.leading]))
-        rows = {
-            "actions": episode.actions,
-            "rewards": episode.rewards,
-            "terminated": is_end & episode.terminated,
-            "truncated": is_end & (not episode.terminated),
-            "last": windows.last + self._num_frames,
-            "first": windows.first + self._num_frames,
-            "next_last": windows.next_last + self._num_frames,
-            "next_first": windows.next_first + self._num_frames,
-            "segment_end": windows.segment_end + first_row,
-        }
-        if episode.action_mask is not None:
-            rows["action_mask"] = episode.action_mask
-        for name, values in rows.items():
-            self._append(name, first_row, values)
-        self._append("frames", self._num_frames, episode.observations)
-        self.num_transitions += num_steps
-        self.num_episodes += 1
-        self._num_frames += len(episode.observations)
-
-    def _append(self, name: str, start: int, values: NDArray[Any]) -> None:
-        """Puts `values` at `start`, into an array twice as long where there is no room."""
-        end = start + len(values)
-        array = self._arrays.get(name)
-        if array is None or len(array) < end:
-            longer = np.empty((2 * end, *values.shape[1:]), values.dtype)
-            if array is not None:
-                longer[:start] = array[:start]
-            self._arrays[name] = array = longer
-        array[start:end] = values
-
-    def store(self) -> FrameStore:
-        """What was appended until now: views, which later episodes leave as they are."""
-        from offrl.replay.store import FrameStore, IngestReport
-
-        counts = (self.num_transitions, self.num_episodes, self._num_frames)
-        filled = {
-            name: array[: self._num_frames if name == "frames" else self.num_transitions]
-            for name, array in self._arrays.items()
-        }
-        return FrameStore(self._directory, self._spec, IngestReport("frames", 0, *counts), "", "ram", filled)

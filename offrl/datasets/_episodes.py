@@ -115,7 +115,7 @@ def episodes(store: FrameStore) -> Iterator[Episode]:
             hint="keep the stacked layout, or drop these rows",
         )
     for rows in segments(store):
-        yield _episode(store, rows)
+        yield episode_at(store, rows)
 
 
 def num_repeated(frames: NDArray[Any], leading: int) -> int:
@@ -124,7 +124,8 @@ def num_repeated(frames: NDArray[Any], leading: int) -> int:
     return int(changes[0]) if changes.size else leading
 
 
-def _episode(store: FrameStore, rows: range) -> Episode:
+def episode_at(store: FrameStore, rows: range) -> Episode:
+    """The episode of these rows, a segment's, as `episodes` gives it."""
     start, end = rows.start, rows.stop - 1
     first = oldest = int(store.last[start])
     if store.spec.is_pixels:

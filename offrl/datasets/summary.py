@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offrl.datasets.coverage import Measures, References, measure
 from offrl.datasets.health import find_problems
 from offrl.replay._windows import episode_bounds
 from offrl.replay.sampling import Sampling, candidates_of, parse_sampling
@@ -56,6 +57,7 @@ class DatasetSummary:
         largest_rounding_error: of float pixels against the uint8 kept, in gray levels.
         problems: what looks wrong.
         drawn: under another sampling strategy than the uniform one; else None.
+        measures: TQ and SACo, where they were asked for; else None.
     """
 
     num_transitions: int
@@ -71,6 +73,7 @@ class DatasetSummary:
     largest_rounding_error: float
     problems: tuple[Problem, ...]
     drawn: Drawn | None = None
+    measures: Measures | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -90,6 +93,8 @@ class DatasetSummary:
         if self.drawn is not None:
             shares = dict(zip(self.action_names, self.drawn.action_shares.tolist(), strict=True))
             values["drawn"] = {**vars(self.drawn), "action_shares": shares}
+        if self.measures is not None:
+            values["measures"] = self.measures.to_dict()
         return values
 
     def to_text(self) -> str:
@@ -111,6 +116,7 @@ class DatasetSummary:
             f"lengths      mean {self.lengths.mean():.1f}, {self.lengths.min()} to {self.lengths.max()} steps",
             f"returns      mean {self._mean_return_text()}",
             "             lowest {:.1f}, quartiles {:.1f} | {:.1f} | {:.1f}, highest {:.1f}".format(*quartiles),
+            *([] if self.measures is None else self.measures.to_lines()),
         ]
 
     def _returns(self) -> list[str]:
@@ -145,8 +151,20 @@ def _bar(label: str, count: int, most: int) -> str:
     return f"{label} {count:>9,} {'#' * round(_BAR_WIDTH * count / max(most, 1))}".rstrip()
 
 
-def inspect_dataset(store: FrameStore, sampling: Sampling | str = "uniform") -> DatasetSummary:
+def inspect_dataset(
+    store: FrameStore,
+    sampling: Sampling | str = "uniform",
+    *,
+    references: References | None = None,
+    progress: bool = False,
+) -> DatasetSummary:
     """Counts, returns, action coverage and a health check of a dataset; and what a sampling strategy draws from it.
+
+    Args:
+        store: the dataset.
+        sampling: the strategy.
+        references: for TQ and SACo, which need all frames to be read; None leaves these out.
+        progress: show a progress bar while they are read, where stderr is a terminal.
 
     Raises:
         ConfigError: an unknown strategy.
@@ -168,6 +186,7 @@ def inspect_dataset(store: FrameStore, sampling: Sampling | str = "uniform") -> 
         largest_rounding_error=store.report.largest_rounding_error,
         problems=(*store.report.warnings, *find_problems(store)),
         drawn=_drawn(store, parse_sampling(sampling) if isinstance(sampling, str) else sampling),
+        measures=None if references is None else measure(store, references, progress=progress),
     )
 
 

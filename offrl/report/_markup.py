@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from offrl._version import __version__
 from offrl.system.files import replacing
@@ -92,3 +97,19 @@ def write_document(path: Path, title: str, *parts: str) -> None:
     body = element("body", element("main", *parts, footer))
     with replacing(path) as partial:
         partial.write_text(f"<!doctype html>\n{element('html', head, body, lang='en')}\n", encoding="utf-8")
+
+
+def gray_png(image: NDArray[np.uint8]) -> bytes:
+    """A gray picture [H, W] as PNG (ISO/IEC 15948): too little to need an imaging library."""
+    height, width = image.shape
+    lines = np.hstack([np.zeros((height, 1), np.uint8), image]).tobytes()  # each line begins with its filter: none
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0),
+        b"IDAT": zlib.compress(lines, 9),
+        b"IEND": b"",
+    }
+    framed = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)

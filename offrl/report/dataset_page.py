@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offrl.datasets.coverage import READING, Measures
 from offrl.datasets.summary import DatasetSummary, inspect_dataset, sample_stacks
 from offrl.replay._windows import episode_bounds
 from offrl.replay.store import FrameStore
 from offrl.report._charts import histogram
-from offrl.report._markup import NOTHING, Markup, data_uri, element, fact, join, note, row, section, write_document
+from offrl.report._markup import (
+    NOTHING,
+    Markup,
+    data_uri,
+    element,
+    fact,
+    gray_png,
+    join,
+    note,
+    row,
+    section,
+    write_document,
+)
 from offrl.report._record import Record
 from offrl.shards.layouts import Problem
 
@@ -53,6 +64,7 @@ def write_dataset_page(
         element("header", element("h1", title), element("p", _about(store))),
         _health(summary),
         _facts(summary),
+        note(f"{READING}.") if summary.measures is not None and summary.measures.is_complete else NOTHING,
         section(
             "Episodes",
             _grid(_counts_card(summary), _returns_card(summary), _lengths_card(summary), _rewards_card(store)),
@@ -87,8 +99,24 @@ def _facts(summary: DatasetSummary) -> Markup:
         fact("Episodes", f"{summary.num_episodes:,}", f"{summary.lengths.mean():,.0f} steps on average"),
         fact("Mean return", f"{mean.mean:,.1f}", detail),
         fact("Actions", f"{len(summary.action_counts)}", f"{num_unused} never taken" if num_unused else "all occur"),
+        *_measures(summary.measures),
         class_="grid-cards",
     )
+
+
+def _measures(measures: Measures | None) -> Iterator[Markup]:
+    """TQ and SACo, as far as they are known."""
+    if measures is None:
+        return
+    known = measures.references
+    if measures.tq is not None:
+        detail = f"0: random, {known.random_return:,.1f}; 1: the best online policy, {known.best_return:,.1f}"
+        yield fact("Trajectory quality (TQ)", f"{measures.tq:.2f}", detail)
+    if measures.saco is None:
+        yield fact("State-action pairs", f"{measures.num_pairs:,}", "unique")
+    else:
+        detail = f"{measures.num_pairs:,} unique pairs, of the replay dataset's {known.num_pairs:,}"
+        yield fact("State-action coverage (SACo)", f"{measures.saco:.2f}", detail)
 
 
 def _health(summary: DatasetSummary) -> Markup:
@@ -271,21 +299,5 @@ def _table(rows: dict[str, str]) -> Markup:
 
 
 def _picture(image: NDArray[np.uint8], words: str, caption: Markup) -> Markup:
-    picture = element("img", src=data_uri(_gray_png(image), "image/png"), alt=words)
+    picture = element("img", src=data_uri(gray_png(image), "image/png"), alt=words)
     return element("figure", picture, caption, class_="stack")
-
-
-def _gray_png(image: NDArray[np.uint8]) -> bytes:
-    """A gray picture [H, W] as PNG (ISO/IEC 15948): too little to need an imaging library."""
-    height, width = image.shape
-    lines = np.hstack([np.zeros((height, 1), np.uint8), image]).tobytes()  # each line begins with its filter: none
-    chunks = {
-        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0),
-        b"IDAT": zlib.compress(lines, 9),
-        b"IEND": b"",
-    }
-    framed = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks.items()
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,6 +249,10 @@ class Recording:
         self.add(record)
         return record
 
+    def keep(self, num_shards: int) -> None:
+        """Forgets all but the first `num_shards` shards; `begin` and `remove_strays` say so on disk."""
+        self.manifest = _with_shards(self.manifest, self.manifest.shards[:num_shards], complete=False)
+
     def complete(self) -> Manifest:
         """Says that the dataset has all it should, on disk before it is returned."""
         complete = _with_shards(self.manifest, self.manifest.shards, complete=True)
@@ -327,4 +332,4 @@ def _intact(directory: Path, manifest: Manifest) -> Iterator[ShardRecord]:
 
 
 def _with_shards(manifest: Manifest, shards: tuple[ShardRecord, ...], *, complete: bool) -> Manifest:
-    return Manifest(manifest.spec, shards, manifest.environment, manifest.generator, complete)
+    return replace(manifest, shards=shards, complete=complete)

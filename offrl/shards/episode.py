@@ -149,6 +149,35 @@ def write_shard(path: Path, episodes: Sequence[Episode], *, compress: bool = Tru
     )
 
 
+def read_shard(path: Path) -> list[Episode]:
+    """The episodes that `write_shard` wrote there; the caller has checked the file's SHA-256.
+
+    Raises:
+        OSError, ValueError, KeyError: it is none of those.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        members = {name: archive[name] for name in archive.files}
+    lengths = members["episode_lengths"]
+    leading = members.get("leading", np.zeros_like(lengths))
+    rows = members["frames"] if "frames" in members else members["observations"]
+    ends, row_ends = np.cumsum(lengths), np.cumsum(leading + lengths + 1)
+    episodes = []
+    for end, length, row_end, older in zip(*(a.tolist() for a in (ends, lengths, row_ends, leading)), strict=True):
+        steps = slice(end - length, end)
+        episodes.append(
+            Episode(
+                rows[row_end - older - length - 1 : row_end],
+                members["actions"][steps],
+                members["rewards"][steps],
+                terminated=bool(members["terminated"][end - 1]),
+                truncated=bool(members["truncated"][end - 1]),
+                leading=older,
+                **{name: members[name][steps] for name in ("behaviour_probability", "action_mask") if name in members},
+            )
+        )
+    return episodes
+
+
 def shard_path(directory: Path, index: int) -> Path:
     """Where shard `index` of a dataset lies."""
     return directory / f"shard-{index:05d}.npz"

@@ -52,6 +52,8 @@ class Manifest:
         complete: False while a collection is under way or was interrupted.
         format_version: of the layout.
         layout: of the shards.
+        protocol: of a dataset of `offrl.collection.protocol`: its kind, the online run, and the values that the
+            dataset's measures refer to, JSON-ready; None for any other.
     """
 
     spec: TaskSpec
@@ -61,6 +63,7 @@ class Manifest:
     complete: bool = True
     format_version: int = FORMAT_VERSION
     layout: Layout = "frames"
+    protocol: Mapping[str, Any] | None = None
 
     @property
     def num_transitions(self) -> int:
@@ -78,6 +81,8 @@ class Manifest:
             "generator": dict(self.generator),
             "shards": [asdict(shard) for shard in self.shards],
         }
+        if self.protocol is not None:
+            data["protocol"] = dict(self.protocol)
         write_sealed_json(directory / MANIFEST_NAME, data)
 
     @classmethod
@@ -137,6 +142,7 @@ class Manifest:
                 generator=dict(data["generator"]),
                 complete=data["complete"],
                 layout=_FORMATS[data["format"]],
+                protocol=None if data.get("protocol") is None else dict(data["protocol"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(

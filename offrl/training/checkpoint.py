@@ -35,7 +35,7 @@ def save_checkpoint(learner: Learner, directory: Path, logs: Mapping[str, Any] |
     Args:
         learner: What to save.
         directory: A run's `checkpoints`.
-        logs: How far the run's CSV files reach, see `CSVLogger.sync`.
+        logs: What else the run has done by then, JSON-ready, such as how far its CSV files reach (`CSVLogger.sync`).
 
     Raises:
         RunError: It cannot be written.
@@ -155,6 +155,19 @@ def load_learner(learner: Learner, checkpoint: Path) -> dict[str, Any]:
         learner.load_state(tensors, state)
     except (ValueError, TypeError, KeyError, IndexError, RuntimeError, AttributeError, OverflowError) as error:
         raise _mismatch(checkpoint, error) from error
+    return _logs(state)
+
+
+def read_logs(checkpoint: Path) -> dict[str, Any]:
+    """The `logs` that were saved with a checkpoint; empty where there were none.
+
+    Raises:
+        RunError: its state is missing or damaged.
+    """
+    return _logs(_read_state(checkpoint))
+
+
+def _logs(state: Mapping[str, Any]) -> dict[str, Any]:
     logs = state.get("logs", {})
     return dict(logs) if isinstance(logs, dict) else {}
 

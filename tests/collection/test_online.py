@@ -8,9 +8,11 @@ from torch import nn
 
 from offrl import DQN, Algorithm, LearnerConfig, TaskSpec, envs, open_replay
 from offrl.algorithms import PolicyOutput
+from offrl.cli.request import recorded_request
 from offrl.collection import OnlineConfig, collect_online
-from offrl.collection.online import _Seen
+from offrl.collection._seen import Seen
 from offrl.errors import ConfigError, DatasetError, SpecMismatchError
+from offrl.hub import load
 from offrl.shards import Episode, Manifest, write_shard
 
 
@@ -56,7 +58,7 @@ class AlwaysOne(Algorithm):
         self.num_updates = 0
 
     def loss(self, batch):
-        self.num_updates += 1
+        self.num_updates += self.training  # and not a look at the weights
         return (self.weight**2).sum(), {}
 
     def forward(self, observation):
@@ -116,7 +118,7 @@ def test_online_updates_follow_the_transitions(tmp_path):
 
 def test_what_is_in_memory_gives_the_batches_of_the_shards(tmp_path):
     spec, rng = TaskSpec.pixels((2, 1, 1), ("a", "b")), np.random.default_rng(0)
-    seen, episodes = _Seen(tmp_path, spec), []
+    seen, episodes = Seen(tmp_path, spec), []
     for steps, leading, terminated in ((3, 0, True), (5, 1, False), (1, 0, True), (40, 0, False)):
         episodes.append(
             Episode(
@@ -139,16 +141,64 @@ def test_what_is_in_memory_gives_the_batches_of_the_shards(tmp_path):
         assert tensor is ours[name] or torch.equal(tensor, ours[name]), name
 
 
-def test_an_interrupted_online_collection_leaves_whole_shards_and_cannot_go_on(tmp_path):
+LEARNS = {
+    "transitions": 500,
+    "episodes_per_shard": 2,
+    "config": OnlineConfig(first_update=50, steps_per_update=2, batch_size=16),
+}
+
+
+def learning(directory, interrupted_at=None, **settings):
+    env = Corridor(interrupted_at)
+    online(env, directory, DQN(envs.task_spec(env), seed=1), **LEARNS | settings)
+    return env
+
+
+def files(directory):
+    """What a collection leaves: all bytes but those of the machine's description."""
+    found = {path.relative_to(directory): path for path in directory.rglob("*") if path.is_file()}
+    return {str(name): path.read_bytes() for name, path in found.items() if name.name != "environment.json"}
+
+
+@pytest.mark.parametrize("interrupted_at", [5, 20, 31])
+def test_an_interrupted_online_collection_goes_on_to_the_same_bytes(tmp_path, interrupted_at):
+    whole = learning(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        online(Corridor(interrupted_at=5), tmp_path, transitions=500, episodes_per_shard=2)
-    manifest = Manifest.load(tmp_path)
+        learning(tmp_path / "parts", interrupted_at)
+    manifest = Manifest.load(tmp_path / "parts")
     assert not manifest.complete
-    assert [shard.num_episodes for shard in manifest.shards] == [2, 2]
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(DatasetError, match="interrupted, which cannot go on; remove it, or collect into another"):
-        online(Corridor(), tmp_path, transitions=500, episodes_per_shard=2)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {shard.num_episodes for shard in manifest.shards} == {2}
+    rest = learning(tmp_path / "parts")
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+    assert rest.num_resets < whole.num_resets
+
+
+def test_an_online_collection_whose_shard_is_damaged_begins_again(tmp_path):
+    learning(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        learning(tmp_path / "parts", interrupted_at=31)
+    (tmp_path / "parts" / "shard-00001.npz").write_bytes(b"cut short")
+    learning(tmp_path / "parts")
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+def test_an_online_collection_passes_over_a_damaged_checkpoint(tmp_path):
+    learning(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        learning(tmp_path / "parts", interrupted_at=31)
+    newest = max((tmp_path / "parts" / "learner" / "checkpoints").glob("step-*"))
+    (newest / "learner.safetensors").write_bytes(b"cut short")
+    with pytest.warns(UserWarning, match="damaged .*: the collection goes on from an earlier checkpoint"):
+        learning(tmp_path / "parts")
+    parts = {name: data for name, data in files(tmp_path / "parts").items() if ".damaged" not in name}
+    assert parts == files(tmp_path / "whole")
+
+
+def test_the_policy_of_an_online_collection_is_that_of_a_run(tmp_path):
+    learning(tmp_path)
+    policy = load(tmp_path / "learner", device="cpu")
+    assert policy(np.array([[0.0], [2.0]], np.float32)).shape == (2,)
+    assert recorded_request(tmp_path / "learner").environment == "Corridor"
 
 
 def test_an_online_collection_that_wrote_nothing_can_begin_again(tmp_path):

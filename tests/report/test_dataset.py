@@ -11,7 +11,7 @@ from offrl.collection import collect
 from offrl.envs import RandomBehaviour, car_racing, make
 from offrl.replay import ingest
 from offrl.report import write_report
-from offrl.report.dataset_page import _gray_png
+from offrl.report._markup import gray_png
 
 
 def decoded(png):
@@ -32,13 +32,13 @@ def decoded(png):
 
 def test_a_png_holds_the_picture():
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    np.testing.assert_array_equal(decoded(_gray_png(image)), image)
+    np.testing.assert_array_equal(decoded(gray_png(image)), image)
 
 
 def test_a_png_is_one_for_others_too(tmp_path):
     matplotlib_image = pytest.importorskip("matplotlib.image")
     image = np.array([[0, 255], [51, 102]], np.uint8)
-    (tmp_path / "a.png").write_bytes(_gray_png(image))
+    (tmp_path / "a.png").write_bytes(gray_png(image))
     np.testing.assert_allclose(matplotlib_image.imread(tmp_path / "a.png") * 255, image, atol=0.01)
 
 

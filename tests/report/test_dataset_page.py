@@ -7,6 +7,7 @@ from parsed_page import Page
 from test_dataset import decoded
 
 from offrl import TaskSpec
+from offrl.datasets import References, inspect_dataset
 from offrl.replay import ingest
 from offrl.report import write_dataset_page
 from offrl.shards import Episode, Manifest, write_shard
@@ -51,6 +52,20 @@ def test_a_sound_dataset_on_a_page(store, tmp_path):
     ):
         assert words in shown.text
     assert 'class="card problem"' not in shown.source
+
+
+def test_what_is_known_of_quality_and_coverage_is_on_the_page(store, tmp_path):
+    def words(references):
+        summary = inspect_dataset(store, references=references)
+        return Page(write_dataset_page(store, tmp_path / "page.html", title="data", summary=summary)).text
+
+    both = words(References(random_return=-2.0, best_return=6.0, num_pairs=56))
+    assert "Trajectory quality (TQ) 0.50 0: random, -2.0; 1: the best online policy, 6.0" in both
+    assert "State-action coverage (SACo) 0.50 28 unique pairs, of the replay dataset's 56" in both
+    assert "BC needs a high TQ" in both
+    neither = words(References())
+    assert "State-action pairs 28 unique" in neither
+    assert "TQ" not in neither
 
 
 def test_the_episode_is_shown_in_its_order(store, tmp_path):

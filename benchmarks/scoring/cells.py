@@ -1,0 +1,95 @@
+"""One cell of the table: an algorithm, trained on a dataset with a seed, and what it scores. Run as a process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import offrl
+from offrl.cli.names import algorithm_class
+from offrl.envs import TUNING_SEEDS
+from offrl.system.json_files import read_json, write_json
+
+BATCH_SIZE = 128
+REPLAY: dict[str, Any] = {"n_step": 1, "discount": 0.99, "held_out": 0.1}
+LEARNER: dict[str, Any] = {
+    "learning_rate": 3e-4,
+    "polyak": 0.005,
+    # Nothing is chosen by measuring beside another run.
+    "precision": "fp32",
+    "compile": "off",
+    "threads": 1,
+}
+SEEDS = TUNING_SEEDS[2000:2100]  # none of those by which the expert was chosen and measured
+
+
+class Cell(NamedTuple):
+    """What is trained, and on what."""
+
+    environment: str
+    kind: str
+    algorithm: str
+    seed: int
+    updates: int
+
+    def directory(self, work: Path) -> Path:
+        """Where it keeps its run and its score."""
+        return work / "runs" / self.environment / self.kind / f"{self.algorithm}-{self.updates}-{self.seed}"
+
+    def score(self, work: Path) -> dict[str, Any] | None:
+        """What was measured before; None where it was not."""
+        path = self.directory(work) / "score.json"
+        return read_json(path) if path.exists() else None
+
+    def command(self, work: Path) -> list[str]:
+        """Runs it in a process of its own."""
+        return [sys.executable, "-m", "benchmarks.scoring.cells", str(work), json.dumps(self)]
+
+
+def dataset(work: Path, environment: str, kind: str) -> Path:
+    """Where the dataset of an environment and a kind lies."""
+    return work / "data" / environment / kind
+
+
+def run(work: Path, cell: Cell) -> None:
+    """Trains, from its newest checkpoint where it was interrupted, evaluates, and keeps the score only."""
+    directory = cell.directory(work)
+    algorithm = algorithm_class(cell.algorithm)
+    replay = offrl.open_replay(
+        dataset(work, cell.environment, cell.kind),
+        seed=cell.seed,
+        include=tuple(sorted(algorithm.needs)),
+        progress=False,
+        **REPLAY,
+    )
+    model = algorithm(replay.spec, seed=cell.seed)
+    start = time.perf_counter()
+    learner = offrl.fit(
+        model,
+        replay,
+        offrl.FitConfig(updates=cell.updates, batch_size=BATCH_SIZE, log_period=1000, checkpoint_period=5000),
+        learner=offrl.LearnerConfig(**LEARNER),
+        run=directory / "run",
+        resume=(directory / "run" / "config.json").exists(),
+        loggers=[],
+        device="cpu",
+    )
+    seconds = time.perf_counter() - start
+    make_env = partial(offrl.envs.make, cell.environment)
+    policy = offrl.TorchPolicy(learner.snapshot())
+    found = offrl.evaluate(policy, make_env, SEEDS, workers=0, progress=False)
+    scores = [row["score"] for row in found.to_dict()["per_episode"]]
+    write_json(
+        directory / "score.json",
+        {**cell._asdict(), "score": sum(scores) / len(scores), "scores": scores, "training_seconds": seconds},
+    )
+    shutil.rmtree(directory / "run")
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), Cell(*json.loads(sys.argv[2])))
