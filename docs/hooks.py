@@ -505,6 +505,45 @@ def soak() -> str:
     )
 
 
+def shelf() -> str:
+    """Scores of all algorithms on the five kinds of datasets."""
+    found = _kept("scores/results.json")
+    if found is None:
+        return _missing("scores")
+    datasets = found["datasets"]
+    head = ("dataset", "data", *found["algorithms"])
+    rows = []
+    for name, about in datasets.items():
+        cells = [_over_runs(row["cells"][name]) for row in found["algorithms"].values()]
+        rows.append((name.replace("/", ", "), f"{about['mean_return']:.1f}", *cells))
+    total = ("interquartile mean", "", *(_estimate(row["interquartile_mean"]) for row in found["algorithms"].values()))
+    better = "probability_of_improvement_over_bc"
+    improved = (
+        "better than BC",
+        "",
+        *(_estimate(row[better]) if better in row else "" for row in found["algorithms"].values()),
+    )
+    seconds = ("seconds of a run", "", *(f"{row['seconds_per_run']:.0f}" for row in found["algorithms"].values()))
+    first, last = found["evaluation_seeds"]
+    return (
+        f"{_table(head, [*rows, total, improved, seconds])}\n\n{found['runs']} training runs a cell, "
+        f"{found['updates']:,} updates each, datasets of {found['transitions']:,} transitions, batch size "
+        f"{found['batch_size']}, the same settings everywhere, 10 % of the episodes held out; {last - first + 1} "
+        f"episodes a run. `{found['command']}`. {_machine(found['machine'])}."
+    )
+
+
+def _over_runs(cell: Mapping[str, Any]) -> str:
+    if cell["interval_95"] is None:
+        return f"{cell['mean']:.1f}"
+    low, high = cell["interval_95"]
+    return f"{cell['mean']:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _estimate(found: Mapping[str, float]) -> str:
+    return f"{found['value']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
 def neighbour() -> str:
     """Rates beside a busy process and of two runs side by side."""
     found = _kept("neighbour.json")
@@ -616,6 +655,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "public-names": public_names,
     "quick": quick,
     "neighbour": neighbour,
+    "shelf": shelf,
     "ranks": ranks,
     "recipes": recipes,
     "settings": settings,
