@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +15,17 @@ from offrl.replay.store import FrameStore
 from offrl.shards._npz import open_npz
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
 from offrl.system.files import read_at_most
-from offrl.system.json_files import MAX_BYTES, parse_json, read_json
+from offrl.system.json_files import MAX_BYTES, is_sealed, parse_json, read_json
 from offrl.system.sealing import SEAL_NAME, read_seal, read_sealed
+from offrl.training._run_files import CONFIG_NAME, read_run_config, read_run_json
+from offrl.training._tables import LOGS_NAME, SCORES_NAME, read_table, table_extents
 from offrl.training.checkpoint import checkpoints, step_of
 
 Outcome = Literal["whole", "damaged", "no checksum"]
 
-_STORE, _CONFIG, _POLICY, _STATE = "store.json", "config.json", "policy.safetensors", "state.json"
-_UNSEALED_LOGS = ("metrics.csv", "timings.csv", "evaluations.csv", "environment.json", "evaluation.json")
+_STORE, _POLICY, _STATE = "store.json", "policy.safetensors", "state.json"
+_OF_RUNS = ("environment.json", "evaluation.json")
+_TABLES = ("metrics.csv", "timings.csv", SCORES_NAME)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def verify(path: str | Path) -> list[Checked]:
         return [*_dataset(path)]
     if (path / _STORE).exists():
         return [_store(path)]
-    if (path / _CONFIG).exists() or (path / "checkpoints").is_dir():
+    if (path / CONFIG_NAME).exists() or (path / "checkpoints").is_dir():
         return [*_run(path)]
     if (path / SEAL_NAME).exists() or (path / _POLICY).exists():
         return [*_checkpoint(path)]
@@ -118,18 +122,48 @@ def _store(path: Path) -> Checked:
 
 
 def _run(directory: Path) -> Iterator[Checked]:
-    if (path := directory / _CONFIG).exists():
-        yield _json(path)
-    for name in _UNSEALED_LOGS:
+    is_good = False  # what else says of which run it is, is compared with a whole config.json only
+    if (path := directory / CONFIG_NAME).exists():
+        config = _json(path, partial(read_run_config, directory))
+        is_good = config.outcome != "damaged"
+        yield config
+    for name in _OF_RUNS:
         if (path := directory / name).exists():
-            yield _json(path) if name.endswith(".json") else Checked(path, "no checksum", "a table that grows")
+            yield _json(path, partial(read_run_json, directory, name) if is_good else None)
+    yield from _tables(directory)
+    if (directory / SEAL_NAME).exists():  # of a folder that was published
+        yield from _checkpoint(directory)
     for checkpoint in checkpoints(directory / "checkpoints"):
-        yield from _checkpoint(checkpoint)
+        yield from _checkpoint(checkpoint, directory if is_good else None)
     for path in sorted(directory.glob("*.onnx")):
         yield _onnx(path)
 
 
-def _checkpoint(directory: Path) -> Iterator[Checked]:
+def _tables(directory: Path) -> Iterator[Checked]:
+    try:
+        extents = table_extents(directory)
+    except RunError as error:
+        yield _damaged(directory / LOGS_NAME, error)
+        return
+    for name in _TABLES:
+        if not (path := directory / name).exists():
+            if name in extents:
+                yield Checked(path, "damaged", "it is missing")
+            continue
+        try:
+            read_table(path)
+        except (OSError, RunError) as error:
+            yield _damaged(path, error)
+            continue
+        if name not in extents:
+            yield Checked(path, "no checksum", "nothing vouches for its rows")
+        elif (later := path.stat().st_size - extents[name]["size"]) > 0:
+            yield Checked(path, "no checksum", f"its last {later:,} bytes came after the last checkpoint")
+        else:
+            yield Checked(path, "whole", f"sha256 of {LOGS_NAME}, or of the newest checkpoint")
+
+
+def _checkpoint(directory: Path, run: Path | None = None) -> Iterator[Checked]:
     try:
         seal = read_seal(directory)
     except (OSError, ValueError) as error:
@@ -142,6 +176,11 @@ def _checkpoint(directory: Path) -> Iterator[Checked]:
     step = seal.get("step")
     if step is not None and checkpoints(directory.parent).count(directory) and step != step_of(directory):
         yield Checked(directory, "damaged", f"{SEAL_NAME} is of step {step}")
+    if run is not None:
+        try:
+            read_run_config(run, directory)
+        except RunError as error:
+            yield _damaged(directory, error)
     for name in sorted(seal["files"]):
         path = directory / name
         if not path.exists() and name not in (_POLICY, _STATE):
@@ -164,13 +203,16 @@ def _onnx(path: Path) -> Checked:
     return Checked(path, "whole", "content_sha256 of its metadata")
 
 
-def _json(path: Path) -> Checked:
+def _json(path: Path, read: Callable[[], object] | None = None) -> Checked:
+    """A JSON file; `read` says what is wrong with it beyond what it says itself."""
     try:
         content = read_at_most(path, MAX_BYTES)
         parse_json(content)
-    except (OSError, ValueError) as error:
+        if read is not None:
+            read()
+    except (OSError, ValueError, RunError) as error:
         return _damaged(path, error)
-    if b'"content_sha256"' not in content:
+    if not is_sealed(content):
         return Checked(path, "no checksum", "readable; it does not say the hash of its content")
     return Checked(path, "whole", "content_sha256 in it")
 
