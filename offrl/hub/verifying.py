@@ -13,6 +13,7 @@ from offrl.hub.loading import find_policy
 from offrl.policies._onnx_file import OnnxFile
 from offrl.replay.store import FrameStore
 from offrl.shards._npz import open_npz
+from offrl.shards.download import MARKER_NAME, fetched_hashes
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
 from offrl.system.files import read_at_most
 from offrl.system.json_files import MAX_BYTES, is_sealed, parse_json, read_json
@@ -60,7 +61,7 @@ def verify(path: str | Path) -> list[Checked]:
     path = Path(path)
     if path.suffix == ".npz" and path.exists():
         return [_shard(path, None)]
-    if (path / MANIFEST_NAME).exists() or any(path.glob("*.npz")):
+    if (path / MANIFEST_NAME).exists() or (path / MARKER_NAME).exists() or any(path.glob("*.npz")):
         return [*_dataset(path)]
     if (path / _STORE).exists():
         return [_store(path)]
@@ -78,6 +79,13 @@ def verify(path: str | Path) -> list[Checked]:
 
 def _dataset(directory: Path) -> Iterator[Checked]:
     hashes: dict[str, str] = {}
+    fetched: dict[str, str] = {}
+    if (marker := directory / MARKER_NAME).exists():
+        try:
+            fetched = fetched_hashes(directory)
+            yield _json(marker)
+        except OfflineRLError as error:
+            yield _damaged(marker, error)
     if (manifest_path := directory / MANIFEST_NAME).exists():
         try:
             hashes = {shard.name: shard.sha256 for shard in Manifest.load(directory).shards}
@@ -86,21 +94,23 @@ def _dataset(directory: Path) -> Iterator[Checked]:
             yield _damaged(manifest_path, error)
             return
     for name, sha256 in hashes.items():
-        yield _shard(directory / name, sha256)
+        yield _shard(directory / name, sha256, MANIFEST_NAME)
+    for name in sorted(fetched.keys() - hashes.keys() - {MANIFEST_NAME}):
+        yield _shard(directory / name, fetched[name], MARKER_NAME)
     for path in sorted(directory.glob("*.npz")):
-        if path.name not in hashes:
+        if path.name not in hashes and path.name not in fetched:
             yield _shard(path, None)
     for path in sorted((directory / ".store").glob(f"*/{_STORE}")):
         yield _store(path.parent)
 
 
-def _shard(path: Path, sha256: str | None) -> Checked:
+def _shard(path: Path, sha256: str | None, by: str = "") -> Checked:
     try:
         if sha256 is not None:
             found = file_sha256(path)
             if found != sha256:
-                return Checked(path, "damaged", f"sha256 is {found}; {MANIFEST_NAME} says {sha256}")
-            return Checked(path, "whole", f"sha256 of {MANIFEST_NAME}")
+                return Checked(path, "damaged", f"sha256 is {found}; {by} says {sha256}")
+            return Checked(path, "whole", f"sha256 of {by}")
         with open_npz(path) as shard:
             for name in sorted(shard.names):
                 shard.read(name)
