@@ -77,11 +77,13 @@ class Command(NamedTuple):
         arguments: `{unit}` stands for the directory, `{out}` for one that is not there yet, `{root}` for all inputs.
         cleared: Patterns of what is removed from the unit before: what would make the file superfluous.
         compares_unit: Whether the unit's files are compared, as the command has left them.
+        compares_text: Whether what it prints is compared; sizes of files in it are no result.
     """
 
     arguments: str
     cleared: tuple[str, ...] = ()
     compares_unit: bool = False
+    compares_text: bool = True
 
     def run(self, unit: Path, work: Path) -> Used:
         """Runs it on a copy of `unit`, in the empty directory `work`."""
@@ -133,8 +135,8 @@ def run_offrl(*arguments: object) -> None:
 
 INSPECT = Command("inspect {unit} --json --quiet")
 INGEST = Command("inspect {unit} --json --quiet", cleared=(".store",))
-CONVERT = Command("convert {unit} {out} --to stacked --quiet", cleared=(".store",))
-FETCH = Command("fetch {root}/data-0.tar {unit} --quiet", compares_unit=True)
+CONVERT = Command("convert {unit} {out} --to stacked --quiet", cleared=(".store",), compares_text=False)
+FETCH = Command("fetch {root}/data-0.tar {unit} --quiet")
 TRAIN = Command(
     "train {unit} --updates 2 --run {out} --algorithm bc --device cpu --quiet --set batch_size=4 --set precision=fp32 "
     "--set compile=off --json"

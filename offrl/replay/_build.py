@@ -251,7 +251,7 @@ def _verified_sha256(dataset: _Dataset, index: int) -> str:
             expected=f"{expected}, as {by} says",
             hint="the file was changed or damaged since it was written: restore it or collect the data again"
             if by == MANIFEST_NAME
-            else f"the file was changed since it was fetched: fetch it again, or delete {by} to keep it",
+            else f"the file was changed since it was fetched: remove the directory and fetch it again, or delete {by}",
         )
     return found
 

@@ -126,7 +126,10 @@ def fetched_hashes(directory: Path) -> dict[str, str]:
         return {}
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"damaged ({error})", where=path, expected="what fetch wrote", hint="fetch the dataset again"
+            f"damaged ({error})",
+            where=path,
+            expected="what fetch wrote",
+            hint="remove the directory and fetch the dataset again",
         ) from error
     return {str(name): str(sha256) for name, sha256 in found.items()}
 
