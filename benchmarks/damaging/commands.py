@@ -142,7 +142,7 @@ TRAIN = Command(
     "--set compile=off --json"
 )
 VERIFY = Command("verify {unit} --json")
-COLLECT = Command("collect CartPole-v1 {unit} --transitions 250 --seed 0 --workers 1 --quiet", compares_unit=True)
+COLLECT = Command("collect CartPole-v1 {unit} --transitions 500 --seed 0 --workers 1 --quiet", compares_unit=True)
 EVALUATE = Command("evaluate {unit} --env CartPole-v1 --episodes 1 --workers 0 --device cpu --json --quiet")
 EXPORT = Command("export {unit} {out} --quiet")
 REPORT = Command("report {unit} --out {out} --quiet --json")

@@ -88,7 +88,7 @@ def make_units(root: Path) -> None:
     """Writes two of each unit, `data-0`, `data-1` and so on, by the commands that a user has."""
     for index in range(2):
         data, run = root / f"data-{index}", root / f"run-{index}"
-        run_offrl("collect", "CartPole-v1", data, "--transitions", 250, "--seed", index, "--workers", 1, "--quiet")
+        run_offrl("collect", "CartPole-v1", data, "--transitions", 500, "--seed", index, "--workers", 1, "--quiet")
         run_offrl("inspect", data, "--quiet")
         run_offrl("convert", data, root / f"stacked-{index}", "--to", "stacked", "--quiet")
         run_offrl("inspect", root / f"stacked-{index}", "--quiet")

@@ -37,7 +37,7 @@ def table_extents(run: Path) -> dict[str, dict[str, Any]]:
         raise _damaged_logs(path, error) from error
     for name, extent in found.items():
         if not isinstance(extent, dict) or not is_whole(extent.get("size")) or extent["size"] < 0:
-            raise _damaged_logs(path, f"{name} is {extent!r}")
+            raise _damaged_logs(path, f"{name!r} is {extent!r}"[:300])
     return found
 
 
@@ -70,7 +70,7 @@ def read_table(path: Path) -> bytes:
     steps = [row.partition(b",")[0] for row in header_and_rows]
     if twice := {*steps[:num_vouched]}.intersection(steps[num_vouched:]):
         raise RunError(
-            f"has a second row of step {min(twice).decode(errors='replace')}",
+            f"has a second row of step {ascii(min(twice).decode(errors='replace'))[1:-1]}",
             where=path,
             expected="a row for each step",
             hint="remove the rows that nobody logged",
