@@ -9,6 +9,7 @@ import click
 
 from benchmarks.cartpole import cartpole
 from benchmarks.corruption import corruption
+from benchmarks.damages import damages
 from benchmarks.data import data
 from benchmarks.datasets import datasets
 from benchmarks.demo import demo, full
@@ -81,6 +82,7 @@ for command in (
     memory,
     streaming,
     corruption,
+    damages,
     faults_command,
     fuzz,
     soak,

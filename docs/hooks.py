@@ -472,6 +472,20 @@ def corruption() -> str:
     return f"{_table(('damage', *outcomes), rows)}\n\n`{found['command']}`. {peak}. {_machine(found['machine'])}."
 
 
+def damages() -> str:
+    """What became of files of every kind that were damaged."""
+    found = _kept("damages.json")
+    if found is None:
+        return _missing("damages")
+    outcomes = ("noticed", "harmless", "failed")
+    parts = []
+    for title, rows in (("file", found["rows"]), ("damage", found["ways"])):
+        lines = [(name, *(f"{row.get(outcome, 0):,}" for outcome in outcomes)) for name, row in rows.items()]
+        parts.append(_table((title, *outcomes), lines))
+    count = f"{found['count']:,} damages, {len(found['failures'])} of them neither noticed nor harmless."
+    return "\n\n".join([*parts, f"{count} `{found['command']}`. {_machine(found['machine'])}."])
+
+
 def faults() -> str:
     """What became of operations that something happened to."""
     found = _kept("faults.json")
@@ -643,6 +657,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "benchmarks": benchmarks,
     "commands": commands,
     "corruption": corruption,
+    "damages": damages,
     "data": data,
     "faults": faults,
     "dataset-cards": dataset_cards,

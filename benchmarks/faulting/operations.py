@@ -82,7 +82,7 @@ def make_operations(folder: Path, work: Path, address: str) -> dict[str, Operati
             ingested,
             resume=("train", "--resume", "run", "--quiet"),
             resumable="run",
-            ignored=("run/timings.csv",),
+            ignored=("run/timings.csv", "run/logs.json"),
         ),
         Operation("export", ("export", "run", "onnx", "--quiet"), trained),
         Operation("convert", ("convert", "data", "out", "--to", "stacked", "--quiet"), dataset),

@@ -239,4 +239,5 @@ def fetch(
         progress=not quiet,
     )
     marker = read_json(found / MARKER_NAME)
+    marker.pop("files", None)  # as many lines as there are files
     show({"directory": str(directory), **marker}, as_json)

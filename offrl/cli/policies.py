@@ -89,7 +89,8 @@ def evaluate(
     """
     from offrl.envs.seeds import SCORE_SEEDS, TUNING_SEEDS
     from offrl.system.files import require_writable
-    from offrl.system.json_files import write_json
+    from offrl.system.json_files import write_sealed_json
+    from offrl.training._run_files import of_run
 
     thresholds = [] if threshold is None else _parse_thresholds(threshold)
     is_driver = str(policy).startswith(DRIVER)
@@ -109,19 +110,19 @@ def evaluate(
     how = {"workers": ranks.workers(workers), "progress": None if ranks.is_first and not quiet else False}
     where: dict[str, Any] = {"environment": environment, "hud": hud, "epsilon": epsilon or 0.0}
     if grader:
-        found, about = _grade(policy, algorithm, encoder, seeds, how)
+        found, about, run = _grade(policy, algorithm, encoder, seeds, how)
     elif is_driver:
-        found, about = _drive(str(policy), seeds, where, how)
+        found, about, run = _drive(str(policy), seeds, where, how)
     else:
         alone = thresholds[0] if len(thresholds) == 1 else None
         actor = load_actor(policy, algorithm=algorithm, encoder=encoder, device=device, threshold=alone, **where)
-        found, about = _act(actor, thresholds, seeds, how)
+        found, about, run = _act(actor, thresholds, seeds, how)
     found = _of_all(found, ranks)
     if not ranks.is_first:
         return
     result = {**about, **found.to_dict()}
     if out is not None:
-        write_json(out, result)
+        write_sealed_json(out, of_run(run, result))
     settings = {**about, "environment": _in_words(about["environment"])}
     width = max(map(len, settings))
     show(
@@ -132,10 +133,11 @@ def evaluate(
 
 
 class _Played(NamedTuple):
-    """What came out, and what was played, JSON-ready."""
+    """What came out, what was played, JSON-ready, and the run that it is of."""
 
     found: Evaluation | Sweep
     about: dict[str, Any]
+    run: Path | None = None
 
 
 def _of_all(found: Evaluation | Sweep, ranks: Ranks) -> Evaluation | Sweep:
@@ -154,6 +156,7 @@ def _act(actor: Actor, thresholds: list[float], seeds: Sequence[int], how: dict[
     """Plays with a trained policy, with all of several thresholds."""
     from offrl.evaluation.scoring import evaluate as play
     from offrl.evaluation.scoring import sweep_thresholds
+    from offrl.hub.loading import run_of
 
     about = {
         "policy": str(actor.path),
@@ -161,9 +164,10 @@ def _act(actor: Actor, thresholds: list[float], seeds: Sequence[int], how: dict[
         "threshold": actor.policy.threshold,
         "epsilon": actor.policy.epsilon,
     }
+    run = run_of(actor.path) if actor.path.is_dir() else None
     if len(thresholds) < 2:
-        return _Played(play(actor.policy, actor.make_env, seeds, **how), about)
-    return _Played(sweep_thresholds(actor.policy, thresholds, actor.make_env, seeds, **how), about)
+        return _Played(play(actor.policy, actor.make_env, seeds, **how), about, run)
+    return _Played(sweep_thresholds(actor.policy, thresholds, actor.make_env, seeds, **how), about, run)
 
 
 def _drive(name: str, seeds: Sequence[int], where: dict[str, Any], how: dict[str, Any]) -> _Played:
@@ -184,20 +188,23 @@ def _grade(
 ) -> _Played:
     """Plays by the grader's rule, with a file or what a run is exported as."""
     from offrl.evaluation import grader
+    from offrl.hub.loading import run_of
 
+    run = None
     graded: Path | Algorithm
     if (file := file_of(policy)) is not None:
         require_no_network(policy, algorithm, encoder, None)
         graded = file
     else:
         policy, _, graded = load_trained(policy, algorithm, encoder, "cpu")
+        run = run_of(policy)
     about = {
         "policy": str(policy),
         "environment": {"id": CAR_RACING, "rule": "grader"},
         "threshold": grader.THRESHOLD,
         "epsilon": grader.EPSILON,
     }
-    return _Played(grader.grade(graded, seeds, **how), about)
+    return _Played(grader.grade(graded, seeds, **how), about, run)
 
 
 def _parse_thresholds(text: str) -> list[float]:

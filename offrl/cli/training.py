@@ -116,10 +116,10 @@ def train(
     run, assignments = _with_rank(run, assignments)
     ranks = join()
     from offrl.system.devices import resolve_device
+    from offrl.training._tables import read_scores
     from offrl.training.checkpoint import checkpoints, latest_checkpoint, step_of
     from offrl.training.config import FitConfig, LearnerConfig
     from offrl.training.learner import Learner
-    from offrl.training.loggers import read_scores
     from offrl.training.loop import fit
     from offrl.training.runs import create_run, with_time
 
@@ -277,10 +277,11 @@ def _loggers(
 ) -> list[Logger]:
     """What the run's numbers are shown by, besides its CSV files."""
     from offrl.report.progress import ProgressPlot
-    from offrl.training.checkpoint import find_resumable, step_of
+    from offrl.training.checkpoint import step_of
     from offrl.training.loggers import ConsoleLogger, TensorBoardLogger, WandbLogger
+    from offrl.training.runs import find_to_resume
 
-    found = find_resumable(run / "checkpoints").checkpoint if resume else None
+    found = find_to_resume(run).checkpoint if resume else None
     step = step_of(found) if found is not None else 0 if resume else None
     loggers: list[Logger] = [] if quiet else [ConsoleLogger(total, initial=step or 0)]
     if "tensorboard" in names:

@@ -18,6 +18,7 @@ from offrl.report.compare import find_runs, group_runs, one_run_per_seed
 from offrl.spec import TaskSpec
 from offrl.statistics import Interval, t_interval
 from offrl.system.json_files import read_json
+from offrl.training._run_files import read_run_json
 from offrl.training.checkpoint import latest_checkpoint
 from offrl.training.runs import read_run_config
 
@@ -63,7 +64,7 @@ def _subject(found: Path, evaluations: list[Path]) -> _Subject:
     run = run_of(found)
     config = read_run_config(run)
     spec = TaskSpec.from_dict(config.get("spec", {}), where=run / "config.json")
-    machine = _read(run / "environment.json") if (run / "environment.json").is_file() else {}
+    machine = read_run_json(run, "environment.json")
     which = f"; its weights are those of {found.resolve().name}"
     return _Subject(run.name, spec, config, machine, given or _comparable(found, run), which)
 
@@ -86,10 +87,8 @@ def evaluation_of(run: Path, checkpoint: Path) -> dict[str, Any] | None:
 
     That is the latest of each, or the best of each; a score of another checkpoint says nothing about this one.
     """
-    path = run / "evaluation.json"
-    if not path.is_file():
+    if not (found := read_run_json(run, "evaluation.json")):
         return None
-    found = _read(path)
     kept = run / "checkpoints"
     is_latest = checkpoint.resolve() == latest_checkpoint(checkpoint.parent).resolve()
     ours = latest_checkpoint(kept) if is_latest else kept / "best"

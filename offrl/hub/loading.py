@@ -20,6 +20,7 @@ from offrl.policies.onnx_policy import OnnxPolicy
 from offrl.policies.torch_policy import TorchPolicy
 from offrl.spec import TaskSpec
 from offrl.system.devices import resolve_device
+from offrl.system.sealing import SEAL_NAME, read_seal, read_sealed
 from offrl.training.checkpoint import latest_checkpoint, load_policy
 from offrl.training.runs import read_run_config
 
@@ -93,14 +94,14 @@ def find_policy(path: str | Path) -> Path:
     if path.name == "policy.safetensors" and path.is_file():
         return path.parent
     if path.is_file():
-        return path
+        return _as_published(path)
     if (path / "policy.safetensors").is_file():
         return path
     if (path / "checkpoints").is_dir():
         return latest_checkpoint(path / "checkpoints")
     for name in PUBLISHED_NAMES.values():
         if (path / name).is_file():
-            return path / name
+            return _as_published(path / name)
     near = difflib.get_close_matches(str(path), shipped, n=1)
     raise RunError(
         "no policy here" if path.is_dir() else "no such file or directory",
@@ -108,6 +109,22 @@ def find_policy(path: str | Path) -> Path:
         expected=f"a run, a checkpoint's directory, an .onnx file, {HUB}owner/name, or {' or '.join(shipped)}",
         hint=f"did you mean {near[0]}?" if near else "check the path",
     )
+
+
+def _as_published(path: Path) -> Path:
+    """The path of an ONNX file, which in a folder that `publish` wrote has to be the one that was published."""
+    try:
+        seal = read_seal(path.parent)
+        if seal is not None and path.name in seal["files"]:
+            read_sealed(path.parent, path.name, seal)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"damaged ({error})",
+            where=path,
+            expected="the file that was published",
+            hint="restore it, or publish the policy again",
+        ) from error
+    return path
 
 
 def shipped_policies() -> dict[str, Path]:
@@ -141,7 +158,7 @@ def load_algorithm(
     """
     checkpoint = Path(checkpoint)
     run = run_of(checkpoint)
-    config = read_run_config(run)
+    config = read_run_config(run, checkpoint)
     try:
         name, settings, spec = config["algorithm"], dict(config["algorithm_config"]), config["spec"]
         said = (config.get("notes") or {}).get("algorithm") or name  # its class, where it is none of offrl's
@@ -209,7 +226,9 @@ def _download(address: str) -> Path:
     try:
         return Path(
             snapshot_download(
-                owner_and_name, revision=revision or None, allow_patterns=[*PUBLISHED_NAMES.values(), "README.md"]
+                owner_and_name,
+                revision=revision or None,
+                allow_patterns=[*PUBLISHED_NAMES.values(), SEAL_NAME, "README.md"],
             )
         )
     except Exception as error:  # of the hub, of the network, of a name that is none

@@ -16,11 +16,12 @@ from offrl.networks.encoders import EncoderFactory
 from offrl.policies.export import export_onnx
 from offrl.policies.verify import verify_onnx
 from offrl.system.files import new_directory
-from offrl.system.json_files import write_json
-from offrl.system.sealing import write_sealed
+from offrl.system.sealing import seal_files, write_sealed
+from offrl.training._run_files import read_identity, read_run_json, write_run_json
+from offrl.training._tables import copy_tables
 from offrl.training.runs import read_run_config, write_run_config
 
-_COPIED = ("environment.json", "metrics.csv", "evaluations.csv")
+_TABLES = ("metrics.csv", "evaluations.csv")
 
 
 def publish(
@@ -67,14 +68,16 @@ def publish(
                 verify_onnx(partial / name, trained, observations)
         saved = partial / "checkpoints" / checkpoint.resolve().name
         saved.mkdir(parents=True)
-        write_sealed(saved, {"policy.safetensors": (checkpoint / "policy.safetensors").read_bytes()})
         config = read_run_config(run)
         notes = {**(config.get("notes") or {}), "data": None}  # a path on this machine is nobody's business
         write_run_config(partial, {**config, "notes": notes})
-        for name in _COPIED:
-            if (run / name).is_file():
-                (partial / name).write_bytes((run / name).read_bytes())
+        weights = {"policy.safetensors": (checkpoint / "policy.safetensors").read_bytes()}
+        write_sealed(saved, weights, run=read_identity(partial))
+        if machine := read_run_json(run, "environment.json"):
+            write_run_json(partial, "environment.json", machine)
+        copy_tables(run, partial, _TABLES)
         if (scores := evaluation_of(run, checkpoint)) is not None:
-            write_json(partial / "evaluation.json", {**scores, "policy": f"checkpoints/{saved.name}"})
+            write_run_json(partial, "evaluation.json", {**scores, "policy": f"checkpoints/{saved.name}"})
+        seal_files(partial, [name for name in PUBLISHED_NAMES.values() if (partial / name).exists()])
         (partial / "README.md").write_text(card, encoding="utf-8")
     return directory

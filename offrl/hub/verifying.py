@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,16 +13,20 @@ from offrl.hub.loading import find_policy
 from offrl.policies._onnx_file import OnnxFile
 from offrl.replay.store import FrameStore
 from offrl.shards._npz import open_npz
+from offrl.shards.download import MARKER_NAME, fetched_hashes
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
 from offrl.system.files import read_at_most
-from offrl.system.json_files import MAX_BYTES, parse_json, read_json
+from offrl.system.json_files import MAX_BYTES, is_sealed, parse_json, read_json
 from offrl.system.sealing import SEAL_NAME, read_seal, read_sealed
+from offrl.training._run_files import CONFIG_NAME, read_run_config, read_run_json
+from offrl.training._tables import LOGS_NAME, SCORES_NAME, read_table, table_extents
 from offrl.training.checkpoint import checkpoints, step_of
 
 Outcome = Literal["whole", "damaged", "no checksum"]
 
-_STORE, _CONFIG, _POLICY, _STATE = "store.json", "config.json", "policy.safetensors", "state.json"
-_UNSEALED_LOGS = ("metrics.csv", "timings.csv", "evaluations.csv", "environment.json", "evaluation.json")
+_STORE, _POLICY, _STATE = "store.json", "policy.safetensors", "state.json"
+_OF_RUNS = ("environment.json", "evaluation.json")
+_TABLES = ("metrics.csv", "timings.csv", SCORES_NAME)
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,11 @@ def verify(path: str | Path) -> list[Checked]:
     path = Path(path)
     if path.suffix == ".npz" and path.exists():
         return [_shard(path, None)]
-    if (path / MANIFEST_NAME).exists() or any(path.glob("*.npz")):
+    if (path / MANIFEST_NAME).exists() or (path / MARKER_NAME).exists() or any(path.glob("*.npz")):
         return [*_dataset(path)]
     if (path / _STORE).exists():
         return [_store(path)]
-    if (path / _CONFIG).exists() or (path / "checkpoints").is_dir():
+    if (path / CONFIG_NAME).exists() or (path / "checkpoints").is_dir():
         return [*_run(path)]
     if (path / SEAL_NAME).exists() or (path / _POLICY).exists():
         return [*_checkpoint(path)]
@@ -74,6 +79,13 @@ def verify(path: str | Path) -> list[Checked]:
 
 def _dataset(directory: Path) -> Iterator[Checked]:
     hashes: dict[str, str] = {}
+    fetched: dict[str, str] = {}
+    if (marker := directory / MARKER_NAME).exists():
+        try:
+            fetched = fetched_hashes(directory)
+            yield _json(marker)
+        except OfflineRLError as error:
+            yield _damaged(marker, error)
     if (manifest_path := directory / MANIFEST_NAME).exists():
         try:
             hashes = {shard.name: shard.sha256 for shard in Manifest.load(directory).shards}
@@ -82,21 +94,23 @@ def _dataset(directory: Path) -> Iterator[Checked]:
             yield _damaged(manifest_path, error)
             return
     for name, sha256 in hashes.items():
-        yield _shard(directory / name, sha256)
+        yield _shard(directory / name, sha256, MANIFEST_NAME)
+    for name in sorted(fetched.keys() - hashes.keys() - {MANIFEST_NAME}):
+        yield _shard(directory / name, fetched[name], MARKER_NAME)
     for path in sorted(directory.glob("*.npz")):
-        if path.name not in hashes:
+        if path.name not in hashes and path.name not in fetched:
             yield _shard(path, None)
     for path in sorted((directory / ".store").glob(f"*/{_STORE}")):
         yield _store(path.parent)
 
 
-def _shard(path: Path, sha256: str | None) -> Checked:
+def _shard(path: Path, sha256: str | None, by: str = "") -> Checked:
     try:
         if sha256 is not None:
             found = file_sha256(path)
             if found != sha256:
-                return Checked(path, "damaged", f"sha256 is {found}; {MANIFEST_NAME} says {sha256}")
-            return Checked(path, "whole", f"sha256 of {MANIFEST_NAME}")
+                return Checked(path, "damaged", f"sha256 is {found}; {by} says {sha256}")
+            return Checked(path, "whole", f"sha256 of {by}")
         with open_npz(path) as shard:
             for name in sorted(shard.names):
                 shard.read(name)
@@ -118,18 +132,48 @@ def _store(path: Path) -> Checked:
 
 
 def _run(directory: Path) -> Iterator[Checked]:
-    if (path := directory / _CONFIG).exists():
-        yield _json(path)
-    for name in _UNSEALED_LOGS:
+    is_good = False  # what else says of which run it is, is compared with a whole config.json only
+    if (path := directory / CONFIG_NAME).exists():
+        config = _json(path, partial(read_run_config, directory))
+        is_good = config.outcome != "damaged"
+        yield config
+    for name in _OF_RUNS:
         if (path := directory / name).exists():
-            yield _json(path) if name.endswith(".json") else Checked(path, "no checksum", "a table that grows")
+            yield _json(path, partial(read_run_json, directory, name) if is_good else None)
+    yield from _tables(directory)
+    if (directory / SEAL_NAME).exists():  # of a folder that was published
+        yield from _checkpoint(directory)
     for checkpoint in checkpoints(directory / "checkpoints"):
-        yield from _checkpoint(checkpoint)
+        yield from _checkpoint(checkpoint, directory if is_good else None)
     for path in sorted(directory.glob("*.onnx")):
         yield _onnx(path)
 
 
-def _checkpoint(directory: Path) -> Iterator[Checked]:
+def _tables(directory: Path) -> Iterator[Checked]:
+    try:
+        extents = table_extents(directory)
+    except RunError as error:
+        yield _damaged(directory / LOGS_NAME, error)
+        return
+    for name in _TABLES:
+        if not (path := directory / name).exists():
+            if name in extents:
+                yield Checked(path, "damaged", "it is missing")
+            continue
+        try:
+            read_table(path)
+        except (OSError, RunError) as error:
+            yield _damaged(path, error)
+            continue
+        if name not in extents:
+            yield Checked(path, "no checksum", "nothing vouches for its rows")
+        elif (later := path.stat().st_size - extents[name]["size"]) > 0:
+            yield Checked(path, "no checksum", f"its last {later:,} bytes came after the last checkpoint")
+        else:
+            yield Checked(path, "whole", f"sha256 of {LOGS_NAME}, or of the newest checkpoint")
+
+
+def _checkpoint(directory: Path, run: Path | None = None) -> Iterator[Checked]:
     try:
         seal = read_seal(directory)
     except (OSError, ValueError) as error:
@@ -142,6 +186,11 @@ def _checkpoint(directory: Path) -> Iterator[Checked]:
     step = seal.get("step")
     if step is not None and checkpoints(directory.parent).count(directory) and step != step_of(directory):
         yield Checked(directory, "damaged", f"{SEAL_NAME} is of step {step}")
+    if run is not None:
+        try:
+            read_run_config(run, directory)
+        except RunError as error:
+            yield _damaged(directory, error)
     for name in sorted(seal["files"]):
         path = directory / name
         if not path.exists() and name not in (_POLICY, _STATE):
@@ -164,13 +213,16 @@ def _onnx(path: Path) -> Checked:
     return Checked(path, "whole", "content_sha256 of its metadata")
 
 
-def _json(path: Path) -> Checked:
+def _json(path: Path, read: Callable[[], object] | None = None) -> Checked:
+    """A JSON file; `read` says what is wrong with it beyond what it says itself."""
     try:
         content = read_at_most(path, MAX_BYTES)
         parse_json(content)
-    except (OSError, ValueError) as error:
+        if read is not None:
+            read()
+    except (OSError, ValueError, RunError) as error:
         return _damaged(path, error)
-    if b'"content_sha256"' not in content:
+    if not is_sealed(content):
         return Checked(path, "no checksum", "readable; it does not say the hash of its content")
     return Checked(path, "whole", "content_sha256 in it")
 

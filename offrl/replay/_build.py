@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -23,6 +23,7 @@ from offrl.replay.store import IngestReport
 from offrl.shards._frames_layout import read_frames
 from offrl.shards._npz import NpzReader, open_npz
 from offrl.shards._stacked_layout import read_stacked
+from offrl.shards.download import MARKER_NAME
 from offrl.shards.layouts import Dones, Layout, ShardRows, detect_layout
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
 from offrl.spec import TaskSpec, default_action_names
@@ -45,6 +46,8 @@ class _Dataset:
     paths: tuple[Path, ...]
     manifest: Manifest | None
     spec: TaskSpec | None
+    fetched: Mapping[str, str]
+    """File -> SHA-256, where no manifest says it and the dataset was fetched."""
 
 
 def _build(dataset: _Dataset, dones: Dones, skip_bad_shards: bool, store: Path, progress: bool) -> None:
@@ -237,12 +240,18 @@ def _verified_sha256(dataset: _Dataset, index: int) -> str:
         raise DatasetError(
             f"cannot be read ({error.strerror})", where=path, expected="a shard", hint="restore it or re-create it"
         ) from error
-    if dataset.manifest is not None and found != (expected := dataset.manifest.shards[index].sha256):
+    if dataset.manifest is not None:
+        expected, by = dataset.manifest.shards[index].sha256, MANIFEST_NAME
+    else:
+        expected, by = dataset.fetched.get(path.name, found), MARKER_NAME
+    if found != expected:
         raise DatasetError(
             f"sha256 is {found}",
             where=path,
-            expected=f"{expected}, as {MANIFEST_NAME} says",
-            hint="the file was changed or damaged since it was written: restore it or collect the data again",
+            expected=f"{expected}, as {by} says",
+            hint="the file was changed or damaged since it was written: restore it or collect the data again"
+            if by == MANIFEST_NAME
+            else f"the file was changed since it was fetched: remove the directory and fetch it again, or delete {by}",
         )
     return found
 

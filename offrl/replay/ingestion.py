@@ -15,6 +15,7 @@ from offrl.errors import ConfigError, DatasetError
 from offrl.replay._build import _build, _Dataset
 from offrl.replay.store import STORE_NAME, STORE_VERSION, UNCHECKED_VERSION, FrameStore, Tier
 from offrl.shards.arrays import require_directory
+from offrl.shards.download import fetched_hashes
 from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest
 from offrl.shards.remote import local_copy
@@ -159,7 +160,8 @@ def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
             hint="check the path, or collect data first; offrl convert makes shards of other formats",
         )
     # Which actions are legal is for a replay to say: a store is the same whatever is learned from it.
-    return _Dataset(directory, paths, manifest, None if spec is None else spec.without_legal_actions())
+    spec = None if spec is None else spec.without_legal_actions()
+    return _Dataset(directory, paths, manifest, spec, {} if manifest is not None else fetched_hashes(directory))
 
 
 def _shard_paths(directory: Path) -> set[Path]:

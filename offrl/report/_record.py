@@ -15,7 +15,7 @@ from offrl.evaluation.scores import Evaluation
 from offrl.report.compare import TrainingSeed, find_runs, group_runs, one_run_per_seed, training_seed
 from offrl.report.metrics import read_metrics
 from offrl.statistics import Interval, t_interval
-from offrl.system.json_files import read_json
+from offrl.training._run_files import read_run_json
 from offrl.training.runs import read_run_config
 
 Columns = Mapping[str, NDArray[np.float64]]
@@ -157,12 +157,12 @@ def read_record(directory: Path) -> Record:
         f"{run.name} is left out: it has the settings and the seed of {taken.name}, which is newer."
         for run, taken in repeated.items()
     ]
-    found = _read_json(directory / "evaluation.json")
+    found = read_run_json(directory, "evaluation.json")
     if isinstance(found.get("policies"), dict):
         evaluations = {name: _parse(each, directory) for name, each in found["policies"].items()}
         scores = {name: Scores((evaluation,)) for name, evaluation in evaluations.items()}
     else:  # of each run, by `offrl evaluate --out`
-        kept = {run.label: (_read_json(path / "evaluation.json"), path) for path, run in runs.items()}
+        kept = {run.label: (read_run_json(path, "evaluation.json"), path) for path, run in runs.items()}
         evaluations = {label: _parse(each, path) for label, (each, path) in kept.items() if each}
         scores = {label: _scores(group, evaluations) for label, group in groups.items()}
         scores = {label: each for label, each in scores.items() if each.evaluations}
@@ -209,18 +209,8 @@ def _read_run(path: Path, alone: bool) -> TrainedRun:
         metrics=tables["metrics"],
         timings=tables["timings"],
         evaluations=tables["evaluations"],
-        environment=_read_json(path / "environment.json"),
+        environment=read_run_json(path, "environment.json"),
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file."""
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise RunError(f"damaged ({error})", where=path, expected="JSON") from error
 
 
 def _parse(evaluation: Mapping[str, Any], directory: Path) -> Evaluation:

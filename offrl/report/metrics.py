@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 
 from offrl.errors import RunError
 from offrl.statistics import t_quantile
-from offrl.system.files import open_regular
+from offrl.training._tables import read_table
 
 
 def read_metrics(path: str | Path) -> dict[str, NDArray[np.float64]]:
     """The columns [N] of a run's metrics.csv, timings.csv or evaluations.csv; none where no row was written yet.
 
     Raises:
-        RunError: the file is missing, or no table of numbers.
+        RunError: the file is missing, no table of numbers, or was changed since the run's `logs.json` or its newest
+            checkpoint was written.
     """
     try:
-        with open_regular(Path(path)) as packed, io.TextIOWrapper(packed, encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+        content = read_table(Path(path)).decode()
+        header, *rows = list(csv.reader(io.StringIO(content, newline=""))) or [[]]
         table: NDArray[Any] = np.array([[float(value) for value in row] for row in rows])
         return {name: table[:, index] for index, name in enumerate(header)} if rows else {}
     except OSError as error:

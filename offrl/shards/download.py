@@ -111,6 +111,29 @@ def fetch(
     return target
 
 
+def fetched_hashes(directory: Path) -> dict[str, str]:
+    """File -> SHA-256, as `fetch` brought them into this directory; empty where it did not, or an earlier version did.
+
+    Raises:
+        DatasetError: The note of it is damaged.
+    """
+    path = directory / MARKER_NAME
+    try:
+        found = read_json(path).get("files", {})
+        if not isinstance(found, dict):
+            raise ValueError(f"files is {found!r}")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"damaged ({error})",
+            where=path,
+            expected="what fetch wrote",
+            hint="remove the directory and fetch the dataset again",
+        ) from error
+    return {str(name): str(sha256) for name, sha256 in found.items()}
+
+
 def _local_path(source: str) -> Path | None:
     """The file or directory that `source` names, or None for a web address."""
     found = re.match(r"(\w[\w+.-]*)://", source)
@@ -187,7 +210,10 @@ def _place(
         for path in list(root.iterdir()):  # without the folders around them
             path.rename(partial / path.name)
         shutil.rmtree(packed)
-        write_sealed_json(partial / MARKER_NAME, {"source": source, "sha256": sha256, "size": packed_size or size})
+        files = {path.relative_to(partial).as_posix(): path for path in sorted(partial.rglob("*")) if path.is_file()}
+        hashes = {name: file_sha256(path) for name, path in files.items()}
+        about = {"source": source, "sha256": sha256, "size": packed_size or size}
+        write_sealed_json(partial / MARKER_NAME, {**about, "files": hashes})
 
 
 def _remove_hidden(folder: Path) -> None:

@@ -77,6 +77,11 @@ def parse_json(content: bytes | str) -> dict[str, Any]:
     return found
 
 
+def is_sealed(content: bytes) -> bool:
+    """Whether a JSON file says the hash of its own content."""
+    return f'"{_SHA256}"'.encode() in content
+
+
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 

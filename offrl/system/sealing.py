@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,15 @@ def write_sealed(directory: Path, contents: Mapping[str, bytes], **about: Any) -
     """
     for name, content in contents.items():
         (directory / name).write_bytes(content)
+    _write_seal(directory, contents, about)
+
+
+def seal_files(directory: Path, names: Sequence[str]) -> None:
+    """Writes `seal.json` for files that are there already."""
+    _write_seal(directory, {name: (directory / name).read_bytes() for name in names}, {})
+
+
+def _write_seal(directory: Path, contents: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
     files = {name: _describe(content) for name, content in sorted(contents.items())}
     write_sealed_json(directory / SEAL_NAME, {**about, "files": files})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from offrl.errors import RunError
+from offrl.system.json_files import read_json
 from offrl.system.ranks import ALONE, Ranks, reason_in
 
 _TIMEOUT = timedelta(minutes=30)
@@ -123,8 +123,8 @@ def was_begun_by_this_launcher(directory: Path) -> bool:
     if _variable("TORCHELASTIC_RESTART_COUNT", 0) == 0:
         return False
     try:
-        recorded = json.loads((directory / "environment.json").read_text(encoding="utf-8")).get("launcher")
-    except (OSError, ValueError, AttributeError):
+        recorded = read_json(directory / "environment.json").get("launcher")
+    except (OSError, ValueError):
         return False
     return recorded is not None and recorded == launcher()
 

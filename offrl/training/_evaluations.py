@@ -16,9 +16,9 @@ from offrl.checks import is_number
 from offrl.errors import ConfigError
 from offrl.system.ranks import ALONE, Ranks
 from offrl.system.workers import num_cores
+from offrl.training._tables import read_scores
 from offrl.training.checkpoint import checkpoints, link_best, load_policy, step_of
 from offrl.training.learner import Learner
-from offrl.training.loggers import read_scores
 
 Scores = Mapping[str, float]
 Evaluator = Callable[[Algorithm], Scores]

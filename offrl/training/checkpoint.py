@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,9 @@ _FULL_CHECKPOINTS = 2
 _LEARNER, _POLICY, _STATE = "learner.safetensors", "policy.safetensors", "state.json"
 
 
-def save_checkpoint(learner: Learner, directory: Path, logs: Mapping[str, Any] | None = None) -> Path:
+def save_checkpoint(
+    learner: Learner, directory: Path, logs: Mapping[str, Any] | None = None, run: str | None = None
+) -> Path:
     """Writes `directory/step-000012000/` with the learner's whole state and the policy that evaluation sees.
 
     The folder appears under its name only when it is complete and on the disk. Older checkpoints keep their policy;
@@ -36,6 +39,7 @@ def save_checkpoint(learner: Learner, directory: Path, logs: Mapping[str, Any] |
         learner: What to save.
         directory: A run's `checkpoints`.
         logs: What else the run has done by then, JSON-ready, such as how far its CSV files reach (`CSVLogger.sync`).
+        run: The identity of the run, a hash of its settings; None where it is of no run.
 
     Raises:
         RunError: It cannot be written.
@@ -49,7 +53,7 @@ def save_checkpoint(learner: Learner, directory: Path, logs: Mapping[str, Any] |
     }
     try:
         with replacing_directory(target) as partial:
-            write_sealed(partial, contents, step=learner.step)
+            write_sealed(partial, contents, step=learner.step, **({} if run is None else {"run": run}))
         drop_old_states(directory)
     except OSError as error:
         raise RunError(
@@ -120,17 +124,21 @@ class _Resumable(NamedTuple):
     damaged: list[tuple[Path, str]]
 
 
-def find_resumable(directory: Path) -> _Resumable:
+def find_resumable(directory: Path, run: str | None = None) -> _Resumable:
     """Looks for the newest checkpoint whose files are all as they were written.
 
     Those that keep their policy only are passed over: nothing is wrong with them.
+
+    Args:
+        directory: A run's `checkpoints`.
+        run: The run's identity, which a checkpoint that says one must have; None where it has none.
     """
     damaged: list[tuple[Path, str]] = []
     for checkpoint in reversed(checkpoints(directory)):
         if not (checkpoint / _LEARNER).exists():
             continue
         try:
-            _read_state(checkpoint)
+            _read_state(checkpoint, run)
             _read(checkpoint, _LEARNER)
             _read(checkpoint, _POLICY)
         except RunError as error:
@@ -138,6 +146,15 @@ def find_resumable(directory: Path) -> _Resumable:
         else:
             return _Resumable(checkpoint, damaged)
     return _Resumable(None, damaged)
+
+
+def saved_logs(directory: Path) -> dict[str, Any]:
+    """The `logs` of the newest checkpoint that tells them; empty where none does."""
+    for checkpoint in reversed(checkpoints(directory)):
+        with suppress(RunError):
+            logs = _read_state(checkpoint).get("logs", {})
+            return dict(logs) if isinstance(logs, dict) else {}
+    return {}
 
 
 def load_learner(learner: Learner, checkpoint: Path) -> dict[str, Any]:
@@ -206,7 +223,7 @@ def _read(checkpoint: Path, name: str) -> bytes:
         raise _damaged(path, error) from error
 
 
-def _read_state(checkpoint: Path) -> dict[str, Any]:
+def _read_state(checkpoint: Path, run: str | None = None) -> dict[str, Any]:
     path = checkpoint / _STATE
     try:
         state = parse_json(_read(checkpoint, _STATE))
@@ -215,6 +232,8 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
         raise _damaged(path, error) from error
     if seal is None and "logs" in state:  # before there were seals, there were no logs
         raise _damaged(checkpoint, "its seal.json is missing")
+    if seal is not None and run is not None and seal.get("run", run) != run:
+        raise _damaged(checkpoint, "it is of another run: it was made with another config.json")
     steps = {"state.json": state.get("step"), "seal.json": None if seal is None else seal.get("step")}
     for name, step in steps.items():
         if step is not None and step != step_of(checkpoint):

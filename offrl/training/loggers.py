@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import sys
 import time
 from collections.abc import Mapping
@@ -14,10 +11,12 @@ from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
-from offrl.errors import RunError, missing_dependency
-from offrl.system.files import replacing, sync
+from offrl.errors import missing_dependency
+from offrl.system.files import sync
+from offrl.system.json_files import write_sealed_json
+from offrl.training._tables import LOGS_NAME, SCORES_NAME, Table, no_room, table_extents
 
-_SCORES_NAME = "evaluations.csv"
+_CHECKPOINT = "the checkpoint"
 
 
 class Logger(Protocol):
@@ -63,10 +62,23 @@ class CSVLogger:
     ) -> None:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        self._logs = directory / LOGS_NAME
+        extents = {_CHECKPOINT: synced or {}}
+        if resume_step is not None and self._logs.exists():
+            extents[LOGS_NAME] = table_extents(directory)
         self._metrics, self._timings, self._scores = self._tables = [
-            _Table(directory / name, resume_step, (synced or {}).get(name))
-            for name in ("metrics.csv", "timings.csv", _SCORES_NAME)
+            Table(directory / name, resume_step, {by: found[name] for by, found in extents.items() if name in found})
+            for name in ("metrics.csv", "timings.csv", SCORES_NAME)
         ]
+        self._vouched: dict[str, Any] = {}
+        if resume_step is None or any(table.has_later_rows for table in self._tables):
+            # It would vouch for rows that are gone, if this process ended before it is written anew.
+            self._logs.unlink(missing_ok=True)
+            sync(directory)
+        for table in self._tables:
+            table.drop()
+        if LOGS_NAME in extents:
+            self._vouch()
 
     @property
     def columns(self) -> list[str] | None:
@@ -83,121 +95,40 @@ class CSVLogger:
         self._timings.append(step, timings)
 
     def log_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
-        """Appends a row to evaluations.csv.
+        """Appends a row to evaluations.csv, whose last one comes after the last checkpoint.
 
         Raises:
             RunError: other columns than in the first row.
         """
         self._scores.append(step, scores)
+        self.sync()
 
     def sync(self) -> dict[str, Any]:
-        """Waits until the rows have reached the disk, and tells how far metrics.csv reaches, and its hash.
+        """Waits until the rows have reached the disk, and vouches for them in `logs.json`.
 
-        Not so of the other files, which differ from one run to the next.
+        Returns:
+            How far metrics.csv reaches, and its hash; not so of the other files, which differ from one run to the next.
+
+        Raises:
+            RunError: They cannot be written.
         """
-        tables = [table for table in self._tables if table.columns is not None]
-        for table in tables:
-            sync(table.path)
-        if tables:
-            sync(self._metrics.path.parent)  # where the files' names are
+        try:
+            for table in self._tables:
+                if table.columns is not None:
+                    sync(table.path)
+            self._vouch()
+        except OSError as error:
+            raise no_room(self._logs, error) from error
         return {} if self._metrics.columns is None else {self._metrics.path.name: self._metrics.extent()}
+
+    def _vouch(self) -> None:
+        extents = {table.path.name: table.extent() for table in self._tables if table.columns is not None}
+        if extents != self._vouched:
+            write_sealed_json(self._logs, extents)  # syncs the directory, where the tables' names are, too
+            self._vouched = extents
 
     def close(self) -> None:
         """Nothing to do: every row is written already."""
-
-
-def read_scores(directory: Path) -> dict[int, float]:
-    """Step -> score, of a run's evaluations.csv; empty where nothing was scored.
-
-    Raises:
-        RunError: it is no table of scores.
-    """
-    path = directory / _SCORES_NAME
-    if not path.exists():
-        return {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {int(row["step"]): float(row["score"]) for row in csv.DictReader(file)}
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"damaged ({error})", where=path, expected="columns step and score, of numbers") from error
-
-
-class _Table:
-    """A CSV file whose first column is the step; the file appears with its first row."""
-
-    def __init__(self, path: Path, resume_step: int | None, synced: Mapping[str, Any] | None) -> None:
-        self.path = path
-        self.columns: list[str] | None = None
-        self._size, self._hash = 0, hashlib.sha256()
-        if resume_step is None and path.exists():
-            raise RunError("exists already", where=path, hint="resume the run, or take another directory")
-        content = path.read_bytes() if path.exists() else b""
-        if synced is not None:
-            self._require_same(content, synced)
-        if content and resume_step is not None:
-            self._drop_rows_after(resume_step, content)
-
-    def append(self, step: int, values: Mapping[str, float]) -> None:
-        columns = ["step", *values]
-        row = [step, *(float(value) for value in values.values())]
-        if self.columns is not None and columns != self.columns:
-            raise RunError(
-                f"columns {columns[1:]} at step {step}",
-                where=self.path,
-                expected=f"{self.columns[1:]}, as in the first row",
-                hint="log what comes at other times to a file of its own",
-            )
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([row] if self.columns else [columns, row])
-        self.columns = columns
-        content = text.getvalue().encode()
-        try:
-            with self.path.open("ab") as file:
-                file.write(content)
-        except OSError as error:
-            raise RunError(
-                f"cannot be written ({error.strerror})",
-                where=self.path,
-                expected="room for another row",
-                hint="free some space, and go on from the latest checkpoint with --resume (resume=True)",
-            ) from error
-        self._count(content)
-
-    def extent(self) -> dict[str, Any]:
-        return {"size": self._size, "sha256": self._hash.hexdigest()}
-
-    def _count(self, content: bytes) -> None:
-        self._size += len(content)
-        self._hash.update(content)
-
-    def _require_same(self, content: bytes, synced: Mapping[str, Any]) -> None:
-        """Refuses a file that is not what it was when the checkpoint was made, and then maybe more."""
-        size = synced.get("size")
-        if size != len(content[:size]) or hashlib.sha256(content[:size]).hexdigest() != synced.get("sha256"):
-            raise RunError(
-                "was changed since the checkpoint was made",
-                where=self.path,
-                expected=f"its first {size} bytes as they were",
-                hint="restore the file, or start a new run from this one's weights with --init (init=...)",
-            )
-
-    def _drop_rows_after(self, step: int, content: bytes) -> None:
-        text = io.StringIO(content.decode("utf-8", "replace"), newline="")
-        lines = [line for line in text if line.endswith("\n")]
-        header, *rows = lines or [""]
-        if header:
-            self.columns = next(csv.reader([header]))
-            if self.columns[0] != "step":
-                raise RunError(f"columns {self.columns}", where=self.path, expected="step first, as CSVLogger writes")
-        try:
-            kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
-        except ValueError as error:
-            raise RunError(f"a row without a step ({error})", where=self.path, expected="rows of CSVLogger") from error
-        kept_content = "".join([header, *kept]).encode()
-        if kept_content != content:
-            with replacing(self.path) as partial:
-                partial.write_bytes(kept_content)
-        self._count(kept_content)
 
 
 class ConsoleLogger:

@@ -26,6 +26,7 @@ from offrl.system.workers import available_memory
 from offrl.training._clock import Clock, RateWatch
 from offrl.training._evaluations import Evaluations, Evaluator
 from offrl.training._feed import gathered_ahead, plan_updates
+from offrl.training._run_files import read_identity
 from offrl.training.checkpoint import checkpoints, load_policy, save_checkpoint
 from offrl.training.config import FitConfig, LearnerConfig, Period
 from offrl.training.learner import Learner
@@ -133,7 +134,7 @@ def fit(
         if not resume:  # else it has been trained before, and the first batch may be far from the next
             require_contract(algorithm, replay.gather(replay.indices(0, config.batch_size)[:_TRIED_TRANSITIONS]))
         evaluations = None if evaluator is None else Evaluations(evaluator, directory, trainer.device, ranks)
-        files = None
+        files, identity = None, None
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         if run is not None and not resume:
             first = replay.gather(replay.indices(0, config.batch_size)[rows])
@@ -150,11 +151,12 @@ def fit(
                 tuned = {name: getattr(trainer, name) for name in ("precision", "compile", "threads")}
                 write_run_config(directory, {**settings, "settled": tuned, "notes": remarks})
                 files = CSVLogger(directory)
+            identity = read_identity(directory)
             if not (directory / "environment.json").exists():
                 about = {"device": str(trainer.device), "dataset": settings["dataset"], **describe(ranks)}
                 write_environment(directory, about)
             if not checkpoints(directory / "checkpoints"):  # from the first moment on there is one to resume
-                save_checkpoint(trainer, directory / "checkpoints")
+                save_checkpoint(trainer, directory / "checkpoints", run=identity)
         if resume:
             trainer.share_state()
         if not ranks.is_first:
@@ -169,7 +171,7 @@ def fit(
             stack.callback(output.close)
         if evaluations is not None:
             stack.enter_context(evaluations)
-        saving = _Saving(trainer, directory, files)
+        saving = _Saving(trainer, directory, files, identity)
         _Loop(trainer, replay, held_out, config.batch_size, total, periods, outputs, saving, evaluations, ranks).run()
     return trainer
 
@@ -367,8 +369,8 @@ class _Loop:
 class _Saving:
     """Writes checkpoints of a run, each step's once."""
 
-    def __init__(self, learner: Learner, directory: Path | None, files: CSVLogger | None) -> None:
-        self._learner, self._directory, self._files = learner, directory, files
+    def __init__(self, learner: Learner, directory: Path | None, files: CSVLogger | None, identity: str | None) -> None:
+        self._learner, self._directory, self._files, self._identity = learner, directory, files, identity
         self._saved = learner.step
 
     def save(self, stop: StopRequest) -> None:
@@ -382,7 +384,7 @@ class _Saving:
             with stop.shielded():
                 # First the rows that the checkpoint counts on.
                 logs = None if self._files is None else self._files.sync()
-                save_checkpoint(self._learner, self._directory / "checkpoints", logs)
+                save_checkpoint(self._learner, self._directory / "checkpoints", logs, self._identity)
         self._saved = self._learner.step
 
 

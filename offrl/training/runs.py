@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from offrl.errors import ConfigError, RunError, SpecMismatchError
-from offrl.spec import TaskSpec
-from offrl.system.json_files import read_json, write_json, write_sealed_json
+from offrl.errors import ConfigError, RunError
 from offrl.system.locks import locked
 from offrl.system.versions import installed_versions
+from offrl.training._run_files import lengthen_run, read_identity, write_run_json
+from offrl.training._run_files import read_run_config as read_run_config
+from offrl.training._run_files import write_run_config as write_run_config
 from offrl.training.checkpoint import _Resumable, checkpoints, drop_old_states, find_resumable, load_learner, set_aside
 from offrl.training.config import FitConfig
 from offrl.training.learner import Learner
@@ -28,9 +28,6 @@ from offrl.training.loggers import CSVLogger
 
 _NOT_COMPARED = ("settled", "init", "notes")
 """What a config.json holds beside settings: choices made by measuring, where the first weights came from, remarks."""
-
-
-_KINDS: dict[str, Any] = {"settled": dict | None, "init": str | None, "notes": dict | None}
 
 
 def with_time(name: str) -> str:
@@ -81,48 +78,6 @@ def _taken(directory: Path) -> RunError:
     )
 
 
-def read_run_config(directory: Path) -> dict[str, Any]:
-    """The run's `config.json`.
-
-    Raises:
-        RunError: it is missing or no JSON object.
-    """
-    path = directory / "config.json"
-    try:
-        config = read_json(path)
-    except FileNotFoundError as error:
-        raise RunError("no config.json here", where=directory, expected="a run's directory") from error
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"damaged ({error})",
-            where=path,
-            expected="what offrl wrote there",
-            hint="restore it; where you changed it on purpose, take its lines sealed and content_sha256 out",
-        ) from error
-    return _upgraded(config, path)
-
-
-def write_run_config(directory: Path, config: Mapping[str, Any]) -> None:
-    """Writes the run's `config.json`, sealed: other settings in it would give another result without a word."""
-    write_sealed_json(directory / "config.json", config)
-
-
-def _upgraded(config: dict[str, Any], where: Path) -> dict[str, Any]:
-    """What a config.json of a development version before 0.1.0 says, in today's names."""
-    settings, encoder, spec = (config.get(name) for name in ("algorithm_config", "encoder", "spec"))
-    for name, kinds in _KINDS.items():
-        if not isinstance(config.get(name), kinds):
-            raise RunError(f"{name} is {config[name]!r}", where=where, expected="what offrl wrote there")
-    if isinstance(settings, dict):
-        settings.pop("initialisation", None)  # how weights began says nothing about weights that are loaded
-    if isinstance(encoder, str):
-        config["encoder"] = re.sub(r"^offrl\.encoders:", "offrl.networks.encoders:", encoder)
-    if isinstance(spec, dict):
-        with suppress(SpecMismatchError):  # who reads the spec says what is wrong with it
-            config["spec"] = json.loads(json.dumps(TaskSpec.from_dict(spec, where="config.json").to_dict()))
-    return config
-
-
 def resume_run(directory: Path, config: Mapping[str, Any], num_transitions: int) -> bool:
     """Checks that a run to be resumed has this configuration, but for a length that may grow, which it records.
 
@@ -152,7 +107,7 @@ def resume_run(directory: Path, config: Mapping[str, Any], num_transitions: int)
             hint="start a new run from its weights with init, or train with schedule='constant'",
         )
     if current["fit"] != recorded["fit"]:
-        write_run_config(directory, {**recorded, "fit": current["fit"]})
+        lengthen_run(directory, current["fit"])
     return now > before
 
 
@@ -200,9 +155,11 @@ def find_to_resume(directory: Path) -> _Resumable:
     """Where a run can go on; see `find_resumable`.
 
     Raises:
-        RunError: It has checkpoints, and all of them keep their policy only, as in a folder that was published.
+        RunError: Its config.json is missing, damaged or another run's; or it has checkpoints, and all of them keep
+            their policy only, as in a folder that was published.
     """
-    found = find_resumable(directory / "checkpoints")
+    read_run_config(directory)  # of another run, it would make all checkpoints look like another's
+    found = find_resumable(directory / "checkpoints", read_identity(directory))
     if found == (None, []) and checkpoints(directory / "checkpoints"):
         raise RunError(
             "its checkpoints keep their policy only",
@@ -248,7 +205,7 @@ def _require_same_settings(directory: Path, recorded: Mapping[str, Any], current
 
 def write_environment(directory: Path, extra: Mapping[str, Any]) -> None:
     """Writes `environment.json`: versions and machine, and what the caller adds (device, dataset)."""
-    write_json(directory / "environment.json", {**describe_machine(), **extra})
+    write_run_json(directory, "environment.json", {**describe_machine(), **extra})
 
 
 def describe_machine() -> dict[str, Any]:

@@ -7,8 +7,11 @@ import pytest
 from run_offrl import offrl, offrl_json
 
 import offrl as library
-from offrl.errors import RunError
+from offrl.datasets import convert
+from offrl.errors import DatasetError, RunError
 from offrl.hub import Checked, verify
+from offrl.shards import fetch
+from offrl.system.json_files import read_json, write_sealed_json
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,7 @@ def test_what_offrl_writes_is_whole(made):
     assert [(each.path.name, each.outcome) for each in checked] == [(name, "whole") for name in names]
     assert checked[1] == Checked(made / "data" / "shard-00000.npz", "whole", "sha256 of manifest.json")
     found = outcomes(made / "run")
-    unsealed = {name for name, outcome in found.items() if outcome == "no checksum"}
-    assert unsealed <= {"metrics.csv", "timings.csv", "environment.json"}
+    assert {*found.values()} == {"whole"}
     sealed = {"config.json", "learner.safetensors", "policy.safetensors", "state.json", "model.onnx"}
     assert sealed <= {name for name, outcome in found.items() if outcome == "whole"}
 
@@ -57,6 +59,10 @@ def test_what_offrl_writes_is_whole(made):
         ("data", "frames.npy"),
         ("data", "rewards.npy"),
         ("run", "config.json"),
+        ("run", "environment.json"),
+        ("run", "metrics.csv"),
+        ("run", "timings.csv"),
+        ("run", "logs.json"),
         ("run", "policy.safetensors"),
         ("run", "learner.safetensors"),
         ("run", "state.json"),
@@ -107,3 +113,47 @@ def test_the_command_exits_with_2_where_anything_is_damaged(copy):
 def test_nothing_to_verify_is_refused(tmp_path):
     with pytest.raises(RunError, match="no policy here"):
         verify(tmp_path)
+
+
+def test_rows_after_the_last_checkpoint_have_no_checksum_yet(copy):
+    with (copy / "run" / "metrics.csv").open("a") as file:
+        file.write("5,1.0,1.0\n")
+    (found,) = (checked for checked in verify(copy / "run") if checked.path.name == "metrics.csv")
+    assert (found.outcome, found.about) == ("no checksum", "its last 10 bytes came after the last checkpoint")
+    (copy / "run" / "metrics.csv").unlink()
+    assert outcomes(copy / "run")["metrics.csv"] == "damaged"
+
+
+def test_a_checkpoint_of_another_run_is_damage(copy):
+    seal = copy / "run" / "checkpoints" / "step-000000004" / "seal.json"
+    write_sealed_json(seal, {**read_json(seal), "run": "0" * 64})
+    (found,) = (checked for checked in verify(copy / "run") if checked.outcome == "damaged")
+    assert found.path == seal.parent
+    assert "is not the one that step-000000004 was made with" in found.about
+
+
+def test_fetched_files_are_compared_with_those_that_came(copy, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(copy / "data" / "shard-00000.npz", source)
+    (source / "notes.txt").write_text("logged in spring")
+    fetched = fetch(source, tmp_path / "fetched", progress=False)
+    names = [".fetch.json", "notes.txt", "shard-00000.npz"]
+    assert [(each.path.name, each.outcome) for each in verify(fetched)] == [(name, "whole") for name in names]
+    flip(fetched / "notes.txt")
+    assert outcomes(fetched)["notes.txt"] == "damaged"
+
+
+def test_a_fetched_shard_that_was_exchanged_is_refused(copy, tmp_path):
+    source = tmp_path / "source"
+    convert(copy / "data", source, "stacked", progress=False)
+    (source / "manifest.json").unlink()
+    fetched = fetch(source, tmp_path / "fetched", progress=False)
+    library.open_replay(fetched, progress=False)
+    with np.load(fetched / "shard-00000.npz") as shard:
+        members = dict(shard)
+    np.savez(fetched / "shard-00000.npz", **{**members, "rewards": members["rewards"] + 1})
+    with pytest.raises(DatasetError, match=r"as \.fetch\.json says; .*fetch it again"):
+        library.open_replay(fetched, progress=False)
+    (fetched / ".fetch.json").unlink()
+    library.open_replay(fetched, progress=False)

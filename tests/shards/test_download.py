@@ -48,7 +48,8 @@ def test_an_address_is_fetched_once(site, target):
     assert fetch(f"{site.url}/log.zip", target, progress=False) == target
     assert fetched(target) == FILES
     marker = read_json(target / ".fetch.json")
-    assert marker == {"source": f"{site.url}/log.zip", "sha256": SHA256, "size": len(LOG)}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+    assert marker == {"source": f"{site.url}/log.zip", "sha256": SHA256, "size": len(LOG), "files": hashes}
     fetch(f"{site.url}/log.zip", target, progress=False)
     fetch("http://127.0.0.1:9/mirror.zip", target, sha256=SHA256.upper(), progress=False)
     assert site.requests == [("/log.zip", None)]
