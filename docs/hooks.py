@@ -530,14 +530,11 @@ def shelf() -> str:
     for name, about in datasets.items():
         cells = [_over_runs(row["cells"][name]) for row in found["algorithms"].values()]
         rows.append((name.replace("/", ", "), f"{about['mean_return']:.1f}", *cells))
-    total = ("interquartile mean", "", *(_estimate(row["interquartile_mean"]) for row in found["algorithms"].values()))
+    shown = [*found["algorithms"].values()]
     better = "probability_of_improvement_over_bc"
-    improved = (
-        "better than BC",
-        "",
-        *(_estimate(row[better]) if better in row else "" for row in found["algorithms"].values()),
-    )
-    seconds = ("seconds of a run", "", *(f"{row['seconds_per_run']:.0f}" for row in found["algorithms"].values()))
+    total = ("interquartile mean", "", *(_estimate(row["interquartile_mean"]) for row in shown))
+    improved = ("better than BC", "", *(_estimate(row[better]) if better in row else "" for row in shown))
+    seconds = ("seconds of a run", "", *(f"{row['seconds_per_run']:.0f}" for row in shown))
     first, last = found["evaluation_seeds"]
     return (
         f"{_table(head, [*rows, total, improved, seconds])}\n\n{found['runs']} training runs a cell, "
