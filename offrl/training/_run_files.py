@@ -122,8 +122,8 @@ def _read_config(directory: Path) -> tuple[dict[str, Any], bool]:
 
 
 def _identity(config: Mapping[str, Any]) -> str:
-    """A hash of what stays as it is as long as a run goes on: no remarks, no length."""
-    kept = {name: value for name, value in config.items() if name != "notes"}
+    """A hash of what stays as it is as long as a run goes on: no remarks, no length, nothing that was measured."""
+    kept = {name: value for name, value in config.items() if name not in ("notes", "settled")}
     if isinstance(fit := kept.get("fit"), Mapping):
         kept["fit"] = {name: value for name, value in fit.items() if name not in _LENGTHS}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
