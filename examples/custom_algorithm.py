@@ -1,4 +1,7 @@
-"""An algorithm of your own, complete: critic-regularised regression, beside behaviour cloning on CartPole."""
+"""An algorithm of your own, complete: critic-regularised regression, beside behaviour cloning on CartPole.
+
+The library has it, too, with all its options: offrl.CRR.
+"""
 
 from dataclasses import dataclass
 from functools import partial

@@ -18,7 +18,8 @@ DATASET_MEAN = 163  # of 20,000 transitions of the mixture, see docs/benchmarks.
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     directory = tmp_path_factory.mktemp("cartpole") / "data"
-    return collect(partial(make, "CartPole-v1"), CartPoleMixture(), directory, transitions=20_000, workers=0)
+    collect(partial(make, "CartPole-v1"), CartPoleMixture(), directory, transitions=20_000, workers=1, progress=False)
+    return directory
 
 
 def trained_score(kind, data) -> Evaluation:

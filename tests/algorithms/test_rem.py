@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 from twins import SPEC, after_updates, assert_same, make_batch, with_other_targets
@@ -35,6 +37,21 @@ def test_each_update_has_another_mixture_and_looking_has_none_of_its_own():
     assert rem.updates == 3
     rem.updates.fill_(1)
     assert rem.loss(batch)[0].item() == losses[1]
+
+
+@pytest.mark.slow  # the compiler takes half a minute
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own making
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
+def test_a_compiled_backward_pass_has_the_mixture_of_its_forward_pass():
+    eager, compiled = (REM(SPEC, REMConfig(num_heads=8)) for _ in range(2))
+    compiled_loss = torch.compile(compiled.loss, dynamic=False)
+    for step in range(3):
+        eager.loss(make_batch(step))[0].backward()
+        compiled_loss(make_batch(step))[0].backward()
+        for ours, theirs in zip(compiled.parameters(), eager.parameters(), strict=True):
+            if ours.requires_grad:
+                torch.testing.assert_close(ours.grad, theirs.grad)
+    assert compiled.updates == 3
 
 
 def test_it_acts_by_the_mean_of_the_heads():
