@@ -125,7 +125,7 @@ def test_what_is_missing_is_named(arguments, message):
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("offrl train --algorithm b", ["bcq", "bc"]),
+        ("offrl train --algorithm bc", ["bcq", "bc"]),
         ("offrl train --set n_", ["n_step="]),
         ("offrl train --algorithm bc --set thresh", []),  # a setting of BCQ
         ("offrl train --encoder com", ["compact"]),

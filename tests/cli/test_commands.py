@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from offrl.algorithms import DQN
+from offrl.algorithms import DQN, DQNConfig
 
 
 @dataclass(frozen=True)
-class OwnConfig:
+class OwnConfig(DQNConfig):
     double: bool = False
     sizes: tuple[int, ...] = (1,)
 
@@ -154,7 +154,7 @@ def test_train_writes_the_settings_it_was_given(data, tmp_path):
     )  # fmt: skip
     config = json.loads((run / "config.json").read_text())
     assert config["algorithm"] == "dqn"
-    assert config["algorithm_config"] == {"double": False}
+    assert config["algorithm_config"] == {"double": False, "ensemble": None}
     assert (config["fit"]["updates"], config["fit"]["batch_size"]) == (4, 16)
     assert config["learner"]["learning_rate"] == 0.01
     assert config["learner"]["optimizer_settings"] == {"weight_decay": 0.5}
@@ -218,7 +218,9 @@ def test_evaluate_gives_the_same_scores_from_run_checkpoint_and_exported_file(tr
     out = tmp_path / "evaluation.json"
     common = ("--episodes", 2, "--seed-start", 11, "--workers", 0)
     from_run = offrl_json("evaluate", trained["run"], *common, "--out", out)
-    assert json.loads(out.read_text()) == from_run
+    written = json.loads(out.read_text())
+    assert {name: written[name] for name in from_run} == from_run
+    assert written.keys() - from_run.keys() == {"sealed", "content_sha256", "run_sha256"}
     assert [row["seed"] for row in from_run["per_episode"]] == [11, 12]
     assert from_run["environment"] == {"id": "CartPole-v1"}
     offrl("export", trained["run"], tmp_path, "--quiet")
