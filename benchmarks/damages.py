@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.damaging.commands import Command, Used, judge
+from benchmarks.damaging.commands import Command, Damaged, Used, judge
 from benchmarks.damaging.targets import TARGETS, Target, make_units
 from benchmarks.damaging.ways import DIGITS, SWAP, WAYS
 from offrl.system.json_files import write_json
@@ -59,7 +60,9 @@ class Bench:
         before = [self._use(command, target.unit) for command in target.commands]
         shutil.copytree(unit, self._damaged, symlinks=True)
         (self._damaged / name).write_bytes(damaged)
-        after = [command.run(self._damaged, self._work) for command in target.commands]
+        bad, good = (hashlib.sha256(each).hexdigest() for each in (damaged, content))
+        file = Damaged(f"unit/{name.as_posix()}", bad, good)
+        after = [command.run(self._damaged, self._work, file) for command in target.commands]
         shutil.rmtree(self._damaged)
         outcome, detail = judge(before, after)
         return Verdict(target.name, way, outcome, f"{name}: {detail}".replace(str(self._root), ""))

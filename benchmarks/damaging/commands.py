@@ -70,6 +70,20 @@ class Used(NamedTuple):
     fault: str
 
 
+class Damaged(NamedTuple):
+    """The file of a unit that was damaged.
+
+    Attributes:
+        name: As in the list of what a command has left.
+        bad: SHA-256 of its content.
+        good: The one before.
+    """
+
+    name: str
+    bad: str
+    good: str
+
+
 class Command(NamedTuple):
     """A command of `offrl`, with a copy of the damaged unit in its place.
 
@@ -85,7 +99,7 @@ class Command(NamedTuple):
     compares_unit: bool = False
     compares_text: bool = True
 
-    def run(self, unit: Path, work: Path) -> Used:
+    def run(self, unit: Path, work: Path, damage: Damaged | None = None) -> Used:
         """Runs it on a copy of `unit`, in the empty directory `work`."""
         place, out = work / "unit", work / "out"
         shutil.copytree(unit, place, symlinks=True)
@@ -102,9 +116,11 @@ class Command(NamedTuple):
         fault = f"{type(ended.exception).__name__}: {ended.exception}" if is_crash else ""
         if len(errors) + len(warnings) != len(lines) or len(errors) > 1:
             fault = fault or f"{len(lines)} lines: {lines[-1]}"
-        result = json.dumps(
-            [_printed(ended.stdout, is_json), *_tree(out), *(_tree(place) if self.compares_unit else ())]
-        )
+        printed = _printed(ended.stdout, is_json) if self.compares_text else None
+        left = _tree(place) if self.compares_unit else []
+        if damage is not None:  # a file that the command left as it was is none of its results
+            left = [(name, damage.good if (name, sha256) == damage[:2] else sha256) for name, sha256 in left]
+        result = json.dumps([printed, *_tree(out), *left])
         shutil.rmtree(work)
         work.mkdir()
         return Used(ended.exit_code, result, errors, warnings, fault)

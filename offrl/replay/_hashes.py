@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -197,8 +198,12 @@ def map_array(path: Path) -> np.memmap[Any, Any]:
     Raises:
         OSError, EOFError, ValueError: There is none.
     """
-    with open_regular(path):  # or numpy would wait for a pipe
-        array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        with open_regular(path):  # or numpy would wait for a pipe
+            array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (TokenError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+        # numpy reads a header as Python's source, and says what that says.
+        raise ValueError(f"the header of {path.name} cannot be read ({type(error).__name__})") from error
     if not array.flags.c_contiguous:
         raise ValueError(f"the values of {path.name} are not in C's order")
     return array
