@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from offrl import envs
 from offrl.algorithms.algorithm import Algorithm
+from offrl.checks import is_whole
 from offrl.collection._kept_learner import LEARNER_NAME
 from offrl.collection._play import PolicyBehaviour
 from offrl.datasets.coverage import References
@@ -23,7 +24,7 @@ from offrl.envs.seeds import TUNING_SEEDS, episode_rng
 from offrl.errors import DatasetError
 from offrl.policies.torch_policy import TorchPolicy
 from offrl.replay.ingestion import ingest
-from offrl.shards.manifest import file_sha256
+from offrl.shards.manifest import MANIFEST_NAME, file_sha256
 from offrl.training.checkpoint import checkpoints, link_best, load_policy, step_of
 
 _CHOOSING_SEEDS = TUNING_SEEDS[:10]
@@ -67,8 +68,8 @@ def judge(make_env: envs.EnvFactory, algorithm: Algorithm, directory: Path, *, p
     }
 
 
-def best_policy(algorithm: Algorithm, directory: Path, protocol: Mapping[str, Any]) -> TorchPolicy:
-    """The policy that `judge` found.
+def best_policy(algorithm: Algorithm, directory: Path, protocol: Mapping[str, Any]) -> PolicyBehaviour:
+    """The policy that `judge` found, under a name that says which weights they are, and not where they lie.
 
     Args:
         algorithm: of the online run.
@@ -76,21 +77,29 @@ def best_policy(algorithm: Algorithm, directory: Path, protocol: Mapping[str, An
         protocol: of its manifest.
 
     Raises:
-        DatasetError: its file is missing, or another one.
+        DatasetError: the manifest names no policy, or its file is missing, or another one.
         RunError: it is damaged.
     """
-    checkpoint = _checkpoints(directory) / f"step-{protocol['best_step']:09d}"
+    step, sha256 = protocol.get("best_step"), protocol.get("policy_sha256")
+    if not (is_whole(step) and isinstance(sha256, str)):
+        raise DatasetError(
+            f"names no policy (best_step is {step!r}, policy_sha256 {sha256!r})",
+            where=directory / MANIFEST_NAME,
+            expected="that of the online run",
+            hint="restore it, or collect the datasets anew in another directory",
+        )
+    checkpoint = _checkpoints(directory) / f"step-{step:09d}"
     path = checkpoint / "policy.safetensors"
     if not path.is_file():
         raise _missing(checkpoint)
-    if file_sha256(path) != protocol["policy_sha256"]:
+    if file_sha256(path) != sha256:
         raise DatasetError(
             "is another policy than the one that the manifests name",
             where=path,
-            expected=f"the SHA-256 {protocol['policy_sha256'][:16]}...",
+            expected=f"the SHA-256 {sha256[:16]}...",
             hint="restore it, or collect the datasets anew in another directory",
         )
-    return _policy(algorithm, checkpoint)
+    return PolicyBehaviour(_policy(algorithm, checkpoint), f"{algorithm.name} {sha256[:16]}")
 
 
 def _checkpoints(directory: Path) -> Path:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from offrl import envs
-from offrl.collection._play import PACKAGES, PolicyBehaviour, plan_dataset
+from offrl.collection._play import PACKAGES, plan_dataset
 from offrl.collection.collector import collect
 from offrl.collection.online import OnlineConfig, collect_online
 from offrl.envs.behaviours import Behaviour, EpsilonGreedy, RandomBehaviour
@@ -97,9 +97,7 @@ class _Protocol:
 
         if kind == "random":
             return RandomBehaviour()
-        policy = best_policy(self.algorithm, self.directory / "replay", protocol)
-        # Its name, which a manifest has, says which weights they are, and not where they lie.
-        expert = PolicyBehaviour(policy, f"{self.algorithm.name} {protocol['policy_sha256'][:16]}")
+        expert = best_policy(self.algorithm, self.directory / "replay", protocol)
         return expert if kind == "expert" else EpsilonGreedy(expert, NOISE)
 
     def _replay(self) -> Manifest:

@@ -1,6 +1,8 @@
 import os
+import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +13,14 @@ from frames_data import read_members
 from gymnasium import spaces
 from run_offrl import offrl, offrl_json
 
-from offrl import envs, open_replay
+from offrl import DQN, envs, open_replay
 from offrl.collection import KINDS, OnlineConfig, collect_protocol, online_defaults
+from offrl.collection._best_policy import best_policy
 from offrl.datasets import References, count_pairs
 from offrl.errors import ConfigError, DatasetError, UnknownEnvironmentError
 from offrl.hub import load
 from offrl.shards import Manifest
+from offrl.system.workers import require_sendable
 
 
 class Corridor(gymnasium.Env):
@@ -239,6 +243,23 @@ def test_a_missing_or_foreign_policy_is_an_error(tmp_path):
     policy.unlink()
     with pytest.raises(DatasetError, match="the policy of the online run is missing"):
         collected("noisy", tmp_path, transitions=40)
+
+
+def test_a_manifest_that_names_no_policy_is_an_error(tmp_path):
+    manifest = collected("replay", tmp_path, transitions=40)
+    replace(manifest, protocol={**manifest.protocol, "best_step": "../.."}).save(tmp_path / "replay")
+    with pytest.raises(DatasetError, match=r"manifest.json: names no policy \(best_step is '../..'"):
+        collected("expert", tmp_path, transitions=40)
+
+
+def test_the_expert_travels_to_worker_processes(five):
+    directory, manifests = five
+    algorithm = DQN(manifests["replay"].spec)
+    expert = best_policy(algorithm, directory / "replay", manifests["replay"].protocol)
+    require_sendable((Corridor, expert), "test", "the expert")
+    sent = pickle.loads(pickle.dumps(expert))
+    assert repr(sent) == repr(expert) == manifests["expert"].generator["behaviour"]
+    assert sent(np.array([1.0], np.float32)) == expert(np.array([1.0], np.float32)) == (1, 1.0)
 
 
 def test_an_unknown_kind_is_refused(tmp_path):

@@ -6,11 +6,14 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from naive_replay import make_episode, make_spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive_replay import datasets, make_episode, make_spec
 
 from offrl.errors import DatasetError
 from offrl.shards import Episode, Manifest, ShardRecord, write_shard
 from offrl.shards import manifest as shards
+from offrl.shards.episode import read_shard
 from offrl.shards.manifest import file_sha256
 from offrl.system.json_files import read_json
 
@@ -109,9 +112,33 @@ def manifest():
     return Manifest(make_spec(), records, {"id": "Car-v3", "options": {"laps": 1}}, {"seed": 3}, complete=False)
 
 
+@settings(deadline=None, max_examples=60)
+@given(datasets(), st.booleans(), st.booleans())
+def test_the_episodes_of_a_shard_come_back_as_they_were_written(tmp_path_factory, dataset, has_probability, has_masks):
+    _, _, shards = dataset
+    rng = np.random.default_rng(0)
+    episodes = []
+    for each in shards[0]:
+        probability = rng.random(len(each)).astype(np.float32) if has_probability else None
+        mask = rng.random((len(each), 3)) < 0.5 if has_masks else None
+        episodes.append(replace(each, behaviour_probability=probability, action_mask=mask))
+    path = tmp_path_factory.mktemp("shard") / "a.npz"
+    write_shard(path, episodes)
+    found = read_shard(path)
+    assert len(found) == len(episodes)
+    for ours, theirs in zip(found, episodes, strict=True):
+        assert (ours.terminated, ours.truncated, ours.leading) == (theirs.terminated, theirs.truncated, theirs.leading)
+        for name in ("observations", "actions", "rewards", "behaviour_probability", "action_mask"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), strict=True)
+
+
 def test_a_manifest_comes_back_as_it_was_saved(tmp_path):
     manifest().save(tmp_path)
     assert Manifest.load(tmp_path) == manifest()
+    assert "protocol" not in read_json(tmp_path / "manifest.json")
+    ours = replace(manifest(), protocol={"kind": "mixed", "random_return": 1.5})
+    ours.save(tmp_path)
+    assert Manifest.load(tmp_path) == ours
     assert manifest().num_transitions == 9
 
 
@@ -127,6 +154,7 @@ def test_a_manifest_comes_back_as_it_was_saved(tmp_path):
         ({"shards": [recorded("")]}, "not a plain file name"),
         ({"shards": [recorded("a.npz"), recorded("b.npz"), recorded("a.npz")]}, r"\['a.npz'\] named twice"),
         ({"environment": 3}, "a field is missing or malformed"),
+        ({"protocol": 3}, "a field is missing or malformed"),
         ({"complete": "no"}, "complete is 'no'"),
         ({"format_version": True}, "format_version is True; expected 1"),
         ({"shards": {}}, "shards are no list"),
