@@ -163,3 +163,23 @@ def test_hostile_files_are_refused_within_limits(parts, code, output, seconds, m
 
     ended = parts[1].Ended(code, output, seconds, peak=(300 + megabytes) * 10**6)
     assert judge_limits(ended, shared=300 * 10**6)[0] == outcome
+
+
+def test_a_hostile_file_may_change_nothing_beside_its_directory(parts, tmp_path, monkeypatch):
+    from benchmarks.faulting import limits
+
+    def leave_a_file():
+        print("error: it is no zip")
+        if (tmp_path / "work" / "in" / "archive").read_bytes() == b"<html>":
+            Path("../elsewhere").touch()
+        return 2
+
+    names = ("archive: a web page", "archive: nothing")
+    found = {name: limits.hostile_cases()[name] for name in names}
+    monkeypatch.setattr(limits, "hostile_cases", lambda: found)
+    monkeypatch.setattr(parts[1], "run_here", lambda arguments: 0 if arguments == ["version"] else leave_a_file())
+    bench = parts[3].Bench(tmp_path / "work", tmp_path / "log", None)
+    bench.work.mkdir()
+    outcomes = [*limits.hostile_tries(bench)]
+    assert [(each.at, each.outcome) for each in outcomes] == [(names[0], "wrong"), (names[1], "refused")]
+    assert outcomes[0].detail == "left elsewhere, outside"
