@@ -17,7 +17,7 @@ from offrl.collection.recorder import Recorder
 from offrl.envs.behaviours import Behaviour
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.shards._recording import LOCK_NAME, Recording, writing
-from offrl.shards.episode import Episode, shard_path, write_shard
+from offrl.shards.episode import Episode, shard_path, write_next_shard
 from offrl.shards.manifest import Manifest, ShardRecord
 from offrl.spec import TaskSpec
 from offrl.system.locks import locked
@@ -94,23 +94,25 @@ def collect(
 
 def _collect(job: _Job, recording: Recording, transitions: int, workers: int, progress: bool) -> Manifest:
     """The work of `collect`; the caller holds the lock."""
-    if recording.manifest.complete:  # by another process meanwhile
+    if recording.is_complete:  # by another process meanwhile
+        recording.remove_strays()
         return recording.manifest
-    shards = _InProcess(job) if workers == 1 else _InWorkers(job, len(recording.manifest.shards), workers)
-    with progress_bar(transitions, recording.manifest.num_transitions, progress) as bar, closing(shards):
+    shards = _InProcess(job) if workers == 1 else _InWorkers(job, len(recording), workers)
+    bar = progress_bar(transitions, recording.num_transitions, progress)
+    with bar, closing(shards), recording.kept():
         recording.begin()
         recording.remove_strays()
         try:
-            while recording.manifest.num_transitions < transitions:
-                record = shards.make(len(recording.manifest.shards))
+            while recording.num_transitions < transitions:
+                record = shards.make(len(recording))
                 recording.add(record)
                 bar.update(min(record.num_transitions, transitions - bar.n))
         except KeyboardInterrupt:
             bar.set_description("stopping, keeping what is finished")
             made = shards.stop()
             # Shards made ahead that are not needed would stay: going on plays only shards that were cut short again.
-            while recording.manifest.num_transitions < transitions and len(recording.manifest.shards) in made:
-                recording.add(made[len(recording.manifest.shards)])
+            while recording.num_transitions < transitions and len(recording) in made:
+                recording.add(made[len(recording)])
             raise
     recording.remove_strays()
     return recording.complete()
@@ -249,7 +251,7 @@ class _ShardMaker:
 
     def _write(self) -> ShardRecord:
         with writing(self._job.directory):
-            return write_shard(shard_path(self._job.directory, self._index), self._episodes)
+            return write_next_shard(shard_path(self._job.directory, self._index), self._episodes)
 
     def close(self) -> None:
         """Nothing is open between shards."""

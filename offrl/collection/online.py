@@ -169,9 +169,10 @@ def collect_online(
         with writing(directory):
             stack.enter_context(locked(directory / LOCK_NAME))
         recording = Recording.resume(directory, plan)
-        if recording.manifest.complete:  # by another process meanwhile
+        if recording.is_complete:  # by another process meanwhile
+            recording.remove_strays()
             return recording.manifest
-        if recording.manifest.shards:
+        if len(recording):
             raise DatasetError(
                 "holds an online collection that was interrupted, which cannot go on",
                 where=directory,
@@ -182,7 +183,7 @@ def collect_online(
         recording.remove_strays()
         seen = _Seen(directory, plan.spec)
         new: list[Episode] = []
-        with progress_bar(transitions, 0, progress) as bar:
+        with progress_bar(transitions, 0, progress) as bar, recording.kept():
             while seen.num_transitions < transitions:
                 epsilon = config.epsilon(seen.num_transitions / transitions)
                 behaviour = EpsilonGreedy(_Greedy(TorchPolicy(algorithm)), epsilon)
