@@ -76,9 +76,11 @@ def collect(
 
     Writes a standard DATASET (--list shows them) into DIRECTORY, by default data/carracing-mixed or the like; or
     plays ENVIRONMENT, a Gymnasium id. A complete dataset is not collected again; after ctrl-C the same command
-    continues (not for carracing/replay). The data depends on the seed, not on the number of workers.
+    continues (not for carracing/replay). The data depends on the seed, not on the number of workers. Under torchrun all
+    ranks play.
     """
     from offrl.collection.collector import collect as collect_dataset
+    from offrl.system.torchrun import join
 
     if list_datasets:
         from offrl.collection.recipes import RECIPES
@@ -91,11 +93,13 @@ def collect(
         )
     if transitions is None:
         raise ConfigError("no --transitions", where="collect", expected="how many", hint="add --transitions 60000, say")
+    ranks = join()
     settings: dict[str, Any] = {
         "transitions": transitions,
         "seed": seed,
-        "workers": workers,
-        "progress": not quiet,
+        "workers": workers if ranks.count == 1 else ranks.workers(workers) or 1,
+        "progress": not quiet and ranks.is_first,
+        "ranks": ranks,
     }
     recipe = named_recipe(environment)
     if recipe is not None:
@@ -114,6 +118,8 @@ def collect(
         about = {"id": environment, **make_env.keywords}
         say_on_interrupt("interrupted; the same command continues from here")
         manifest = collect_dataset(make_env, chosen, directory, environment=about, **settings)
+    if not ranks.is_first:
+        return
     result = {
         "directory": str(directory),
         "transitions": manifest.num_transitions,
