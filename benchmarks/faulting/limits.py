@@ -57,15 +57,23 @@ def hostile_tries(bench: Bench) -> Iterator[Outcome]:
     for name in _READERS:
         with suppress(ImportError):
             import_module(name)
-    root, inside = bench.work.parent, f"{bench.work.name}/{import_module(_CASES).INSIDE}"
-    ignored = (inside, f"{inside}/*", bench.log.name)
     shared = Running(["version"], bench.work, bench.log).wait().peak
     for name, case in cases.items():
+        found = _try(bench, case, shared)
+        if found[0] == "stuck":  # other processes may have had the processor: what is slow is so twice
+            found = _try(bench, case, shared)
+        yield Outcome("read", "hostile", name, *found)
+
+
+def _try(bench: Bench, case: Case, shared: int) -> tuple[str, str]:
+    root, inside = bench.work.parent, f"{bench.work.name}/{import_module(_CASES).INSIDE}"
+    ignored = (inside, f"{inside}/*", bench.log.name)
+    try:
         with case(bench.work) as arguments:
             before = read_tree(root, ignored)
             ended = Running(arguments, bench.work, bench.log).wait()
-        outcome, detail = judge_limits(ended, shared)
         if change := compare(read_tree(root, ignored), before):
-            outcome, detail = "wrong", f"{change.to_text()}, outside"
+            return "wrong", f"{change.to_text()}, outside"
+        return judge_limits(ended, shared)
+    finally:
         empty_directory(bench.work)
-        yield Outcome("read", "hostile", name, outcome, detail)

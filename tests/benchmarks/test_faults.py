@@ -183,3 +183,46 @@ def test_a_hostile_file_may_change_nothing_beside_its_directory(parts, tmp_path,
     outcomes = [*limits.hostile_tries(bench)]
     assert [(each.at, each.outcome) for each in outcomes] == [(names[0], "wrong"), (names[1], "refused")]
     assert outcomes[0].detail == "left elsewhere, outside"
+
+
+@pytest.fixture
+def lanes(parts, tmp_path, monkeypatch):
+    """Does tasks in two processes, without operations."""
+    from benchmarks.faulting import lanes
+
+    monkeypatch.setattr(lanes, "make_operations", lambda *_: {})
+
+    folders = (tmp_path / f"lanes-{number}" for number in range(9))
+
+    def make(tasks):
+        return lanes.Lanes(tasks, 2, next(folders), "", names=(), settings={"kills": 1}, seed=0, watched=False)
+
+    return make
+
+
+def test_tasks_are_shared_and_what_is_random_in_them_does_not_depend_on_who_does_them(parts, lanes):
+    def tries(bench, made):
+        assert bench.work.is_dir()
+        for _ in range(2):
+            yield parts[3].Outcome("train", "kills", str(bench.random.random()), "equal")
+
+    def impossible(bench, made):
+        raise PermissionError(1, "no root")
+        yield
+
+    tasks = [*(("train", fault, tries) for fault in "abcde"), ("train", "power", impossible)]
+    done = lanes(tasks)
+    found = sorted(each.at for each in done)
+    assert len({*found}) == len(found) == 10
+    assert done.cannot == {"power": "PermissionError: [Errno 1] no root"}
+    assert sorted(each.at for each in lanes(tasks[::-1])) == found
+
+
+def test_a_lane_that_fails_ends_them_all(parts, lanes, capfd):
+    def fail(bench, made):
+        raise RuntimeError("not the same twice")
+        yield
+
+    with pytest.raises(RuntimeError, match="a lane ended with exit code 1"):
+        list(lanes([("train", "kills", fail)]))
+    assert "not the same twice" in capfd.readouterr().err
