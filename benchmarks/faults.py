@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 from tqdm import tqdm
 
 from benchmarks.faulting.events import are_seen
+from benchmarks.faulting.lanes import Lanes, Task
 from benchmarks.faulting.limits import hostile_cases, hostile_tries
-from benchmarks.faulting.operations import Operation, make_archive, make_operations
+from benchmarks.faulting.operations import Operation, make_archive
 from benchmarks.faulting.serving import serving
-from benchmarks.faulting.tries import CANNOT, FAULTS, GOOD, NEED_EVENTS, OUTCOMES, Bench, Outcome
+from benchmarks.faulting.tries import FAULTS, GOOD, NEED_EVENTS, OUTCOMES, Bench, Outcome
 from offrl.system.json_files import write_json
 from offrl.system.signals import raising_on_signals
 from offrl.training import describe_machine
@@ -37,9 +37,10 @@ _QUICK = {"events": 6, "errors": 3, "pairs": 3}
 @click.option("--kills", default=300, show_default=True, help="At random moments, of all operations together.")
 @click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Only each so-many-th file event.")
 @click.option("--seed", default=0, show_default=True, help="Of whatever is random.")
+@click.option("--at-once", default=2, show_default=True, type=click.IntRange(1), help="How many tries.")
 @click.option("--quick", is_flag=True, help="A dozen tries, in less than a minute; writes no results.")
 def faults_command(
-    operations: tuple[str, ...], faults: tuple[str, ...], kills: int, every: int, seed: int, quick: bool
+    operations: tuple[str, ...], faults: tuple[str, ...], kills: int, every: int, seed: int, at_once: int, quick: bool
 ) -> None:
     """Disturbs each operation in every way, repeats it as a user would, and compares with an undisturbed one."""
     chosen, ways = operations or OPERATIONS, faults or (*FAULTS, _HOSTILE)
@@ -49,17 +50,21 @@ def faults_command(
         cannot[_HOSTILE] = "no tests/hostile/cases.py in this checkout"
     if not are_seen():
         cannot |= dict.fromkeys(NEED_EVENTS, "file events cannot be watched here")
+    watched = "events" not in cannot
+    if quick:
+        tasks, at_once = [("all", "quick", partial(_quick_tries, chosen, frozenset(cannot)))], 1
+    else:
+        tasks = _tasks(chosen, ways, cannot)
+    settings = {"every": 10**6 if quick else every, "kills": kills // len(OPERATIONS)}  # quick: one event, anywhere
     # A signal raises, so that no disk stays mounted.
     with raising_on_signals(), tempfile.TemporaryDirectory() as folder, serving(make_archive()) as address:
-        os.environ["OFFRL_CACHE"] = f"{folder}/cache"
-        bench = Bench(Path(folder, "work"), Path(folder, "log"), random.Random(seed), every, kills // len(OPERATIONS))
-        bench.work.mkdir()
-        made = make_operations(Path(folder, "inputs"), bench.work, address)
-        tried = [made[name] for name in chosen]
-        for operation in tried:
-            bench.learn(operation, watched="events" not in cannot)
-        tries = _quick_tries(bench, tried, cannot) if quick else _tries(bench, tried, ways, cannot)
-        outcomes = list(tqdm(tries, unit="try", disable=None))
+        lanes = Lanes(
+            tasks, at_once, Path(folder), address, names=chosen, settings=settings, seed=seed, watched=watched
+        )
+        outcomes = list(tqdm(lanes, unit="try", disable=None))
+    cannot |= lanes.cannot
+    order = [*chosen, "read"]
+    outcomes.sort(key=lambda each: (order.index(each.operation), [*titles].index(each.fault)))
     given = [*(f"--operation {name}" for name in operations), *(f"--fault '{name}'" for name in faults)]
     shown = f"python -m benchmarks faults {' '.join([*given, f'--kills {kills} --every {every} --seed {seed}'])}"
     failures = [vars(outcome) for outcome in outcomes if outcome.outcome not in GOOD]
@@ -72,7 +77,7 @@ def faults_command(
                 "outcomes": OUTCOMES,
                 "rows": _rows(outcomes),
                 "not_possible_here": cannot,
-                "file_events": {name: len(events) for name, events in bench.events.items()},
+                "file_events": {name: lanes.events[name] for name in chosen if name in lanes.events},
                 "failures": failures,
                 "machine": describe_machine(),
             },
@@ -87,26 +92,30 @@ def faults_command(
     sys.exit(bool(failures))
 
 
-def _tries(
-    bench: Bench, operations: Sequence[Operation], faults: Sequence[str], cannot: dict[str, str]
+def _tasks(operations: Sequence[str], faults: Sequence[str], cannot: Collection[str]) -> list[Task]:
+    """Each fault of each operation: those with the most tries first, so that no process has one left in the end."""
+    tasks: list[Task] = [
+        (operation, fault, partial(_tries, fault, operation))
+        for fault in sorted(FAULTS, key=lambda fault: fault not in NEED_EVENTS)
+        for operation in operations
+        if fault in faults and fault not in cannot
+    ]
+    if _HOSTILE in faults and _HOSTILE not in cannot:
+        tasks.append(("read", _HOSTILE, lambda bench, made: hostile_tries(bench)))
+    return tasks
+
+
+def _tries(fault: str, operation: str, bench: Bench, made: Mapping[str, Operation]) -> Iterator[Outcome]:
+    return FAULTS[fault][1](bench, made[operation])
+
+
+def _quick_tries(
+    operations: Sequence[str], cannot: Collection[str], bench: Bench, made: Mapping[str, Operation]
 ) -> Iterator[Outcome]:
-    for operation in operations:
-        for fault in faults:
-            if fault in FAULTS and fault not in cannot:
-                try:
-                    yield from FAULTS[fault][1](bench, operation)
-                except CANNOT as error:  # no root, or a container without disks of its own
-                    cannot[fault] = f"{type(error).__name__}: {error}"
-    if _HOSTILE in faults:
-        yield from hostile_tries(bench)
-
-
-def _quick_tries(bench: Bench, operations: Sequence[Operation], cannot: dict[str, str]) -> Iterator[Outcome]:
-    bench.every = 10**6  # one event, anywhere
     for fault, count in _QUICK.items():
         if fault not in cannot:
-            for operation in bench.random.sample(operations, min(count, len(operations))):
-                yield next(FAULTS[fault][1](bench, operation))
+            for name in bench.random.sample(operations, min(count, len(operations))):
+                yield next(FAULTS[fault][1](bench, made[name]))
 
 
 def _rows(outcomes: Sequence[Outcome]) -> dict[str, dict[str, dict[str, int]]]:

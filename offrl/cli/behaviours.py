@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from offrl.envs.behaviours import Behaviour
     from offrl.envs.making import Env, EnvFactory
     from offrl.shards.manifest import Manifest
+    from offrl.system.ranks import Ranks
 
 DRIVER = "driver:"
 """What the name of a driver begins with where a policy is asked for."""
@@ -171,9 +172,11 @@ def collect(
     Writes a standard DATASET (--list shows them) into DIRECTORY, by default data/carracing-mixed or the like; or
     plays ENVIRONMENT, a Gymnasium id. With --kind, a double DQN learns in ENVIRONMENT first, and the dataset goes into
     DIRECTORY/KIND; the kinds of one DIRECTORY share what it learned. A complete dataset is not collected again; after
-    ctrl-C the same command continues. The data depends on the seed, not on the number of workers.
+    ctrl-C the same command continues. The data depends on the seed, not on the number of workers. Under torchrun all
+    ranks play, but for --kind and carracing/replay.
     """
     from offrl.collection.collector import collect as collect_dataset
+    from offrl.system.torchrun import join
 
     if list_datasets:
         from offrl.collection.recipes import RECIPES
@@ -186,11 +189,12 @@ def collect(
         )
     if transitions is None:
         raise ConfigError("no --transitions", where="collect", expected="how many", hint="add --transitions 60000, say")
+    ranks = join()
     settings: dict[str, Any] = {
         "transitions": transitions,
         "seed": seed,
-        "workers": workers,
-        "progress": not quiet,
+        "workers": workers if ranks.count == 1 else ranks.workers(workers) or 1,
+        "progress": not quiet and ranks.is_first,
     }
     recipe = named_recipe(environment)
     if recipe is not None:
@@ -198,7 +202,7 @@ def collect(
         refuse_beside(recipe.name, given, where="collect", expected="a dataset as it is")
         directory = directory or Path("data") / recipe.name.replace("/", "-")
         say_on_interrupt("interrupted; the same command continues from here")
-        show(_counts(directory, recipe.collect(directory, **settings)), as_json)
+        _show_counts(directory, recipe.collect(directory, ranks=ranks, **settings), ranks, as_json)
         return
     if directory is None:
         raise ConfigError("no DIRECTORY", where="collect", expected=f"one to write {environment} into")
@@ -207,9 +211,11 @@ def collect(
     settings["environment"] = {"id": environment, **make_env.keywords}
     say_on_interrupt("interrupted; the same command continues from here")
     if kind is None:
-        manifest = collect_dataset(make_env, named_behaviour(behaviour, environment), directory, **settings)
-        show(_counts(directory, manifest), as_json)
+        chosen = named_behaviour(behaviour, environment)
+        _show_counts(directory, collect_dataset(make_env, chosen, directory, ranks=ranks, **settings), ranks, as_json)
         return
+    if ranks.count > 1:
+        raise ConfigError("several ranks", where="collect --kind", expected="one process: the agent learns in it")
     refuse_beside("--kind", {"--behaviour": behaviour}, where="collect", expected="one of the two")
     _collect_kinds(make_env, directory, _KINDS if kind == "all" else (kind,), settings, as_json)
 
@@ -228,6 +234,11 @@ def _collect_kinds(
         for kind, each in found.items()
     ]
     show(found, as_json, text="\n".join([f"{'kind':<8}{'transitions':>12}{'episodes':>10}  directory", *lines]))
+
+
+def _show_counts(directory: Path, manifest: Manifest, ranks: Ranks, as_json: bool) -> None:
+    if ranks.is_first:
+        show(_counts(directory, manifest), as_json)
 
 
 def _counts(directory: Path, manifest: Manifest) -> dict[str, Any]:

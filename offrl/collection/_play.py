@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from offrl import envs
+from offrl.collection._episode_log import EpisodeLog
 from offrl.envs.behaviours import Behaviour, act
 from offrl.envs.episodes import EpisodeRunner
 from offrl.envs.seeds import DATA_SEEDS
 from offrl.errors import DatasetError, OfflineRLError
-from offrl.shards._recording import EpisodeLog
 from offrl.shards.episode import Episode
 from offrl.shards.manifest import Manifest
 from offrl.spec import TaskSpec

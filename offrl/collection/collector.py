@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from offrl import envs
+from offrl.collection._in_ranks import InRanks, ShardSource, require_same_plan
 from offrl.collection._play import plan_dataset, play_episode, progress_bar
 from offrl.collection.recorder import Recorder
 from offrl.envs.behaviours import Behaviour
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.shards._recording import LOCK_NAME, Recording, writing
-from offrl.shards.episode import Episode, shard_path, write_shard
+from offrl.shards.episode import Episode, shard_path, write_next_shard
 from offrl.shards.manifest import Manifest, ShardRecord
 from offrl.spec import TaskSpec
 from offrl.system.locks import locked
+from offrl.system.ranks import ALONE, Ranks
 from offrl.system.workers import WorkerPool, num_cores, require_sendable, stop_requested
 
 __all__ = ["Recorder", "collect"]
@@ -38,14 +40,16 @@ def collect(
     environment: Mapping[str, Any] | None = None,
     progress: bool = True,
     protocol: Mapping[str, Any] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Manifest:
     """Collects whole episodes, at least `transitions` steps of them, into a frames dataset.
 
-    The shards depend on the settings and the seed, not on the number of workers. Where the dataset is complete, it is
-    returned as it is. Ctrl-C leaves the finished episodes and a manifest that is not complete. Workers first finish
-    the episodes that they are playing, if these end within 4 s; a second ctrl-C ends the workers at once. Called
-    again with the same settings, a collection goes on from there to the same bytes as if it had never stopped; a shard
-    that was cut short is played again.
+    The shards depend on the settings and the seed, not on the number of workers and ranks. Where the dataset is
+    complete, it is returned as it is. Ctrl-C leaves the finished episodes and a manifest that is not complete; the
+    shards of other ranks that the first one has not heard of are played again. Workers first finish the episodes that
+    they are playing, if these end within 4 s; a second ctrl-C ends the workers at once. Called again with the same
+    settings, a collection goes on from there to the same bytes as if it had never stopped; a shard that was cut short
+    is played again.
 
     With several workers `make_env` and `behaviour` must be picklable, and a script must call this under
     `if __name__ == "__main__":` (the workers are spawned).
@@ -61,9 +65,12 @@ def collect(
         environment: what the manifest says about the environment, JSON-ready; default: its id.
         progress: show a progress bar, where stderr is a terminal.
         protocol: of the manifest, see `offrl.collection.protocol`.
+        ranks: the processes that collect together, all of which call this; default: this one alone. Each makes its
+            share of the shards with `workers` processes, in a directory that all of them see; the first one writes the
+            manifest.
 
     Raises:
-        ConfigError: a setting outside what is allowed.
+        ConfigError: a setting outside what is allowed, or ranks with different settings or versions of packages.
         DatasetError: `directory` holds another dataset or cannot be written, or an episode failed.
         InUseError: another process is collecting into `directory`.
         KeyboardInterrupt: Ctrl-C was pressed; the finished episodes are kept.
@@ -84,38 +91,69 @@ def collect(
     }
     with closing(make_env()) as env:
         plan = replace(plan_dataset(env, environment, generator), protocol=protocol)
-    if (complete := Recording.completed(directory, plan)) is not None:
-        return complete
+    require_same_plan(plan, ranks)
     workers = num_cores() if workers is None else workers
     job = _Job(make_env, behaviour, directory, plan.spec, seed, episodes_per_shard)
+    if not ranks.is_first:
+        return _help(job, transitions, workers, ranks)
+    if (complete := Recording.completed(directory, plan)) is not None:
+        ranks.first()
+        return complete
     with ExitStack() as stack:
         with writing(directory):
             stack.enter_context(locked(directory / LOCK_NAME))
-        return _collect(job, Recording.resume(directory, plan, episodes_per_shard), transitions, workers, progress)
+        recording = Recording.resume(directory, plan, episodes_per_shard)
+        return _collect(job, recording, transitions, workers, progress, ranks)
 
 
-def _collect(job: _Job, recording: Recording, transitions: int, workers: int, progress: bool) -> Manifest:
-    """The work of `collect`; the caller holds the lock."""
-    if recording.manifest.complete:  # by another process meanwhile
+def _collect(job: _Job, recording: Recording, transitions: int, workers: int, progress: bool, ranks: Ranks) -> Manifest:
+    """The work of `collect` on the first rank; the caller holds the lock."""
+    if recording.is_complete:  # by another process meanwhile
+        recording.remove_strays()
+        ranks.first()
         return recording.manifest
-    shards = _InProcess(job) if workers == 1 else _InWorkers(job, len(recording.manifest.shards), workers)
-    with progress_bar(transitions, recording.manifest.num_transitions, progress) as bar, closing(shards):
+    shards = _source(job, len(recording), workers, ranks)
+    bar = progress_bar(transitions, recording.num_transitions, progress)
+    with bar, closing(shards), recording.kept():
         recording.begin()
         recording.remove_strays()
+        ranks.first([len(recording), recording.num_transitions])
         try:
-            while recording.manifest.num_transitions < transitions:
-                record = shards.make(len(recording.manifest.shards))
+            while recording.num_transitions < transitions:
+                record = shards.make(len(recording))
                 recording.add(record)
                 bar.update(min(record.num_transitions, transitions - bar.n))
         except KeyboardInterrupt:
             bar.set_description("stopping, keeping what is finished")
             made = shards.stop()
             # Shards made ahead that are not needed would stay: going on plays only shards that were cut short again.
-            while recording.manifest.num_transitions < transitions and len(recording.manifest.shards) in made:
-                recording.add(made[len(recording.manifest.shards)])
+            while recording.num_transitions < transitions and len(recording) in made:
+                recording.add(made[len(recording)])
             raise
+    ranks.first()  # the others make no shards any more
     recording.remove_strays()
-    return recording.complete()
+    manifest = recording.complete()
+    ranks.first()
+    return manifest
+
+
+def _help(job: _Job, transitions: int, workers: int, ranks: Ranks) -> Manifest:
+    """The work of `collect` on the other ranks, which do as the first does, and write shards only."""
+    begun = ranks.first()
+    if begun is not None:
+        num_shards, num_transitions = begun
+        with closing(_source(job, num_shards, workers, ranks)) as shards:
+            while num_transitions < transitions:
+                num_transitions += shards.make(num_shards).num_transitions
+                num_shards += 1
+        ranks.first(), ranks.first()
+    return Manifest.load(job.directory)
+
+
+def _source(job: _Job, first: int, workers: int, ranks: Ranks) -> ShardSource:
+    """Makes the shards from `first` on."""
+    here = _InProcess(job) if workers == 1 else _InWorkers(job, first + ranks.rank, workers, ranks.count)
+    return here if ranks.count == 1 else InRanks(here, job.directory, ranks)
 
 
 @dataclass(frozen=True)
@@ -153,13 +191,14 @@ class _InWorkers:
         job: picklable.
         first: the first shard that is not there yet.
         workers: how many.
+        step: from one shard to the next one that is made here.
     """
 
-    def __init__(self, job: _Job, first: int, workers: int) -> None:
+    def __init__(self, job: _Job, first: int, workers: int, step: int = 1) -> None:
         require_sendable(job, "collect", "make_env or behaviour")
         self._pool = WorkerPool([partial(_ShardMaker, job)] * workers, where="collect")
         self._workers = range(workers)
-        self._upcoming = first
+        self._upcoming, self._step = first, step
         self._made: dict[int, ShardRecord | OfflineRLError] = {}  # errors too are raised in order
         self._making: dict[int, int] = {}  # worker -> the shard that it makes
 
@@ -168,10 +207,10 @@ class _InWorkers:
         while index not in self._made:
             # At most so many shards are made ahead: those that turn out not to be needed were in vain.
             for worker in sorted({*self._workers} - self._making.keys()):
-                if self._upcoming <= index + len(self._workers):
+                if self._upcoming <= index + len(self._workers) * self._step:
                     self._pool.ask(worker, "make", self._upcoming)
                     self._making[worker] = self._upcoming
-                    self._upcoming += 1
+                    self._upcoming += self._step
             for worker in self._pool.ready(self._making):
                 try:
                     answer: ShardRecord | OfflineRLError = self._pool.answer(worker)
@@ -251,7 +290,7 @@ class _ShardMaker:
 
     def _write(self) -> ShardRecord:
         with writing(self._job.directory):
-            return write_shard(shard_path(self._job.directory, self._index), self._episodes)
+            return write_next_shard(shard_path(self._job.directory, self._index), self._episodes)
 
     def close(self) -> None:
         """Nothing is open between shards."""

@@ -169,11 +169,12 @@ def collect_online(
         with writing(directory):
             stack.enter_context(locked(directory / LOCK_NAME))
         recording = Recording.resume(directory, plan)
-        if recording.manifest.complete:  # by another process meanwhile
+        if recording.is_complete:  # by another process meanwhile
+            recording.remove_strays()
             return recording.manifest
         trainer = Learner(algorithm, learner, total_updates=max(1, config.num_updates(transitions)), device=device)
         kept = KeptLearner(directory, trainer, max(1, transitions // NUM_CHECKPOINTS))
-        recording.keep(kept.resume(len(recording.manifest.shards)))
+        recording.keep(kept.resume(len(recording)))
         recording.begin()
         recording.remove_strays()
         kept.begin(config, transitions, seed, plan.environment)
@@ -181,7 +182,7 @@ def collect_online(
         for record in recording.manifest.shards:
             for episode in read_shard(directory / record.name):
                 seen.append(episode)
-        with progress_bar(transitions, seen.num_transitions, progress) as bar:
+        with progress_bar(transitions, seen.num_transitions, progress) as bar, recording.kept():
             while seen.num_transitions < transitions:
                 # A new environment for every shard: one that goes on has none of what earlier episodes left behind.
                 with closing(make_env()) as env:
@@ -200,5 +201,5 @@ def collect_online(
                             trainer.update(replay.gather(replay.indices(trainer.step, config.batch_size)))
                         trainer.require_finite()
                 recording.write(new)
-                kept.save(len(recording.manifest.shards), seen.num_transitions, is_last=is_last)
+                kept.save(len(recording), seen.num_transitions, is_last=is_last)
         return recording.complete()

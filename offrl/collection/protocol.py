@@ -147,7 +147,8 @@ class _Protocol:
             directory.mkdir(parents=True, exist_ok=True)
         with locked(directory / LOCK_NAME):
             recording = Recording.resume(directory, plan)
-            if recording.manifest.complete:  # by another process meanwhile
+            if recording.is_complete:  # by another process meanwhile
+                recording.remove_strays()
                 return recording.manifest
             recording.keep(0)  # it takes no time to copy all of it again
             recording.begin()

@@ -17,6 +17,7 @@ from offrl.envs.car_racing import ENV_ID
 from offrl.envs.drivers import EXPERT, CarRacingMixture, DriverSettings, TrackDriver, VariedDrivers
 from offrl.errors import ConfigError
 from offrl.shards.manifest import Manifest
+from offrl.system.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,14 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=lambda: {"hud": "visible", "no_progress_steps": 150})
 
     def collect(
-        self, directory: Path, *, transitions: int, seed: int = 0, workers: int | None = None, progress: bool = True
+        self,
+        directory: Path,
+        *,
+        transitions: int,
+        seed: int = 0,
+        workers: int | None = None,
+        progress: bool = True,
+        ranks: Ranks = ALONE,
     ) -> Manifest:
         """Collects the dataset, see `offrl.collection.collect`; the one of the double DQN, `collect_online`.
 
@@ -50,9 +58,10 @@ class Recipe:
             workers: processes; None takes one for each core. A double DQN plays in one, this one, on a GPU if there is
                 one.
             progress: show a progress bar, where stderr is a terminal.
+            ranks: the processes that collect together, see `offrl.collection.collect`.
 
         Raises:
-            ConfigError: a setting outside what is allowed, such as several workers for the double DQN.
+            ConfigError: a setting outside what is allowed, such as several workers or ranks for the double DQN.
             DatasetError: `directory` holds another dataset, or an episode failed.
         """
         make_env = partial(envs.make, self.environment, **self.options)
@@ -63,10 +72,10 @@ class Recipe:
             "progress": progress,
         }
         if self.behaviour is not None:
-            return collect(make_env, self.behaviour, directory, workers=workers, **common)
-        if workers not in (None, 1):
+            return collect(make_env, self.behaviour, directory, workers=workers, ranks=ranks, **common)
+        if workers not in (None, 1) or ranks.count > 1:
             raise ConfigError(
-                f"{workers} workers",
+                f"{ranks.count} ranks" if ranks.count > 1 else f"{workers} workers",
                 where=self.name,
                 expected="1: a double DQN plays and learns in one process",
                 hint="leave it out",

@@ -16,10 +16,11 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from offrl import envs
+from offrl.collection._episode_log import EpisodeLog
 from offrl.collection._play import plan_dataset
 from offrl.envs.wrappers import is_frame_space, to_gray
 from offrl.errors import ConfigError, DatasetError
-from offrl.shards._recording import LOCK_NAME, EpisodeLog, Recording
+from offrl.shards._recording import LOCK_NAME, Recording
 from offrl.shards.episode import Episode
 from offrl.spec import TaskSpec
 from offrl.system.locks import locked
@@ -162,8 +163,10 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             return
         self._end()
         self._write(everything=True)
-        if is_complete and self._recording.manifest.shards:
+        if is_complete and len(self._recording):
             self._recording.complete()
+        else:
+            self._recording.fold()
         self._release()
         self.env.close()
 
@@ -179,8 +182,6 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
             if ends[-1] < self._limit and not everything:
                 return
             fitting = int(np.searchsorted(ends, self._limit, side="right"))
-            if not self._recording.manifest.shards:
-                self._recording.begin()
             self._recording.write(self._pending[:fitting])
             del self._pending[:fitting]
 

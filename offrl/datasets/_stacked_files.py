@@ -54,7 +54,7 @@ def _would_be_linked(store: FrameStore, row: int) -> bool:
 def write_stacked_shard(path: Path, store: FrameStore, shard: list[range], *, compress: bool = True) -> ShardRecord:
     """Writes segments that lie together in the store as one shard; equal data gives equal bytes.
 
-    The file appears whole or not at all. `dones` is true where the episode terminated.
+    The file appears whole or not at all, in a directory that is new. `dones` is true where the episode terminated.
 
     Args:
         path: the file.
@@ -65,7 +65,7 @@ def write_stacked_shard(path: Path, store: FrameStore, shard: list[range], *, co
     rows = range(shard[0].start, shard[-1].stop)
     span = slice(rows.start, rows.stop)
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with replacing(path) as partial, zipfile.ZipFile(partial, "w", method) as archive:
+    with replacing(path, sweeps=False) as partial, zipfile.ZipFile(partial, "w", method) as archive:
         _write_stacks(archive, "states", store, rows, store.observations)
         _write_array(archive, "actions", store.actions[span])
         _write_stacks(archive, "next_states", store, rows, store.next_observations)

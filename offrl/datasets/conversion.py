@@ -28,8 +28,8 @@ from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from offrl.shards.remote import local_copy
 from offrl.spec import TaskSpec
-from offrl.system.files import new_directory, replacing
-from offrl.system.locks import locked
+from offrl.system.files import new_directory, remove_partials, replacing
+from offrl.system.locks import clear_after_kill, locked
 
 Format = Literal["frames", "stacked", "minari", "d3rlpy"]
 SourceFormat = Format | Literal["table"]
@@ -130,6 +130,9 @@ def convert(
     if is_remote(target):
         raise ConfigError("is an address", where=redacted(target), expected="a path on this machine")
     target_path = minari_path(target)
+    lock = target_path.with_name(f".{target_path.name}.lock")  # beside the target, which has to be new
+    if target_path.exists():
+        clear_after_kill(lock, lambda: remove_partials(target_path))
     require_new(target_path)
     if is_remote(source):
         source_path = local_copy(source, skip_bad_shards=skip_bad_shards, progress=progress)
@@ -141,8 +144,7 @@ def convert(
         raise ConfigError(f"{stack}", where="stack", expected="1 or more")
     names = None if action_names is None else tuple(action_names)
     told: dict[str, Any] = {"stack": stack, "action_names": names}
-    # Beside the target, which has to be new.
-    with locked(target_path.with_name(f".{target_path.name}.lock"), target=target_path):
+    with locked(lock, target=target_path):
         require_new(target_path)  # another call may have written it meanwhile
         store = None
         found: SourceFormat

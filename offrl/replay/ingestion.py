@@ -21,7 +21,9 @@ from offrl.shards.manifest import MANIFEST_NAME, Manifest
 from offrl.shards.remote import local_copy
 from offrl.spec import TaskSpec
 from offrl.system.files import cache_home
-from offrl.system.locks import locked
+from offrl.system.locks import clear_after_kill, locked
+
+_LOCK_NAME = "lock"
 
 
 def ingest(
@@ -66,10 +68,12 @@ def ingest(
     key = _key(dataset, dones)
     roots = _roots(dataset) if cache is None else [Path(cache)]
     if (kept := _kept(dataset, dones, roots, tier, skip_bad_shards)) is not None:
+        for root in roots:
+            clear_after_kill(root / _LOCK_NAME)
         return kept
     root = next((root for root in roots if _is_writable(root)), roots[-1])
     try:
-        with locked(root / "lock", target=root / key, wait=True):
+        with locked(root / _LOCK_NAME, target=root / key, wait=True):
             # Another process may have built it while this one waited.
             if (made := _made(root / key, dataset, tier, skip_bad_shards)) is not None:
                 return made

@@ -106,10 +106,11 @@ class _Remote:
     def fetch(self, name: str, target: Path, skip_bad_shards: bool, callback: Any) -> str:
         """Fetches one file, which appears whole and verified or not at all; returns its version.
 
-        With `skip_bad_shards` it appears also where it is damaged there, as another version than what should be.
+        The caller has removed what killed processes left in the directory. With `skip_bad_shards` the file appears also
+        where it is damaged there, as another version than what should be.
         """
         file = self.files[name]
-        with replacing(target) as part:
+        with replacing(target, sweeps=False) as part:
             _ask(
                 lambda: self.file_system.get_file(file.path, str(part), callback=callback),
                 url=self.url,

@@ -21,7 +21,7 @@ from offrl.shards._unpack import Limits, Member, archive_members, folder_members
 from offrl.shards.manifest import file_sha256
 from offrl.system.files import new_directory, remove_partials
 from offrl.system.json_files import read_json, write_sealed_json
-from offrl.system.locks import locked
+from offrl.system.locks import clear_after_kill, locked
 
 MARKER_NAME = ".fetch.json"
 _TIMEOUT = 30  # seconds without a byte
@@ -74,17 +74,20 @@ def fetch(
     local = _local_path(str(source))
     name = str(source if local is None else local)
     target = Path(directory).resolve()
+    lock = target.with_name(f".{target.name}.lock")
+    part = target.with_name(f"{target.name}.part")
     if _is_there(target, name, sha256):
+        clear_after_kill(lock, lambda: _tidy(target, part))
         return target
     limits = Limits(max_unpacked_bytes, max_members, max_ratio)
     try:
         # Beside the target, which has to be empty; it protects what was downloaded so far, too.
-        with locked(target.with_name(f".{target.name}.lock"), target=target):
+        with locked(lock, target=target):
             if _is_there(target, name, sha256):  # another call has fetched it meanwhile
+                _tidy(target, part)
                 return target
             remove_partials(target)
             if local is None:
-                part = target.with_name(f"{target.name}.part")
                 remove_partials(_state(part))
                 _download(name, part, max_bytes, progress)
                 try:
@@ -322,6 +325,13 @@ def _read_state(part: Path, url: str) -> dict[str, Any]:
         return known if known["source"] == url and known["version"] else {}
     except (OSError, ValueError, LookupError, TypeError):
         return {}
+
+
+def _tidy(target: Path, part: Path) -> None:
+    """Removes what calls that were killed left beside a target that is whole; the caller holds the lock."""
+    remove_partials(target)
+    remove_partials(_state(part))
+    _discard(part)
 
 
 def _discard(part: Path) -> None:

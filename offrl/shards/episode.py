@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
 from offrl.shards.manifest import ShardRecord, file_sha256
-from offrl.system.files import replacing
+from offrl.system.files import remove_partials, replacing
 
 SHARD_BYTES = 128 * 2**20
 
@@ -124,6 +124,12 @@ def write_shard(path: Path, episodes: Sequence[Episode], *, compress: bool = Tru
     Raises:
         DatasetError: no episodes, or episodes whose observations differ in shape.
     """
+    remove_partials(path)
+    return write_next_shard(path, episodes, compress=compress)
+
+
+def write_next_shard(path: Path, episodes: Sequence[Episode], *, compress: bool = True) -> ShardRecord:
+    """As `write_shard`, where it is one of many: in a directory that is new or swept, see `replacing`."""
     if not episodes:
         raise DatasetError("no episodes to write", where=path, expected="1 or more")
     row = episodes[0].observations
@@ -136,7 +142,7 @@ def write_shard(path: Path, episodes: Sequence[Episode], *, compress: bool = Tru
             )
     arrays = _shard_arrays(episodes)
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with replacing(path) as partial, zipfile.ZipFile(partial, "w", method) as archive:
+    with replacing(path, sweeps=False) as partial, zipfile.ZipFile(partial, "w", method) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
@@ -199,7 +205,7 @@ def write_shards(
     """
     records: list[ShardRecord] = []
     for shard in _in_shards(episodes, shard_bytes):
-        records.append(write_shard(shard_path(directory, len(records)), shard, compress=compress))
+        records.append(write_next_shard(shard_path(directory, len(records)), shard, compress=compress))
     return tuple(records)
 
 

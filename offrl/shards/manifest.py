@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from offrl.checks import is_whole
 from offrl.errors import DatasetError
+from offrl.shards._journal import JOURNAL_NAME, read_lines
 from offrl.shards.layouts import Layout
 from offrl.spec import TaskSpec
 from offrl.system.files import open_regular, read_at_most
@@ -87,7 +89,7 @@ class Manifest:
 
     @classmethod
     def load(cls, directory: Path) -> Manifest:
-        """Reads `manifest.json` of `directory`.
+        """Reads `manifest.json` of `directory`; while a collection is under way, with the shards made since.
 
         Raises:
             DatasetError: the file is missing, damaged, or of another format or version.
@@ -104,7 +106,30 @@ class Manifest:
             raise DatasetError(
                 f"cannot be read ({error})", where=path, expected="a manifest", hint="collect the data again"
             ) from error
-        return cls.parse(content, where=path)
+        found = cls.parse(content, where=path)
+        return found if found.complete else found._with_journal(directory)
+
+    def _with_journal(self, directory: Path) -> Manifest:
+        shards, names = [*self.shards], {shard.name for shard in self.shards}
+        try:
+            for line in read_lines(directory, self.identity(), len(shards)):
+                record = _record(line)
+                if record.name in names:
+                    break
+                names.add(record.name)
+                shards.append(record)
+        except OSError as error:
+            raise DatasetError(
+                f"cannot be read ({error})", where=directory / JOURNAL_NAME, expected="a file", hint="remove it"
+            ) from error
+        except (KeyError, TypeError, ValueError):
+            pass  # sealed, and yet none of ours: what comes after the good ones is made again
+        return replace(self, shards=tuple(shards))
+
+    def identity(self) -> str:
+        """A hash of all but the shards."""
+        about = [self.layout, self.spec.to_dict(), dict(self.environment), dict(self.generator)]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
     def parse(cls, content: bytes, where: Path | str) -> Manifest:

@@ -22,12 +22,19 @@ from typing import IO
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, sweeps: bool = True) -> Iterator[Path]:
     """Gives a path to write to, beside `path`; moved to `path` at the end, removed if the block raises.
 
     The bytes are on the disk before the name is, and the name before this returns.
+
+    Args:
+        path: Of the file.
+        sweeps: Whether what killed processes left of earlier attempts is looked for, which reads the whole directory;
+            False for whom writes many files there and has called `remove_all_partials`, or made the directory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if sweeps:
+        remove_partials(path)
     with _held(path, os.O_CREAT | os.O_EXCL | os.O_RDWR) as partial:
         yield partial
         sync(partial)
@@ -43,6 +50,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         OSError: `path` exists by then and is not an empty directory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_partials(path)
     with _held(path, os.O_RDONLY | os.O_DIRECTORY) as partial:
         yield partial
         sync_tree(partial)
@@ -54,6 +62,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 def replacing_directory(path: Path) -> Iterator[Path]:
     """As `new_directory`, for a directory that may be there already, which is then removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_partials(path)
     with _held(path, os.O_RDONLY | os.O_DIRECTORY) as partial:
         yield partial
         sync_tree(partial)
@@ -70,7 +79,6 @@ def replacing_directory(path: Path) -> Iterator[Path]:
 @contextmanager
 def _held(path: Path, flags: int) -> Iterator[Path]:
     """A new file or directory under a name of its own beside `path`, locked; removed where it still has that name."""
-    remove_partials(path)
     while True:
         partial = _partial(path)
         if flags & os.O_DIRECTORY:

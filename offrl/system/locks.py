@@ -6,7 +6,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -41,6 +41,23 @@ def locked(path: Path, *, target: Path | None = None, wait: bool = False) -> Ite
                 path.parent.rmdir()
         raise
     _release(path, file)
+
+
+def clear_after_kill(path: Path, remove: Callable[[], object] = lambda: None) -> None:
+    """Removes a lock that nobody holds any more, and before it what the process that was killed with it left.
+
+    For whoever returns without the lock, because what it protects is whole already: the next who takes the lock would
+    remove them, too, but may never come. A lock that is held is left alone, as is one that cannot be written.
+
+    Args:
+        path: Of the lock.
+        remove: Called while the lock is held; not called where there is none, because a lock is the last that goes.
+    """
+    with suppress(OSError), path.open("r+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_open_at(file, path):
+            remove()
+            path.unlink()
 
 
 def _acquire(path: Path, target: Path, wait: bool) -> tuple[IO[str], bool]:

@@ -163,3 +163,66 @@ def test_hostile_files_are_refused_within_limits(parts, code, output, seconds, m
 
     ended = parts[1].Ended(code, output, seconds, peak=(300 + megabytes) * 10**6)
     assert judge_limits(ended, shared=300 * 10**6)[0] == outcome
+
+
+def test_a_hostile_file_may_change_nothing_beside_its_directory(parts, tmp_path, monkeypatch):
+    from benchmarks.faulting import limits
+
+    def leave_a_file():
+        print("error: it is no zip")
+        if (tmp_path / "work" / "in" / "archive").read_bytes() == b"<html>":
+            Path("../elsewhere").touch()
+        return 2
+
+    names = ("archive: a web page", "archive: nothing")
+    found = {name: limits.hostile_cases()[name] for name in names}
+    monkeypatch.setattr(limits, "hostile_cases", lambda: found)
+    monkeypatch.setattr(parts[1], "run_here", lambda arguments: 0 if arguments == ["version"] else leave_a_file())
+    bench = parts[3].Bench(tmp_path / "work", tmp_path / "log", None)
+    bench.work.mkdir()
+    outcomes = [*limits.hostile_tries(bench)]
+    assert [(each.at, each.outcome) for each in outcomes] == [(names[0], "wrong"), (names[1], "refused")]
+    assert outcomes[0].detail == "left elsewhere, outside"
+
+
+@pytest.fixture
+def lanes(parts, tmp_path, monkeypatch):
+    """Does tasks in two processes, without operations."""
+    from benchmarks.faulting import lanes
+
+    monkeypatch.setattr(lanes, "make_operations", lambda *_: {})
+
+    folders = (tmp_path / f"lanes-{number}" for number in range(9))
+
+    def make(tasks):
+        return lanes.Lanes(tasks, 2, next(folders), "", names=(), settings={"kills": 1}, seed=0, watched=False)
+
+    return make
+
+
+def test_tasks_are_shared_and_what_is_random_in_them_does_not_depend_on_who_does_them(parts, lanes):
+    def tries(bench, made):
+        assert bench.work.is_dir()
+        for _ in range(2):
+            yield parts[3].Outcome("train", "kills", str(bench.random.random()), "equal")
+
+    def impossible(bench, made):
+        raise PermissionError(1, "no root")
+        yield
+
+    tasks = [*(("train", fault, tries) for fault in "abcde"), ("train", "power", impossible)]
+    done = lanes(tasks)
+    found = sorted(each.at for each in done)
+    assert len({*found}) == len(found) == 10
+    assert done.cannot == {"power": "PermissionError: [Errno 1] no root"}
+    assert sorted(each.at for each in lanes(tasks[::-1])) == found
+
+
+def test_a_lane_that_fails_ends_them_all(parts, lanes, capfd):
+    def fail(bench, made):
+        raise RuntimeError("not the same twice")
+        yield
+
+    with pytest.raises(RuntimeError, match="a lane ended with exit code 1"):
+        list(lanes([("train", "kills", fail)]))
+    assert "not the same twice" in capfd.readouterr().err

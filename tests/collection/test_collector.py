@@ -20,6 +20,7 @@ from offrl.collection import collector as module
 from offrl.envs import CartPoleMixture, EpsilonGreedy, RandomBehaviour, TrackDriver
 from offrl.errors import ConfigError, DatasetError, InUseError
 from offrl.shards import Manifest
+from offrl.shards import _recording as recording_module
 from offrl.shards._recording import Recording
 from offrl.system.locks import locked
 from offrl.system.workers import WorkerPool
@@ -260,21 +261,20 @@ import functools, os, sys
 from offrl import envs
 from offrl.collection import collect
 from offrl.envs import RandomBehaviour
-from offrl.system import files
-count, sync = 0, files.sync
-def kill(path):
+count, sync = 0, os.fsync
+def kill(descriptor):
     global count
     count += 1
     if count == int(sys.argv[2]):
         os.kill(os.getpid(), 9)
-    sync(path)
-files.sync = kill
+    sync(descriptor)
+os.fsync = kill
 settings = {"transitions": 60, "workers": 1, "episodes_per_shard": 1, "progress": False}
 collect(functools.partial(envs.make, "CartPole-v1"), RandomBehaviour(), sys.argv[1], **settings)
 """
 
 
-@pytest.mark.parametrize("at", [1, 3, 4, 8])  # the first manifest and shard; between shard and manifest; the second one
+@pytest.mark.parametrize("at", [1, 3, 5, 6, 9])  # the manifest; a shard; the first line, its directory; the second line
 def test_a_killed_collection_goes_on_to_the_same_bytes_and_leaves_no_litter(tmp_path, at):
     settings = {"transitions": 60, "workers": 1, "episodes_per_shard": 1, "progress": False}
     collect(CARTPOLE, RandomBehaviour(), tmp_path / "whole", **settings)
@@ -288,15 +288,15 @@ def test_a_killed_collection_goes_on_to_the_same_bytes_and_leaves_no_litter(tmp_
 def test_a_full_disk_is_one_line_and_the_collection_goes_on_from_there(tmp_path, monkeypatch, workers):
     settings = {"transitions": 100, "episodes_per_shard": 2, "progress": False}
     collect(CARTPOLE, RandomBehaviour(), tmp_path / "whole", workers=1, **settings)
-    save, saved = Manifest.save, []
+    append, failed = recording_module.append_line, []
 
-    def fill(manifest, directory):
-        if len(manifest.shards) == 2 and not saved:
-            saved.append(manifest)
+    def fill(directory, dataset, index, record):
+        if index == 1 and not failed:
+            failed.append(record)
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(manifest, directory)
+        append(directory, dataset, index, record)
 
-    monkeypatch.setattr(Manifest, "save", fill)
+    monkeypatch.setattr(recording_module, "append_line", fill)
     with pytest.raises(DatasetError, match=r"parts: cannot be written \(No space left on device\).*; free some space"):
         collect(CARTPOLE, RandomBehaviour(), tmp_path / "parts", workers=workers, **settings)
     assert [shard.num_episodes for shard in Manifest.load(tmp_path / "parts").shards] == [2]
@@ -308,7 +308,7 @@ def test_a_shard_that_cannot_be_written_is_one_line_too(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "write_shard", full)
+    monkeypatch.setattr(module, "write_next_shard", full)
     with pytest.raises(DatasetError, match=r"cannot be written \(No space left on device\)"):
         collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=10, workers=1)
     assert set(files(tmp_path)) == {"manifest.json"}

@@ -5,6 +5,7 @@ from offrl import envs
 from offrl.collection import RECIPES, Recipe, collect, recipes
 from offrl.envs import CartPoleMixture
 from offrl.shards import Manifest
+from offrl.system.ranks import ALONE
 from offrl.system.workers import require_sendable
 
 CARTPOLE = {"environment": "CartPole-v1", "options": {}}
@@ -37,6 +38,7 @@ def test_a_standard_dataset_is_played_in_worker_processes(name, tmp_path, monkey
         "workers": 2,
         "progress": False,
         "environment": {"id": "CarRacing-v3", "hud": "visible", "no_progress_steps": 150},
+        "ranks": ALONE,
     }
 
 

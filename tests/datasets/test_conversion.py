@@ -162,6 +162,15 @@ def test_the_second_of_two_into_one_target_is_told_who_has_it(frames, tmp_path):
     assert names_in(tmp_path) == ["frames", "new"]
 
 
+def test_what_a_killed_call_left_beside_a_whole_target_goes(frames, tmp_path):
+    convert(frames, tmp_path / "new", "stacked")
+    (tmp_path / ".new.lock").touch()
+    (tmp_path / ".new.0123456789ab.partial").mkdir()
+    with pytest.raises(DatasetError, match="new: exists already"):
+        convert(frames, tmp_path / "new", "stacked")
+    assert names_in(tmp_path) == ["frames", "new"]
+
+
 def test_a_target_that_appeared_meanwhile_is_left_alone(frames, tmp_path, monkeypatch):
     pytest.importorskip("h5py")
     lock = convert_module.locked
@@ -213,7 +222,7 @@ class Interrupted(BaseException):
 
 @pytest.mark.parametrize(
     ("to", "writer"),
-    [("frames", "write_shard"), ("stacked", "write_stacked_shard"), ("minari", None), ("d3rlpy", None)],
+    [("frames", "write_next_shard"), ("stacked", "write_stacked_shard"), ("minari", None), ("d3rlpy", None)],
 )
 def test_an_interrupted_conversion_leaves_nothing(frames, tmp_path, monkeypatch, to, writer):
     if writer is None:
@@ -225,7 +234,7 @@ def test_an_interrupted_conversion_leaves_nothing(frames, tmp_path, monkeypatch,
 
         monkeypatch.setattr(convert_module, "episodes", two_then_stop)
     else:
-        module = episode_module if writer == "write_shard" else convert_module
+        module = episode_module if writer == "write_next_shard" else convert_module
         write, written = getattr(module, writer), []
 
         def one_then_stop(path, *args, **settings):
@@ -254,7 +263,7 @@ def test_a_disk_that_is_full_is_named(frames, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(episode_module, "write_shard", full)
+    monkeypatch.setattr(episode_module, "write_next_shard", full)
     with pytest.raises(DatasetError, match=r"new: cannot be written \(.*No space left.*\); expected room for it"):
         convert(frames, tmp_path / "new", "frames")
     assert names_in(tmp_path) == ["frames"]

@@ -11,10 +11,12 @@ from toy_replay import ToyReplay
 
 from offrl import Batch, TaskSpec
 from offrl.algorithms import REM, DiscreteBCQ
-from offrl.envs import TUNING_SEEDS, make
+from offrl.collection import collect
+from offrl.envs import TUNING_SEEDS, RandomBehaviour, make
 from offrl.errors import ConfigError
 from offrl.evaluation import EpisodeEvaluator
 from offrl.networks import NatureEncoder
+from offrl.system.ranks import ALONE
 from offrl.system.torchrun import join
 from offrl.training import FitConfig, LearnerConfig, fit
 
@@ -66,6 +68,11 @@ def train_on_mixtures():
     return fit(REM(SPEC), ToyReplay(SPEC), config, learner=learner, loggers=[], device="cpu")
 
 
+def collect_episodes(directory, ranks=ALONE):
+    settings = {"transitions": 150, "episodes_per_shard": 1, "workers": 1, "progress": False}
+    return collect(partial(make, "CartPole-v1"), RandomBehaviour(), directory, ranks=ranks, **settings)
+
+
 def check_sum(learner):
     """Differs where a single weight of the network or its target does."""
     return [float(tensor.double().sum()) for tensor in learner.state_tensors().values()]
@@ -90,6 +97,7 @@ def main(folder: Path) -> None:
         found["stopped"] = ranks.gather(error.exit_code)
     shares = ranks.gather(EVALUATOR.play_share(DiscreteBCQ(SPEC), ranks))
     found["scores"] = EVALUATOR.scores_of(shares)
+    collect_episodes(folder / "collected-on-2", ranks)
     if ranks.is_first:
         (folder / "found.json").write_text(json.dumps(found))
     # Until the test sends torchrun a SIGTERM.

@@ -36,8 +36,10 @@ def test_a_second_ingest_opens_the_first_ones_store(tmp_path, monkeypatch, save)
     first = ingest(tmp_path)
     monkeypatch.setattr(build_module, "open_npz", refuse_to_read)
     monkeypatch.setattr(build_module, "file_sha256", refuse_to_read)
+    (tmp_path / ".store" / "lock").touch()  # by a process that was killed
     second = ingest(tmp_path, progress=False)
     assert second.path == first.path
+    assert [*first.path.parent.iterdir()] == [first.path]
     assert second.path.parent == tmp_path / ".store"
     assert second.fingerprint == first.fingerprint
 

@@ -55,6 +55,15 @@ def test_an_address_is_fetched_once(site, target):
     assert site.requests == [("/log.zip", None)]
 
 
+def test_what_a_killed_call_left_goes_also_where_all_is_there(site, target):
+    fetch(f"{site.url}/log.zip", target, progress=False)
+    for name in (".data.lock", "data.part", "data.part.json", ".data.0123456789ab.partial"):
+        (target.parent / name).touch()
+    fetch(f"{site.url}/log.zip", target, progress=False)
+    assert fetched(target) == FILES
+    assert site.requests == [("/log.zip", None)]
+
+
 def test_other_content_is_not_replaced(site, target):
     target.mkdir()
     (target / "own.npz").write_text("precious")

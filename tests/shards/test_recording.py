@@ -1,105 +1,14 @@
 import dataclasses
+import errno
 
-import numpy as np
 import pytest
 from naive_replay import make_episode, make_spec
 
-from offrl import TaskSpec
 from offrl.errors import DatasetError
 from offrl.shards import Manifest
-from offrl.shards._recording import EpisodeLog, Recording
+from offrl.shards._journal import JOURNAL_NAME, append_line
+from offrl.shards._recording import Recording
 from offrl.shards.episode import shard_path
-
-PIXELS = TaskSpec.pixels((3, 1, 2), ("left", "right"))
-VECTORS = TaskSpec.vector(2, ("left", "right"))
-
-
-def stack(*grays):
-    """A stack of frames, each of one gray."""
-    return np.array([[[gray, gray]] for gray in grays], np.uint8)
-
-
-def frames(episode):
-    return episode.observations[:, 0, 0].tolist()
-
-
-def test_frames_that_stacks_share_are_kept_once():
-    log = EpisodeLog(stack(1, 1, 1), PIXELS)
-    log.append(0, 0.25, 1.5, stack(1, 1, 2))
-    log.append(1, float("nan"), -1.0, stack(1, 2, 3))
-    episode = log.episode(terminated=True, truncated=False)
-    assert len(log) == len(episode) == 2
-    assert frames(episode) == [1, 2, 3]
-    assert episode.actions.tolist() == [0, 1]
-    assert episode.rewards.tolist() == [1.5, -1.0]
-    assert episode.behaviour_probability.tolist() == pytest.approx([0.25, np.nan], nan_ok=True)
-    assert (episode.terminated, episode.truncated, episode.leading) == (True, False, 0)
-
-
-def test_a_first_stack_of_different_frames_is_kept_whole():
-    log = EpisodeLog(stack(7, 8, 9), PIXELS)
-    log.append(0, 1.0, 0.0, stack(8, 9, 10))
-    episode = log.episode(terminated=False, truncated=True)
-    assert (frames(episode), episode.leading) == ([7, 8, 9, 10], 2)
-
-
-def test_after_a_cut_the_next_segment_begins_with_what_its_first_stack_shows():
-    log = EpisodeLog(stack(1, 1, 1), PIXELS)
-    log.append(0, 1.0, 0.5, stack(1, 1, 2))
-    first = log.cut()
-    assert (frames(first), first.leading, first.truncated, first.terminated) == ([1, 2], 0, True, False)
-    assert len(log) == 0
-    for newest in (3, 4, 5):
-        log.append(1, 1.0, 0.5, stack(max(newest - 2, 1), newest - 1, newest))
-    second = log.cut()
-    # The stack that the segment begins with is 1, 1, 2: of frames before the first, the first is repeated.
-    assert (frames(second), second.leading) == ([1, 2, 3, 4, 5], 1)
-    log.append(0, 1.0, 0.5, stack(4, 5, 6))
-    assert (frames(log.cut()), second.actions.tolist()) == ([3, 4, 5, 6], [1, 1, 1])
-
-
-def test_a_cut_of_vectors_has_no_leading_rows():
-    log = EpisodeLog(np.zeros(2), VECTORS)
-    log.append(0, 1.0, 0.0, np.ones(2))
-    log.cut()
-    log.append(0, 1.0, 0.0, np.full(2, 2.0))
-    episode = log.cut()
-    assert (episode.observations.tolist(), episode.leading) == ([[1, 1], [2, 2]], 0)
-
-
-def test_an_array_that_the_environment_uses_again_is_copied():
-    observation = np.zeros(2, np.float32)
-    log = EpisodeLog(observation, VECTORS)
-    observation += 1
-    log.append(0, 1.0, 0.0, observation)
-    observation += 1
-    assert log.episode(terminated=True, truncated=False).observations.tolist() == [[0, 0], [1, 1]]
-
-
-@pytest.mark.parametrize(
-    ("spec", "reward", "following", "message"),
-    [
-        (PIXELS, 0.0, stack(2, 1, 1), "do not share their frames; expected stacks of frames, oldest first"),
-        (PIXELS, 0.0, stack(1, 1), r"an observation is uint8 \[2, 1, 2\]; expected uint8 \[3, 1, 2\]"),
-        (PIXELS, 0.0, stack(1, 1, 2).astype(np.float32), r"an observation is float32 \[3, 1, 2\]"),
-        (PIXELS, float("nan"), stack(1, 1, 2), "the reward of step 0 is nan"),
-        (VECTORS, float("-inf"), np.zeros(2), "the reward of step 0 is -inf"),
-        (VECTORS, 0.0, np.zeros(3), r"an observation is float32 \[3\]; expected float32 \[2\]"),
-        (VECTORS, 0.0, np.array([0, np.nan]), "an observation holds NaN or infinite values"),
-    ],
-)
-def test_what_cannot_be_kept_is_refused_and_leaves_the_episode_as_it_was(spec, reward, following, message):
-    log = EpisodeLog(stack(1, 1, 1) if spec.is_pixels else np.zeros(2), spec)
-    log.append(0, 1.0, 0.0, stack(1, 1, 1) if spec.is_pixels else np.zeros(2))
-    before = log.episode(terminated=False, truncated=True)
-    log = EpisodeLog(stack(1, 1, 1) if spec.is_pixels else np.zeros(2), spec)
-    with pytest.raises(DatasetError, match=message):
-        log.append(1, 1.0, reward, following)
-    log.append(0, 1.0, 0.0, stack(1, 1, 1) if spec.is_pixels else np.zeros(2))
-    after = log.episode(terminated=False, truncated=True)
-    assert after.actions.tolist() == before.actions.tolist() == [0]
-    np.testing.assert_array_equal(after.observations, before.observations)
-
 
 PLAN = Manifest(make_spec(), (), {"id": "A", "versions": {"numpy": "1"}}, {"name": "test", "seed": 0}, complete=False)
 
@@ -114,7 +23,7 @@ def written(directory, num_shards):
 
 def test_a_shard_counts_once_the_manifest_names_it(tmp_path):
     recording = Recording.resume(tmp_path, PLAN)
-    assert recording.manifest is PLAN
+    assert recording.manifest == PLAN
     recording.begin()
     assert Manifest.load(tmp_path) == PLAN
     record = recording.write([make_episode(0), make_episode(1)])
@@ -124,6 +33,87 @@ def test_a_shard_counts_once_the_manifest_names_it(tmp_path):
     assert not recording.manifest.complete
     assert recording.complete() == Manifest.load(tmp_path)
     assert recording.manifest.complete
+
+
+def test_the_manifest_is_written_at_the_beginning_and_the_end_only(tmp_path, monkeypatch):
+    save, saved = Manifest.save, []
+
+    def count(manifest, directory):
+        saved.append(len(manifest.shards))
+        save(manifest, directory)
+
+    monkeypatch.setattr(Manifest, "save", count)
+    written(tmp_path, 5).complete()
+    assert saved == [0, 5]
+    assert (tmp_path / "manifest.json").exists()
+    assert not (tmp_path / JOURNAL_NAME).exists()
+
+
+def test_a_process_that_was_killed_leaves_all_its_shards(tmp_path):
+    killed = written(tmp_path / "killed", 3)  # neither folded nor completed
+    whole = written(tmp_path / "whole", 4)
+    whole.complete()
+    assert Manifest.load(tmp_path / "killed") == killed.manifest
+    recording = Recording.resume(tmp_path / "killed", PLAN)
+    assert len(recording) == 3
+    recording.write([make_episode(3)])
+    assert Manifest.load(tmp_path / "killed").shards == recording.manifest.shards
+    recording.complete()
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_killed_process_may_leave_the_journal_beside_the_manifest_that_has_it_all(tmp_path):
+    written(tmp_path, 3)
+    journal = (tmp_path / JOURNAL_NAME).read_bytes()
+    for complete in (False, True):
+        recording = Recording.resume(tmp_path, PLAN)
+        recording.complete() if complete else recording.fold()
+        if not complete:
+            recording.begin()
+        (tmp_path / JOURNAL_NAME).write_bytes(journal)
+        (tmp_path / ".lock").touch()
+        assert len(Manifest.load(tmp_path).shards) == 3
+    assert Recording.completed(tmp_path, PLAN) == Manifest.load(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", *(f"shard-0000{i}.npz" for i in range(3))}
+
+
+@pytest.mark.parametrize("damage", ["cut short", "changed", "another dataset's", "repeated"])
+def test_lines_of_the_journal_count_up_to_the_first_that_is_not_whole(tmp_path, damage):
+    shards = written(tmp_path, 3).manifest.shards
+    path = tmp_path / JOURNAL_NAME
+    lines = path.read_bytes().splitlines(keepends=True)
+    if damage == "another dataset's":
+        other = dataclasses.replace(PLAN, generator={"name": "test", "seed": 1})
+        append_line(tmp_path, other.identity(), 3, dataclasses.asdict(shards[2]))
+        assert Manifest.load(tmp_path).shards == shards
+        return
+    lines[1] = {
+        "cut short": lines[1][:-1],
+        "changed": lines[1].replace(b'"num_episodes": 1', b'"num_episodes": 2'),
+        "repeated": lines[0],
+    }[damage]
+    path.write_bytes(b"".join(lines))
+    assert Manifest.load(tmp_path).shards == shards[:1]
+    assert Recording.resume(tmp_path, PLAN).manifest.shards == shards[:1]
+
+
+def test_a_line_that_cannot_be_written_leaves_none_behind(tmp_path, monkeypatch):
+    recording = written(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
+        with pytest.raises(DatasetError, match=r"cannot be written \(no space\)"):
+            recording.add(recording.manifest.shards[0])
+    assert len(recording) == 1
+    recording.write([make_episode(1)])
+    assert Manifest.load(tmp_path) == recording.manifest
+
+
+def test_a_journal_that_is_no_file_is_refused(tmp_path):
+    written(tmp_path, 1).fold()
+    (tmp_path / JOURNAL_NAME).mkdir()
+    with pytest.raises(DatasetError, match=r"\.manifest\.journal: cannot be read"):
+        Manifest.load(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed"])
@@ -182,5 +172,6 @@ def test_shards_that_were_made_ahead_are_removed(tmp_path):
     recording = written(tmp_path, 1)
     shard_path(tmp_path, 1).write_bytes(b"ahead")
     (tmp_path / "notes.txt").touch()
+    recording.fold()
     recording.remove_strays()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "notes.txt", "shard-00000.npz"]

@@ -7,12 +7,12 @@ import threading
 import pytest
 
 from offrl.errors import InUseError
-from offrl.system.locks import locked
+from offrl.system.locks import clear_after_kill, locked
 
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from offrl.system.locks import locked
+from offrl.system.locks import clear_after_kill, locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)
@@ -47,13 +47,16 @@ def test_who_waits_gets_it_next(tmp_path):
     assert order == ["first", "second"]
 
 
-def test_many_who_wait_are_never_two_at_once(tmp_path):
+@pytest.mark.parametrize("clearing", [False, True])
+def test_many_who_wait_are_never_two_at_once(tmp_path, clearing):
     inside, most = 0, 0
     counting = threading.Lock()
 
     def work():
         nonlocal inside, most
         for _ in range(20):
+            if clearing:  # also where the file is removed between a waiting one's opening and locking it
+                clear_after_kill(tmp_path / "new" / ".lock")
             with locked(tmp_path / "new" / ".lock", wait=True):
                 with counting:
                     inside += 1
@@ -78,3 +81,20 @@ def test_what_fails_leaves_no_empty_directory(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "mine" / ".lock"):
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_lock_that_was_left_is_removed_after_what_else_was(tmp_path):
+    lock, litter = tmp_path / ".lock", tmp_path / ".partial"
+    clear_after_kill(lock, litter.unlink)  # where no lock is, nothing was left
+    litter.touch()
+    lock.touch()
+    seen = []
+    clear_after_kill(lock, lambda: (seen.append(lock.exists()), litter.unlink()))
+    assert seen == [True]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_is_held_is_not_removed(tmp_path):
+    with locked(tmp_path / ".lock"):
+        clear_after_kill(tmp_path / ".lock", lambda: pytest.fail("was called"))
+        assert (tmp_path / ".lock").exists()

@@ -30,6 +30,7 @@ from offrl.training._feed import gathered_ahead, plan_updates
 from offrl.training.loop import _Loop
 
 HELPERS = Path(ranks_script.__file__).parent
+COLLECTED = ("collected-on-1", "collected-on-2")
 SECONDS = 120  # for what takes ten
 
 
@@ -84,6 +85,13 @@ def assert_same_rows(one, other):
     assert [row.keys() for row in one] == [row.keys() for row in other]
     for ours, theirs in zip(one, other, strict=True):
         assert ours == pytest.approx(theirs, rel=2e-5, abs=1e-6)
+
+
+def test_two_ranks_collect_the_bytes_of_one(folder):
+    ranks_script.collect_episodes(folder / "collected-on-1")
+    one, two = ({path.name: path.read_bytes() for path in (folder / name).iterdir()} for name in COLLECTED)
+    assert len(one) > 4
+    assert two == one
 
 
 def test_the_losses_of_two_ranks_are_those_of_one_process(folder, found):
