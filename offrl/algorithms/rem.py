@@ -48,10 +48,14 @@ class REM(Algorithm[REMConfig]):
         self.target_encoder = frozen_copy(self.encoder)
         self.target_q_head = frozen_copy(self.q_head)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        # A compiled backward pass would compute it again, when the counter has gone on.
+        self._random_mixture = torch.compiler.disable(random_mixture)  # type: ignore[no-untyped-call]
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Mean Huber loss of the mixed q(s, a) against the target of the same mixture."""
-        mixture = self._draw_mixture()
+        mixture = self._random_mixture(self.updates, self.config.num_heads, self.seed).view(1, -1, 1)
+        if self.training:
+            self.updates += 1
         q = (mixture * self._heads(self.q_head(self.encoder(batch.observation)))).sum(dim=1)
         with torch.no_grad():
             next_heads = self._heads(self.target_q_head(self.target_encoder(batch.next_observation)))
@@ -59,14 +63,6 @@ class REM(Algorithm[REMConfig]):
             target = max_q_target(batch.reward, batch.discount, next_q, batch.next_action_mask)
         loss = td_loss(q, batch.action, target)
         return loss, {"q": select_action(q, batch.action).mean()}
-
-    # A compiled backward pass would compute it again, when the counter has gone on.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _draw_mixture(self) -> Tensor:
-        mixture = random_mixture(self.updates, self.config.num_heads, self.seed).view(1, -1, 1)
-        if self.training:
-            self.updates += 1
-        return mixture
 
     def _heads(self, output: Tensor) -> Tensor:
         return output.reshape(-1, self.config.num_heads, self.spec.num_actions)

@@ -68,7 +68,8 @@ _ELSEWHERE = {
 def _unknown_field(name: str, groups: Mapping[str, Hints]) -> ConfigError:
     known = sorted({field for hints in groups.values() for field in hints})
     same = [field for field in _ELSEWHERE.get(name, ()) if field in known]
-    near = same or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.9)  # a slip of the pen
+    near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return ConfigError(
         f"no field {name!r}",
         where="--set",

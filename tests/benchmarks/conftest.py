@@ -15,6 +15,14 @@ def importable(monkeypatch):
     sys.modules.pop("benchmarks", None)
 
 
+@pytest.fixture(autouse=True)
+def one_thread_a_way(importable, monkeypatch):
+    """Other tests run beside them: two threads would wait for each other many times as long as they work."""
+    from benchmarks import alternate
+
+    monkeypatch.setattr(alternate, "num_cores", lambda: 1)
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:

@@ -27,6 +27,7 @@ def test_a_store_that_was_forgotten_is_read_again(store):
     assert np.array_equal(np.load(store / "frames.npy"), before)
 
 
+@pytest.mark.slow  # many processes, each of which loads torch
 def test_the_command_writes_what_the_page_shows(hooks, tmp_path, monkeypatch):
     from benchmarks import data
 

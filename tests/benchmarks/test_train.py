@@ -71,6 +71,7 @@ def test_matrices_grow_until_a_product_would_take_too_long(monkeypatch):
     assert train.matrix_roofline("cpu", largest=256).sizes == {"fp32": 256, "bf16": 256}
 
 
+@pytest.mark.slow  # compresses 300 MB of float32 stacks
 def test_the_notebook_loop_answers_like_the_others(store, tmp_path):
     from benchmarks.alternate import Way
 
