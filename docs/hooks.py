@@ -562,7 +562,7 @@ def neighbour() -> str:
         return _missing("neighbour")
     rows = [(name, f"{row['updates_per_second']:.1f}", _times(row["share"])) for name, row in found["rows"].items()]
     head = ("BCQ on CarRacing, batch 128", "updates per second", "of alone (lowest to highest)")
-    return f"{_table(head, rows)}\n\n`{found['command']}`, {found['cores']} cores. {_machine(found['machine'])}."
+    return f"{_table(head, rows)}\n\n`{found['command']}`. {_machine(found['machine'])}."
 
 
 def ranks() -> str:
