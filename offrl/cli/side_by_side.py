@@ -106,7 +106,8 @@ def train_side_by_side(
                     expected="0",
                     hint="the line above says why; the same command goes on with the others",
                 )
-            results.append(json.loads(output))
+            # A user's own code may have printed before: the result is the last object that begins a line.
+            results.append(json.loads(output[output.rfind("\n{\n") + 1 :]))
         move_bar()
     results.sort(key=lambda each: [*map(str, runs.values())].index(each["run"]))
     shown = "\n".join(f"{each['run']}  loss {each['loss']:.4g}{_best(each)}" for each in results)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from offrl.system.signals import Interrupted
 
@@ -49,14 +50,17 @@ def side_by_side(
     Raises:
         KeyboardInterrupt: As it came, after all have ended.
     """
-    waiting, running = iter(commands.items()), dict[str, subprocess.Popen[str]]()
+    waiting, running = iter(commands.items()), dict[str, subprocess.Popen[bytes]]()
+    outputs = dict[str, IO[str]]()
     has_failed = False
     try:
         while True:
             while len(running) < at_once and not has_failed and (job := next(waiting, None)) is not None:
                 # In a session of its own ctrl-C at the terminal reaches it once, through us, and not twice.
+                # A file: a full pipe that nobody reads until the end would stop the process for good.
+                outputs[job[0]] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
                 running[job[0]] = subprocess.Popen(
-                    job[1], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+                    job[1], env=environment, stdout=outputs[job[0]], start_new_session=True
                 )
             if not running:
                 return
@@ -65,19 +69,24 @@ def side_by_side(
             for name in [name for name, process in running.items() if process.poll() is not None]:
                 process = running.pop(name)
                 has_failed = has_failed or process.returncode != 0
-                yield Ended(name, process.returncode, process.communicate()[0])
+                with outputs.pop(name) as file:
+                    file.seek(0)
+                    output = file.read()
+                yield Ended(name, process.returncode, output)
     except KeyboardInterrupt as error:
         _end(running, error.exit_code - 128 if isinstance(error, Interrupted) else signal.SIGINT)
         raise
     finally:
         _end(running, signal.SIGTERM)  # none where all went well
+        for file in outputs.values():
+            file.close()
 
 
-def _end(running: dict[str, subprocess.Popen[str]], number: int) -> None:
+def _end(running: dict[str, subprocess.Popen[bytes]], number: int) -> None:
     """Passes a signal on and waits; whoever asks a second time is heard by this process alone."""
     for process in running.values():
         with suppress(ProcessLookupError):
             process.send_signal(number)
     for process in running.values():
-        process.communicate()
+        process.wait()
     running.clear()

@@ -72,3 +72,8 @@ def test_whoever_stops_listening_leaves_nobody_behind(tmp_path):
     found = side_by_side(commands, at_once=2, environment=os.environ)
     assert next(found).name == "a"
     found.close()  # would wait for ever if b was not told to end
+
+
+def test_a_process_that_prints_more_than_a_pipe_holds_ends():
+    (ended,) = run({"a": python("print('x' * 1_000_000)")})
+    assert (ended.exit_code, len(ended.output.strip())) == (0, 1_000_000)
