@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from offrl.cli.console import say_on_interrupt, show
 from offrl.errors import ConfigError, RunError
+from offrl.system.ranks import Ranks
 from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
 
@@ -41,8 +42,10 @@ class Seeds(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return seeds
 
 
-def refuse_other_seeds(algorithm_seed: int | None, assignments: Sequence[str], resume: Path | None) -> None:
-    """Checks that nothing else says what the seed of a run is.
+def refuse_other_seeds(
+    algorithm_seed: int | None, assignments: Sequence[str], resume: Path | None, ranks: Ranks
+) -> None:
+    """Checks that nothing else says what the seed of a run is, or how many processes there are.
 
     Raises:
         ConfigError: Something does.
@@ -50,6 +53,7 @@ def refuse_other_seeds(algorithm_seed: int | None, assignments: Sequence[str], r
     given = ["--algorithm-seed"] if algorithm_seed is not None else []
     given += [f"--set {each}" for each in assignments if each.startswith("seed=")]
     given += ["--resume"] if resume is not None else []
+    given += [f"torchrun with {ranks.count} ranks"] if ranks.count > 1 else []
     if given:
         hint = "give the same command again, which goes on with what it finds in its --run" if resume else None
         raise ConfigError(f"{', '.join(given)} beside --seeds", where="train", expected="one of them", hint=hint)

@@ -111,10 +111,10 @@ def train(
 
         require_directory(directory)  # before torch is loaded
 
-    if seeds is not None:
-        refuse_other_seeds(algorithm_seed, assignments, resume)
     run, assignments = _with_rank(run, assignments)
     ranks = join()
+    if seeds is not None:
+        refuse_other_seeds(algorithm_seed, assignments, resume, ranks)
     from offrl.system.devices import resolve_device
     from offrl.training._tables import read_scores
     from offrl.training.checkpoint import checkpoints, latest_checkpoint, step_of
@@ -174,8 +174,7 @@ def train(
     total = config.total_updates(len(replay))
     model = build_algorithm(request, replay.spec)
     if seeds is not None:
-        if run is None:
-            run = create_run("runs", model.name)
+        folder = create_run("runs", model.name) if run is None else run.with_name(with_time(run.name))
         # One thread each: those of several processes wait for each other at every barrier.
         number = threads or 1
 
@@ -185,7 +184,11 @@ def train(
             learner.autotune(replay.gather(replay.indices(0, config.batch_size)))
             return {name: getattr(learner, name) for name in CHOSEN}
 
-        train_side_by_side(run, seeds, number, total, measure, as_json=as_json, quiet=quiet)
+        try:
+            train_side_by_side(folder, seeds, number, total, measure, as_json=as_json, quiet=quiet)
+        finally:
+            with suppress(OSError):
+                folder.rmdir()  # where it stayed empty
         return
     checkpoint = None if init is None else _checkpoint(init)
     if checkpoint is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,21 @@ def test_what_is_no_list_of_seeds_is_refused_in_a_line(data, tmp_path, given, sa
     assert said in refused
     assert len(refused.splitlines()) == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_ranks_and_seeds_are_two_ways_of_the_same(monkeypatch):
+    from offrl.cli.side_by_side import refuse_other_seeds
+    from offrl.errors import ConfigError
+    from offrl.system.ranks import Ranks
+
+    refuse_other_seeds(None, [], None, Ranks(0, 1))
+    with pytest.raises(ConfigError, match="torchrun with 2 ranks beside --seeds"):
+        refuse_other_seeds(None, [], None, Ranks(0, 2))
+
+
+def test_a_folder_may_be_named_with_a_time(data, tmp_path):
+    result = offrl_json("train", data, *SETTINGS, "--seeds", "3", "--run", tmp_path / "bc-{time}")
+    assert re.search(r"/bc-\d{4}-\d\d-\d\d-\d{6}/seed-3$", result["runs"][0]["run"])
 
 
 def test_resuming_several_is_giving_the_command_again(data, side_by_side):
