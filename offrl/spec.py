@@ -153,11 +153,12 @@ class TaskSpec:
     def normalise(self, observation: Tensor) -> Tensor:
         """What networks see: `observation * scale + offset`. [N, ...] -> [N, ...] float32, or floating as it was."""
         values = observation if observation.is_floating_point() else observation.float()
-        return values.mul(self.scale).add_(self.offset)  # a third full-size tensor would cost time
+        # In place the second time: a third full-size tensor would cost time. Torch takes no whole numbers over 64 bits.
+        return values.mul(float(self.scale)).add_(float(self.offset))
 
     def normalise_(self, values: Tensor) -> Tensor:
         """`normalise` of floats in place: the same bits, in the same tensor."""
-        return values.mul_(self.scale).add_(self.offset)
+        return values.mul_(float(self.scale)).add_(float(self.offset))
 
     def without_legal_actions(self) -> TaskSpec:
         """The same task as an environment describes it, which does not know what a policy is confined to."""

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from contextlib import suppress
 
@@ -89,3 +90,8 @@ def test_a_spec_whose_field_holds_anything_is_a_spec_or_an_error_of_ours(name, v
     with suppress(OfflineRLError):
         found = TaskSpec.from_dict(data, where="manifest.json")
         assert found.num_actions == 2 or name == "action_names"
+
+
+def test_a_whole_number_of_more_than_64_bits_is_a_scale_like_any_other():
+    spec = dataclasses.replace(TaskSpec.vector(1, ("a", "b")), scale=10**30, offset=-(10**30))
+    assert spec.normalise(torch.tensor([[2.0]])).item() == pytest.approx(1e30)
