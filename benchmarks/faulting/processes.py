@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -14,6 +15,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tqdm import tqdm
 
 from benchmarks.faulting.events import Event, Watch, install_filter
 
@@ -156,6 +159,9 @@ def _become(arguments: Sequence[str], work: Path, log: Path, supervisor: socket.
         os.dup2(descriptor, 1), os.dup2(descriptor, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         os.chdir(work)
+        tqdm.set_lock(
+            threading.RLock()
+        )  # the one of the parent is shared, and who was killed while it held it keeps it
         if alone:
             _be_process_one()
         if supervisor is not None:
