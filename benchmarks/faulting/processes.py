@@ -159,9 +159,8 @@ def _become(arguments: Sequence[str], work: Path, log: Path, supervisor: socket.
         os.dup2(descriptor, 1), os.dup2(descriptor, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         os.chdir(work)
-        tqdm.set_lock(
-            threading.RLock()
-        )  # the one of the parent is shared, and who was killed while it held it keeps it
+        # The one of the parent is shared: who was killed while holding it would keep it from all others.
+        tqdm.set_lock(threading.RLock())
         if alone:
             _be_process_one()
         if supervisor is not None:
