@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import types
+from collections.abc import Iterator
 
 # One thread for each of pytest-xdist's workers, and for the processes that tests start: together they have all cores.
 # OpenMP reads it when torch is imported, which the imports below do.
@@ -23,8 +24,10 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """A test that sets torch's number of threads, as `offrl train` does, leaves no trace for the next."""
+def one_thread() -> Iterator[None]:
+    """A test that sets torch's number of threads, as training does, leaves no trace for the next or its fixtures."""
+    torch.set_num_threads(1)
+    yield
     torch.set_num_threads(1)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from offrl.errors import DatasetError
-from offrl.shards._journal import append_line, remove_journal
+from offrl.shards._journal import JOURNAL_NAME, append_line, remove_journal
 from offrl.shards.episode import Episode, shard_path, write_next_shard
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord, file_sha256
 from offrl.system.files import remove_all_partials
@@ -93,7 +93,8 @@ class Recording:
         if found is None or not found.complete:
             return None
         _require_same(directory, found, plan, but_versions=True)
-        clear_after_kill(directory / LOCK_NAME, cls(directory, found).remove_strays)
+        left = [directory / JOURNAL_NAME]
+        clear_after_kill(directory / LOCK_NAME, cls(directory, found).remove_strays, left)
         return found
 
     @classmethod

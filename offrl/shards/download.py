@@ -77,7 +77,7 @@ def fetch(
     lock = target.with_name(f".{target.name}.lock")
     part = target.with_name(f"{target.name}.part")
     if _is_there(target, name, sha256):
-        clear_after_kill(lock, lambda: _tidy(target, part))
+        clear_after_kill(lock, lambda: _tidy(target, part), left=[part])
         return target
     limits = Limits(max_unpacked_bytes, max_members, max_ratio)
     try:

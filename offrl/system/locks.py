@@ -6,7 +6,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -43,7 +43,7 @@ def locked(path: Path, *, target: Path | None = None, wait: bool = False) -> Ite
     _release(path, file)
 
 
-def clear_after_kill(path: Path, remove: Callable[[], object] = lambda: None) -> None:
+def clear_after_kill(path: Path, remove: Callable[[], object] = lambda: None, left: Sequence[Path] = ()) -> None:
     """Removes a lock that nobody holds any more, and before it what the process that was killed with it left.
 
     For whoever returns without the lock, because what it protects is whole already: the next who takes the lock would
@@ -52,8 +52,11 @@ def clear_after_kill(path: Path, remove: Callable[[], object] = lambda: None) ->
     Args:
         path: Of the lock.
         remove: Called while the lock is held; not called where there is none, because a lock is the last that goes.
+        left: Where one of these is there, the lock is taken although there is none: a process that met an error at the
+            very end, such as a disk that fails, gave back its lock and could not remove them.
     """
-    with suppress(OSError), path.open("r+", encoding="utf-8") as file:
+    mode = "a+" if any(each.exists() for each in left) else "r+"
+    with suppress(OSError), path.open(mode, encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_open_at(file, path):
             remove()

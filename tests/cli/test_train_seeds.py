@@ -92,7 +92,7 @@ def test_resuming_several_is_giving_the_command_again(data, side_by_side):
 
 def test_a_signal_stops_all_and_the_same_command_goes_on(data, side_by_side, tmp_path):
     folder, _ = side_by_side
-    words = ["train", data, *SETTINGS, "--seeds", "3,5", "--run", tmp_path / "bc"]
+    words = ["train", data, *SETTINGS, "--set", "compile=off", "--seeds", "3,5", "--run", tmp_path / "bc"]
     words[words.index("--updates") + 1] = 10**6
     command = [sys.executable, "-m", "offrl", *map(str, words)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)

@@ -98,3 +98,15 @@ def test_a_lock_that_is_held_is_not_removed(tmp_path):
     with locked(tmp_path / ".lock"):
         clear_after_kill(tmp_path / ".lock", lambda: pytest.fail("was called"))
         assert (tmp_path / ".lock").exists()
+
+
+def test_what_a_failing_disk_left_is_removed_although_the_lock_was_given_back(tmp_path):
+    lock, litter = tmp_path / ".lock", tmp_path / "journal"
+    clear_after_kill(lock, litter.unlink, left=[litter])
+    assert not lock.exists()  # nothing there: not even a lock is made
+    litter.touch()
+    with locked(lock):
+        clear_after_kill(lock, litter.unlink, left=[litter])
+        assert litter.exists()  # somebody is at work
+    clear_after_kill(lock, litter.unlink, left=[litter])
+    assert [*tmp_path.iterdir()] == []
