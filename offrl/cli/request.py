@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, load_class
 from offrl.cli.settings import parse_settings, setting_groups
 from offrl.errors import ConfigError, DatasetError, RunError, SpecMismatchError
+from offrl.system.workers import MOST_THREADS
 
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from offrl.spec import TaskSpec
 
 LENGTHS = ("updates", "epochs")
-MOST_THREADS = 1024  # as of LearnerConfig, which loads torch
 _CONFIG_KEYS = {"algorithm": "algorithm_config", "learner": "learner", "fit": "fit", "replay": "replay"}
 
 

@@ -18,7 +18,6 @@ from click import argument, option
 from offrl.cli.console import DATA, PATH, device_option, output_options, say_on_interrupt, show, task_options
 from offrl.cli.names import named_task, network_options
 from offrl.cli.request import (
-    MOST_THREADS,
     Request,
     build_algorithm,
     data_location,
@@ -32,6 +31,7 @@ from offrl.cli.settings import complete_setting
 from offrl.cli.side_by_side import CHOSEN, Seeds, refuse_other_seeds, train_side_by_side
 from offrl.errors import ConfigError, RunError
 from offrl.system.torchrun import join, stay_alone, was_begun_by_this_launcher, with_rank
+from offrl.system.workers import MOST_THREADS
 
 if TYPE_CHECKING:
     from offrl.training.loggers import Logger

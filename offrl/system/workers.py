@@ -18,6 +18,9 @@ from typing import Any, Protocol
 
 from offrl.errors import ConfigError, OfflineRLError
 
+MOST_THREADS = 1024
+"""Of torch, which crashes on absurd numbers."""
+
 
 def num_cores() -> int:
     """Cores that this process may use."""

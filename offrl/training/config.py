@@ -13,6 +13,7 @@ import torch
 
 from offrl.checks import Checks, is_whole
 from offrl.errors import ConfigError
+from offrl.system.workers import MOST_THREADS
 
 _UNSUITABLE_OPTIMIZERS = {"LBFGS": "it needs the loss as a function", "SparseAdam": "it needs sparse gradients"}
 _UNSUITABLE_SETTINGS = {
@@ -29,7 +30,6 @@ Threads = int | Literal["auto"]
 Period = int | str
 """So many updates, or a text such as "1epoch" or "0.5epochs"."""
 
-MOST_THREADS = 1024  # torch crashes on absurd numbers
 _MOST_IN_A_BATCH = 2**24  # transitions; more is a slip of the pen
 _EPOCHS = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?epochs?")
 

@@ -19,12 +19,13 @@ from offrl.checks import is_whole
 from offrl.errors import ConfigError, RunError
 from offrl.system.memory import keep_freed_memory
 from offrl.system.ranks import ALONE, Ranks
+from offrl.system.workers import MOST_THREADS
 from offrl.training import optimizer
 from offrl.training._augment import Augmentation, Preparation
 from offrl.training._autotune import MEASURED_UPDATES, best_threads, does_compiling_repay, fastest_precision
 from offrl.training._graphs import UpdateGraph
 from offrl.training._metric_sums import MetricSums
-from offrl.training.config import MOST_THREADS, Compile, LearnerConfig, Precision, Threads
+from offrl.training.config import Compile, LearnerConfig, Precision, Threads
 from offrl.training.optimizer import exact_convolutions
 
 # Older versions cache a weight's bf16 copy under no_grad, and a later forward then loses the gradient (pytorch#112583).

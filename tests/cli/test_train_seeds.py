@@ -110,3 +110,15 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(data, side_by_side, tmp
         done = (folder / f"seed-{seed}" / "metrics.csv").read_text().splitlines()
         assert rows[: len(done)] == done
         assert max((tmp_path / "bc" / f"seed-{seed}" / "checkpoints").iterdir()).name > "step-000000000"
+
+
+@pytest.mark.parametrize(
+    ("content", "updates"),
+    [(b"", 0), (b"step,loss\n", 0), (b"step,loss\n3,0.5\n", 3), (b"step,loss\n" + b"3,0.5\n" * 2000 + b"6,0.4\n9,", 6)],
+)
+def test_the_bar_stands_at_the_last_whole_row(tmp_path, content, updates):
+    from offrl.cli.side_by_side import _updates_of
+
+    assert _updates_of(tmp_path) == 0
+    (tmp_path / "metrics.csv").write_bytes(content)
+    assert _updates_of(tmp_path) == updates
