@@ -14,8 +14,8 @@ from offrl import envs
 from offrl.collection import collect
 from offrl.datasets import inspect_dataset
 from offrl.envs import SCORE_SEEDS, CartPoleMixture
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
-from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "cartpole"
 

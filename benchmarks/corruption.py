@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 import offrl
 from offrl import OfflineRLError, TaskSpec
+from offrl.runs import describe_machine
 from offrl.shards import Layout, Manifest, ShardRecord
 from offrl.system.json_files import write_json
-from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "corruption.json"
 MEMORY_LIMIT = 2**24  # bytes that reading may take at its peak; the shards have a few KB

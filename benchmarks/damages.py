@@ -17,8 +17,8 @@ from tqdm import tqdm
 from benchmarks.damaging.commands import Command, Damaged, Used, judge
 from benchmarks.damaging.targets import TARGETS, Target, make_units
 from benchmarks.damaging.ways import DIGITS, SWAP, WAYS
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
-from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "damages.json"
 GOOD = ("noticed", "harmless")

@@ -20,9 +20,9 @@ from benchmarks.stores import ROOT, car_racing_store, noise_store
 from benchmarks.train import measure, peer_commands
 from offrl.replay import FrameStore, Replay
 from offrl.replay.config import ReplayTier
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
-from offrl.training import describe_machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "data.json"
 BATCH_SIZE = 128

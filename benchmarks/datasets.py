@@ -14,8 +14,8 @@ import offrl
 from offrl.collection import RECIPES
 from offrl.datasets import inspect_dataset, sample_stacks
 from offrl.report import plots
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
-from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "datasets"
 _GOOD = 900  # a lap without a missed tile, in time

@@ -17,11 +17,11 @@ import click
 import offrl
 from offrl.collection import RECIPES
 from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing
+from offrl.runs import checkpoints, describe_machine
 from offrl.statistics import t_interval
 from offrl.system.json_files import write_json
 from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
-from offrl.training import checkpoints, describe_machine
 
 ROOT = Path(__file__).parent.parent
 _ALGORITHMS = {"bcq": offrl.DiscreteBCQ, "bc": offrl.BC}

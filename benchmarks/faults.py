@@ -18,9 +18,9 @@ from benchmarks.faulting.limits import hostile_cases, hostile_tries
 from benchmarks.faulting.operations import Operation, make_archive
 from benchmarks.faulting.serving import serving
 from benchmarks.faulting.tries import FAULTS, GOOD, NEED_EVENTS, OUTCOMES, Bench, Outcome
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
 from offrl.system.signals import raising_on_signals
-from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "faults.json"
 _HOSTILE = "hostile"

@@ -25,9 +25,9 @@ from tqdm import tqdm
 from benchmarks.fuzzing.mutations import mutate_bytes
 from benchmarks.fuzzing.readers import Reader, make_readers
 from offrl import OfflineRLError
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
-from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 SECONDS, KIB = 10, 500 * 2**10  # that one case may take

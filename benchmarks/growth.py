@@ -11,9 +11,9 @@ from benchmarks import charts
 from benchmarks.batches import forget_pages, read_all
 from benchmarks.stores import ROOT, noise_store
 from benchmarks.train import LONG, measure, our_command
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
-from offrl.training import describe_machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "growth"
 BATCH_SIZES = (32, 64, 128, 256, 512)

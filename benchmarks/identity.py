@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from offrl.envs.car_racing import VERIFIED_VERSIONS
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
-from offrl.training import describe_machine
 
 ROOT = Path(__file__).parent.parent
 

@@ -20,9 +20,9 @@ from offrl import TaskSpec
 from offrl.policies import OnnxPolicy, Policy
 from offrl.policies._onnx_seal import sealed
 from offrl.replay import FrameStore, Replay
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
-from offrl.training import describe_machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "inference"
 BATCH_SIZE = 64

@@ -9,8 +9,8 @@ import click
 import gymnasium
 import numpy as np
 
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
-from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 NAMES = ("offrl.envs:offrl/CarRacing-v3", "CarRacing-v3")

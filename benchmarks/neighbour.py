@@ -15,9 +15,9 @@ import click
 from benchmarks.alternate import Way, alternate
 from benchmarks.stores import ROOT, car_racing_store
 from benchmarks.train import our_command, spread
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
-from offrl.training import describe_machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "neighbour.json"
 _RUN_LENGTH = 1000  # so long that threads are chosen by measuring, so short that nothing is compiled

@@ -19,10 +19,10 @@ from offrl import envs
 from offrl.collection import collect
 from offrl.envs import SCORE_SEEDS, CartPoleMixture, EnvFactory, car_racing
 from offrl.replay import FrameStore, Replay
+from offrl.runs import describe_machine
 from offrl.statistics import Interval, t_interval
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
-from offrl.training import describe_machine
 from offrl.training.config import Precision
 
 RESULTS = ROOT / "benchmarks" / "results" / "precision.json"

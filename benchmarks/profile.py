@@ -21,9 +21,10 @@ from benchmarks.data import apart
 from benchmarks.stores import ROOT, noise_store
 from offrl.networks import EncoderFactory
 from offrl.replay import FrameStore, Replay
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
-from offrl.training import Learner, describe_machine
+from offrl.training import Learner
 from offrl.training._augment import Preparation
 from offrl.training.config import Precision
 

@@ -17,8 +17,8 @@ from benchmarks.data import batch_commands
 from benchmarks.speed import drive, random_actions
 from benchmarks.stores import noise_store
 from benchmarks.train import measure, our_command, spread
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
-from offrl.training import describe_machine
 
 RECORD = Path(__file__).parent / "results" / "quick.json"
 TOLERANCE = 0.2

@@ -19,9 +19,9 @@ import click
 import numpy as np
 
 from offrl.replay import Sampler
+from offrl.runs import checkpoints, describe_machine
 from offrl.system.json_files import write_json
 from offrl.system.ranks import Ranks
-from offrl.training import checkpoints, describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "ranks.json"
 TASKS = {

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.same_runs import INFORMATION
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
-from offrl.training import describe_machine
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "same.json"

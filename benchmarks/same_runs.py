@@ -85,6 +85,7 @@ _PLACES = {
     "fit": ("offrl:fit",),
     "inspect_dataset": ("offrl.datasets:inspect_dataset", "offrl.replay:inspect_dataset"),
     "load_policy": (
+        "offrl.runs:load_policy",
         "offrl.training:load_policy",
         "offrl.training.checkpoint:load_policy",
         "offrl.checkpoint:load_policy",

@@ -21,12 +21,12 @@ from benchmarks.stores import ROOT
 from offrl import envs, open_replay
 from offrl.cli.names import ALGORITHMS
 from offrl.collection import KINDS, collect_protocol
+from offrl.runs import describe_machine
 from offrl.shards import Manifest
 from offrl.statistics import t_interval
 from offrl.system.json_files import write_json
 from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
-from offrl.training import describe_machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "scores"
 SHELF = "bc,dqn,qr-dqn,bcq,cql,iql,crr,rem"

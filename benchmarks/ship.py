@@ -16,9 +16,9 @@ from offrl.envs import SCORE_SEEDS, car_racing
 from offrl.hub import load_algorithm, model_card
 from offrl.policies import verify_onnx
 from offrl.policies._onnx_seal import sealed
+from offrl.runs import latest_checkpoint
 from offrl.system.files import replacing
 from offrl.system.json_files import write_json
-from offrl.training import latest_checkpoint
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "offrl" / "hub" / "models"

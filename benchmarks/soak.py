@@ -22,8 +22,8 @@ import offrl
 from offrl import envs
 from offrl.collection import collect
 from offrl.envs import TUNING_SEEDS, CartPoleMixture
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
-from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 TOLERANCE = 0.02

@@ -13,10 +13,11 @@ from offrl.datasets import convert
 from offrl.hub import load_algorithm
 from offrl.hub.loading import PUBLISHED_NAMES
 from offrl.policies import export_onnx
+from offrl.runs import latest_checkpoint
 from offrl.shards import write_dataset
 from offrl.spec import TaskSpec
 from offrl.system.json_files import write_sealed_json
-from offrl.training import FitConfig, LearnerConfig, fit, latest_checkpoint
+from offrl.training import FitConfig, LearnerConfig, fit
 
 UPDATES = 6
 SPEC = TaskSpec.vector(4, ("left", "right"))

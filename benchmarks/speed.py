@@ -20,9 +20,9 @@ from offrl import envs
 from offrl.collection import collect
 from offrl.envs import TUNING_SEEDS, CarRacingMixture, TrackDriver, car_racing
 from offrl.envs.drivers import EXPERT
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
-from offrl.training import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "speed"
 

@@ -19,12 +19,12 @@ from benchmarks.batches import memory_kib
 from benchmarks.data import apart
 from benchmarks.stores import ROOT
 from offrl.envs import car_racing
+from offrl.runs import describe_machine
 from offrl.shards import Episode, Manifest
 from offrl.shards._file_systems import _Remote
 from offrl.shards.episode import write_shards
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
-from offrl.training import describe_machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "streaming.json"
 BATCH_SIZE = 128

@@ -17,9 +17,9 @@ from benchmarks import charts
 from benchmarks.alternate import Way, WayError, alternate
 from benchmarks.peers.environments import PEERS, PeerError, python_of
 from benchmarks.stores import ROOT, car_racing_store
+from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
-from offrl.training import describe_machine
 from offrl.training._autotune import shortest_seconds
 
 RESULTS = ROOT / "benchmarks" / "results" / "train"

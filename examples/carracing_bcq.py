@@ -26,10 +26,10 @@ from offrl.evaluation import Evaluation
 from offrl.policies import verify_onnx
 from offrl.replay import Replay
 from offrl.report import ActionPanel, plots, record_episode
+from offrl.runs import create_run, describe_machine
 from offrl.statistics import Interval
 from offrl.system.devices import resolve_device
 from offrl.system.json_files import write_json
-from offrl.training import create_run, describe_machine
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from offrl.datasets import inspect_dataset, sample_stacks
 from offrl.envs import SCORE_SEEDS, CartPoleMixture
 from offrl.evaluation import Evaluation
 from offrl.policies import verify_onnx
-from offrl.training import create_run
+from offrl.runs import create_run
 
 
 def main(transitions: int = 20_000, updates: int = 5_000, episodes: int = 20) -> Evaluation:

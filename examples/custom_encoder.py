@@ -17,7 +17,7 @@ import offrl
 from offrl.collection import RECIPES
 from offrl.datasets import sample_stacks
 from offrl.policies import Verification, verify_onnx
-from offrl.training import create_run, latest_checkpoint, load_policy
+from offrl.runs import create_run, latest_checkpoint, load_policy
 
 
 class PlaceEncoder(nn.Module):

@@ -15,6 +15,7 @@ from . import networks as networks
 from . import policies as policies
 from . import replay as replay
 from . import report as report
+from . import runs as runs
 from . import shards as shards
 from . import training as training
 from ._version import __version__ as __version__

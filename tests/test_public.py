@@ -25,6 +25,8 @@ NOT_EXPORTED = {
     "offrl.policies.policy.Actor",
     "offrl.policies.policy.Shown",
     "offrl.replay.replay.DeviceReplay",
+    "offrl.runs.checkpoint.Resumable",
+    "offrl.runs.checkpoint.Stateful",
     "offrl.shards.layouts.ShardRows",
     "offrl.shards.layouts.Windows",
     "offrl.training.learner.StepSchedule",

@@ -20,14 +20,15 @@ from offrl.networks import MLPEncoder
 from offrl.policies import OnnxPolicy, export_onnx
 from offrl.replay.store import FrameStore
 from offrl.report import read_metrics, score_table
+from offrl.runs import CSVLogger, load_learner, load_policy, save_checkpoint
+from offrl.runs.checkpoint import find_resumable
 from offrl.shards import Manifest, fetch
 from offrl.shards._frames_layout import read_frames
 from offrl.shards._npz import open_npz
 from offrl.shards._stacked_layout import read_stacked
 from offrl.shards.download import fetched_hashes
 from offrl.shards.layouts import detect_layout
-from offrl.training import CSVLogger, Learner, LearnerConfig, load_learner, load_policy, save_checkpoint
-from offrl.training.checkpoint import find_resumable
+from offrl.training import Learner, LearnerConfig
 
 
 class Reader(NamedTuple):

@@ -61,7 +61,7 @@ def version(as_json: bool) -> None:
 
     Shows the versions and the machine that a result depends on; include them in a bug report.
     """
-    from offrl.training.runs import describe_machine
+    from offrl.runs.directory import describe_machine
 
     machine = describe_machine()
     versions = machine.pop("versions")

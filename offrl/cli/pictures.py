@@ -160,7 +160,7 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
     from offrl.report.compare import find_runs, one_run_per_seed
     from offrl.report.page import write_report
     from offrl.report.scores import score_table
-    from offrl.training.runs import read_run_config
+    from offrl.runs.files import read_run_config
 
     runs, repeated = one_run_per_seed(find_runs(run))
     left_out = [_repeated_text(each, taken) for each, taken in repeated.items()]

@@ -88,9 +88,9 @@ def evaluate(
     --encoder: none is loaded because a file says so.
     """
     from offrl.envs.seeds import SCORE_SEEDS, TUNING_SEEDS
+    from offrl.runs.files import of_run
     from offrl.system.files import require_writable
     from offrl.system.json_files import write_sealed_json
-    from offrl.training._run_files import of_run
 
     thresholds = [] if threshold is None else _parse_thresholds(threshold)
     is_driver = str(policy).startswith(DRIVER)

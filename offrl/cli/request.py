@@ -144,7 +144,7 @@ def read_request(run: Path, algorithm: str | None, encoder: str | None) -> Reque
         ConfigError: a class of the user's own that the user does not name, or another algorithm's class.
     """
     from offrl.hub.loading import require_algorithm
-    from offrl.training.runs import read_run_config
+    from offrl.runs.files import read_run_config
 
     request = recorded_request(run)
     if algorithm is not None:
@@ -174,9 +174,9 @@ def recorded_request(run: Path) -> Request:
         RunError: no run, or a damaged one.
     """
     from offrl.replay.config import ReplayConfig
+    from offrl.runs.files import read_run_config
     from offrl.spec import TaskSpec
     from offrl.training.config import FitConfig, LearnerConfig
-    from offrl.training.runs import read_run_config
 
     config = read_run_config(run)
     encoder_names = {path: name for name, path in ENCODERS.items()}
@@ -315,7 +315,7 @@ def require_recorded(store: FrameStore, run: Path, where: str) -> None:
     Raises:
         SpecMismatchError: It is not.
     """
-    from offrl.training.runs import read_run_config
+    from offrl.runs.files import read_run_config
 
     recorded = read_run_config(run).get("dataset")
     if store.fingerprint != recorded:
@@ -373,8 +373,8 @@ def require_same_task(checkpoint: Path, spec: TaskSpec) -> None:
         RunError: its run has no config.json.
     """
     from offrl.hub.loading import run_of
+    from offrl.runs.files import read_run_config
     from offrl.spec import TaskSpec
-    from offrl.training.runs import read_run_config
 
     run = run_of(checkpoint)
     found = TaskSpec.from_dict(read_run_config(run).get("spec", {}), where=run / "config.json")

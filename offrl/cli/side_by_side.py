@@ -122,7 +122,7 @@ def train_side_by_side(
 
 def _chosen_before(runs: Iterable[Path]) -> dict[str, str]:
     """What was chosen by measuring for those that are there already."""
-    from offrl.training.runs import read_run_config
+    from offrl.runs.files import read_run_config
 
     for run in runs:
         if (run / "config.json").exists():

@@ -34,7 +34,7 @@ from offrl.system.torchrun import join, stay_alone, was_begun_by_this_launcher, 
 from offrl.system.workers import MOST_THREADS
 
 if TYPE_CHECKING:
-    from offrl.training.loggers import Logger
+    from offrl.runs.loggers import Logger
 
 _EPISODES = 20
 
@@ -115,13 +115,13 @@ def train(
     ranks = join()
     if seeds is not None:
         refuse_other_seeds(algorithm_seed, assignments, resume, ranks)
+    from offrl.runs._tables import read_scores
+    from offrl.runs.checkpoint import checkpoints, latest_checkpoint, step_of
+    from offrl.runs.directory import create_run, with_time
     from offrl.system.devices import resolve_device
-    from offrl.training._tables import read_scores
-    from offrl.training.checkpoint import checkpoints, latest_checkpoint, step_of
     from offrl.training.config import FitConfig, LearnerConfig
     from offrl.training.learner import Learner
     from offrl.training.loop import fit
-    from offrl.training.runs import create_run, with_time
 
     lengths = [f"{name}={value}" for name, value in (("updates", updates), ("epochs", epochs)) if value is not None]
     settings = [*lengths, *assignments, *([] if stream is None else [f"stream={stream}"])]
@@ -280,9 +280,9 @@ def _loggers(
 ) -> list[Logger]:
     """What the run's numbers are shown by, besides its CSV files."""
     from offrl.report.progress import ProgressPlot
-    from offrl.training.checkpoint import step_of
-    from offrl.training.loggers import ConsoleLogger, TensorBoardLogger, WandbLogger
-    from offrl.training.runs import find_to_resume
+    from offrl.runs.checkpoint import step_of
+    from offrl.runs.directory import find_to_resume
+    from offrl.runs.loggers import ConsoleLogger, TensorBoardLogger, WandbLogger
 
     found = find_to_resume(run).checkpoint if resume else None
     step = step_of(found) if found is not None else 0 if resume else None

@@ -24,8 +24,8 @@ from offrl.envs.seeds import TUNING_SEEDS, episode_rng
 from offrl.errors import DatasetError
 from offrl.policies.torch_policy import TorchPolicy
 from offrl.replay.ingestion import ingest
+from offrl.runs.checkpoint import checkpoints, link_best, load_policy, step_of
 from offrl.shards.manifest import MANIFEST_NAME, file_sha256
-from offrl.training.checkpoint import checkpoints, link_best, load_policy, step_of
 
 _CHOOSING_SEEDS = TUNING_SEEDS[:10]
 _MEASURING_SEEDS = TUNING_SEEDS[1000:1100]

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from offrl.checks import is_whole
 from offrl.replay.config import ReplayConfig
+from offrl.runs.checkpoint import find_resumable, load_learner, read_logs, save_checkpoint, set_aside
+from offrl.runs.directory import write_environment
+from offrl.runs.files import write_run_config
 from offrl.shards._recording import writing
-from offrl.training.checkpoint import find_resumable, load_learner, read_logs, save_checkpoint, set_aside
 from offrl.training.config import FitConfig
-from offrl.training.runs import write_environment, write_run_config
 
 if TYPE_CHECKING:
     from offrl.collection.online import OnlineConfig

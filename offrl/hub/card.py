@@ -15,12 +15,11 @@ from offrl.hub.loading import find_policy, run_of, shipped_policies
 from offrl.policies.onnx_policy import OnnxPolicy
 from offrl.replay.ingestion import ingest
 from offrl.report.compare import find_runs, group_runs, one_run_per_seed
+from offrl.runs.checkpoint import latest_checkpoint
+from offrl.runs.files import read_run_config, read_run_json
 from offrl.spec import TaskSpec
 from offrl.statistics import Interval, t_interval
 from offrl.system.json_files import read_json
-from offrl.training._run_files import read_run_json
-from offrl.training.checkpoint import latest_checkpoint
-from offrl.training.runs import read_run_config
 
 _RECIPE = ("algorithm_config", "learner", "fit", "replay")
 

@@ -18,11 +18,11 @@ from offrl.networks.encoders import EncoderFactory
 from offrl.policies._onnx_file import Contract
 from offrl.policies.onnx_policy import OnnxPolicy
 from offrl.policies.torch_policy import TorchPolicy
+from offrl.runs.checkpoint import latest_checkpoint, load_policy
+from offrl.runs.files import read_run_config
 from offrl.spec import TaskSpec
 from offrl.system.devices import resolve_device
 from offrl.system.sealing import SEAL_NAME, read_seal, read_sealed
-from offrl.training.checkpoint import latest_checkpoint, load_policy
-from offrl.training.runs import read_run_config
 
 HUB = "hf://"
 """What the address of a model on Hugging Face's hub begins with: hf://owner/name."""

@@ -15,11 +15,10 @@ from offrl.hub.loading import PUBLISHED_NAMES, find_policy, load_algorithm, run_
 from offrl.networks.encoders import EncoderFactory
 from offrl.policies.export import export_onnx
 from offrl.policies.verify import verify_onnx
+from offrl.runs._tables import copy_tables
+from offrl.runs.files import read_identity, read_run_config, read_run_json, write_run_config, write_run_json
 from offrl.system.files import new_directory
 from offrl.system.sealing import seal_files, write_sealed
-from offrl.training._run_files import read_identity, read_run_json, write_run_json
-from offrl.training._tables import copy_tables
-from offrl.training.runs import read_run_config, write_run_config
 
 _TABLES = ("metrics.csv", "evaluations.csv")
 

@@ -12,15 +12,15 @@ from offrl.errors import OfflineRLError, RunError
 from offrl.hub.loading import find_policy
 from offrl.policies._onnx_file import OnnxFile
 from offrl.replay.store import FrameStore
+from offrl.runs._tables import LOGS_NAME, SCORES_NAME, read_table, table_extents
+from offrl.runs.checkpoint import checkpoints, step_of
+from offrl.runs.files import CONFIG_NAME, read_run_config, read_run_json
 from offrl.shards._npz import open_npz
 from offrl.shards.download import MARKER_NAME, fetched_hashes
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
 from offrl.system.files import read_at_most
 from offrl.system.json_files import MAX_BYTES, is_sealed, parse_json, read_json
 from offrl.system.sealing import SEAL_NAME, read_seal, read_sealed
-from offrl.training._run_files import CONFIG_NAME, read_run_config, read_run_json
-from offrl.training._tables import LOGS_NAME, SCORES_NAME, read_table, table_extents
-from offrl.training.checkpoint import checkpoints, step_of
 
 Outcome = Literal["whole", "damaged", "no checksum"]
 

@@ -14,9 +14,8 @@ from offrl.errors import RunError
 from offrl.evaluation.scores import Evaluation
 from offrl.report.compare import TrainingSeed, find_runs, group_runs, one_run_per_seed, training_seed
 from offrl.report.metrics import read_metrics
+from offrl.runs.files import read_run_config, read_run_json
 from offrl.statistics import Interval, t_interval
-from offrl.training._run_files import read_run_json
-from offrl.training.runs import read_run_config
 
 Columns = Mapping[str, NDArray[np.float64]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from offrl.errors import RunError
-from offrl.training.runs import read_run_config
+from offrl.runs.files import read_run_config
 
 _NO_SETTINGS = ("replay.seed", "algorithm_seed", "settled", "notes", "evaluation")
 """What may differ between repetitions of a run: its seeds, choices made by measuring, remarks, how it was watched."""

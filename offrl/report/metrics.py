@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import RunError
+from offrl.runs._tables import read_table
 from offrl.statistics import t_quantile
-from offrl.training._tables import read_table
 
 
 def read_metrics(path: str | Path) -> dict[str, NDArray[np.float64]]:

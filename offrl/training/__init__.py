@@ -1,4 +1,4 @@
-"""From batches to a trained policy: the update, the loop around it, and the run on disk."""
+"""From batches to a trained policy: the update, and the loop around it."""
 
 import lazy_loader
 

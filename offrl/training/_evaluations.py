@@ -14,10 +14,10 @@ import torch
 from offrl.algorithms.algorithm import Algorithm
 from offrl.checks import is_number
 from offrl.errors import ConfigError
+from offrl.runs._tables import read_scores
+from offrl.runs.checkpoint import checkpoints, link_best, load_policy, step_of
 from offrl.system.ranks import ALONE, Ranks
 from offrl.system.workers import num_cores
-from offrl.training._tables import read_scores
-from offrl.training.checkpoint import checkpoints, link_best, load_policy, step_of
 from offrl.training.learner import Learner
 
 Scores = Mapping[str, float]

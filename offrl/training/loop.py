@@ -18,6 +18,10 @@ from offrl.algorithms._contract import require_contract
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.replay.source import ReplaySource
+from offrl.runs.checkpoint import checkpoints, load_policy, save_checkpoint
+from offrl.runs.directory import find_to_resume, first_weights, working_on, write_environment
+from offrl.runs.files import read_identity, write_run_config
+from offrl.runs.loggers import ConsoleLogger, CSVLogger, Logger
 from offrl.system.devices import resolve_device
 from offrl.system.ranks import Ranks
 from offrl.system.signals import StopRequest, stopping_on_signals
@@ -26,19 +30,9 @@ from offrl.system.workers import available_memory
 from offrl.training._clock import Clock, RateWatch
 from offrl.training._evaluations import Evaluations, Evaluator
 from offrl.training._feed import gathered_ahead, plan_updates
-from offrl.training._run_files import read_identity
-from offrl.training.checkpoint import checkpoints, load_policy, save_checkpoint
+from offrl.training._resume import continue_run
 from offrl.training.config import FitConfig, LearnerConfig, Period
 from offrl.training.learner import Learner
-from offrl.training.loggers import ConsoleLogger, CSVLogger, Logger
-from offrl.training.runs import (
-    continue_run,
-    find_to_resume,
-    first_weights,
-    working_on,
-    write_environment,
-    write_run_config,
-)
 
 _TRIED_TRANSITIONS = 2
 """How many transitions an algorithm is tried on before training; one would hide a loss that mixes up its axes."""

@@ -16,8 +16,8 @@ from offrl.algorithms import BC, REM, DiscreteBCQ, DiscreteSAC, ParameterGroup
 from offrl.cli.names import ALGORITHMS, algorithm_class
 from offrl.networks import CompactEncoder, MLPEncoder
 from offrl.policies import export_onnx, verify_onnx
+from offrl.runs.checkpoint import latest_checkpoint, load_policy
 from offrl.training import FitConfig, Learner, LearnerConfig
-from offrl.training.checkpoint import latest_checkpoint, load_policy
 
 SHELF = {name: algorithm_class(name) for name in ALGORITHMS}
 SPEC = TaskSpec.vector(3, ("left", "right", "stay"))

@@ -41,8 +41,8 @@ from offrl.replay.convert import convert
 import offrl
 from offrl import envs
 from offrl.envs import RandomBehaviour
+from offrl.runs import latest_checkpoint, load_policy
 from offrl.shards import Episode, Manifest, write_shard
-from offrl.training import latest_checkpoint, load_policy
 
 COMMIT = "caac73b"
 HERE = Path(__file__).parent

@@ -15,7 +15,7 @@ from run_offrl import offrl_json
 import offrl
 from offrl.replay import FrameStore
 from offrl.replay.ingestion import find_store
-from offrl.training import latest_checkpoint, load_policy
+from offrl.runs import latest_checkpoint, load_policy
 
 MADE = Path(__file__).parent / "made_by_caac73b"
 EXPECTED = json.loads((MADE / "expected.json").read_text())

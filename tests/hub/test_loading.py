@@ -13,7 +13,8 @@ from offrl.algorithms import BC, DiscreteBCQ, DiscreteBCQConfig
 from offrl.errors import ConfigError, MissingDependencyError, RunError
 from offrl.hub import publish
 from offrl.networks import MLPEncoder
-from offrl.training import FitConfig, fit, latest_checkpoint, load_policy
+from offrl.runs import latest_checkpoint, load_policy
+from offrl.training import FitConfig, fit
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
 

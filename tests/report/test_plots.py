@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from offrl.errors import ConfigError, MissingDependencyError, RunError
-from offrl.training import CSVLogger
+from offrl.runs import CSVLogger
 
 pytest.importorskip("matplotlib")
 

@@ -22,10 +22,11 @@ from offrl.algorithms import DiscreteBCQ
 from offrl.errors import ConfigError, RunError
 from offrl.evaluation import Evaluation
 from offrl.replay.sampler import Sampler
+from offrl.runs import latest_checkpoint
 from offrl.system.ranks import Ranks
 from offrl.system.signals import StopRequest
 from offrl.system.torchrun import describe, launcher, was_begun_by_this_launcher
-from offrl.training import FitConfig, latest_checkpoint
+from offrl.training import FitConfig
 from offrl.training._feed import gathered_ahead, plan_updates
 from offrl.training.loop import _Loop
 

@@ -9,7 +9,8 @@ from toy_replay import ToyReplay
 
 from offrl.algorithms import BC, DiscreteBCQ
 from offrl.errors import ConfigError, RunError
-from offrl.training import FitConfig, LearnerConfig, checkpoints, fit, load_policy
+from offrl.runs import checkpoints, load_policy
+from offrl.training import FitConfig, LearnerConfig, fit
 from offrl.training import _evaluations as evaluations
 
 CONFIG = FitConfig(updates=24, batch_size=8, log_period=5, checkpoint_period=10)

@@ -17,21 +17,13 @@ from offrl.algorithms import BC, DiscreteBCQ, DiscreteBCQConfig
 from offrl.batch import FrameBatch
 from offrl.errors import ConfigError, InUseError, RunError, SpecMismatchError
 from offrl.networks import NatureEncoder
+from offrl.runs import checkpoints, latest_checkpoint, load_learner, load_policy
+from offrl.runs.directory import working_on
 from offrl.system import sealing
 from offrl.system.devices import resolve_device
 from offrl.system.signals import Interrupted
-from offrl.training import (
-    FitConfig,
-    Learner,
-    LearnerConfig,
-    checkpoints,
-    fit,
-    latest_checkpoint,
-    load_learner,
-    load_policy,
-)
+from offrl.training import FitConfig, Learner, LearnerConfig, fit
 from offrl.training._feed import plan_updates
-from offrl.training.runs import working_on
 
 CONFIG = FitConfig(updates=24, batch_size=8, log_period=5, checkpoint_period=10)
 
@@ -288,7 +280,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_leaves_it_to_be_resumed(toy_repl
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         written(directory, contents, **about)
 
-    monkeypatch.setattr("offrl.training.checkpoint.write_sealed", write)
+    monkeypatch.setattr("offrl.runs.checkpoint.write_sealed", write)
     with pytest.raises(RunError, match=r"step-000000020: cannot be written \(No space left on device\)"):
         train(toy_replay, run)
     monkeypatch.undo()

@@ -11,9 +11,9 @@ from typing import Any
 
 from offrl.checks import is_whole
 from offrl.errors import RunError
+from offrl.runs.checkpoint import saved_logs
 from offrl.system.files import open_regular, replacing
 from offrl.system.json_files import read_json, write_sealed_json
-from offrl.training.checkpoint import saved_logs
 
 LOGS_NAME = "logs.json"
 """Says how far each table of a run reaches, and its hash: as of the last checkpoint, or the last score after it."""

@@ -6,9 +6,9 @@ import pytest
 
 from offrl.errors import RunError
 from offrl.report import read_metrics
+from offrl.runs import CSVLogger
+from offrl.runs._tables import read_scores, read_table, table_extents
 from offrl.system.json_files import read_json
-from offrl.training import CSVLogger
-from offrl.training._tables import read_scores, read_table, table_extents
 
 
 @pytest.fixture

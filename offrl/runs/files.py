@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from offrl.errors import RunError, SpecMismatchError
+from offrl.runs.checkpoint import checkpoints
 from offrl.spec import TaskSpec
 from offrl.system.files import read_at_most
 from offrl.system.json_files import MAX_BYTES, is_sealed, parse_json, read_json, write_json, write_sealed_json
 from offrl.system.sealing import read_seal
-from offrl.training.checkpoint import checkpoints
 
 RUN_KEY = "run_sha256"
 """In a file that is of a run: the run's identity."""

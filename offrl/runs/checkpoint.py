@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,6 @@ from offrl.errors import RunError
 from offrl.system.files import replacing_directory, sync
 from offrl.system.json_files import json_bytes, parse_json, sealed
 from offrl.system.sealing import read_seal, read_sealed, write_sealed
-from offrl.training.learner import Learner
 
 _NAME = re.compile(r"step-(\d{9})")
 _FULL_CHECKPOINTS = 2
@@ -27,8 +26,31 @@ _FULL_CHECKPOINTS = 2
 _LEARNER, _POLICY, _STATE = "learner.safetensors", "policy.safetensors", "state.json"
 
 
+class Stateful(Protocol):
+    """What is trained and can be saved, as `offrl.training.Learner` is."""
+
+    step: int
+    device: torch.device
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Every tensor that the next update depends on."""
+        ...
+
+    def state_values(self) -> dict[str, Any]:
+        """The rest of the state, ready for JSON."""
+        ...
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Goes on exactly where these were taken."""
+        ...
+
+    def snapshot(self) -> Algorithm:
+        """The trained policy's algorithm, as evaluation sees it."""
+        ...
+
+
 def save_checkpoint(
-    learner: Learner, directory: Path, logs: Mapping[str, Any] | None = None, run: str | None = None
+    learner: Stateful, directory: Path, logs: Mapping[str, Any] | None = None, run: str | None = None
 ) -> Path:
     """Writes `directory/step-000012000/` with the learner's whole state and the policy that evaluation sees.
 
@@ -112,7 +134,7 @@ def set_aside(checkpoint: Path) -> None:
     checkpoint.rename(kept)
 
 
-class _Resumable(NamedTuple):
+class Resumable(NamedTuple):
     """Where a run can go on.
 
     Attributes:
@@ -124,7 +146,7 @@ class _Resumable(NamedTuple):
     damaged: list[tuple[Path, str]]
 
 
-def find_resumable(directory: Path, run: str | None = None) -> _Resumable:
+def find_resumable(directory: Path, run: str | None = None) -> Resumable:
     """Looks for the newest checkpoint whose files are all as they were written.
 
     Those that keep their policy only are passed over: nothing is wrong with them.
@@ -144,8 +166,8 @@ def find_resumable(directory: Path, run: str | None = None) -> _Resumable:
         except RunError as error:
             damaged.append((checkpoint, str(error)))
         else:
-            return _Resumable(checkpoint, damaged)
-    return _Resumable(None, damaged)
+            return Resumable(checkpoint, damaged)
+    return Resumable(None, damaged)
 
 
 def saved_logs(directory: Path) -> dict[str, Any]:
@@ -157,7 +179,7 @@ def saved_logs(directory: Path) -> dict[str, Any]:
     return {}
 
 
-def load_learner(learner: Learner, checkpoint: Path) -> dict[str, Any]:
+def load_learner(learner: Stateful, checkpoint: Path) -> dict[str, Any]:
     """Lets the learner go on exactly where `save_checkpoint` left it.
 
     Returns:

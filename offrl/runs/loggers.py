@@ -12,9 +12,9 @@ from typing import Any, Protocol, TextIO
 from tqdm import tqdm
 
 from offrl.errors import missing_dependency
+from offrl.runs._tables import LOGS_NAME, SCORES_NAME, Table, no_room, table_extents
 from offrl.system.files import sync
 from offrl.system.json_files import write_sealed_json
-from offrl.training._tables import LOGS_NAME, SCORES_NAME, Table, no_room, table_extents
 
 _CHECKPOINT = "the checkpoint"
 

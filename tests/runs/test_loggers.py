@@ -9,7 +9,7 @@ import pytest
 
 from offrl import BC, FitConfig, fit
 from offrl.errors import MissingDependencyError, RunError
-from offrl.training import ConsoleLogger, CSVLogger, TensorBoardLogger, WandbLogger
+from offrl.runs import ConsoleLogger, CSVLogger, TensorBoardLogger, WandbLogger
 
 
 def log_steps(logger, steps):
@@ -189,7 +189,7 @@ def test_wandb_gets_its_settings_and_every_row_at_its_step(monkeypatch):
 def test_wandb_writes_a_run_to_disk_in_its_offline_mode(tmp_path):
     # In a process of its own: wandb leaves threads, hooks and a service behind.
     program = """
-from offrl.training import WandbLogger
+from offrl.runs import WandbLogger
 
 logger = WandbLogger(project="cars", mode="offline")
 logger.log(100, {"loss": 0.4375}, {"updates_per_second": 10.0})

@@ -11,9 +11,10 @@ from offrl.algorithms import BC
 from offrl.errors import RunError
 from offrl.hub import load, publish
 from offrl.report import read_metrics, score_table
+from offrl.runs import checkpoints, latest_checkpoint, read_run_config
+from offrl.runs.files import read_run_json, write_run_json
 from offrl.system.json_files import read_json
-from offrl.training import FitConfig, LearnerConfig, checkpoints, fit, latest_checkpoint, read_run_config
-from offrl.training._run_files import read_run_json, write_run_json
+from offrl.training import FitConfig, LearnerConfig, fit
 
 SPEC = TaskSpec.vector(3, ("left", "right", "stay"))
 
