@@ -108,6 +108,11 @@ class Replay(ReplaySource):
         """Transitions that can be drawn."""
         return len(self.store) if self._subset is None else len(self._subset)
 
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The store's rows of the transitions that can be drawn, ascending, int64 [len]."""
+        return np.arange(len(self.store)) if self._subset is None else self._subset
+
     def held_out(self) -> Replay | None:
         """The episodes kept from training, drawn uniformly, alike for every seed; None where there are none."""
         if self.config.held_out == 0 or self.config.part == "held_out":
