@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from benchmarks.bound import bound
 from benchmarks.cartpole import cartpole
 from benchmarks.corruption import corruption
 from benchmarks.damages import damages
@@ -61,6 +62,7 @@ for command in (
     demo,
     full,
     demo_runs,
+    bound,
     ship,
     animation,
     cartpole,
