@@ -20,6 +20,7 @@ from benchmarks.fuzz import fuzz
 from benchmarks.growth import growth
 from benchmarks.identity import identity
 from benchmarks.inference import inference
+from benchmarks.leaderboard import leaderboard
 from benchmarks.memory import memory
 from benchmarks.neighbour import neighbour
 from benchmarks.precision import precision
@@ -62,6 +63,7 @@ for command in (
     demo,
     full,
     demo_runs,
+    leaderboard,
     bound,
     ship,
     animation,

@@ -37,8 +37,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "lost_speed": (20.0, 100.0),
 }
 """(lowest, highest) of each setting that is searched."""
-_UNIFORM = 0.25  # of the laps; the others take steps from the best so far
-_FIRST_STEP, _LAST_STEP = 0.2, 0.01  # standard deviations of these steps, in parts of a range
+_UNIFORM = 0.1  # of the laps; the others take steps from the best so far
+_FIRST_STEP, _LAST_STEP = 0.1, 0.01  # standard deviations of these steps, in parts of a range
 _NO_PROGRESS_STEPS = 100  # a lap that is lost need not be driven to its end
 
 
@@ -169,7 +169,7 @@ def write_results(tracks: Sequence[Mapping[str, Any]], command: str, num_laps: i
 
 @click.command()
 @click.option("--tracks", default=20, show_default=True, type=click.IntRange(1))
-@click.option("--laps", default=500, show_default=True, type=click.IntRange(1), help="Driven on each track.")
+@click.option("--laps", default=250, show_default=True, type=click.IntRange(1), help="Driven on each track.")
 @click.option("--seed", default=0, show_default=True, help="Of the search.")
 @click.option("--processes", default=num_cores, type=click.IntRange(1), help="Default: one for each core.")
 @click.option("--work", default=ROOT / "runs" / "bound", type=click.Path(path_type=Path), help="Kept: goes on there.")
@@ -186,7 +186,7 @@ def bound(tracks: int, laps: int, seed: int, processes: int, work: Path) -> None
         if ended.exit_code != 0:
             sys.exit(f"{ended.name} failed; the same command goes on with the others")
         print(f"{ended.name}: done", flush=True)
-    given = {"--tracks": (tracks, 20), "--laps": (laps, 500), "--seed": (seed, 0)}
+    given = {"--tracks": (tracks, 20), "--laps": (laps, 250), "--seed": (seed, 0)}
     words = "".join(f" {name} {value}" for name, (value, default) in given.items() if value != default)
     write_results([read_json(path) for path in paths.values()], f"python -m benchmarks bound{words}", laps)
 
