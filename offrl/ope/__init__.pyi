@@ -1,5 +1,9 @@
 """Off-policy evaluation: what a policy is worth, from logged data alone."""
 
+from .behaviour import FittedBehaviour as FittedBehaviour
+from .behaviour import LoggedBehaviour as LoggedBehaviour
+from .behaviour import fit_behaviour as fit_behaviour
+from .behaviour import logged_behaviour as logged_behaviour
 from .episodes import Episodes as Episodes
 from .estimators import Estimator as Estimator
 from .estimators import direct_method as direct_method
