@@ -92,6 +92,7 @@ def _write(plan: Plan, work: Path, algorithms: Sequence[str], runs: int, command
             "dataset_mean": inspect_dataset(offrl.open_replay(work / "data").store).mean_return.mean,
             **plan.to_dict(),
             "runs": runs,
+            "planned_algorithms": len(algorithms),
             "algorithms": rows,
             "machine": describe_machine(),
         },
