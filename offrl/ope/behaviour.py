@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from offrl.algorithms import BC
 from offrl.checks import is_number
 from offrl.errors import ConfigError, DatasetError
+from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._calibration import expected_calibration_error, fit_temperature, negative_log_likelihood, softmax
 from offrl.ope.episodes import Episodes
 from offrl.policies import TorchPolicy
@@ -120,6 +121,7 @@ def fit_behaviour(
     seed: int = 0,
     floor: float = 1e-3,
     learner: LearnerConfig | None = None,
+    encoder: EncoderFactory = default_encoder,
     device: str = "auto",
 ) -> FittedBehaviour:
     """Behaviour cloning on the training episodes, calibrated on held-out ones.
@@ -138,6 +140,7 @@ def fit_behaviour(
             prefers them is too low.
         learner: How an update is made; None takes the defaults, which choose the precision by a measurement: with
             `LearnerConfig(precision="fp32")` a CPU gives the same probabilities each time.
+        encoder: Of the observations.
         device: Where to train.
 
     Raises:
@@ -158,7 +161,9 @@ def fit_behaviour(
     require_apart(train, held_out)
     replay = Replay(train.store, replace(train.config, sampling="uniform", n_step=1, seed=seed))
     config = FitConfig(updates=updates, log_period=updates, checkpoint_period=updates)
-    trained = fit(BC(replay.spec, seed=seed), replay, config, learner=learner, loggers=[], device=device)
+    trained = fit(
+        BC(replay.spec, encoder=encoder, seed=seed), replay, config, learner=learner, loggers=[], device=device
+    )
     policy = TorchPolicy(trained.snapshot(), threshold=0.0)
     action = held_out.store.actions[held_out.rows]
     logits = _logits(policy, held_out)
