@@ -12,6 +12,7 @@ from . import evaluation as evaluation
 from . import hub as hub
 from . import losses as losses
 from . import networks as networks
+from . import ope as ope
 from . import policies as policies
 from . import replay as replay
 from . import report as report
