@@ -388,15 +388,15 @@ def build_selection(request: Request, run: Path | None) -> Selection | None:
     names = settings.pop("statistics", None)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RunError(f"selection is {request.selection!r}", where=run, expected="what offrl wrote there")
-    if run is not None and (own := [name for name in names if name not in STATISTICS]):
+    if unknown := [name for name in names if name not in STATISTICS]:
         raise ConfigError(
-            f"the run was made with the statistic {own[0]}",
-            where=run,
-            expected=f"{', '.join(STATISTICS)}: a file must not choose what code runs",
-            hint="go on with it in Python: offrl.fit(..., resume=True)",
+            f"no statistic {unknown[0]!r}",
+            where=run or "--select",
+            expected=", ".join(STATISTICS),
+            hint="a statistic of your own is passed in Python: offrl.fit(..., selection=Selection([...]))",
         )
     try:
-        return Selection([load_class(name, STATISTICS, "select") for name in names], **settings)
+        return Selection([load_class(name, STATISTICS, "statistic") for name in names], **settings)
     except TypeError as error:
         raise RunError(f"selection is {request.selection!r}", where=run, expected="what offrl wrote there") from error
 
