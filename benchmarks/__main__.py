@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from benchmarks.bound import bound
 from benchmarks.cartpole import cartpole
 from benchmarks.corruption import corruption
 from benchmarks.damages import damages
@@ -19,6 +20,7 @@ from benchmarks.fuzz import fuzz
 from benchmarks.growth import growth
 from benchmarks.identity import identity
 from benchmarks.inference import inference
+from benchmarks.leaderboard import leaderboard
 from benchmarks.memory import memory
 from benchmarks.neighbour import neighbour
 from benchmarks.precision import precision
@@ -61,6 +63,8 @@ for command in (
     demo,
     full,
     demo_runs,
+    leaderboard,
+    bound,
     ship,
     animation,
     cartpole,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from offrl.report._figures import _BLUE, _COLORS, _GRAY, _figure, _legend_below, _save, _tidy
+from offrl.report._figures import _BLUE, _COLORS, _GRAY, _VERMILION, _figure, _legend_below, _save, _tidy
+from offrl.statistics import t_interval
 
 
 def bars(rows: Mapping[str, float], unit: str, path: Path, ours: Sequence[str] = ()) -> Path:
@@ -20,6 +21,31 @@ def bars(rows: Mapping[str, float], unit: str, path: Path, ours: Sequence[str] =
     axis.invert_yaxis()
     axis.margins(x=0.12)
     axis.set_xlabel(unit)
+    return _save(figure, path)
+
+
+def runs(rows: Mapping[str, Sequence[float]], unit: str, path: Path) -> Path:
+    """A line for each row, the first one on top: its training runs as dots, their mean, its 95 % t interval."""
+    figure = _figure(8, 1.6 + 0.42 * len(rows))
+    axis = figure.subplots()
+    _tidy(axis)
+    for position, values in enumerate(rows.values()):
+        mean, low, high = t_interval(values)
+        error = None if low is None or high is None else [[mean - low], [high - mean]]
+        dots = axis.scatter(values, [position] * len(values), s=26, color=_BLUE, alpha=0.6, linewidths=0, zorder=3)
+        bar = axis.errorbar(mean, position, xerr=error, fmt="D", color=_VERMILION, capsize=4, markersize=5)
+        axis.annotate(f"{mean:.0f}", (mean, position), xytext=(0, 7), textcoords="offset points", ha="center")
+        if position == 0:
+            dots.set_label("one training run")
+            bar.set_label("their mean, 95 % t interval")
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.set_ylim(len(rows) - 0.5, -0.7)
+    # An interval over few runs can reach far beyond all scores; it is cut, rather than the dots pressed together.
+    scores = [value for values in rows.values() for value in values]
+    room = 0.35 * (max(scores) - min(scores)) + 10
+    axis.set_xlim(min(scores) - room, max(scores) + room)
+    axis.set_xlabel(unit)
+    _legend_below(figure)
     return _save(figure, path)
 
 

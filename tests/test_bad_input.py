@@ -169,6 +169,7 @@ def test_a_policy_in_another_environment(here, cartpole):
     refused(*args, "Acrobot-v1", says=["Acrobot-v1: observation_shape is (6,)", "expected (4,)", "trained for"])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # one episode of one action
 def test_a_policy_that_needs_the_hud_where_it_is_hidden(here):
     pytest.importorskip("Box2D")
     np.savez("shard.npz", **pixels(4))

@@ -77,11 +77,11 @@ def read(path: str) -> str:
 
 
 def public_classes(package: str, base: type) -> Iterator[type]:
-    """The public subclasses of `base` that the modules of a package define, without `base`."""
+    """The public subclasses of `base` that the modules of a package define, without those that are bases themselves."""
     for found in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
         for name, value in vars(import_module(found.name)).items():
             is_own = inspect.isclass(value) and value.__module__ == found.name and not name.startswith("_")
-            if is_own and issubclass(value, base) and value is not base:
+            if is_own and issubclass(value, base) and not inspect.isabstract(value):
                 yield value
 
 

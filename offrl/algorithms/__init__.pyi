@@ -5,6 +5,8 @@ from .algorithm import Metrics as Metrics
 from .algorithm import ParameterGroup as ParameterGroup
 from .algorithm import PolicyOutput as PolicyOutput
 from .algorithm import frozen_copy as frozen_copy
+from .bases import ActorCritic as ActorCritic
+from .bases import QLearning as QLearning
 from .bc import BC as BC
 from .bc import BCConfig as BCConfig
 from .bcq import DiscreteBCQ as DiscreteBCQ

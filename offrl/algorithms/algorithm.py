@@ -97,7 +97,9 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
         """The dataclass of the settings: `MyConfig` of `class MyAlgorithm(Algorithm[MyConfig])`; None without one."""
         for kind in cls.__mro__:
             for base in kind.__dict__.get("__orig_bases__", ()):
-                if get_origin(base) is Algorithm and isinstance(get_args(base)[0], type):
+                origin = get_origin(base)  # Algorithm, or a generic subclass such as QLearning
+                is_algorithm = isinstance(origin, type) and issubclass(origin, Algorithm)
+                if is_algorithm and isinstance(get_args(base)[0], type):
                     found: type[Any] = get_args(base)[0]
                     return found
         return None

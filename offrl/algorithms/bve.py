@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.algorithms.algorithm import Metrics
+from offrl.algorithms.bases import QLearning
 from offrl.batch import Batch
 from offrl.checks import Checks
 from offrl.losses import follows_log, mean_of, sarsa_target, select_action, td_loss
-from offrl.networks.encoders import EncoderFactory, feature_dim
-from offrl.networks.heads import ENSEMBLES, QHead, is_ensemble
+from offrl.networks.heads import ENSEMBLES, is_ensemble
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class BVEConfig:
         Checks(self).that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 
 
-class BVE(Algorithm[BVEConfig]):
+class BVE(QLearning[BVEConfig]):
     """SARSA on the log: q is the behaviour's, never a maximum; one step of policy improvement where it acts.
 
     Rows after which the log ends before the episode does are left out: the action that would follow is not known, and
@@ -38,13 +38,6 @@ class BVE(Algorithm[BVEConfig]):
 
     name = "bve"
     needs = frozenset({"next_action"})
-
-    def make_networks(self, encoder: EncoderFactory) -> None:
-        """An encoder and a head for q; target networks for both."""
-        self.encoder = encoder(self.spec.observation_shape)
-        self.q_head = QHead(feature_dim(self.encoder), self.spec.num_actions, self.config.ensemble)
-        self.target_encoder = frozen_copy(self.encoder)
-        self.target_q_head = frozen_copy(self.q_head)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Huber loss of q(s, a) against the value of the action that was logged next."""
@@ -56,17 +49,3 @@ class BVE(Algorithm[BVEConfig]):
             target = sarsa_target(batch.reward, batch.discount, next_q_target, next_action)
         loss = mean_of([td_loss(q, batch.action, target, rows) for q in heads])
         return loss, {"q": select_action(self.q_head.reduce(heads), batch.action).mean()}
-
-    def forward(self, observation: Tensor) -> PolicyOutput:
-        """Q ranks the actions, and no action is ruled out."""
-        q = self.values(observation)
-        return PolicyOutput(scores=q, logits=torch.zeros_like(q))
-
-    def values(self, observation: Tensor) -> Tensor:
-        """q(s, .) of the online network. [B, ...] -> [B, A]."""
-        q: Tensor = self.q_head(self.encoder(observation))
-        return q
-
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Encoder and q head."""
-        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]

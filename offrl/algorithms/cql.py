@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.algorithms.algorithm import Metrics
+from offrl.algorithms.bases import QLearning
 from offrl.batch import Batch
 from offrl.checks import Checks
 from offrl.losses import conservative_penalty, double_q_target, legal_or_logged, mean_of, select_action, td_loss
-from offrl.networks.encoders import EncoderFactory, feature_dim
-from offrl.networks.heads import ENSEMBLES, QHead, is_ensemble
+from offrl.networks.heads import ENSEMBLES, is_ensemble
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,10 @@ class CQLConfig:
         checks.that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 
 
-class CQL(Algorithm[CQLConfig]):
+class CQL(QLearning[CQLConfig]):
     """Double Q-learning that pushes down the values of actions which the data does not show."""
 
     name = "cql"
-
-    def make_networks(self, encoder: EncoderFactory) -> None:
-        """An encoder and a head for q; target networks for both."""
-        self.encoder = encoder(self.spec.observation_shape)
-        self.q_head = QHead(feature_dim(self.encoder), self.spec.num_actions, self.config.ensemble)
-        self.target_encoder = frozen_copy(self.encoder)
-        self.target_q_head = frozen_copy(self.q_head)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Huber loss of q(s, a) against the double-Q target, plus the weighted penalty."""
@@ -64,17 +57,3 @@ class CQL(Algorithm[CQLConfig]):
             "q": select_action(self.q_head.reduce(heads), batch.action).mean(),
         }
         return td + self.config.weight * penalty, metrics
-
-    def forward(self, observation: Tensor) -> PolicyOutput:
-        """Q ranks the actions, and no action is ruled out."""
-        q = self.values(observation)
-        return PolicyOutput(scores=q, logits=torch.zeros_like(q))
-
-    def values(self, observation: Tensor) -> Tensor:
-        """q(s, .) of the online network. [B, ...] -> [B, A]."""
-        q: Tensor = self.q_head(self.encoder(observation))
-        return q
-
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Encoder and q head."""
-        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.algorithms.algorithm import Metrics, frozen_copy
+from offrl.algorithms.bases import ActorCritic
 from offrl.batch import Batch
 from offrl.checks import Checks
 from offrl.losses.actions import legal_or_logged, select_action
@@ -45,7 +46,7 @@ class CRRConfig:
         checks.that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 
 
-class CRR(Algorithm[CRRConfig]):
+class CRR(ActorCritic[CRRConfig]):
     """Imitation of those logged actions that the policy's own critic finds good."""
 
     name = "crr"
@@ -82,17 +83,6 @@ class CRR(Algorithm[CRRConfig]):
         metrics = {"td_loss": td, "policy_loss": policy_loss, "weight": weight.mean(), "q": q_logged.mean()}
         return td + policy_loss, metrics
 
-    def forward(self, observation: Tensor) -> PolicyOutput:
-        """The policy's logits rank the actions."""
-        logits = self.policy_head(self.encoder(observation))
-        return PolicyOutput(scores=logits, logits=logits)
-
-    def values(self, observation: Tensor) -> Tensor:
-        """q(s, .) of the online network. [B, ...] -> [B, A]."""
-        q: Tensor = self.q_head(self.encoder(observation))
-        return q
-
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """Encoder, q head and policy head."""
-        policy = (self.policy_head, self.target_policy_head)
-        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head), policy]
+        return [*super().targets(), (self.policy_head, self.target_policy_head)]

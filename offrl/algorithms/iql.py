@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.algorithms.algorithm import Metrics, frozen_copy
+from offrl.algorithms.bases import ActorCritic
 from offrl.batch import Batch
 from offrl.checks import Checks
 from offrl.losses.actions import legal_or_logged, select_action
@@ -48,7 +49,7 @@ class IQLConfig:
         checks.that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 
 
-class IQL(Algorithm[IQLConfig]):
+class IQL(ActorCritic[IQLConfig]):
     """Q-learning that never asks for the value of an action which is not in the data."""
 
     name = "iql"
@@ -78,17 +79,3 @@ class IQL(Algorithm[IQLConfig]):
         policy_loss = weighted_imitation_loss(log_pi, batch.action, weight)
         metrics = {"td_loss": td, "value_loss": value_loss, "policy_loss": policy_loss}
         return td + value_loss + policy_loss, {**metrics, "q": q.mean(), "weight": weight.mean()}
-
-    def forward(self, observation: Tensor) -> PolicyOutput:
-        """The policy's logits rank the actions."""
-        logits = self.policy_head(self.encoder(observation))
-        return PolicyOutput(scores=logits, logits=logits)
-
-    def values(self, observation: Tensor) -> Tensor:
-        """q(s, .) of the online network. [B, ...] -> [B, A]."""
-        q: Tensor = self.q_head(self.encoder(observation))
-        return q
-
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Encoder and q head: of the value the online network is asked."""
-        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.algorithms.algorithm import Metrics, frozen_copy
+from offrl.algorithms.bases import QLearning
 from offrl.batch import Batch
 from offrl.checks import Checks
 from offrl.losses import quantile_loss, quantile_target, select_quantiles
@@ -38,7 +39,7 @@ class QRDQNConfig:
         checks.number("kappa", "a number over 0", lambda kappa: kappa > 0)
 
 
-class QRDQN(Algorithm[QRDQNConfig]):
+class QRDQN(QLearning[QRDQNConfig]):
     """Q-learning of the distribution of returns, as quantiles, whose mean is q."""
 
     name = "qr-dqn"
@@ -66,15 +67,6 @@ class QRDQN(Algorithm[QRDQNConfig]):
     def _quantiles(self, output: Tensor) -> Tensor:
         return output.reshape(-1, self.spec.num_actions, self.config.num_quantiles)
 
-    def forward(self, observation: Tensor) -> PolicyOutput:
-        """Q, the mean of the quantiles, ranks the actions, and no action is ruled out."""
-        q = self.values(observation)
-        return PolicyOutput(scores=q, logits=torch.zeros_like(q))
-
     def values(self, observation: Tensor) -> Tensor:
         """q(s, .) of the online network. [B, ...] -> [B, A]."""
         return self.quantiles(observation).mean(dim=2)
-
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Encoder and q head."""
-        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]

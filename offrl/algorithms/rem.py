@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.algorithms.algorithm import Metrics, frozen_copy
+from offrl.algorithms.bases import QLearning
 from offrl.batch import Batch
 from offrl.checks import Checks
 from offrl.losses import max_q_target, random_mixture, select_action, td_loss
@@ -30,7 +31,7 @@ class REMConfig:
         Checks(self).whole("num_heads", least=1)
 
 
-class REM(Algorithm[REMConfig]):
+class REM(QLearning[REMConfig]):
     """Q-learning of a random convex combination of heads, another one in every update; it acts by their mean.
 
     `updates` counts the losses in training: the combination is a function of it and of the seed, so that it is saved
@@ -67,15 +68,6 @@ class REM(Algorithm[REMConfig]):
     def _heads(self, output: Tensor) -> Tensor:
         return output.reshape(-1, self.config.num_heads, self.spec.num_actions)
 
-    def forward(self, observation: Tensor) -> PolicyOutput:
-        """The mean of the heads ranks the actions, and no action is ruled out."""
-        q = self.values(observation)
-        return PolicyOutput(scores=q, logits=torch.zeros_like(q))
-
     def values(self, observation: Tensor) -> Tensor:
         """q(s, .) of the online network, the mean of its heads. [B, ...] -> [B, A]."""
         return self._heads(self.q_head(self.encoder(observation))).mean(dim=1)
-
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Encoder and q head."""
-        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.algorithms.algorithm import Metrics, frozen_copy
+from offrl.algorithms.bases import ActorCritic
 from offrl.batch import Batch
 from offrl.checks import Checks
 from offrl.losses.actions import legal_or_logged, select_action
@@ -45,7 +46,7 @@ class DiscreteSACConfig:
         checks.that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 
 
-class DiscreteSAC(Algorithm[DiscreteSACConfig]):
+class DiscreteSAC(ActorCritic[DiscreteSACConfig]):
     """Soft actor-critic, whose expectations over discrete actions are exact: the policy of highest q plus entropy."""
 
     name = "sac"
@@ -83,17 +84,3 @@ class DiscreteSAC(Algorithm[DiscreteSACConfig]):
             loss = loss + entropy_coefficient_loss(self.log_entropy_coefficient.exp(), log_pi, target_entropy)
         metrics = {"td_loss": td, "actor_loss": actor, "q": q_logged, "entropy": entropy(log_pi).mean()}
         return loss, {**metrics, "entropy_coefficient": coefficient}
-
-    def forward(self, observation: Tensor) -> PolicyOutput:
-        """The policy's logits rank the actions."""
-        logits = self.policy_head(self.encoder(observation))
-        return PolicyOutput(scores=logits, logits=logits)
-
-    def values(self, observation: Tensor) -> Tensor:
-        """q(s, .) of the online network. [B, ...] -> [B, A]."""
-        q: Tensor = self.q_head(self.encoder(observation))
-        return q
-
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Encoder and q head."""
-        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]

@@ -11,6 +11,7 @@ from .sampling import Sampling as Sampling
 from .sampling import SoftmaxReturns as SoftmaxReturns
 from .sampling import TopReturns as TopReturns
 from .sampling import Uniform as Uniform
+from .source import Contents as Contents
 from .source import ReplaySource as ReplaySource
 from .store import FrameStore as FrameStore
 from .store import IngestReport as IngestReport

@@ -20,7 +20,7 @@ from offrl.replay.config import ReplayConfig
 from offrl.replay.ingestion import ingest
 from offrl.replay.sampler import Sampler
 from offrl.replay.sampling import Uniform, candidates_of
-from offrl.replay.source import ReplaySource
+from offrl.replay.source import Contents, ReplaySource
 from offrl.replay.store import FrameStore
 from offrl.replay.streaming.source import StreamingReplay
 from offrl.shards._file_systems import is_remote, redacted
@@ -78,9 +78,13 @@ class Replay(ReplaySource):
             episode = self.store.episode_of_rows()
             num_episodes = int(episode[-1]) + 1
             count = max(1, round(self.config.held_out * num_episodes))
-            _require(
-                count < num_episodes, "held_out", self.config.held_out, f"some of the {num_episodes} episodes left"
-            )
+            if count >= num_episodes:
+                raise ConfigError(
+                    f"{self.config.held_out} of {num_episodes} episode{'s' if num_episodes > 1 else ''} leaves none",
+                    where="Replay.held_out",
+                    expected="an episode left to train on",
+                    hint="pass a smaller share, 0 for one episode, or record more",
+                )
             out = np.random.default_rng(self.config.split_seed).permutation(num_episodes)[:count]
             chosen = np.isin(episode, out, invert=self.config.part == "train")
         if self.config.actions is not None:
@@ -108,12 +112,40 @@ class Replay(ReplaySource):
         """Transitions that can be drawn."""
         return len(self.store) if self._subset is None else len(self._subset)
 
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The store's rows of the transitions that can be drawn, ascending, int64 [len]."""
+        return np.arange(len(self.store)) if self._subset is None else self._subset
+
     def held_out(self) -> Replay | None:
         """The episodes kept from training, drawn uniformly, alike for every seed; None where there are none."""
         if self.config.held_out == 0 or self.config.part == "held_out":
             return None
         return Replay(
             self.store, replace(self.config, part="held_out", sampling="uniform", seed=self.config.split_seed)
+        )
+
+    def contents(self) -> Contents:
+        """What there is to learn from: the transitions that are ever drawn."""
+        store = self.store
+        rows = np.arange(len(store)) if self._subset is None else self._subset
+        if self.weights is not None:
+            rows = rows[self.weights > 0]
+        last_rows = self._last_rows(rows)
+        everywhere = np.ones((1, self.spec.num_actions), np.bool_)
+        legal: NDArray[np.bool_] = np.any(everywhere if store.action_mask is None else store.action_mask, axis=0)
+        if self.config.actions is not None:
+            legal &= np.isin(np.arange(self.spec.num_actions), self.config.actions)
+        # A return of several steps may sum the rewards of transitions that are not drawn themselves.
+        rewards = self._rewards[rows] if self.config.n_step == 1 else self._rewards
+        return Contents(
+            action_counts=np.bincount(store.actions[rows], minlength=self.spec.num_actions),
+            legal=legal,
+            lowest_reward=float(rewards.min()),
+            highest_reward=float(rewards.max()),
+            num_episodes=len(np.unique(store.segment_end[rows])),
+            num_terminated=int(np.count_nonzero(store.terminated[last_rows])),
+            num_continued=int(np.count_nonzero(last_rows < store.segment_end[last_rows])),
         )
 
     def settings(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from offrl.batch import Batch, FrameBatch
 from offrl.spec import TaskSpec
+
+
+class Contents(NamedTuple):
+    """What a replay draws from, in the numbers by which `fit` judges whether an algorithm can learn from it.
+
+    Attributes:
+        action_counts: int64 [A], how many of the transitions took each action.
+        legal: bool [A], which actions are legal in any of them.
+        lowest_reward: of all steps.
+        highest_reward: of all steps.
+        num_episodes: that the transitions are of.
+        num_terminated: transitions within whose steps the episode terminates.
+        num_continued: transitions after whose steps the log has another one.
+    """
+
+    action_counts: NDArray[np.int64]
+    legal: NDArray[np.bool_]
+    lowest_reward: float
+    highest_reward: float
+    num_episodes: int
+    num_terminated: int
+    num_continued: int
 
 
 class ReplaySource(ABC):
@@ -59,6 +81,10 @@ class ReplaySource(ABC):
 
     def held_out(self) -> ReplaySource | None:
         """The data that this replay keeps from training, for their loss in the metrics. The default is none."""
+        return None
+
+    def contents(self) -> Contents | None:
+        """What there is to learn from, for warnings before training. The default is None: nobody knows."""
         return None
 
     def settings(self) -> dict[str, Any]:

@@ -224,6 +224,29 @@ class Ranks:
             with self.watched():
                 self._store.set(key, "1")
 
+    def part(self, seconds: float) -> bool:
+        """Waits until all ranks are done with each other; whether they are, and not one has failed or takes too long.
+
+        Of those that leave a group while others still use it, gloo now and then ends one with SIGABRT. Who waits here
+        asks the store, and no rank: one that is gone keeps nobody for longer than `seconds`.
+
+        Args:
+            seconds: How long to wait at most.
+        """
+        if self._store is None or self.has_failed:
+            return not self.has_failed
+        deadline = time.monotonic() + seconds
+        try:
+            count = self._store.add(f"offrl/done/{_attempt()}", 1)
+            while count < self.count and time.monotonic() < deadline:
+                if self._store.add(f"offrl/failed/{_attempt()}", 0) > 0:
+                    return False
+                time.sleep(_POLL_SECONDS)
+                count = self._store.add(f"offrl/done/{_attempt()}", 0)
+        except Exception:  # the machine that has the store is gone
+            return False
+        return bool(count >= self.count)
+
     def fails_first(self) -> bool:
         """Whether this is the first rank that asks: of an error on all of them one line is enough."""
         self.has_failed = True

@@ -20,6 +20,9 @@ _TIMEOUT = timedelta(minutes=30)
 _JOINING = timedelta(minutes=5)
 """How long a rank waits for the others to start: torchrun starts them together."""
 
+_LEAVING_SECONDS = 10.0
+"""How long a rank waits for the others at its end: less than torchrun gives processes that it stops."""
+
 _RANK = "{rank}"
 """In a setting of the command line: this process's rank, for one run a process."""
 
@@ -84,7 +87,7 @@ def _leave() -> None:
     import torch.distributed as dist
 
     # To take leave of ranks that are gone may take for ever.
-    if dist.is_initialized() and not current().has_failed:
+    if dist.is_initialized() and current().part(_LEAVING_SECONDS):
         with suppress(Exception):  # the others may be gone already
             dist.destroy_process_group()
 

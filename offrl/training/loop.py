@@ -28,6 +28,7 @@ from offrl.system.torchrun import describe as describe_ranks
 from offrl.system.torchrun import join, was_begun_by_this_launcher
 from offrl.training._arguments import describe, remarks, require_arguments, require_memory, require_selection
 from offrl.training._clock import Clock, RateWatch
+from offrl.training._data_checks import check_data
 from offrl.training._evaluations import Evaluations, Evaluator
 from offrl.training._feed import gathered_ahead, plan_updates
 from offrl.training._resume import continue_run
@@ -93,6 +94,7 @@ def fit(
         ConfigError: Arguments of another kind, settings that contradict each other, a replay without what the algorithm
             `needs`, or an algorithm of your own whose `forward` or `loss` returns something else than `Algorithm` says.
         SpecMismatchError: The data are of another task than the algorithm.
+        DatasetError: The algorithm learns nothing from the data. What it can learn in part only is a warning.
         RunError: The directory is taken, cannot be resumed or written; the loss became infinite.
         InUseError: Another process is working on the run.
     """
@@ -138,6 +140,8 @@ def fit(
             algorithm.copy_to_targets()
         placed = resolve_device(ranks.device(device))
         trainer = Learner(algorithm, learner, total_updates=total, device=placed, ranks=ranks)
+        if not resume and ranks.is_first and (contents := replay.contents()) is not None:
+            check_data(algorithm, contents)
         replay = replay.to(trainer.device)
         if not resume:  # else it has been trained before, and the first batch may be far from the next
             require_contract(algorithm, replay.gather(replay.indices(0, config.batch_size)[:_TRIED_TRANSITIONS]))

@@ -442,7 +442,7 @@ def test_a_run_records_how_data_was_chosen(tmp_path):
         ({"held_out": 0.5, "split_seed": -1}, r"Replay\.split_seed: -1; expected 0 or more, a whole number"),
         ({"actions": (2,)}, r"Replay\.actions: \(2,\); expected actions that the data has"),
         ({"held_out": 1.0}, r"Replay\.held_out"),
-        ({"held_out": 0.9}, r"Replay\.held_out: 0\.9; expected some of the 2 episodes left"),
+        ({"held_out": 0.9}, r"Replay\.held_out: 0\.9 of 2 episodes leaves none; expected an episode left to train on"),
         ({"part": "held_out"}, r"Replay\.part: .*no episodes are held out"),
         ({"part": "test"}, r"Replay\.part: 'test'"),
         ({"sampling": "best"}, "sampling: 'best'"),

@@ -1,0 +1,1 @@
+"""Policies whose true values are known, and what the offline estimators say of them."""

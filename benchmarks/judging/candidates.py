@@ -1,0 +1,111 @@
+"""The candidates: fixed before any of them is played. `first` is what estimators were built on; `second` confirms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from offrl import envs
+from offrl.collection import RECIPES, collect, collect_protocol
+from offrl.envs import TUNING_SEEDS, car_racing
+from offrl.envs.cart_pole import CartPoleMixture
+from offrl.envs.making import Env
+
+
+class Candidate(NamedTuple):
+    """A policy: a run's checkpoint, acting with a threshold."""
+
+    algorithm: str
+    seed: int
+    step: int
+    threshold: float | None
+    """None for an algorithm whose policy does not depend on it."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        threshold = "" if self.threshold is None else f", threshold {self.threshold:g}"
+        return f"{self.algorithm} {self.seed} at {self.step}{threshold}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment, a dataset of it, and candidates.
+
+    Attributes:
+        environment: Its Gymnasium id.
+        transitions: Of the dataset.
+        ages: Updates after which a run is a candidate; the last is its length.
+        first: Algorithm -> thresholds; its runs have seed 0.
+        second: Likewise, with seed 1.
+        episodes: Played for a candidate's true value.
+        learner: Settings that differ from the defaults.
+        replay: Likewise, beside the held-out share.
+        encoder: By name; None for the default.
+    """
+
+    environment: str
+    transitions: int
+    ages: tuple[int, ...]
+    first: Mapping[str, tuple[float | None, ...]]
+    second: Mapping[str, tuple[float | None, ...]]
+    episodes: int
+    learner: Mapping[str, Any] = field(default_factory=dict)
+    replay: Mapping[str, Any] = field(default_factory=dict)
+    encoder: str | None = None
+
+    def candidates(self, part: str) -> Iterator[Candidate]:
+        """All of one set."""
+        chosen, seed = (self.first, 0) if part == "first" else (self.second, 1)
+        for algorithm, thresholds in chosen.items():
+            for step, threshold in product(self.ages, thresholds):
+                yield Candidate(algorithm, seed, step, threshold)
+
+    def make_env(self) -> Env:
+        """One environment."""
+        return car_racing.make() if self.environment == car_racing.ENV_ID else envs.make(self.environment)
+
+    def collect(self, directory: Path) -> None:
+        """The dataset, or what is missing of it."""
+        if self.environment == car_racing.ENV_ID:
+            RECIPES["carracing/mixed"].collect(directory, transitions=self.transitions)
+        elif self.environment == "CartPole-v1":
+            # One of many drivers an episode, each with exact probabilities of at least 0.05 for every action.
+            make = partial(envs.make, self.environment)
+            collect(make, CartPoleMixture(), directory, transitions=self.transitions)
+        else:
+            make = partial(envs.make, self.environment)
+            collect_protocol(make, "noisy", directory.parent, transitions=self.transitions)
+
+
+HELD_OUT = 0.25
+DISCOUNT = 0.99
+SEEDS = TUNING_SEEDS[4000:4400]
+_THRESHOLDS = (0.1, 0.3, 0.6, 0.9)
+
+TASKS = {
+    "cartpole": Task(
+        "CartPole-v1",
+        40_000,
+        ages=(250, 1_000, 5_000),
+        first={"bc": (None,), "dqn": (None,), "cql": (None,), "iql": (None,), "bcq": _THRESHOLDS},
+        second={"rem": (None,), "crr": (None,), "bve": (None,), "qr-dqn": (None,), "qr-bcq": _THRESHOLDS},
+        episodes=200,
+        learner={"learning_rate": 1e-3},
+    ),
+    "carracing": Task(
+        car_racing.ENV_ID,
+        20_000,
+        ages=(300, 900, 1_800),
+        first={"bc": (None,), "dqn": (None,), "cql": (None,), "iql": (None,), "bcq": _THRESHOLDS},
+        second={"rem": (None,), "crr": (None,), "bve": (None,), "qr-dqn": (None,), "qr-bcq": _THRESHOLDS},
+        episodes=20,
+        learner={"learning_rate": 3e-4},
+        replay={"n_step": 10, "discount": 0.985},
+        encoder="compact",
+    ),
+}

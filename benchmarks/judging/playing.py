@@ -1,0 +1,119 @@
+"""Trains a run of candidates and plays each of them for its true value. Run as a process, on one thread."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+import offrl
+from benchmarks.judging.candidates import DISCOUNT, HELD_OUT, SEEDS, TASKS, Candidate, Task
+from offrl.cli.names import ENCODERS, algorithm_class, load_class
+from offrl.system.json_files import read_json, write_json
+
+
+class Discounting(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Scores an episode by its discounted return, and keeps its plain return beside.
+
+    Args:
+        env: What is played.
+        discount: Of each step.
+        returns: Seed -> plain return, filled as episodes go on.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], discount: float, returns: dict[int, float]) -> None:
+        super().__init__(env)
+        self._discount, self._returns = discount, returns
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode."""
+        if seed is not None:
+            self._seed, self._factor = seed, 1.0
+            self._returns[seed] = 0.0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """One step, whose reward is worth less the later it comes."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        self._returns[self._seed] += float(reward)
+        worth = self._factor * float(reward)
+        self._factor *= self._discount
+        return observation, worth, terminated, truncated, info
+
+
+def run_directory(work: Path, algorithm: str, seed: int) -> Path:
+    """Where a run of candidates lies."""
+    return work / "runs" / f"{algorithm}-{seed}"
+
+
+def replay_of(work: Path, task: Task, **settings: Any) -> Any:
+    """The task's data, its held-out episodes apart."""
+    return offrl.open_replay(work / "data", progress=False, held_out=HELD_OUT, **settings)
+
+
+def train(work: Path, task: Task, algorithm: str, seed: int) -> Path:
+    """Trains a run, from its newest checkpoint where it was interrupted; its checkpoints are the candidates."""
+    kind = algorithm_class(algorithm)
+    needs = tuple(sorted(kind.needs))
+    replay = replay_of(work, task, seed=seed, include=needs, **{"discount": DISCOUNT, **task.replay})
+    encoder = {} if task.encoder is None else {"encoder": load_class(task.encoder, ENCODERS, "encoder")}
+    run = run_directory(work, algorithm, seed)
+    offrl.fit(
+        kind(replay.spec, seed=seed, **encoder),
+        replay,
+        offrl.FitConfig(updates=task.ages[-1], batch_size=128, checkpoint_period=int(np.gcd.reduce(task.ages))),
+        # Nothing is chosen by measuring beside another run.
+        learner=offrl.LearnerConfig(precision="fp32", compile="off", threads=1, **task.learner),
+        run=run,
+        resume=(run / "config.json").exists(),
+        loggers=[],
+        device="cpu",
+    )
+    return run
+
+
+def policy_of(work: Path, candidate: Candidate) -> offrl.TorchPolicy:
+    """A candidate's policy."""
+    run = run_directory(work, candidate.algorithm, candidate.seed)
+    checkpoint = run / "checkpoints" / f"step-{candidate.step:09d}"
+    policy = offrl.load(checkpoint, threshold=candidate.threshold, device="cpu")
+    assert isinstance(policy, offrl.TorchPolicy)
+    return policy
+
+
+def play(task: Task, policy: Callable[..., Any]) -> Mapping[str, Any]:
+    """Plain and discounted returns of the episodes of `SEEDS`."""
+    returns: dict[int, float] = {}
+    seeds = SEEDS[: task.episodes]
+    found = offrl.evaluate(
+        policy, lambda: Discounting(task.make_env(), DISCOUNT, returns), seeds, workers=0, progress=False
+    )
+    return {"returns": [returns[seed] for seed in seeds], "discounted": [*found.scores]}
+
+
+def truth(work: Path, candidate: Candidate) -> dict[str, Any] | None:
+    """What playing said of a candidate; None where it was not played."""
+    path = work / "truth" / f"{candidate.name}.json"
+    return read_json(path) if path.exists() else None
+
+
+def main(work: Path, name: str, part: str, algorithm: str) -> None:
+    """Trains and plays all candidates of one algorithm."""
+    task = TASKS[name]
+    mine = [each for each in task.candidates(part) if each.algorithm == algorithm]
+    if all(truth(work, each) is not None for each in mine):
+        return
+    train(work, task, algorithm, mine[0].seed)
+    (work / "truth").mkdir(exist_ok=True)
+    for candidate in mine:
+        if truth(work, candidate) is None:
+            found = play(task, policy_of(work, candidate))
+            write_json(work / "truth" / f"{candidate.name}.json", {**candidate._asdict(), **found})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

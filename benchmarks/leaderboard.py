@@ -1,0 +1,99 @@
+"""Every algorithm of the shelf on carracing/mixed, over training runs: where each loses its score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+import offrl
+from benchmarks import charts
+from benchmarks.driving import ROOT, Plan, evaluations, example, run_all, summary
+from offrl.cli.names import ALGORITHMS
+from offrl.datasets import inspect_dataset
+from offrl.runs import describe_machine
+from offrl.statistics import t_interval
+from offrl.system.json_files import write_json
+
+RESULTS = ROOT / "benchmarks" / "results" / "carracing"
+BASELINE = "bc"
+FIRST_EPISODE = 3000
+"""Of TUNING_SEEDS: on none of those from there on has a setting been chosen, or shown, before."""
+DEFAULTS = {"runs": 3, "updates": 4_000, "transitions": 60_000, "episodes": 100}
+_COUNT = click.IntRange(1)
+
+
+def leaderboard_rows(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """`summary` of each algorithm, the best mean first, with its paired differences to BC.
+
+    A difference is that of the mean scores of two runs with the same training seed, which saw the same batches and
+    were evaluated on the same tracks; its interval is Student's over these.
+    """
+    rows = {name: summary(runs) for name, runs in found.items()}
+    for name, runs in found.items():
+        shared = [seed for seed in runs if seed in found.get(BASELINE, {})]
+        if name != BASELINE and shared:
+            differences = [runs[seed]["mean"] - found[BASELINE][seed]["mean"] for seed in shared]
+            rows[name]["minus_bc"] = {**t_interval(differences).to_dict(), "runs": len(differences)}
+    return dict(sorted(rows.items(), key=lambda row: -float(row[1]["mean"])))
+
+
+@click.command()
+@click.option("--algorithm", "algorithms", multiple=True, type=click.Choice([*ALGORITHMS]), help="Default: all.")
+@click.option("--runs", default=DEFAULTS["runs"], show_default=True, type=click.IntRange(1), help="Training seeds.")
+@click.option("--updates", default=DEFAULTS["updates"], show_default=True, type=click.IntRange(1), help="Of each run.")
+@click.option("--transitions", default=DEFAULTS["transitions"], show_default=True, help="Of the dataset.")
+@click.option(
+    "--episodes", default=DEFAULTS["episodes"], show_default=True, type=click.IntRange(1), help="Of each run."
+)
+@click.option("--work", type=click.Path(path_type=Path), default=Path("runs/leaderboard"), show_default=True)
+def leaderboard(
+    algorithms: Sequence[str], runs: int, updates: int, transitions: int, episodes: int, work: Path
+) -> None:
+    """All algorithms on carracing/mixed, RUNS training runs each (hours; stop it and go on as you like).
+
+    Settings and budget are the example's for all, nothing is tuned; a tenth of the episodes is held out. The result
+    is written after every run.
+    """
+    plan = Plan(
+        transitions=transitions,
+        updates=updates,
+        discount=example().REPLAY["discount"],
+        seeds="TUNING_SEEDS",
+        first_episode=FIRST_EPISODE,
+        episodes=episodes,
+        held_out=0.1,
+    )
+    given = {"runs": runs, "updates": updates, "transitions": transitions, "episodes": episodes}
+    words = [f"--algorithm {name}" for name in algorithms]
+    words += [f"--{name} {value}" for name, value in given.items() if value != DEFAULTS[name]]
+    command = " ".join(["python -m benchmarks leaderboard", *words])
+    work = (work / f"{transitions}-{updates}").absolute()
+    chosen = [*(algorithms or ALGORITHMS)]
+    write = partial(_write, plan, work, chosen, runs, command)
+    run_all(plan, work, chosen, runs, after_each=write)
+    for name, row in write().items():
+        print(f"{name:8} {row['mean']:7.1f} over {row['runs']} runs, {row['lowest']:.1f} to {row['highest']:.1f}")
+
+
+def _write(plan: Plan, work: Path, algorithms: Sequence[str], runs: int, command: str) -> dict[str, dict[str, Any]]:
+    """leaderboard.json and its picture, of the runs that are there; returns its rows."""
+    rows = leaderboard_rows(evaluations(plan, work, algorithms, runs))
+    means = {name: [run["mean"] for run in row["per_run"].values()] for name, row in rows.items()}
+    charts.runs(means, "mean return of a training run", RESULTS / "leaderboard.png")
+    write_json(
+        RESULTS / "leaderboard.json",
+        {
+            "command": command,
+            "dataset": "carracing/mixed",
+            "dataset_mean": inspect_dataset(offrl.open_replay(work / "data").store).mean_return.mean,
+            **plan.to_dict(),
+            "runs": runs,
+            "algorithms": rows,
+            "machine": describe_machine(),
+        },
+    )
+    return rows

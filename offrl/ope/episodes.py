@@ -1,0 +1,93 @@
+"""Whole episodes of a replay, padded to the length of the longest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.errors import ConfigError
+from offrl.replay import Replay
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """E episodes of up to T steps. Bandit data is E episodes of one step.
+
+    An episode is a segment of the log: where the log cuts an episode, each of its parts counts as one.
+
+    Attributes:
+        rows: int64 [E, T], the number of each transition in the replay, -1 after the end.
+        length: int64 [E], in steps, 1 or more.
+        terminated: bool [E]; false where the log was cut (a time limit, the end of a file).
+        action: int64 [E, T], 0 after the end.
+        reward: float64 [E, T], as logged (neither clipped nor scaled), 0 after the end.
+        behaviour: float64 [E, T], the logged probability of the logged action: NaN where unknown, 1 after the end.
+    """
+
+    rows: NDArray[np.int64]
+    length: NDArray[np.int64]
+    terminated: NDArray[np.bool_]
+    action: NDArray[np.int64]
+    reward: NDArray[np.float64]
+    behaviour: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, replay: Replay) -> Episodes:
+        """The episodes of a replay's part: of the training part, or of the held-out one.
+
+        Raises:
+            ConfigError: Not a `Replay`, or one whose setting `actions` leaves out transitions.
+        """
+        if not isinstance(replay, Replay):
+            raise ConfigError(
+                f"a {type(replay).__name__}",
+                where="Episodes.of",
+                expected="a Replay over a store",
+                hint="open the data with open_replay, without stream",
+            )
+        if replay.config.actions is not None:
+            raise ConfigError(
+                f"a replay of the actions {', '.join(map(str, replay.config.actions))} only",
+                where="Episodes.of",
+                expected="whole episodes",
+                hint="open the data without actions=",
+            )
+        store, chosen = replay.store, replay.rows
+        _, first, length = np.unique(store.segment_end[chosen], return_index=True, return_counts=True)
+        step = np.arange(length.max())
+        inside = step < length[:, None]
+        rows = np.where(inside, first[:, None] + step, -1)
+        last = chosen[first + length - 1]
+        known = store.behaviour_probability
+        logged = np.full(len(chosen), np.nan) if known is None else known[chosen].astype(np.float64)
+        return cls(
+            rows=rows,
+            length=length,
+            terminated=store.terminated[last],
+            action=np.where(inside, store.actions[chosen][rows], 0),
+            reward=np.where(inside, store.rewards[chosen][rows].astype(np.float64), 0.0),
+            behaviour=np.where(inside, logged[rows], 1.0),
+        )
+
+    def __len__(self) -> int:
+        """E, the number of episodes."""
+        return len(self.length)
+
+    def pad(self, values: NDArray[Any], fill: float = 0.0) -> NDArray[Any]:
+        """What each transition of the replay has, by episode and step. [N, ...] -> [E, T, ...].
+
+        Args:
+            values: One for each transition of the replay.
+            fill: Stands after the end of an episode.
+        """
+        found = values[self.rows]
+        found[self.rows < 0] = fill
+        return found
+
+    def returns(self, discount: float) -> NDArray[np.float64]:
+        """The logged return of each episode, sum over t of discount**t * reward_t. [E]."""
+        found: NDArray[np.float64] = self.reward @ discount ** np.arange(self.reward.shape[1], dtype=np.float64)
+        return found

@@ -1,0 +1,239 @@
+"""Fitted Q evaluation: the values of given policies, learned from the data of another one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.batch import Batch
+from offrl.checks import Checks
+from offrl.errors import ConfigError
+from offrl.networks import EncoderFactory, default_encoder
+from offrl.networks.encoders import feature_dim
+from offrl.networks.heads import Head
+from offrl.ope.policy_table import PolicyTable
+from offrl.replay import Replay
+from offrl.replay.sampling import Sampling
+from offrl.training import FitConfig, LearnerConfig, fit
+
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class FittedQConfig:
+    """Settings of fitted Q evaluation.
+
+    Attributes:
+        num_policies: P, evaluated together: they share an encoder.
+        scale: by which the networks' outputs are multiplied and the loss is divided, such as the largest return:
+            Adam's steps fit numbers of about 1.
+    """
+
+    num_policies: int = 1
+    scale: float = 1.0
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        checks = Checks(self)
+        checks.whole("num_policies", least=1)
+        checks.number("scale", "a number over 0", lambda scale: scale > 0)
+
+
+class FittedQ(Algorithm[FittedQConfig]):
+    """Fitted Q evaluation (Le et al. 2019, arXiv:1903.08738, algorithm 3), by gradient steps towards a target network.
+
+    Of each transition it regresses Q_p(s, a) on r + discount * sum over a' of pi_p(a'|s') Q_p'(s', a') for all
+    policies p at once, where Q' is the target network. What the policies do at s' is looked up (`follow`), so that an
+    update costs what one of DQN costs.
+    """
+
+    name = "fitted-q"
+    needs = frozenset({"index"})
+    following: Tensor | None
+
+    def make_networks(self, encoder: EncoderFactory) -> None:
+        """An encoder and a head for the q of all policies; target networks for both."""
+        self.encoder = encoder(self.spec.observation_shape)
+        self.q_head = Head(feature_dim(self.encoder), self.config.num_policies * self.spec.num_actions)
+        self.target_encoder = frozen_copy(self.encoder)
+        self.target_q_head = frozen_copy(self.q_head)
+        self.register_buffer("following", None, persistent=False)
+
+    def follow(self, tables: Sequence[PolicyTable]) -> None:
+        """Takes the policies to evaluate, as they act at the next observations of the replay that is trained on.
+
+        Raises:
+            ConfigError: another number of policies than `num_policies`.
+        """
+        if len(tables) != self.config.num_policies:
+            raise ConfigError(
+                f"{len(tables)} policies", where="FittedQ.follow", expected=f"{self.config.num_policies}"
+            )
+        following = np.stack([table.following for table in tables], axis=1)
+        # Where all are greedy the actions say it all, in a small part of the memory.
+        if all(table.is_greedy for table in tables):
+            self.following = torch.from_numpy(following.argmax(axis=2))
+        else:
+            self.following = torch.from_numpy(following)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Mean squared error over the policies, in units of `scale`."""
+        if self.following is None:
+            raise ConfigError("no policies", where="FittedQ", expected="those to evaluate", hint="call follow(tables)")
+        action = batch.action[:, None, None].expand(-1, self.config.num_policies, 1)
+        q = self.policy_values(batch.observation).gather(2, action).squeeze(2)
+        following = self.following[batch.needed("index")]
+        with torch.no_grad():
+            next_q = self._split(self.target_q_head(self.target_encoder(batch.next_observation)))
+            if following.dim() == 2:
+                next_value = next_q.gather(2, following[:, :, None]).squeeze(2)
+            else:
+                next_value = (following * next_q).sum(dim=2)
+            target = batch.reward[:, None] + batch.discount[:, None] * next_value
+            target = target.clamp(self.config.low, self.config.high)
+        loss = ((q - target) / self.config.scale).square().mean()
+        return loss, {"q": q.mean()}
+
+    def policy_values(self, observation: Tensor) -> Tensor:
+        """Q of every policy. [B, ...] -> [B, P, A]."""
+        return self._split(self.q_head(self.encoder(observation)))
+
+    def values(self, observation: Tensor) -> Tensor:
+        """The mean of the policies' q, which is that of one where it is alone. [B, ...] -> [B, A]."""
+        return self.policy_values(observation).mean(dim=1)
+
+    def forward(self, observation: Tensor) -> PolicyOutput:
+        """Ranks the actions by `values`; what is evaluated are policies, this is none of them."""
+        q = self.values(observation)
+        return PolicyOutput(scores=q, logits=torch.zeros_like(q))
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Encoder and q head."""
+        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]
+
+    def _split(self, output: Tensor) -> Tensor:
+        return self.config.scale * output.unflatten(1, (self.config.num_policies, self.spec.num_actions))
+
+
+def fit_q(
+    tables: Mapping[str, PolicyTable],
+    replay: Replay,
+    updates: int,
+    *,
+    batch_size: int = 256,
+    learner: LearnerConfig | None = None,
+    encoder: EncoderFactory = default_encoder,
+    sampling: Sampling | str = "uniform",
+    seed: int = 0,
+    device: str = "auto",
+    run: str | Path | None = None,
+) -> FittedQ:
+    """The values of policies, fitted on a replay's training episodes.
+
+    Args:
+        tables: What each policy does there; see `tabulate`.
+        replay: Its steps are taken one by one, with rewards as logged, whatever its n_step, clip and scale.
+        updates: Of the networks.
+        batch_size: Of an update.
+        learner: How an update is made; None takes `LEARNER`.
+        encoder: Of the observations.
+        sampling: How often each transition is drawn.
+        seed: Of the first weights and the batches.
+        device: Where to train.
+        run: A directory for checkpoints and metrics; None writes nothing. A run that is there goes on.
+    """
+    config = replace(replay.config, n_step=1, reward_clip=None, reward_scale=1.0, sampling=sampling, seed=seed)
+    plain = Replay(replay.store, replace(config, include=("index",)))
+    settings = FittedQConfig(len(tables), _scale(plain), *_bounds(plain))
+    model = FittedQ(plain.spec, settings, encoder=encoder, seed=seed)
+    model.follow([*tables.values()])
+    fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=min(updates, 500), checkpoint_period=updates)
+    resume = run is not None and (Path(run) / "config.json").exists()
+    trained = fit(
+        model, plain, fitting, learner=learner or LEARNER, loggers=[], device=device, run=run, resume=resume
+    )
+    fitted = trained.snapshot()
+    assert isinstance(fitted, FittedQ)
+    return fitted
+
+
+LEARNER = LearnerConfig(learning_rate=5e-4, polyak=0.05, average_decay=0.999)
+"""The target moves fast: a value is known at most as many steps ahead as it has moved."""
+
+
+def _scale(replay: Replay) -> float:
+    """About the largest discounted return that the data knows of: at least 1e-6."""
+    discount, store = replay.config.discount, replay.store
+    horizon = min(1 / (1 - discount), float(np.median(store.segment_end - np.arange(len(store)))) + 1) if discount < 1 else 1.0
+    return max(float(np.sqrt(np.mean(np.square(store.rewards)))) * horizon, 1e-6)
+
+
+def _bounds(replay: Replay) -> tuple[float, float]:
+    """No policy's value lies outside: an episode may end after each step, or go on for ever."""
+    discount, rewards = replay.config.discount, replay.store.rewards
+    if discount == 1:
+        return -math.inf, math.inf
+    low, high = float(rewards.min()), float(rewards.max())
+    return min(low, low / (1 - discount)), max(high, high / (1 - discount))
+
+
+@dataclass(frozen=True)
+class FittedValues:
+    """What fitted Q evaluation says of N transitions in E episodes, for P policies.
+
+    Attributes:
+        q: float64 [P, N], Q(s, a) of the logged actions.
+        value: float64 [P, N], V(s), the sum over a of pi(a|s) Q(s, a).
+        end_value: float64 [P, E], V of what each episode's last step led to; 0 where it terminated.
+    """
+
+    q: NDArray[np.float64]
+    value: NDArray[np.float64]
+    end_value: NDArray[np.float64]
+
+
+def read(model: FittedQ, replay: Replay, tables: Sequence[PolicyTable]) -> FittedValues:
+    """The fitted values on the episodes of a replay, its held-out part say.
+
+    Args:
+        model: Of as many policies as there are tables.
+        replay: The episodes.
+        tables: What each policy does there.
+    """
+    store, rows = replay.store, replay.rows
+    action = store.actions[rows]
+    device = next(model.parameters()).device
+
+    def ask(observations: NDArray[Any]) -> NDArray[np.float64]:
+        with torch.inference_mode():
+            prepared = model.spec.normalise(torch.from_numpy(observations).to(device))
+            found: NDArray[np.float64] = model.policy_values(prepared).double().cpu().numpy()
+            return found
+
+    q = np.empty((len(tables), len(rows)))
+    value = np.empty((len(tables), len(rows)))
+    for start in range(0, len(rows), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        found = ask(store.observations(rows[part]))
+        q[:, part] = found[np.arange(len(found)), :, action[part]].T
+        for number, table in enumerate(tables):
+            value[number, part] = (table.current[part] * found[:, number]).sum(axis=1)
+    last = np.flatnonzero(store.segment_end[rows] == rows)
+    end_value = np.zeros((len(tables), len(last)))
+    cut = np.flatnonzero(~store.terminated[rows[last]])
+    for start in range(0, len(cut), _AT_ONCE):
+        chosen = cut[start : start + _AT_ONCE]
+        found = ask(store.next_observations(rows[last[chosen]]))
+        for number, table in enumerate(tables):
+            end_value[number, chosen] = (table.following[last[chosen]] * found[:, number]).sum(axis=1)
+    return FittedValues(q, value, end_value)

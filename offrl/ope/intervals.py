@@ -1,0 +1,85 @@
+"""Intervals of an estimate: the bootstrap over whole episodes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.checks import is_whole
+from offrl.errors import ConfigError
+from offrl.ope.estimators import Estimator
+from offrl.ope.steps import Steps
+from offrl.statistics import LEAST_VALUES, Interval
+
+_MOST_COUNTS = 4_000_000  # in one slice of resamples: 32 MB of them
+
+
+class Estimate(NamedTuple):
+    """What a policy is worth, and how sure that is.
+
+    Attributes:
+        value: Of the evaluated policy, per episode.
+        behaviour: The mean return of the same episodes as they were logged.
+        difference: Value minus behaviour; its interval is paired: both are of the same resamples.
+        undefined: Resamples in which the estimate is NaN or infinite. One is enough for an interval to be left out:
+            the log then holds too few episodes that the policy could have produced.
+    """
+
+    value: Interval
+    behaviour: Interval
+    difference: Interval
+    undefined: int
+
+
+def bootstrap(estimator: Estimator, steps: Steps, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """An estimate with its 95 % percentile bootstrap interval over episodes (Efron 1979).
+
+    The interval says how much the estimate varies from log to log. It does not know of errors of a fitted model or of
+    fitted behaviour probabilities. Under five episodes there is none. The same seed draws the same resamples for every
+    estimator.
+
+    The difference compares like with like only where both count the same steps: where logs are cut and the model's
+    values reach beyond the cut, the behaviour's returns do not.
+
+    Args:
+        estimator: One of `offrl.ope.estimators`.
+        steps: Of E episodes.
+        resamples: How often E episodes are drawn with replacement, 2 or more.
+        seed: Seed of the draws.
+
+    Raises:
+        ConfigError: Fewer resamples; steps without what the estimator needs.
+    """
+    if not is_whole(resamples) or resamples < 2:
+        raise ConfigError(f"{resamples!r}", where="bootstrap.resamples", expected="2 or more, a whole number")
+    size = len(steps)
+    generator = np.random.default_rng(seed)
+    values, means = [], []
+    at_once = max(1, _MOST_COUNTS // size)
+    for start in range(0, resamples, at_once):
+        counts = _draw(generator, min(at_once, resamples - start), size)
+        values.append(estimator(steps, counts))
+        means.append(counts @ steps.returns / size)
+    value, behaviour = np.concatenate(values), np.concatenate(means)
+    found, own = float(estimator(steps)[0]), float(steps.returns.mean())
+    return Estimate(
+        value=_interval(found, value, size),
+        behaviour=_interval(own, behaviour, size),
+        difference=_interval(found - own, value - behaviour, size),
+        undefined=int((~np.isfinite(value)).sum()),
+    )
+
+
+def _draw(generator: np.random.Generator, num_resamples: int, size: int) -> NDArray[np.int64]:
+    """How often each of `size` episodes is in each resample. [num_resamples, size]."""
+    drawn = generator.integers(size, size=(num_resamples, size)) + size * np.arange(num_resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=num_resamples * size).reshape(num_resamples, size)
+
+
+def _interval(mean: float, resampled: NDArray[np.float64], num_episodes: int) -> Interval:
+    if num_episodes < LEAST_VALUES or not np.isfinite(resampled).all():
+        return Interval(mean, None, None)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Interval(mean, float(low), float(high))

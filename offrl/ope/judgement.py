@@ -1,0 +1,157 @@
+"""What an estimate rests on, and in plain words whether it can be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from offrl.ope.intervals import Estimate
+from offrl.statistics import Interval
+
+LEAST_EFFECTIVE = 10.0
+"""Under so many effective episodes an estimate by importance sampling is not to be used."""
+_FEW_EFFECTIVE = 30.0
+LEAST_SUPPORT = 0.5
+"""Under that share of supported actions a fitted value is extrapolated more than learned."""
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """One estimator's answer.
+
+    Attributes:
+        estimator: its name.
+        estimate: the value, the behaviour's, and their difference, with 95 % intervals.
+        effective_size: how many of the held-out episodes the estimate rests on; None where it weights none.
+        refits: of the fitted values; 0 where it reads none.
+        remark: what is wrong with it, in a sentence; "" for nothing that is known.
+    """
+
+    estimator: str
+    estimate: Estimate
+    effective_size: float | None
+    refits: int
+    remark: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "estimator": self.estimator,
+            "value": self.estimate.value.to_dict(),
+            "difference_to_behaviour": self.estimate.difference.to_dict(),
+            "effective_size": self.effective_size,
+            "refits": self.refits,
+            "remark": self.remark,
+        }
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What a policy is worth by the held-out episodes of a dataset.
+
+    Attributes:
+        policy: its name.
+        discount: per step; all values are discounted returns from the first observation of an episode.
+        held_out: the number of episodes on which values are read.
+        training: the number of episodes on which models are fitted.
+        split: `held_out` and `split_seed` of the replay.
+        behaviour: the mean discounted return of the held-out episodes as they were logged.
+        behaviour_source: "logged", or "fitted" with how well.
+        support: the share of the policy's actions on the held-out observations that the behaviour takes with a
+            probability of 0.05 or more.
+        rows: one for each estimator.
+        warnings: what to know of the data, a sentence each.
+    """
+
+    policy: str
+    discount: float
+    held_out: int
+    training: int
+    split: dict[str, float | int]
+    behaviour: Interval
+    behaviour_source: str
+    support: float
+    rows: tuple[Estimated, ...]
+    warnings: tuple[str, ...]
+
+    def __getitem__(self, estimator: str) -> Estimated:
+        """The row of an estimator.
+
+        Raises:
+            KeyError: it was not asked for.
+        """
+        return {row.estimator: row for row in self.rows}[estimator]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "policy": self.policy,
+            "discount": self.discount,
+            "held_out_episodes": self.held_out,
+            "training_episodes": self.training,
+            "split": self.split,
+            "behaviour": self.behaviour.to_dict(),
+            "behaviour_probabilities": self.behaviour_source,
+            "support": self.support,
+            "estimates": [row.to_dict() for row in self.rows],
+            "warnings": [*self.warnings],
+        }
+
+    def to_text(self) -> str:
+        """A table, and under it what to beware of."""
+        facts = {
+            "policy": self.policy,
+            "episodes": f"{self.held_out:,} held out, on which values are read; {self.training:,} to fit models on",
+            "discount": f"{self.discount:g} a step; values are discounted returns of an episode",
+            "behaviour": f"{_number(self.behaviour)}, as logged; probabilities {self.behaviour_source}",
+            "support": f"{self.support:.0%} of the policy's actions are ones that the behaviour takes, too",
+        }
+        table = [("estimator", "value", "95 % interval", "above the behaviour", "effective episodes")]
+        for row in self.rows:
+            size = "" if row.effective_size is None else f"{row.effective_size:,.1f}"
+            value, difference = row.estimate.value, row.estimate.difference
+            table.append((row.estimator, f"{value.mean:,.2f}", _bounds(value), _number(difference, sign="+"), size))
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [f"{name:<9}  {text}" for name, text in facts.items()]
+        lines.append("")
+        for name, *cells in table:
+            padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
+            lines.append("  ".join([f"{name:<{widths[0]}}", *padded]).rstrip())
+        remarks = [f"{row.estimator}: {row.remark}" for row in self.rows if row.remark]
+        if remarks or self.warnings:
+            lines += ["", *remarks, *self.warnings]
+        return "\n".join(lines)
+
+
+def verdict(estimate: Estimate, effective_size: float | None, held_out: int, *, support: float, is_fitted: bool) -> str:
+    """Why an estimate is not to be used, or only with care; "" where nothing speaks against it.
+
+    Args:
+        estimate: the estimator's.
+        effective_size: Kish's, of the weights that it uses; None where it uses none.
+        held_out: the number of episodes.
+        support: see `Estimates`.
+        is_fitted: whether it reads values of fitted Q evaluation.
+    """
+    if estimate.undefined or estimate.value.mean != estimate.value.mean:
+        return "hardly any held-out episode could have come from this policy: do not use"
+    if effective_size is not None and not is_fitted:
+        if effective_size < LEAST_EFFECTIVE:
+            return f"effective sample size {effective_size:.1f} of {held_out:,} episodes: do not use"
+        if effective_size < _FEW_EFFECTIVE:
+            return f"effective sample size {effective_size:.1f} of {held_out:,} episodes: a rough number"
+    if is_fitted and support < LEAST_SUPPORT:
+        share = f"{1 - support:.0%}"
+        return f"{share} of the policy's actions are hardly in the data: their values are extrapolated, do not use"
+    return ""
+
+
+def _number(value: Interval, sign: str = "") -> str:
+    bounds = _bounds(value, sign)
+    return f"{value.mean:{sign},.2f}" + (f" [{bounds}]" if bounds else "")
+
+
+def _bounds(value: Interval, sign: str = "") -> str:
+    if value.low is None or value.high is None:
+        return ""
+    return f"{value.low:{sign},.2f} to {value.high:{sign},.2f}"

@@ -1,0 +1,120 @@
+"""What a policy does at every logged observation: computed once, so that no estimator has to ask it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from offrl.errors import ConfigError, SpecMismatchError
+from offrl.policies.policy import Policy, takes_action_masks
+from offrl.replay import Replay
+
+Evaluated: TypeAlias = Policy | Callable[..., NDArray[Any]]
+"""A policy of offrl's, or a function of raw observations [N, ...] (and legal actions [N, A], where the task has them) that
+gives actions int [N] or probabilities [N, A]."""
+
+_AT_ONCE = 512
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class PolicyTable:
+    """The probabilities with which a policy takes each action, for N transitions of a replay.
+
+    Attributes:
+        current: float32 [N, A], at the observation of each transition.
+        following: float32 [N, A], at the observation one step on; where the episode terminated there nothing follows,
+            and the row repeats `current`.
+    """
+
+    current: NDArray[np.float32]
+    following: NDArray[np.float32]
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the policy takes one action for certain, everywhere."""
+        return bool((self.following.max(axis=1) == 1).all() and (self.current.max(axis=1) == 1).all())
+
+
+def tabulate(policy: Evaluated, replay: Replay, *, name: str = "policy", progress: bool | None = None) -> PolicyTable:
+    """Asks a policy once for each observation of a replay's episodes.
+
+    Args:
+        policy: A TorchPolicy, an OnnxPolicy, or a function; see `Evaluated`.
+        replay: Whole episodes, of its training or of its held-out part.
+        name: Of the policy, for errors and the bar.
+        progress: Whether to show a bar; None shows it on a terminal only.
+
+    Raises:
+        SpecMismatchError: The policy is of another task.
+        ConfigError: It gives neither actions nor probabilities, or probabilities that are none.
+    """
+    spec = getattr(policy, "spec", None)
+    if spec is not None:
+        spec.require_same(
+            replay.spec, where=name, hint="evaluate it on data of the task that it was trained for", legal_actions=False
+        )
+    store, rows = replay.store, replay.rows
+    is_last = store.segment_end[rows] == rows
+    cut = np.flatnonzero(is_last & ~store.terminated[rows])
+    ask = _Asking(policy, replay.spec.num_actions, name)
+    starts = [*range(0, len(rows), _AT_ONCE)]
+    found = []
+    for start in tqdm(starts, f"{name} on the data", unit="batch", disable=None if progress is None else not progress):
+        chosen = rows[start : start + _AT_ONCE]
+        mask = None if store.action_mask is None else store.action_mask[chosen]
+        found.append(ask(store.observations(chosen), mask))
+    current = np.concatenate(found)
+    following = np.roll(current, -1, axis=0)
+    following[is_last] = current[is_last]
+    for start in range(0, len(cut), _AT_ONCE):
+        chosen = cut[start : start + _AT_ONCE]
+        # Logs hold no legal actions for the observation that an episode ends with: there, all count as legal.
+        mask = None if store.action_mask is None else np.ones((len(chosen), replay.spec.num_actions), np.bool_)
+        following[chosen] = ask(store.next_observations(rows[chosen]), mask)
+    return PolicyTable(current, following)
+
+
+class _Asking:
+    """A policy as a function from observations and masks to probabilities."""
+
+    def __init__(self, policy: Evaluated, num_actions: int, name: str) -> None:
+        self._policy, self._num_actions, self._name = policy, num_actions, name
+        self._function: Callable[..., NDArray[Any]] = getattr(policy, "probabilities", policy)
+        # A policy says whether it needs masks. A function without a spec of its own is given those that there are.
+        self._wants_masks = takes_action_masks(policy) or not hasattr(policy, "spec")
+
+    def __call__(self, observations: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+        """[N, ...], bool [N, A] or None -> float32 [N, A]."""
+        inputs = (observations,) if mask is None or not self._wants_masks else (observations, mask)
+        found = np.asarray(self._function(*inputs))
+        size, num_actions = len(observations), self._num_actions
+        if found.shape == (size,) and np.issubdtype(found.dtype, np.integer):
+            if not ((found >= 0) & (found < num_actions)).all():
+                raise self._refused(f"gives action {found[(found < 0) | (found >= num_actions)][0]}")
+            found = np.eye(num_actions, dtype=np.float32)[found]
+        if found.shape != (size, num_actions):
+            raise self._refused(f"gives {found.dtype} {list(found.shape)}")
+        if not np.isfinite(found).all() or (found < 0).any() or (abs(found.sum(axis=1) - 1) > _TOLERANCE).any():
+            raise self._refused("gives rows that are no probabilities: NaN, below 0, or of another sum than 1")
+        if mask is not None and (found[~mask] > 0).any():
+            raise SpecMismatchError(
+                "takes an illegal action",
+                where=self._name,
+                expected="legal actions only, as action_mask names them",
+                hint="read the mask, which is the second argument",
+            )
+        return found.astype(np.float32)
+
+    def _refused(self, what: str) -> ConfigError:
+        size = self._num_actions
+        return ConfigError(
+            what,
+            where=self._name,
+            expected=f"actions 0..{size - 1}, int [N], or probabilities [N, {size}], whose rows sum to 1",
+        )

@@ -1,0 +1,100 @@
+"""A Q-learning algorithm of a user's own is a config and a loss."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from offrl import CQL, FitConfig, TaskSpec, fit
+from offrl.algorithms import BVE, CRR, DQN, IQL, REM, ActorCritic, DiscreteSAC, PolicyOutput, QLearning, build_algorithm
+from offrl.errors import ConfigError
+from offrl.losses import max_q_target, select_action, td_loss
+from offrl.networks import Head, feature_dim
+
+SPEC = TaskSpec.vector(3, ("left", "right", "stay"))
+OBSERVATION = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+
+
+@dataclass(frozen=True)
+class OwnConfig:
+    """A setting of its own."""
+
+    scale: float = 2.0
+
+
+class Own(QLearning[OwnConfig]):
+    """Q-learning with scaled rewards."""
+
+    name = "own"
+
+    def loss(self, batch):
+        q = self.values(batch.observation)
+        with torch.no_grad():
+            next_q = self.target_q_head(self.target_encoder(batch.next_observation))
+            target = max_q_target(self.config.scale * batch.reward, batch.discount, next_q)
+        return td_loss(q, batch.action, target), {"q": select_action(q, batch.action).mean()}
+
+
+def test_a_loss_is_all_that_is_missing(toy_replay):
+    algorithm = Own(toy_replay.spec)
+    assert algorithm.config == OwnConfig()
+    before = algorithm.target_q_head.state_dict()["output.weight"].clone()
+    fit(algorithm, toy_replay, FitConfig(updates=2, batch_size=8), loggers=[], device="cpu")
+    assert not torch.equal(algorithm.target_q_head.state_dict()["output.weight"], before)
+    output = algorithm(OBSERVATION)
+    assert isinstance(output, PolicyOutput)
+    assert torch.equal(output.scores, algorithm.values(OBSERVATION))
+    assert not output.logits.any()
+
+
+def test_the_config_is_found_behind_the_base():
+    assert Own.config_class() is OwnConfig
+    assert build_algorithm(Own, SPEC, {"scale": 3.0}).config.scale == 3.0
+    with pytest.raises(ConfigError, match=r"Own.config: a dict; expected a OwnConfig"):
+        Own(SPEC, {})
+    # A subclass of a concrete algorithm keeps that one's, and may bring its own.
+    assert type("Derived", (CQL,), {}).config_class() is CQL.config_class()
+
+
+def test_an_ensemble_among_the_settings_makes_one():
+    @dataclass(frozen=True)
+    class EnsembleConfig:
+        ensemble: str | None = "min:2"
+
+    class Ensemble(QLearning[EnsembleConfig]):
+        name = "ensemble"
+        loss = Own.loss
+
+    heads = Ensemble(SPEC).q_head.members(torch.zeros(1, 256))
+    assert len(heads) == 2
+    assert len(Own(SPEC).q_head.members(torch.zeros(1, 256))) == 1
+
+
+class OwnActor(ActorCritic[OwnConfig]):
+    """Never trained."""
+
+    name = "own-actor"
+    loss = Own.loss
+
+    def make_networks(self, encoder):
+        super().make_networks(encoder)
+        self.policy_head = Head(feature_dim(self.encoder), self.spec.num_actions)
+
+
+def test_an_actor_acts_by_its_policy_and_is_judged_by_q():
+    actor = OwnActor(SPEC)
+    output = actor(OBSERVATION)
+    assert torch.equal(output.scores, actor.policy_head(actor.encoder(OBSERVATION)))
+    assert torch.equal(output.scores, output.logits)
+    assert torch.equal(actor.values(OBSERVATION), actor.q_head(actor.encoder(OBSERVATION)))
+    assert [id(target) for _, target in actor.targets()] == [id(actor.target_encoder), id(actor.target_q_head)]
+
+
+@pytest.mark.parametrize("kind", [DQN, CQL, BVE, REM, IQL, CRR, DiscreteSAC])
+def test_the_shelf_is_written_on_the_bases(kind):
+    """The names of the weights are those of earlier versions, whose checkpoints load."""
+    assert issubclass(kind, ActorCritic if kind in (IQL, CRR, DiscreteSAC) else QLearning)
+    children = [name for name, child in kind(SPEC).named_children() if isinstance(child, nn.Module)]
+    assert children[:2] == ["encoder", "q_head"]
+    assert [name for name in children if name.startswith("target")][:2] == ["target_encoder", "target_q_head"]

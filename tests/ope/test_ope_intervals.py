@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from offrl.errors import ConfigError
+from offrl.ope import Estimate, Estimator, Steps, bootstrap, per_decision_is, trajectory_is, weighted_is
+
+
+def bandit(num_episodes, seed=0, share=0.3):
+    """Rewards of 1 with probability 0.2 for action 0 and 0.8 for action 1; mu(1) = share, pi(1) = 1/2."""
+    generator = np.random.default_rng(seed)
+    action = generator.random(num_episodes) < share
+    reward = generator.random(num_episodes) < np.where(action, 0.8, 0.2)
+    ratio = np.where(action, 0.5 / share, 0.5 / (1 - share))
+    return Steps(reward[:, None], ratio[:, None], np.ones(num_episodes), 1.0)
+
+
+def test_intervals_are_quantiles_over_repeated_episodes():
+    """The same draws, written down episode by episode."""
+    steps = bandit(30)
+    found = bootstrap(weighted_is, steps, resamples=50, seed=3)
+    assert isinstance(found, Estimate)
+    generator = np.random.default_rng(3)
+    values, means = [], []
+    for row in generator.integers(30, size=(50, 30)):
+        again = Steps(steps.reward[row], steps.ratio[row], steps.length[row], 1.0)
+        values.append(weighted_is(again)[0])
+        means.append(again.returns.mean())
+    for interval, mean, samples in (
+        (found.value, weighted_is(steps)[0], values),
+        (found.behaviour, steps.returns.mean(), means),
+        (found.difference, weighted_is(steps)[0] - steps.returns.mean(), np.subtract(values, means)),
+    ):
+        assert interval.mean == pytest.approx(mean)
+        np.testing.assert_allclose([interval.low, interval.high], np.quantile(samples, [0.025, 0.975]))
+    assert found.undefined == 0
+
+
+def test_every_slice_of_resamples_has_draws_of_its_own(monkeypatch):
+    """However many resamples are drawn at once, they are the same."""
+    steps = bandit(30)
+    whole = bootstrap(trajectory_is, steps, resamples=50)
+    monkeypatch.setattr("offrl.ope.intervals._MOST_COUNTS", 7 * 30)
+    in_slices = bootstrap(trajectory_is, steps, resamples=50)
+    np.testing.assert_allclose(in_slices[:3], whole[:3])
+
+
+def test_intervals_cover_the_value_and_pairing_narrows_the_difference():
+    inside = 0
+    for seed in range(200):
+        found = bootstrap(trajectory_is, bandit(100, seed), resamples=300)
+        inside += found.value.low <= 0.5 <= found.value.high
+    assert 180 <= inside <= 199  # of 200; 95 % are 190
+    width = {name: getattr(found, name).high - getattr(found, name).low for name in ("value", "behaviour")}
+    assert found.difference.high - found.difference.low < sum(width.values()) / 2
+
+
+def test_few_episodes_and_resamples_without_weight_have_no_interval():
+    assert bootstrap(trajectory_is, bandit(4)).value[1:] == (None, None)
+    lonely = Steps(np.ones((20, 1)), np.eye(20, 1), np.ones(20), 1.0)
+    found = bootstrap(weighted_is, lonely)
+    assert found.value == (1.0, None, None)
+    assert 300 < found.undefined < 420  # of 1,000: (1 - 1/20)^20 is 0.358
+    assert found.difference.low is None
+    assert found.behaviour.low == 1.0
+
+
+def test_an_estimator_of_ones_own_will_do():
+    def half(steps, counts=None):
+        return trajectory_is(steps, counts) / 2
+
+    mine: Estimator = half
+    whole, found = (bootstrap(each, bandit(30), resamples=20) for each in (trajectory_is, mine))
+    np.testing.assert_allclose(found.value, np.array(whole.value) / 2)
+
+
+def test_infinite_estimates_have_no_interval():
+    long = Steps(np.ones((6, 1000)), np.full((6, 1000), 10.0), np.full(6, 1000), 1.0)
+    assert bootstrap(per_decision_is, long, resamples=10).value == (np.inf, None, None)
+
+
+@pytest.mark.parametrize("resamples", [1, 10.5, True])
+def test_too_few_resamples_are_refused(resamples):
+    with pytest.raises(ConfigError, match=r"bootstrap.resamples: .*expected 2 or more, a whole number"):
+        bootstrap(trajectory_is, bandit(10), resamples=resamples)

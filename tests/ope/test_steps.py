@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from offrl.errors import ConfigError
+from offrl.ope import Steps, clipped, doubly_robust, per_decision_is, trajectory_is
+
+GOOD = {"reward": [[1.0, 2.0], [3.0, 0.0]], "ratio": [[2.0, 4.0], [0.5, 1.0]], "length": [2, 1], "discount": 0.5}
+
+
+def test_what_stands_after_the_end_is_replaced():
+    steps = Steps(
+        reward=[[1.0, np.nan]], ratio=[[2.0, np.inf]], length=[1], discount=1.0, q=[[1.0, 7.0]], value=[[2.0, 7.0]]
+    )
+    assert steps.reward.tolist() == [[1, 0]]
+    assert steps.ratio.tolist() == [[2, 1]]
+    assert steps.q.tolist() == [[1, 0]]
+    assert steps.value.tolist() == [[2, 0]]
+    np.testing.assert_allclose(steps.log_weight, np.log([[2, 2]]))
+
+
+def test_returns_are_discounted():
+    steps = Steps(**GOOD)
+    assert steps.returns.tolist() == [2.0, 3.0]
+    assert len(steps) == 2
+    assert Steps(**{**GOOD, "discount": 0.0}).returns.tolist() == [1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"reward": [1.0, 2.0]}, r"Steps.reward: of shape \[2\]; expected \[episodes, steps\]"),
+        ({"ratio": [[1.0, 1.0]]}, r"Steps.ratio: of shape \[1, 2\]; expected \[2, 2\]"),
+        ({"length": [2, 3]}, "Steps.length: 2 to 3; expected 1 to 2"),
+        ({"length": [0, 1]}, "Steps.length: 0 to 1"),
+        ({"ratio": [[1.0, 1.0], [np.nan, 1.0]]}, "Steps.ratio: NaN or infinite in episode 1.*fit a behaviour model"),
+        ({"ratio": [[1.0, -1.0], [1.0, 1.0]]}, "Steps.ratio: -1; expected 0 or more"),
+        ({"q": [[1.0, np.inf], [1.0, 1.0]]}, "Steps.q: NaN or infinite in episode 0; expected finite numbers$"),
+        ({"end_value": [0.0, np.nan]}, "Steps.end_value: NaN or infinite in episode 1"),
+        ({"discount": 1.5}, r"Steps.discount: 1.5; expected a number in \[0, 1\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        Steps(**{**GOOD, **wrong})
+
+
+def test_weights_are_clipped_as_products():
+    """Weights 2, 8 with limit 3 are 2, 3; and a product that comes down again is itself again."""
+    steps = Steps([[1.0] * 4], [[2.0, 4.0, 0.5, 0.1]], [4], 1.0)
+    np.testing.assert_allclose(np.exp(clipped(steps, 3.0).log_weight), [[2, 3, 3, 0.4]])
+    assert per_decision_is(clipped(steps, 3.0)) == pytest.approx(2 + 3 + 3 + 0.4)
+    assert trajectory_is(clipped(steps, 100.0)) == pytest.approx(trajectory_is(steps))
+
+
+def test_a_clipped_weight_of_nothing_stays_nothing():
+    steps = Steps([[1.0] * 4], [[8.0, 0.0, 5.0, 0.0]], [4], 1.0)
+    assert np.exp(clipped(steps, 3.0).log_weight).tolist() == [[pytest.approx(3), 0, 0, 0]]
+
+
+def test_clipped_bandit_data_is_biased_low_and_doubly_robust_leaves_the_rest_to_the_model():
+    steps = Steps([[1.0], [1.0]], [[10.0], [0.5]], [1, 1], 1.0, q=[[1.0], [1.0]], value=[[0.9], [0.7]])
+    assert trajectory_is(clipped(steps, 2.0)) == pytest.approx((2 + 0.5) / 2)
+    assert doubly_robust(clipped(steps, 2.0)) == pytest.approx(0.8)
+    long = Steps(np.ones((1, 1000)), np.full((1, 1000), 10.0), [1000], 1.0)
+    assert trajectory_is(clipped(long, 5.0)) == pytest.approx(5 * 1000)
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, np.nan, np.inf, "2"])
+def test_a_limit_that_is_none_is_refused(limit):
+    with pytest.raises(ConfigError, match=r"clipped.limit: .*expected a number over 0"):
+        clipped(Steps(**GOOD), limit)
