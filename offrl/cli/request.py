@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, load_class
+from offrl.cli.names import ALGORITHMS, ENCODERS, STATISTICS, algorithm_class, load_class
 from offrl.cli.settings import parse_settings, setting_groups
 from offrl.errors import ConfigError, DatasetError, RunError, SpecMismatchError
 from offrl.system.workers import MOST_THREADS
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from offrl.replay.store import FrameStore
     from offrl.replay.streaming.source import StreamingReplay
     from offrl.spec import TaskSpec
+    from offrl.training.selection import Selection
 
 LENGTHS = ("updates", "epochs")
 _CONFIG_KEYS = {"algorithm": "algorithm_config", "learner": "learner", "fit": "fit", "replay": "replay"}
@@ -43,6 +44,7 @@ class Request:
         evaluate_every: how often episodes are played while training; None for never.
         evaluate_episodes: how many.
         algorithm_seed: of the first weights; None takes the replay's seed.
+        selection: names of statistics, `keep_best` and `patience`; None where nothing is measured for choosing.
     """
 
     algorithm: str
@@ -59,6 +61,7 @@ class Request:
     evaluate_every: int | str | None = None
     evaluate_episodes: int = 20
     algorithm_seed: int | None = None
+    selection: Mapping[str, Any] | None = None
 
     def longer(self, updates: int | None, epochs: float | None) -> Request:
         """The same with another length, where one is given."""
@@ -111,8 +114,9 @@ _KINDS: dict[str, Any] = {
     "evaluate_every": int | str | None,
     "evaluate_episodes": int,
     "algorithm_seed": int | None,
+    "selection": dict | None,
 }
-_RECORDED_ELSEWHERE = {"settings", "task", "evaluate_every", "evaluate_episodes", "algorithm_seed"}
+_RECORDED_ELSEWHERE = {"settings", "task", "evaluate_every", "evaluate_episodes", "algorithm_seed", "selection"}
 _NOTED = {field.name for field in fields(Request)} - _RECORDED_ELSEWHERE
 
 
@@ -195,6 +199,7 @@ def recorded_request(run: Path) -> Request:
             evaluate_every=evaluation.get("every"),
             evaluate_episodes=evaluation.get("episodes", 0),
             algorithm_seed=config.get("algorithm_seed"),
+            selection=config.get("selection"),
             settings=settings,
             task=TaskSpec.from_dict(config["spec"], where=run / "config.json"),
         )
@@ -363,6 +368,37 @@ def episode_evaluator(request: Request, spec: TaskSpec, where: Path | str) -> Ep
     if environment is None:
         raise ConfigError("no environment", where="--evaluate-every", expected="--env", hint=f"add --env {CAR_RACING}")
     return EpisodeEvaluator(environment_factory(environment, spec.hud), TUNING_SEEDS[: request.evaluate_episodes])
+
+
+def build_selection(request: Request, run: Path | None) -> Selection | None:
+    """What a run measures on its held-out episodes, and what follows from it.
+
+    Args:
+        request: What was asked for.
+        run: The one whose config.json names the statistics; None where the user does.
+
+    Raises:
+        ConfigError: a statistic that the command line does not know, or a number outside what is allowed.
+    """
+    from offrl.training.selection import Selection
+
+    if request.selection is None:
+        return None
+    settings = dict(request.selection)
+    names = settings.pop("statistics", None)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RunError(f"selection is {request.selection!r}", where=run, expected="what offrl wrote there")
+    if unknown := [name for name in names if name not in STATISTICS]:
+        raise ConfigError(
+            f"no statistic {unknown[0]!r}",
+            where=run or "--select",
+            expected=", ".join(STATISTICS),
+            hint="a statistic of your own is passed in Python: offrl.fit(..., selection=Selection([...]))",
+        )
+    try:
+        return Selection([load_class(name, STATISTICS, "statistic") for name in names], **settings)
+    except TypeError as error:
+        raise RunError(f"selection is {request.selection!r}", where=run, expected="what offrl wrote there") from error
 
 
 def require_same_task(checkpoint: Path, spec: TaskSpec) -> None:

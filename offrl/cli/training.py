@@ -16,10 +16,11 @@ import click
 from click import argument, option
 
 from offrl.cli.console import DATA, PATH, device_option, output_options, say_on_interrupt, show, task_options
-from offrl.cli.names import named_task, network_options
+from offrl.cli.names import STATISTICS, named_task, network_options
 from offrl.cli.request import (
     Request,
     build_algorithm,
+    build_selection,
     data_location,
     episode_evaluator,
     open_training_data,
@@ -59,6 +60,14 @@ _EPISODES = 20
     help="Play episodes while training, every so many updates or 1epoch; on seeds for tuning.",
 )
 @option("--evaluate-episodes", type=click.IntRange(1), help=f"Default: {_EPISODES}.")
+@option(
+    "--select",
+    "statistics",
+    metavar="NAMES",
+    help=f"Statistics on held-out episodes for metrics.csv, of which the first chooses: {', '.join(STATISTICS)}.",
+)
+@option("--keep-best", type=click.IntRange(1), help="Keep only so many checkpoints by --select, and the newest two.")
+@option("--patience", type=click.IntRange(1), help="End the run after so many rows of metrics without a better one.")
 @option("--logger", "logger_names", multiple=True, type=click.Choice(["tensorboard", "wandb"]), help="Log there, too.")
 @option("--run", type=PATH, help="A new directory, such as runs/bcq-{time}; default: the next free runs/ALGORITHM-NNN.")
 @option("--resume", type=PATH, metavar="RUN", help="Continue a run; it may become longer, all else is as it was.")
@@ -80,6 +89,9 @@ def train(
     stream: str | None,
     evaluate_every: str | None,
     evaluate_episodes: int | None,
+    statistics: str | None,
+    keep_best: int | None,
+    patience: int | None,
     logger_names: tuple[str, ...],
     run: Path | None,
     resume: Path | None,
@@ -104,7 +116,8 @@ def train(
     reward_scale, sampling, held_out, seed, tier, ...); an unknown one lists them all. With --stream the shards pass
     through a cache of limited size, and never lie here all at once. Ctrl-C stops the run with a
     checkpoint to resume from. With --evaluate-every, scores go to RUN/evaluations.csv, the best policy is
-    RUN/checkpoints/best, and RUN/plots/progress.png draws scores and losses as they come.
+    RUN/checkpoints/best, and RUN/plots/progress.png draws scores and losses as they come. With --select (and --set
+    held_out=0.1) nothing is played: the first statistic decides which checkpoints are kept and when the run ends.
     """
     if isinstance(directory, Path):
         from offrl.shards.arrays import require_directory
@@ -118,6 +131,7 @@ def train(
     from offrl.runs._tables import read_scores
     from offrl.runs.checkpoint import checkpoints, latest_checkpoint, step_of
     from offrl.runs.directory import create_run, with_time
+    from offrl.runs.files import END_NAME, read_run_json
     from offrl.system.devices import resolve_device
     from offrl.training.config import FitConfig, LearnerConfig
     from offrl.training.learner import Learner
@@ -139,6 +153,9 @@ def train(
                 "--stream": stream,
                 "--evaluate-every": evaluate_every,
                 "--evaluate-episodes": evaluate_episodes,
+                "--select": statistics,
+                "--keep-best": keep_best,
+                "--patience": patience,
             },
             assignments,
         )
@@ -152,6 +169,11 @@ def train(
         task = named_task(environment, hud)
         if evaluate_episodes is not None and evaluate_every is None:
             raise ConfigError("--evaluate-episodes", where="train", expected="--evaluate-every beside it")
+        if statistics is None and (keep_best is not None or patience is not None):
+            raise ConfigError(
+                "--keep-best or --patience", where="train", expected="--select beside it", hint="add --select td_error"
+            )
+        chosen = None if statistics is None else statistics.split(",")
         request = Request(
             algorithm=algorithm,
             encoder=encoder,
@@ -165,8 +187,10 @@ def train(
             evaluate_every=int(evaluate_every) if evaluate_every and evaluate_every.isdecimal() else evaluate_every,
             evaluate_episodes=evaluate_episodes or _EPISODES,
             algorithm_seed=algorithm_seed,
+            selection=None if chosen is None else {"statistics": chosen, "keep_best": keep_best, "patience": patience},
         )
     request = replace(request, device=device or request.device).with_threads(threads)
+    selection = build_selection(request, resume)
     config, learner_config = FitConfig(**request.settings["fit"]), LearnerConfig(**request.settings["learner"])
     with ranks.first_here("data"):
         replay = open_training_data(request, progress=not quiet and ranks.local_rank == 0)
@@ -214,6 +238,7 @@ def train(
             init=None if goes_on and begun is not None else checkpoint,
             evaluate_every=request.evaluate_every,
             evaluator=evaluator,
+            selection=selection,
             loggers=_loggers(target, logger_names, total, request, quiet=quiet, resume=resumes)
             if ranks.is_first
             else [],
@@ -239,6 +264,8 @@ def train(
     if (best := target / "checkpoints" / "best").exists():
         scores = read_scores(target)
         result |= {"best": str(best), "best_score": scores[step_of(best.resolve())]}
+    if selection is not None and learner.step < total and (ended := read_run_json(target, END_NAME)):
+        result["ended"] = ended["reason"]
     show({**result, **_last_metrics(target / "metrics.csv")}, as_json)
 
 

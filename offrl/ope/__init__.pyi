@@ -23,6 +23,8 @@ from .fitted_q import FittedQConfig as FittedQConfig
 from .fitted_q import FittedValues as FittedValues
 from .fitted_q import fit_q as fit_q
 from .fitted_q import read as read
+from .held_out import agreement as agreement
+from .held_out import td_error as td_error
 from .intervals import Estimate as Estimate
 from .intervals import bootstrap as bootstrap
 from .judgement import Estimated as Estimated

@@ -17,6 +17,7 @@ from offrl.system.json_files import read_json, write_sealed_json
 
 LOGS_NAME = "logs.json"
 """Says how far each table of a run reaches, and its hash: as of the last checkpoint, or the last score after it."""
+METRICS_NAME = "metrics.csv"
 SCORES_NAME = "evaluations.csv"
 
 
@@ -116,14 +117,22 @@ def read_scores(directory: Path) -> dict[int, float]:
     Raises:
         RunError: it is no table of scores, or was changed.
     """
-    path = directory / SCORES_NAME
+    return read_column(directory / SCORES_NAME, "score")
+
+
+def read_column(path: Path, column: str) -> dict[int, float]:
+    """Step -> number, of a column of a run's table; empty where there is no table.
+
+    Raises:
+        RunError: it has no such column, or was changed.
+    """
     if not path.exists():
         return {}
     try:
         rows = csv.DictReader(io.StringIO(read_table(path).decode(), newline=""))
-        return {int(row["step"]): float(row["score"]) for row in rows}
+        return {int(row["step"]): float(row[column]) for row in rows}
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise RunError(f"damaged ({error})", where=path, expected="columns step and score, of numbers") from error
+        raise RunError(f"damaged ({error})", where=path, expected=f"columns step and {column}, of numbers") from error
 
 
 class Table:

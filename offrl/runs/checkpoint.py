@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import RunError
-from offrl.system.files import replacing_directory, sync
+from offrl.system.files import remove_all_partials, remove_directory, replacing_directory, sync
 from offrl.system.json_files import json_bytes, parse_json, sealed
 from offrl.system.sealing import read_seal, read_sealed, write_sealed
 
@@ -50,7 +50,12 @@ class Stateful(Protocol):
 
 
 def save_checkpoint(
-    learner: Stateful, directory: Path, logs: Mapping[str, Any] | None = None, run: str | None = None
+    learner: Stateful,
+    directory: Path,
+    logs: Mapping[str, Any] | None = None,
+    run: str | None = None,
+    *,
+    keep: Collection[int] | None = None,
 ) -> Path:
     """Writes `directory/step-000012000/` with the learner's whole state and the policy that evaluation sees.
 
@@ -62,6 +67,8 @@ def save_checkpoint(
         directory: A run's `checkpoints`.
         logs: What else the run has done by then, JSON-ready, such as how far its CSV files reach (`CSVLogger.sync`).
         run: The identity of the run, a hash of its settings; None where it is of no run.
+        keep: The steps whose checkpoints are kept beside this one, all with what is needed to resume; the others are
+            removed. None keeps all, as said above.
 
     Raises:
         RunError: It cannot be written.
@@ -76,7 +83,10 @@ def save_checkpoint(
     try:
         with replacing_directory(target) as partial:
             write_sealed(partial, contents, step=learner.step, **({} if run is None else {"run": run}))
-        drop_old_states(directory)
+        if keep is None:
+            drop_old_states(directory)
+        else:
+            keep_only(directory, {*keep, learner.step})
     except OSError as error:
         raise RunError(
             f"cannot be written ({error.strerror or error})",
@@ -91,6 +101,14 @@ def drop_old_states(directory: Path) -> None:
     """Leaves the older checkpoints their policy only."""
     for old in checkpoints(directory)[:-_FULL_CHECKPOINTS]:
         (old / _LEARNER).unlink(missing_ok=True)
+
+
+def keep_only(directory: Path, steps: Collection[int]) -> None:
+    """Removes the checkpoints of all other steps."""
+    remove_all_partials(directory)  # of a process that was killed while it removed some
+    for each in checkpoints(directory):
+        if step_of(each) not in steps:
+            remove_directory(each)
 
 
 def checkpoints(directory: Path) -> list[Path]:

@@ -24,6 +24,8 @@ from offrl.system.sealing import read_seal
 RUN_KEY = "run_sha256"
 """In a file that is of a run: the run's identity."""
 CONFIG_NAME = "config.json"
+END_NAME = "ended.json"
+"""Says why a run ended before its last update."""
 _LENGTHS = ("updates", "epochs")
 _KINDS: dict[str, Any] = {"settled": dict | None, "init": str | None, "notes": dict | None}
 _HINT = "restore it; where you changed it on purpose, take its lines sealed and content_sha256 out"

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO
 from tqdm import tqdm
 
 from offrl.errors import missing_dependency
-from offrl.runs._tables import LOGS_NAME, SCORES_NAME, Table, no_room, table_extents
+from offrl.runs._tables import LOGS_NAME, METRICS_NAME, SCORES_NAME, Table, no_room, table_extents
 from offrl.system.files import sync
 from offrl.system.json_files import write_sealed_json
 
@@ -23,7 +23,7 @@ class Logger(Protocol):
     """Receives the numbers of a run, every so many gradient steps.
 
     One that has a method `log_evaluation(step, scores)` is given the scores of `fit`'s evaluator, too. They may come
-    after later rows of metrics.
+    after later rows of metrics. One that has `log_end(step, reason)` is told why a run ends before its last update.
     """
 
     def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
@@ -68,7 +68,7 @@ class CSVLogger:
             extents[LOGS_NAME] = table_extents(directory)
         self._metrics, self._timings, self._scores = self._tables = [
             Table(directory / name, resume_step, {by: found[name] for by, found in extents.items() if name in found})
-            for name in ("metrics.csv", "timings.csv", SCORES_NAME)
+            for name in (METRICS_NAME, "timings.csv", SCORES_NAME)
         ]
         self._vouched: dict[str, Any] = {}
         if resume_step is None or any(table.has_later_rows for table in self._tables):
@@ -173,6 +173,13 @@ class ConsoleLogger:
         line = f"update {step} of {self._total}: score {scores['score']:.4g}"
         if {"low", "high"} <= scores.keys():
             line += f" (95 % interval {scores['low']:.4g} to {scores['high']:.4g})"
+        self._write(line)
+
+    def log_end(self, step: int, reason: str) -> None:
+        """Writes a line with the reason."""
+        self._write(f"ends at update {step} of {self._total}: {reason}")
+
+    def _write(self, line: str) -> None:
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:

@@ -103,6 +103,13 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
 
 
+def remove_directory(path: Path) -> None:
+    """Removes a directory that is there whole or not at all: it loses its name first."""
+    discarded = _partial(path)
+    path.rename(discarded)
+    shutil.rmtree(discarded, ignore_errors=True)
+
+
 def remove_partials(path: Path) -> None:
     """Removes what processes that were killed left of their attempts to write `path`."""
     # Or of attempts to write such an attempt, where the writer's writer replaces, too.

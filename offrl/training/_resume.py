@@ -59,6 +59,8 @@ def continue_run(
     settings: Mapping[str, Any],
     num_transitions: int,
     log_period: int,
+    *,
+    drops_states: bool,
 ) -> CSVLogger:
     """Puts the learner where the newest whole checkpoint of a run left it, and the run's CSV files with it.
 
@@ -71,6 +73,7 @@ def continue_run(
         settings: The run's, see `resume_run`.
         num_transitions: In the data.
         log_period: In updates.
+        drops_states: Whether older checkpoints keep their policy only, see `save_checkpoint`.
 
     Raises:
         RunError: The run has other settings, or its files are of something else.
@@ -79,7 +82,7 @@ def continue_run(
     logs: Mapping[str, Any] = {}
     if found.checkpoint is not None:
         logs = load_learner(learner, found.checkpoint)
-        if not found.damaged:
+        if drops_states and not found.damaged:
             drop_old_states(directory / "checkpoints")  # a run that was killed right after its last one still has them
     else:
         learner.take_choices(read_run_config(directory).get("settled") or {})

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +16,17 @@ from offrl.algorithms._contract import require_contract
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.replay.source import ReplaySource
-from offrl.runs.checkpoint import checkpoints, load_policy, save_checkpoint
+from offrl.runs._tables import METRICS_NAME, read_column
+from offrl.runs.checkpoint import checkpoints, keep_only, load_policy, save_checkpoint
 from offrl.runs.directory import find_to_resume, first_weights, working_on, write_environment
-from offrl.runs.files import read_identity, write_run_config
+from offrl.runs.files import END_NAME, read_identity, write_run_config, write_run_json
 from offrl.runs.loggers import ConsoleLogger, CSVLogger, Logger
 from offrl.system.devices import resolve_device
 from offrl.system.ranks import Ranks
 from offrl.system.signals import StopRequest, stopping_on_signals
-from offrl.system.torchrun import describe, join, was_begun_by_this_launcher
-from offrl.system.workers import available_memory
+from offrl.system.torchrun import describe as describe_ranks
+from offrl.system.torchrun import join, was_begun_by_this_launcher
+from offrl.training._arguments import describe, remarks, require_arguments, require_memory, require_selection
 from offrl.training._clock import Clock, RateWatch
 from offrl.training._data_checks import check_data
 from offrl.training._evaluations import Evaluations, Evaluator
@@ -34,6 +34,7 @@ from offrl.training._feed import gathered_ahead, plan_updates
 from offrl.training._resume import continue_run
 from offrl.training.config import FitConfig, LearnerConfig, Period
 from offrl.training.learner import Learner
+from offrl.training.selection import Ratings, Selection, measure_statistics
 
 _TRIED_TRANSITIONS = 2
 """How many transitions an algorithm is tried on before training; one would hide a loss that mixes up its axes."""
@@ -52,6 +53,7 @@ def fit(
     init: str | Path | None = None,
     evaluate_every: Period | None = None,
     evaluator: Evaluator | None = None,
+    selection: Selection | None = None,
     loggers: Sequence[Logger] | None = None,
     device: torch.device | str = "auto",
     notes: Mapping[str, Any] | None = None,
@@ -78,6 +80,9 @@ def fit(
         evaluator: Scores the policy, such as `offrl.evaluation.EpisodeEvaluator(make_env)`, or a function of your own
             from an algorithm to {"score": ...}. The scores go to `evaluations.csv`, and the checkpoint with the
             highest one is `checkpoints/best`. On a CPU whose cores all train, training waits meanwhile.
+        selection: Statistics on the held-out transitions, of the weights that a checkpoint would evaluate; by the first
+            of them, which checkpoints are kept, and whether the run ends before its last update. Then it ends with a
+            checkpoint, and says why on the console and in `ended.json`; resuming it changes nothing.
         loggers: Besides the run's CSV files; None shows progress on the console.
         device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
         notes: JSON-ready remarks for a new run's config.json, beside those on the algorithm's class and the data.
@@ -93,7 +98,7 @@ def fit(
         RunError: The directory is taken, cannot be resumed or written; the loss became infinite.
         InUseError: Another process is working on the run.
     """
-    _require_arguments(algorithm, replay, config, learner)
+    require_arguments(algorithm, replay, config, learner)
     algorithm.spec.require_same(
         replay.spec,
         where="replay",
@@ -109,8 +114,17 @@ def fit(
     rows = ranks.rows(config.batch_size)
     total = config.total_updates(len(replay))
     periods = _Periods(config, evaluate_every, len(replay))
-    _require_memory(config.batch_size * ranks.num_local // ranks.count, replay)
-    remarks = {**_remarks(algorithm, replay), **(notes or {})}
+    if selection is not None:
+        require_selection(
+            selection,
+            replay,
+            log=periods.log,
+            checkpoint=periods.checkpoint,
+            has_run=run is not None,
+            has_evaluator=evaluator is not None,
+        )
+    require_memory(config.batch_size * ranks.num_local // ranks.count, replay)
+    noted = {**remarks(algorithm, replay), **(notes or {})}
     directory = None if run is None or not ranks.is_first else Path(run)
     # A command that torchrun starts again goes on with the run that it began.
     resume = ranks.first(resume or (directory is not None and was_begun_by_this_launcher(directory)))
@@ -140,18 +154,21 @@ def fit(
             with _announcing(is_shown=is_shown) as say:
                 trainer.autotune(first, say)
         if directory is not None:
-            settings = _describe(trainer, replay, config, init)
+            settings = describe(trainer, replay, config, init, selection)
             if evaluations is not None:
                 settings["evaluation"] = {"every": evaluate_every, **evaluations.settings()}
             if resume:
-                files = continue_run(trainer, directory, found, settings, len(replay), periods.log)
+                drops_states = selection is None or selection.keep_best is None
+                files = continue_run(
+                    trainer, directory, found, settings, len(replay), periods.log, drops_states=drops_states
+                )
             else:
                 tuned = {name: getattr(trainer, name) for name in ("precision", "compile", "threads")}
-                write_run_config(directory, {**settings, "settled": tuned, "notes": remarks})
+                write_run_config(directory, {**settings, "settled": tuned, "notes": noted})
                 files = CSVLogger(directory)
             identity = read_identity(directory)
             if not (directory / "environment.json").exists():
-                about = {"device": str(trainer.device), "dataset": settings["dataset"], **describe(ranks)}
+                about = {"device": str(trainer.device), "dataset": settings["dataset"], **describe_ranks(ranks)}
                 write_environment(directory, about)
             if not checkpoints(directory / "checkpoints"):  # from the first moment on there is one to resume
                 save_checkpoint(trainer, directory / "checkpoints", run=identity)
@@ -165,52 +182,24 @@ def fit(
             outputs.insert(0, files)
             if files.columns is not None and "held_out_loss" not in files.columns:
                 held_out = None  # a run of an earlier version: its rows keep their columns
+        ratings = None
+        if selection is not None:
+            rated = {} if directory is None else read_column(directory / METRICS_NAME, selection.column)
+            ratings = Ratings(selection, periods.checkpoint, rated)
+            keep = ratings.steps_to_keep()
+            if directory is not None and resume and keep is not None and not found.damaged:
+                keep_only(directory / "checkpoints", {*keep, trainer.step})  # it may have been killed before it did so
+            if held_out is not None:  # what cannot be measured is refused before training
+                few = held_out.gather(held_out.indices(0, config.batch_size)[:_TRIED_TRANSITIONS])
+                measure_statistics(selection.statistics, trainer.snapshot(), [few])
         for output in outputs:
             stack.callback(output.close)
         if evaluations is not None:
             stack.enter_context(evaluations)
-        saving = _Saving(trainer, directory, files, identity)
-        _Loop(trainer, replay, held_out, config.batch_size, total, periods, outputs, saving, evaluations, ranks).run()
+        saving = _Saving(trainer, directory, files, identity, ratings)
+        rest = (config.batch_size, total, periods, outputs, saving, evaluations, ratings, ranks)
+        _Loop(trainer, replay, held_out, *rest).run()
     return trainer
-
-
-def _require_arguments(algorithm: object, replay: object, config: object, learner: object) -> None:
-    if not isinstance(algorithm, Algorithm):
-        raise ConfigError(
-            f"the class {algorithm.__name__}" if isinstance(algorithm, type) else f"a {type(algorithm).__name__}",
-            where="fit.algorithm",
-            expected="an offrl.Algorithm",
-            hint="construct it: DiscreteBCQ(replay.spec), say",
-        )
-    if isinstance(replay, str | Path):
-        raise ConfigError(
-            repr(str(replay)), where="fit.replay", expected="a replay", hint=f"pass offrl.open_replay({str(replay)!r})"
-        )
-    if not isinstance(replay, ReplaySource):
-        raise ConfigError(
-            f"{type(replay).__name__} is no replay",
-            where="replay",
-            expected="a subclass of offrl.ReplaySource",
-            hint="derive your class from it: what it lacks has a default there",
-        )
-    if not isinstance(config, FitConfig):
-        length = config if isinstance(config, int) else 1000
-        hint = f"pass FitConfig(updates={length})"
-        raise ConfigError(f"{config!r}", where="fit.config", expected="a FitConfig", hint=hint)
-    if not isinstance(learner, LearnerConfig | None):
-        raise ConfigError(f"a {type(learner).__name__}", where="fit.learner", expected="a LearnerConfig")
-
-
-def _remarks(algorithm: Algorithm, replay: ReplaySource) -> dict[str, Any]:
-    """What is needed to make the run again, and no setting: the algorithm's class, where the data lies."""
-    kind = type(algorithm)
-    is_own = not kind.__module__.startswith("offrl.")
-    environment = {} if replay.environment is None else {"environment": replay.environment}
-    return {
-        "algorithm": f"{kind.__module__}:{kind.__qualname__}" if is_own else algorithm.name,
-        **replay.origin,
-        **environment,
-    }
 
 
 @contextmanager
@@ -232,17 +221,6 @@ class _Periods:
         self.evaluate = None if evaluate_every is None else config.updates_in(evaluate_every, num_transitions)
 
 
-def _require_memory(batch_size: int, replay: ReplaySource) -> None:
-    spec = replay.spec
-    size = math.prod(spec.observation_shape) * (1 if spec.is_pixels else 4)
-    if 2 * batch_size * size > available_memory():
-        raise ConfigError(
-            f"{batch_size}, whose observations alone need {2 * batch_size * size / 2**30:.0f} GiB",
-            where="FitConfig.batch_size",
-            expected="a batch that fits into memory",
-        )
-
-
 class _Loop:
     """The updates of a run, and what happens between them."""
 
@@ -257,11 +235,13 @@ class _Loop:
         loggers: Sequence[Logger],
         saving: _Saving,
         evaluations: Evaluations | None,
+        ratings: Ratings | None,
         ranks: Ranks,
     ) -> None:
         self._learner, self._replay, self._batch_size, self._total = learner, replay, batch_size, total
         self._periods, self._loggers, self._saving, self._evaluations = periods, loggers, saving, evaluations
-        self._held_out, self._ranks = held_out, ranks
+        self._held_out, self._ratings, self._ranks = held_out, ratings, ranks
+        self._end: str | None = None
         self._clock = Clock(learner.step)
         # What a GPU does is not seen in the seconds that the host took to ask for it.
         self._rate = RateWatch() if learner.device.type == "cpu" else None
@@ -278,8 +258,9 @@ class _Loop:
         plan = plan_updates(learner.step, total, periods, max(learner.updates_per_graph, 1))
         ahead = gathered_ahead(self._replay, plan, self._batch_size, learner.device, self._ranks)
         with stopping_on_signals() as stop, ahead as batches:
+            self._find_end()
             self._evaluate_what_is_missing(stop)
-            while learner.step < total and not self._is_stopped(stop):
+            while learner.step < total and self._end is None and not self._is_stopped(stop):
                 start = time.perf_counter()
                 try:
                     with self._clock.waiting():
@@ -296,12 +277,15 @@ class _Loop:
                         warnings.warn(slow, stacklevel=3)
                 if self._is_due(self._periods.log):
                     self._log(learning_rate)
+                    self._find_end()
                 if learner.step % self._periods.checkpoint == 0:
                     self._saving.save(stop)
                 if self._evaluations is not None and self._is_due(self._periods.evaluate):
                     self._saving.save(stop)
                     self._evaluate(learner.step, learner.snapshot(), stop)
             self._saving.save(stop)
+            if self._end is not None and not stop:
+                self._say_why()
             if self._evaluations is not None and not stop:
                 with stop.at_once():
                     self._report_scores(wait=True)
@@ -316,27 +300,56 @@ class _Loop:
         return number > 0  # not `stop`: a signal that came since the others spoke waits for the next time
 
     def _is_due(self, period: int | None) -> bool:
-        return period is not None and (self._learner.step % period == 0 or self._learner.step == self._total)
+        return period is not None and (self._learner.step % period == 0 or self._learner.step == self._last_step)
+
+    @property
+    def _last_step(self) -> int:
+        return self._total if self._end is None else self._learner.step
+
+    def _find_end(self) -> None:
+        """Looks whether the run ends here, before its last update. Collective."""
+        if self._ratings is not None and self._ratings.selection.patience is not None:
+            self._end = self._ranks.first(self._ratings.reason_to_end())
+
+    def _say_why(self) -> None:
+        assert self._end is not None
+        self._saving.write_end(self._end)
+        for logger in self._loggers:
+            if hasattr(logger, "log_end"):  # a logger need not have it
+                logger.log_end(self._learner.step, self._end)
 
     def _log(self, learning_rate: float) -> None:
         learner = self._learner
         # The row after the last update is one too many where the run becomes longer: then its sums go on.
         metrics = learner.read_metrics(keep=learner.step % self._periods.log != 0)
         if self._held_out is not None:
-            size = min(self._batch_size, _HELD_OUT_TRANSITIONS)
-            rows = (self._held_out.indices(step, size) for step in range(_HELD_OUT_TRANSITIONS // size))
-            found = learner.measure(self._held_out.gather(each) for each in rows)
-            metrics |= {f"held_out_{name}": value for name, value in found.items()}
+            metrics |= self._measure_held_out(self._held_out)
         timings = self._clock.read(learner.step)
         for logger in self._loggers:
             logger.log(learner.step, {**metrics, "learning_rate": learning_rate}, timings)
+        if self._ratings is not None and self._held_out is not None:
+            self._ratings.add(learner.step, metrics)
         self._report_scores()
+
+    def _measure_held_out(self, held_out: ReplaySource) -> dict[str, float]:
+        size = min(self._batch_size, _HELD_OUT_TRANSITIONS)
+        rows = [held_out.indices(step, size) for step in range(_HELD_OUT_TRANSITIONS // size)]
+        found = self._learner.measure(held_out.gather(each) for each in rows)
+        if self._ratings is not None:
+            statistics = self._ratings.selection.statistics
+            if twice := [each.name for each in statistics if each.name in found]:
+                raise ConfigError(
+                    f"a statistic {twice[0]}, as the loss has a metric", where="fit.selection", expected="another name"
+                )
+            snapshot = self._learner.snapshot()
+            found |= measure_statistics(statistics, snapshot, (held_out.gather(each) for each in rows))
+        return {f"held_out_{name}": value for name, value in found.items()}
 
     def _evaluate_what_is_missing(self, stop: StopRequest) -> None:
         """Scores checkpoints that a run left behind unscored when it was stopped."""
         if self._evaluations is None or self._periods.evaluate is None:
             return
-        for step, algorithm in self._evaluations.missing(self._learner, self._periods.evaluate, self._total):
+        for step, algorithm in self._evaluations.missing(self._learner, self._periods.evaluate, self._last_step):
             if self._is_stopped(stop):
                 return
             self._evaluate(step, algorithm, stop)
@@ -367,8 +380,16 @@ class _Loop:
 class _Saving:
     """Writes checkpoints of a run, each step's once."""
 
-    def __init__(self, learner: Learner, directory: Path | None, files: CSVLogger | None, identity: str | None) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        directory: Path | None,
+        files: CSVLogger | None,
+        identity: str | None,
+        ratings: Ratings | None,
+    ) -> None:
         self._learner, self._directory, self._files, self._identity = learner, directory, files, identity
+        self._ratings = ratings
         self._saved = learner.step
 
     def save(self, stop: StopRequest) -> None:
@@ -382,23 +403,11 @@ class _Saving:
             with stop.shielded():
                 # First the rows that the checkpoint counts on.
                 logs = None if self._files is None else self._files.sync()
-                save_checkpoint(self._learner, self._directory / "checkpoints", logs, self._identity)
+                keep = None if self._ratings is None else self._ratings.steps_to_keep()
+                save_checkpoint(self._learner, self._directory / "checkpoints", logs, self._identity, keep=keep)
         self._saved = self._learner.step
 
-
-def _describe(learner: Learner, replay: ReplaySource, config: FitConfig, init: str | Path | None) -> dict[str, Any]:
-    """What a run was made with: everything that its result depends on, beside software and machine."""
-    encoder = getattr(learner.algorithm, "encoder", None)
-    return {
-        "algorithm": learner.algorithm.name,
-        "encoder": None if encoder is None else f"{type(encoder).__module__}:{type(encoder).__qualname__}",
-        "algorithm_config": {} if learner.algorithm.config is None else asdict(learner.algorithm.config),
-        # Without a meaning where the first weights are another run's.
-        "algorithm_seed": learner.algorithm.seed if init is None else None,
-        "learner": asdict(learner.config),
-        "fit": asdict(config),
-        "replay": replay.settings(),
-        "dataset": replay.fingerprint,
-        "init": None if init is None else str(init),
-        "spec": learner.algorithm.spec.to_dict(),
-    }
+    def write_end(self, reason: str) -> None:
+        """Says in the run's directory why it ended before its last update."""
+        if self._directory is not None:
+            write_run_json(self._directory, END_NAME, {"step": self._learner.step, "reason": reason})

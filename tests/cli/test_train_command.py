@@ -36,6 +36,23 @@ def test_a_run_is_scored_while_it_trains_and_may_become_longer(data, tmp_path):
     offrl_json("evaluate", run / "checkpoints" / "best", "--episodes", 1, "--workers", 0)
 
 
+def test_a_run_chooses_among_its_checkpoints_and_ends_early(data, tmp_path):
+    run = tmp_path / "run"
+    settings = ["precision=fp32", "held_out=0.3", "log_period=2", "checkpoint_period=2", "learning_rate=1e-9"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    found = offrl_json(
+        *("train", data, "--updates", 50, "--run", run, "--quiet", *options),
+        *("--select", "agreement,td_error", "--keep-best", 1, "--patience", 4),
+    )
+    # At that rate nothing is learned: the first row stays the best, and the fourth after it is at update 10.
+    assert found["updates"] == 10
+    assert found["ended"].startswith("held_out_agreement has not become better in 4 rows of metrics, since it was ")
+    assert found["ended"].endswith(" at update 2")
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [f"step-{n:09d}" for n in (2, 8, 10)]
+    again = offrl_json("train", "--resume", run, "--quiet")
+    assert (again["updates"], again["ended"]) == (10, found["ended"])
+
+
 def test_a_run_named_with_a_time(data, tmp_path):
     found = offrl_json("train", data, "--updates", 1, "--run", tmp_path / "bc-{time}", "--algorithm", "bc", "--quiet")
     assert re.search(r"/bc-\d{4}-\d\d-\d\d-\d{6}$", found["run"])
@@ -63,6 +80,10 @@ def test_tensorboard_is_a_word_on_the_command_line(data, tmp_path):
     [
         (["{data}", "--updates", 5, "--evaluate-every", "weekly"], "expected updates, 1 or more, or epochs such as"),
         (["{data}", "--updates", 5, "--evaluate-episodes", 5], "--evaluate-episodes; expected --evaluate-every beside"),
+        (["{data}", "--updates", 5, "--patience", 5], "--keep-best or --patience; expected --select beside it"),
+        (["{data}", "--updates", 5, "--select", "value"], "no statistic 'value'; expected td_error, agreement"),
+        (["{data}", "--updates", 5, "--select", "agreement"], "no held-out episodes; expected"),
+        (["--resume", "{trained}", "--select", "agreement"], "--select beside --resume"),
         (["nope"], "nope: no such directory; expected a directory of .npz shards"),
         (["{data}", "--updates", 5, "--logger", "paper"], "'paper' is not one of 'tensorboard', 'wandb'"),
         (["--resume", "{trained}", "--updates", 3], "3 updates in all; expected 6 or more"),

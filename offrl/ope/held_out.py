@@ -1,0 +1,37 @@
+"""Statistics on held-out transitions for `offrl.training.Selection`, one batch at a time while a run trains."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from offrl.algorithms.algorithm import Algorithm
+from offrl.batch import Batch
+from offrl.losses import bootstrap_target, greedy_actions, select_action
+from offrl.training.selection import Statistic
+
+
+def _td_error(algorithm: Algorithm, batch: Batch) -> Tensor:
+    """Mean squared error of q(s, a) to reward + discount * q(s', a'), a' the policy's action. []."""
+    following = algorithm(batch.next_observation)
+    action = greedy_actions(following.scores, following.logits, algorithm.threshold, batch.next_action_mask)
+    next_value = select_action(algorithm.values(batch.next_observation), action)
+    target = bootstrap_target(batch.reward, batch.discount, next_value)
+    return (select_action(algorithm.values(batch.observation), batch.action) - target).square().mean()
+
+
+def _agreement(algorithm: Algorithm, batch: Batch) -> Tensor:
+    """Share of the transitions whose logged action is the policy's. []."""
+    output = algorithm(batch.observation)
+    action = greedy_actions(output.scores, output.logits, algorithm.threshold, batch.action_mask)
+    return (action == batch.action).float().mean()
+
+
+td_error = Statistic("td_error", _td_error, more_is_better=False)
+"""The squared temporal-difference error of the algorithm's own q under its own policy; less is better.
+
+It needs an algorithm with values. Noise in rewards and transitions is in it, alike for all policies of one dataset, and
+small values have small errors: an algorithm that undervalues everything looks good.
+"""
+
+agreement = Statistic("agreement", _agreement, more_is_better=True)
+"""How often the policy takes the logged action; more is better, where the log is of somebody good."""

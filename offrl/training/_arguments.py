@@ -1,0 +1,130 @@
+"""What `fit` is given: checked, and described for a run's config.json."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from offrl.algorithms.algorithm import Algorithm
+from offrl.errors import ConfigError
+from offrl.replay.source import ReplaySource
+from offrl.system.workers import available_memory
+from offrl.training.config import FitConfig, LearnerConfig
+from offrl.training.learner import Learner
+from offrl.training.selection import Selection
+
+
+def require_arguments(algorithm: object, replay: object, config: object, learner: object) -> None:
+    """Raises ConfigError for arguments of another kind."""
+    if not isinstance(algorithm, Algorithm):
+        raise ConfigError(
+            f"the class {algorithm.__name__}" if isinstance(algorithm, type) else f"a {type(algorithm).__name__}",
+            where="fit.algorithm",
+            expected="an offrl.Algorithm",
+            hint="construct it: DiscreteBCQ(replay.spec), say",
+        )
+    if isinstance(replay, str | Path):
+        raise ConfigError(
+            repr(str(replay)), where="fit.replay", expected="a replay", hint=f"pass offrl.open_replay({str(replay)!r})"
+        )
+    if not isinstance(replay, ReplaySource):
+        raise ConfigError(
+            f"{type(replay).__name__} is no replay",
+            where="replay",
+            expected="a subclass of offrl.ReplaySource",
+            hint="derive your class from it: what it lacks has a default there",
+        )
+    if not isinstance(config, FitConfig):
+        length = config if isinstance(config, int) else 1000
+        hint = f"pass FitConfig(updates={length})"
+        raise ConfigError(f"{config!r}", where="fit.config", expected="a FitConfig", hint=hint)
+    if not isinstance(learner, LearnerConfig | None):
+        raise ConfigError(f"a {type(learner).__name__}", where="fit.learner", expected="a LearnerConfig")
+
+
+def require_memory(batch_size: int, replay: ReplaySource) -> None:
+    """Raises ConfigError for a batch that does not fit into memory."""
+    spec = replay.spec
+    size = math.prod(spec.observation_shape) * (1 if spec.is_pixels else 4)
+    if 2 * batch_size * size > available_memory():
+        raise ConfigError(
+            f"{batch_size}, whose observations alone need {2 * batch_size * size / 2**30:.0f} GiB",
+            where="FitConfig.batch_size",
+            expected="a batch that fits into memory",
+        )
+
+
+def require_selection(
+    selection: Selection, replay: ReplaySource, *, log: int, checkpoint: int, has_run: bool, has_evaluator: bool
+) -> None:
+    """Checks that a selection has something to choose by, and something to choose from.
+
+    Args:
+        selection: The settings.
+        replay: Trained on.
+        log: Updates between two rows.
+        checkpoint: Updates between two checkpoints.
+        has_run: Whether there are checkpoints at all.
+        has_evaluator: Whether an evaluator chooses among them.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    if replay.held_out() is None:
+        raise ConfigError(
+            "no held-out episodes",
+            where="fit.selection",
+            expected="episodes that are not trained on, to measure its statistics on",
+            hint="open the replay with held_out=0.1 (--set held_out=0.1)",
+        )
+    if selection.keep_best is None:
+        return
+    if not has_run or has_evaluator:
+        raise ConfigError(
+            "keep_best with evaluate_every" if has_run else "keep_best without a run",
+            where="fit.selection",
+            expected="a run whose checkpoints nothing else chooses among",
+            hint="leave out keep_best",
+        )
+    if checkpoint % log != 0:
+        raise ConfigError(
+            f"a checkpoint every {checkpoint} updates and a row of metrics every {log}",
+            where="fit.selection",
+            expected="a row of metrics for each checkpoint",
+            hint=f"set checkpoint_period to a multiple of log_period, such as {max(1, round(checkpoint / log)) * log}",
+        )
+
+
+def remarks(algorithm: Algorithm, replay: ReplaySource) -> dict[str, Any]:
+    """What is needed to make the run again, and no setting: the algorithm's class, where the data lies."""
+    kind = type(algorithm)
+    is_own = not kind.__module__.startswith("offrl.")
+    environment = {} if replay.environment is None else {"environment": replay.environment}
+    return {
+        "algorithm": f"{kind.__module__}:{kind.__qualname__}" if is_own else algorithm.name,
+        **replay.origin,
+        **environment,
+    }
+
+
+def describe(
+    learner: Learner, replay: ReplaySource, config: FitConfig, init: str | Path | None, selection: Selection | None
+) -> dict[str, Any]:
+    """What a run was made with: everything that its result depends on, beside software and machine."""
+    encoder = getattr(learner.algorithm, "encoder", None)
+    return {
+        "algorithm": learner.algorithm.name,
+        "encoder": None if encoder is None else f"{type(encoder).__module__}:{type(encoder).__qualname__}",
+        "algorithm_config": {} if learner.algorithm.config is None else asdict(learner.algorithm.config),
+        # Without a meaning where the first weights are another run's.
+        "algorithm_seed": learner.algorithm.seed if init is None else None,
+        "learner": asdict(learner.config),
+        "fit": asdict(config),
+        "replay": replay.settings(),
+        "dataset": replay.fingerprint,
+        "init": None if init is None else str(init),
+        "spec": learner.algorithm.spec.to_dict(),
+        **({} if selection is None else {"selection": selection.settings()}),
+    }
