@@ -21,6 +21,7 @@ from benchmarks.identity import identity
 from benchmarks.inference import inference
 from benchmarks.memory import memory
 from benchmarks.neighbour import neighbour
+from benchmarks.obp import obp
 from benchmarks.precision import precision
 from benchmarks.profile import profile
 from benchmarks.quick import quick
@@ -79,6 +80,7 @@ for command in (
     ranks,
     datasets,
     identity,
+    obp,
     memory,
     streaming,
     corruption,
