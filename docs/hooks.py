@@ -462,6 +462,29 @@ def identity() -> str:
     return f"{_table(head, rows)}\n\n`{found['command']}`. {_machine(found['machine'])}."
 
 
+def obp() -> str:
+    """Estimates of our estimators and of obp's, for each log of the Open Bandit sample."""
+    found = _kept("obp.json")
+    if found is None:
+        return _missing("obp")
+    names = {"random": "uniform", "bts": "Thompson sampling"}
+    rows = [
+        (
+            row["campaign"],
+            names[row["logger"]],
+            f"{row['rounds']:,}",
+            row["estimator"],
+            f"{row['offrl']:.6f}",
+            f"{row['obp']:.6f}",
+            f"{row['difference']:.0e}",
+        )
+        for row in found["estimates"]
+    ]
+    head = ("campaign", "logged by", "rounds", "estimator", "offrl", f"obp {found['versions']['obp']}", "difference")
+    note = f"Largest difference {found['largest_difference']:.1e}; {found['tolerance']:g} is allowed."
+    return f"{_table(head, rows)}\n\n{note} `{found['command']}`. {_machine(found['machine'])}."
+
+
 def _drawn_with(result: Mapping[str, Any]) -> str:
     """The version of Gymnasium, and of what it draws with where the result says so."""
     packages = ", ".join(f"{name} {version}" for name, version in result.get("packages", {}).items())
@@ -723,6 +746,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "public-names": public_names,
     "quick": quick,
     "neighbour": neighbour,
+    "obp": obp,
     "shelf": shelf,
     "ranks": ranks,
     "recipes": recipes,

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,27 +41,50 @@ def python_of(name: str, directory: Path = ROOT / "data" / "peers") -> Path:
     requirement = PEERS[name].requirement
     if requirement is None:
         return Path(sys.executable)
-    wanted = [_pinned_torch(), requirement]
+    return environment_of(name, [pinned_torch(), requirement], directory)
+
+
+def environment_of(
+    name: str,
+    wanted: Sequence[str],
+    directory: Path = ROOT / "data" / "peers",
+    *,
+    unchecked: Sequence[str] = (),
+) -> Path:
+    """The interpreter of an environment with these packages, which is made where it is missing or holds others.
+
+    Args:
+        name: What it is called.
+        wanted: Requirements, installed with what they ask for.
+        directory: Where the environments are.
+        unchecked: Requirements installed as they are, without what they ask for, and whichever Python they ask for.
+
+    Raises:
+        PeerError: They cannot be installed.
+    """
     environment = directory / f"{name.lower()}-venv"
     stamp = environment / "installed.txt"
     python = environment / "bin" / "python"
-    if stamp.is_file() and stamp.read_text(encoding="utf-8").split() == wanted:
+    if stamp.is_file() and stamp.read_text(encoding="utf-8").split() == [*wanted, *unchecked]:
         return python
-    print(f"{name}: installing {' '.join(wanted)} into {environment}", flush=True)
+    print(f"{name}: installing {' '.join([*wanted, *unchecked])} into {environment}", flush=True)
     shutil.rmtree(environment, ignore_errors=True)
-    for command in (
-        [sys.executable, "-m", "venv", str(environment)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted],
-    ):
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    commands = [[sys.executable, "-m", "venv", str(environment)], [*install, *wanted]]
+    if unchecked:
+        commands.append([*install, "--no-deps", "--ignore-requires-python", *unchecked])
+    for command in commands:
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode != 0:
             lines = [line for line in finished.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
-            raise PeerError(f"{' '.join(wanted)} cannot be installed: {lines[-1].removeprefix('ERROR: ')}")
-    stamp.write_text("\n".join(wanted) + "\n", encoding="utf-8")
+            asked = " ".join([*wanted, *unchecked])
+            raise PeerError(f"{asked} cannot be installed: {lines[-1].removeprefix('ERROR: ')}")
+    stamp.write_text("\n".join([*wanted, *unchecked]) + "\n", encoding="utf-8")
     return python
 
 
-def _pinned_torch() -> str:
+def pinned_torch() -> str:
+    """The requirement of torch in constraints.txt."""
     found = re.search(r"^torch==\S+$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
     assert found is not None
     return found[0]
