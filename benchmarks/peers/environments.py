@@ -1,4 +1,4 @@
-"""The peers' environments: made once, under data/peers, from the configured package index."""
+"""The peers' environments, and those of checks: made once, under data/peers, from the configured package index."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Peer:
 
     script: str
     requirement: str | None
+    needs_torch: bool = True
 
 
 PEERS = {
@@ -25,6 +26,9 @@ PEERS = {
     "Tianshou": Peer("tianshou_bcq.py", "tianshou==2.0.1"),
     "notebook loop": Peer("notebook_bcq.py", None),
 }
+
+
+CHECKS = {"rliable": Peer("rliable_check.py", "rliable==1.2.0", needs_torch=False)}
 
 
 class PeerError(Exception):
@@ -37,10 +41,10 @@ def python_of(name: str, directory: Path = ROOT / "data" / "peers") -> Path:
     Raises:
         PeerError: it cannot be installed.
     """
-    requirement = PEERS[name].requirement
-    if requirement is None:
+    peer = (PEERS | CHECKS)[name]
+    if peer.requirement is None:
         return Path(sys.executable)
-    wanted = [_pinned_torch(), requirement]
+    wanted = [*([_pinned_torch()] if peer.needs_torch else []), peer.requirement]
     environment = directory / f"{name.lower()}-venv"
     stamp = environment / "installed.txt"
     python = environment / "bin" / "python"
@@ -48,16 +52,31 @@ def python_of(name: str, directory: Path = ROOT / "data" / "peers") -> Path:
         return python
     print(f"{name}: installing {' '.join(wanted)} into {environment}", flush=True)
     shutil.rmtree(environment, ignore_errors=True)
-    for command in (
-        [sys.executable, "-m", "venv", str(environment)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted],
-    ):
-        finished = subprocess.run(command, capture_output=True, text=True, check=False)
-        if finished.returncode != 0:
-            lines = [line for line in finished.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
-            raise PeerError(f"{' '.join(wanted)} cannot be installed: {lines[-1].removeprefix('ERROR: ')}")
+    _run([sys.executable, "-m", "venv", str(environment)], wanted)
+    _install(python, wanted)
     stamp.write_text("\n".join(wanted) + "\n", encoding="utf-8")
     return python
+
+
+def add(python: Path, module: str, requirement: str) -> None:
+    """Installs one more package into a peer's environment, where the module that it brings is missing.
+
+    Raises:
+        PeerError: it cannot be installed.
+    """
+    if subprocess.run([str(python), "-c", f"import {module}"], capture_output=True, check=False).returncode != 0:
+        _install(python, [requirement])
+
+
+def _install(python: Path, wanted: list[str]) -> None:
+    _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted], wanted)
+
+
+def _run(command: list[str], wanted: list[str]) -> None:
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        lines = [line for line in finished.stderr.splitlines() if line.startswith("ERROR")] or ["no reason given"]
+        raise PeerError(f"{' '.join(wanted)} cannot be installed: {lines[-1].removeprefix('ERROR: ')}")
 
 
 def _pinned_torch() -> str:
