@@ -618,6 +618,50 @@ def shelf() -> str:
         f"{found['updates']:,} updates each, datasets of {found['transitions']:,} transitions, batch size "
         f"{found['batch_size']}, the same settings everywhere, 10 % of the episodes held out; {last - first + 1} "
         f"episodes a run. `{found['command']}`. {_machine(found['machine'])}."
+        f"{_peers(found.get('peers', {}))}{_rliable(found.get('rliable'))}"
+    )
+
+
+def _peers(peers: Mapping[str, Any]) -> str:
+    """Tables of ours minus each other library's."""
+    parts = []
+    for library, columns in peers.items():
+        for settings, rows in columns.items():
+            names = list(dict.fromkeys(name for row in rows.values() for name in row["cells"]))
+            cells = [
+                (name.replace("/", ", "), *(_difference(row["cells"].get(name)) for row in rows.values()))
+                for name in names
+            ]
+            times = ("its time over ours", *(f"{row['time_over_ours']:.2f}" for row in rows.values()))
+            whose = (
+                "with our learning rate, discount, network and target rule"
+                if settings == "ours"
+                else "with its defaults"
+            )
+            parts.append(f"\n\nOurs minus {library}'s, {whose}:\n\n{_table(('dataset', *rows), [*cells, times])}")
+    if not parts:
+        return ""
+    return (
+        "".join(parts) + "\n\nMean over training runs and its 95 % interval (Welch); * marks p < 0.05 after Holm's "
+        "correction for all cells of one column of settings."
+    )
+
+
+def _difference(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    found, star = cell["ours_minus_theirs"], "*" if cell.get("p_holm", 1) < 0.05 else ""
+    if found["low"] is None:
+        return f"{found['mean']:+.1f}"
+    return f"{found['mean']:+.1f}{star} ({found['low']:+.1f} to {found['high']:+.1f})"
+
+
+def _rliable(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f" rliable {found['version']} computes the same {found['aggregates']} aggregates, with a largest difference of "
+        f"{found['largest_difference']:.0e}."
     )
 
 
