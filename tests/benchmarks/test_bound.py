@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.bound import RANGES, Lap, Track, search
+from benchmarks.bound import FIRST_TRACK, RANGES, Lap, Track, search
+from benchmarks.leaderboard import FIRST_EPISODE
 from offrl.envs.drivers import EXPERT
 
 
@@ -43,6 +44,10 @@ def test_a_lap_that_is_not_drawn_is_the_same_lap():
     assert blind == drawn
     assert (blind.steps, blind.finished) == (50, False)
     assert blind.score == pytest.approx(9 * 1000 / 275 - 50 * 0.1)  # nine of the 275 tiles
+
+
+def test_the_tracks_are_among_the_leaderboards():
+    assert FIRST_TRACK == FIRST_EPISODE
 
 
 def test_the_page_shows_the_bound(hooks, tmp_path):
