@@ -16,7 +16,7 @@ from offrl.ope import estimators as equations
 from offrl.ope.behaviour import fit_behaviour, logged_behaviour, require_apart
 from offrl.ope.episodes import Episodes
 from offrl.ope.estimators import Estimator, effective_sample_size
-from offrl.ope.fitted_q import LEARNER, EpisodesAgain, FittedValues, fit_q, read
+from offrl.ope.fitted_q import EpisodesAgain, FittedValues, default_learner, fit_q, read
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
@@ -69,7 +69,7 @@ class OpeConfig:
     updates: int = 5_000
     refits: int = 3
     batch_size: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     clip: float | None = None
     resamples: int = 1_000
     seed: int = 0
@@ -246,7 +246,7 @@ def _fitted(
         train,
         config.updates,
         batch_size=config.batch_size,
-        learner=replace(LEARNER, learning_rate=config.learning_rate),
+        learner=default_learner(train.config.discount, config.updates, config.learning_rate),
         encoder=encoder,
         sampling=sampling,
         seed=seed,

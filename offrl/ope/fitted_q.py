@@ -146,7 +146,7 @@ def fit_q(
         replay: Its steps are taken one by one, with rewards as logged, whatever its n_step, clip and scale.
         updates: Of the networks.
         batch_size: Of an update.
-        learner: How an update is made; None takes `LEARNER`.
+        learner: How an update is made; None takes `default_learner`.
         encoder: Of the observations.
         sampling: How often each transition is drawn.
         seed: Of the first weights and the batches.
@@ -158,9 +158,10 @@ def fit_q(
     settings = FittedQConfig(len(tables), _scale(plain), *_bounds(plain))
     model = FittedQ(plain.spec, settings, encoder=encoder, seed=seed)
     model.follow([*tables.values()])
-    fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=min(updates, 500), checkpoint_period=updates)
+    fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=500, checkpoint_period=1000)
     resume = run is not None and (Path(run) / "config.json").exists()
-    trained = fit(model, plain, fitting, learner=learner or LEARNER, loggers=[], device=device, run=run, resume=resume)
+    learner = learner or default_learner(replay.config.discount, updates)
+    trained = fit(model, plain, fitting, learner=learner, loggers=[], device=device, run=run, resume=resume)
     fitted = trained.snapshot()
     assert isinstance(fitted, FittedQ)
     return fitted
@@ -186,8 +187,16 @@ class EpisodesAgain:
         return f"episodes-again:{self.seed}"
 
 
-LEARNER = LearnerConfig(learning_rate=5e-4, polyak=0.05, average_decay=0.999)
-"""The target moves fast: a value is known at most as many steps ahead as it has moved."""
+def default_learner(discount: float, updates: int, learning_rate: float = 5e-4) -> LearnerConfig:
+    """How fitted Q evaluation is trained, so that its target network moves far enough in so many updates.
+
+    A value is known at most as many steps ahead as the target network has moved after the online one. What lies
+    6 / (1 - discount) steps ahead is worth 0.25 % of what lies at hand, so that many moves are made, of a share of
+    6 / (1 - discount) / updates each: 0.12 in 5,000 updates with a discount of 0.99.
+    """
+    moves = 6 / (1 - discount) if discount < 1 else updates
+    share = min(max(moves / updates, 0.005), 0.5)
+    return LearnerConfig(learning_rate=learning_rate, polyak=share, average_decay=0.99)
 
 
 def _scale(replay: Replay) -> float:
