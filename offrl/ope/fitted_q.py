@@ -126,6 +126,14 @@ class FittedQ(Algorithm[FittedQConfig]):
         return self.config.scale * output.reshape(-1, self.config.num_policies, self.spec.num_actions)
 
 
+class _Rows(Replay):
+    """A replay whose numbers of transitions are those of the policies' tables: the held-out part counts its own."""
+
+    def held_out(self) -> None:
+        """Nothing is measured while values are fitted."""
+        return
+
+
 def fit_q(
     tables: Mapping[str, PolicyTable],
     replay: Replay,
@@ -154,7 +162,7 @@ def fit_q(
         run: A directory for checkpoints and metrics; None writes nothing. A run that is there goes on.
     """
     config = replace(replay.config, n_step=1, reward_clip=None, reward_scale=1.0, sampling=sampling, seed=seed)
-    plain = Replay(replay.store, replace(config, include=("index",)))
+    plain = _Rows(replay.store, replace(config, include=("index",)))
     settings = FittedQConfig(len(tables), _scale(plain), *_bounds(plain))
     model = FittedQ(plain.spec, settings, encoder=encoder, seed=seed)
     model.follow([*tables.values()])
