@@ -14,6 +14,7 @@ from offrl.cli.data import convert, fetch, inspect
 from offrl.cli.hub import card, publish, verify
 from offrl.cli.pictures import plot, report
 from offrl.cli.policies import evaluate, export
+from offrl.cli.selecting import select
 from offrl.cli.training import train
 from offrl.cli.watching import record, watch
 
@@ -57,6 +58,7 @@ for _command in (
     algorithms,
     train,
     evaluate,
+    select,
     watch,
     record,
     plot,

@@ -16,3 +16,13 @@ from .intervals import Estimate as Estimate
 from .intervals import bootstrap as bootstrap
 from .steps import Steps as Steps
 from .steps import clipped as clipped
+from .reading import CRITERIA as CRITERIA
+from .reading import Criterion as Criterion
+from .reading import Log as Log
+from .reading import Reading as Reading
+from .selection import Candidate as Candidate
+from .selection import Ranked as Ranked
+from .selection import Ranking as Ranking
+from .selection import rank as rank
+from .splits import Split as Split
+from .splits import shared_split as shared_split
