@@ -23,6 +23,7 @@ from benchmarks.inference import inference
 from benchmarks.leaderboard import leaderboard
 from benchmarks.memory import memory
 from benchmarks.neighbour import neighbour
+from benchmarks.obp import obp
 from benchmarks.precision import precision
 from benchmarks.profile import profile
 from benchmarks.quick import quick
@@ -83,6 +84,7 @@ for command in (
     ranks,
     datasets,
     identity,
+    obp,
     memory,
     streaming,
     corruption,

@@ -21,8 +21,7 @@ from offrl.system.json_files import write_json
 RESULTS = ROOT / "benchmarks" / "results" / "carracing"
 BASELINE = "bc"
 FIRST_EPISODE = 3000
-"""Of TUNING_SEEDS: on none of those from there on has a setting been chosen, or shown, before."""
-DEFAULTS = {"runs": 3, "updates": 4_000, "transitions": 60_000, "episodes": 100}
+"""Of TUNING_SEEDS; no setting has been chosen on those from there on."""
 _COUNT = click.IntRange(1)
 
 
@@ -43,35 +42,35 @@ def leaderboard_rows(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> di
 
 @click.command()
 @click.option("--algorithm", "algorithms", multiple=True, type=click.Choice([*ALGORITHMS]), help="Default: all.")
-@click.option("--runs", default=DEFAULTS["runs"], show_default=True, type=click.IntRange(1), help="Training seeds.")
-@click.option("--updates", default=DEFAULTS["updates"], show_default=True, type=click.IntRange(1), help="Of each run.")
-@click.option("--transitions", default=DEFAULTS["transitions"], show_default=True, help="Of the dataset.")
-@click.option(
-    "--episodes", default=DEFAULTS["episodes"], show_default=True, type=click.IntRange(1), help="Of each run."
-)
+@click.option("--runs", default=3, show_default=True, type=_COUNT, help="Training runs of each algorithm.")
+@click.option("--updates", type=_COUNT, help="Of each run; default: the demo's.")
+@click.option("--transitions", type=_COUNT, help="Of the dataset; default: the demo's.")
+@click.option("--episodes", default=100, show_default=True, type=_COUNT, help="Of each run.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("runs/leaderboard"), show_default=True)
 def leaderboard(
-    algorithms: Sequence[str], runs: int, updates: int, transitions: int, episodes: int, work: Path
+    algorithms: Sequence[str], runs: int, updates: int | None, transitions: int | None, episodes: int, work: Path
 ) -> None:
-    """All algorithms on carracing/mixed, RUNS training runs each (hours; stop it and go on as you like).
+    """All algorithms on carracing/mixed, several training runs each (hours; stop it and go on as you like).
 
     Settings and budget are the example's for all, nothing is tuned; a tenth of the episodes is held out. The result
     is written after every run.
     """
+    size = example().SIZES["demo"]
     plan = Plan(
-        transitions=transitions,
-        updates=updates,
+        transitions=transitions or size.transitions,
+        updates=updates or size.updates,
         discount=example().REPLAY["discount"],
         seeds="TUNING_SEEDS",
         first_episode=FIRST_EPISODE,
         episodes=episodes,
         held_out=0.1,
     )
-    given = {"runs": runs, "updates": updates, "transitions": transitions, "episodes": episodes}
+    given = {"runs": (runs, 3), "updates": (updates, None), "transitions": (transitions, None)}
+    given["episodes"] = (episodes, 100)
     words = [f"--algorithm {name}" for name in algorithms]
-    words += [f"--{name} {value}" for name, value in given.items() if value != DEFAULTS[name]]
+    words += [f"--{name} {value}" for name, (value, default) in given.items() if value != default]
     command = " ".join(["python -m benchmarks leaderboard", *words])
-    work = (work / f"{transitions}-{updates}").absolute()
+    work = (work / f"{plan.transitions}-{plan.updates}").absolute()
     chosen = [*(algorithms or ALGORITHMS)]
     write = partial(_write, plan, work, chosen, runs, command)
     run_all(plan, work, chosen, runs, after_each=write)
@@ -92,6 +91,7 @@ def _write(plan: Plan, work: Path, algorithms: Sequence[str], runs: int, command
             "dataset_mean": inspect_dataset(offrl.open_replay(work / "data").store).mean_return.mean,
             **plan.to_dict(),
             "runs": runs,
+            "planned_algorithms": len(algorithms),
             "algorithms": rows,
             "machine": describe_machine(),
         },

@@ -1,4 +1,4 @@
-"""The README's table of results, made from benchmarks/results/*/evaluation.json."""
+"""The README's table of results, and what the example says of its score, made from benchmarks/results/."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from offrl.statistics import Interval
 ROOT = Path(__file__).parent.parent
 _PLACE = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
 _HEADLINE = re.compile(r"(<!-- headline -->\n).*?(<!-- end of headline -->)", re.DOTALL)
+_OVER_RUNS = re.compile(r"^(OVER_RUNS: .*? = ).*$", re.MULTILINE)
 _NUMBERS = {3: "three", 4: "four", 5: "five"}
 
 
@@ -25,34 +26,38 @@ def _read(path: Path) -> dict[str, Any]:
 def headline(results: Path) -> str:
     """What the demo scores over several training runs, in a sentence."""
     found = _read(results / "demo" / "runs.json")
-    if not found:
+    if "bcq" not in found.get("algorithms", {}):
         return ""
     bcq, data = found["algorithms"]["bcq"], _read(results / "demo" / "evaluation.json")["dataset"]
     runs, episodes = bcq["runs"], bcq["episodes"] // bcq["runs"]
-    low, high = bcq["t_interval_95"]
+    bounds = Interval(bcq["mean"], *(bcq["t_interval_95"] or (None, None))).bounds(runs, "run", ".0f")
+    interval = f"95 % t interval over the runs {bounds}" if bcq["t_interval_95"] else bounds
     return (
         f"`make demo` ({found['transitions']:,} transitions, {found['updates']:,} updates, 15 to 25 minutes on "
         f"2 cores), over **{_NUMBERS.get(runs, runs)} training runs**, each on {episodes} fresh tracks: "
         f"**BCQ {bcq['mean']:.0f}** on average, {bcq['lowest']:.0f} in the worst run and {bcq['highest']:.0f} in the "
-        f"best (95 % t interval over the runs {low:.0f} to {high:.0f}); {bcq['laps_with_every_tile']} of "
+        f"best ({interval}); {bcq['laps_with_every_tile']} of "
         f"{bcq['episodes']} laps without a missed tile. The data: {data['mean']:.0f}.\n"
     )
 
 
 def _runs(results: Path) -> list[str]:
-    """The table over training runs, and where scores are lost."""
-    found = _read(results / "demo" / "runs.json")
-    if not found:
-        return []
-    lines = [
-        f"`make demo`'s recipe over several training runs (`{found['command']}`, one thread each, "
-        f"{found['precision']}; {found['machine']['processor']}, torch {found['machine']['versions']['torch']}):",
-        "",
-        _row("algorithm", *RUN_COLUMNS),
-        "|---" * (1 + len(RUN_COLUMNS)) + "|",
-    ]
-    lines += [_row(name.upper(), *over_runs(row)) for name, row in found["algorithms"].items()]
-    return [*lines, ""]
+    """The tables over training runs, and where scores are lost."""
+    lines = []
+    for size, title in (("demo", "`make demo`"), ("full", "`make demo ARGS=--full`")):
+        found = _read(results / size / "runs.json")
+        if not found:
+            continue
+        lines += [
+            f"{title}'s recipe over several training runs (`{found['command']}`, one thread each, "
+            f"{found['precision']}; {found['machine']['processor']}, torch {found['machine']['versions']['torch']}):",
+            "",
+            _row("algorithm", *RUN_COLUMNS),
+            "|---" * (1 + len(RUN_COLUMNS)) + "|",
+            *(_row(name.upper(), *over_runs(row)) for name, row in found["algorithms"].items()),
+            "",
+        ]
+    return lines
 
 
 RUN_COLUMNS = (
@@ -119,7 +124,7 @@ def results_text(results: Path) -> str:
         found = json.loads(path.read_text(encoding="utf-8"))
         lines += [
             f"CartPole, from data that the library collects: dataset {found['dataset_mean']['mean']:.0f}, BCQ "
-            f"{found['BCQ']['mean']:.0f} of 500 over {found['BCQ']['episodes']} episodes, "
+            f"{found['BCQ']['mean']:.0f} of 500 over {found['BCQ']['episodes']} episodes of one training run, "
             f"{found['seconds']:.0f} seconds in all (`{found['command']}`).",
             "",
         ]
@@ -158,8 +163,18 @@ def updated(readme: str, results: Path) -> str:
     return _PLACE.sub(lambda match: f"{match[1]}\n{results_text(results)}\n{match[2]}", readme)
 
 
+def example_updated(source: str, results: Path) -> str:
+    """examples/carracing_bcq.py with the scores over training runs that its table names: it works without results."""
+    found = {size: _read(results / size / "runs.json") for size in ("demo", "full")}
+    rows = {size: runs["algorithms"]["bcq"] for size, runs in found.items() if "bcq" in runs.get("algorithms", {})}
+    known = {size: (row["runs"], round(row["lowest"]), round(row["highest"])) for size, row in rows.items()}
+    literal = str(known).replace("'", '"')
+    return _OVER_RUNS.sub(lambda match: match[1] + literal, source)
+
+
 @click.command()
 def readme() -> None:
-    """Writes the README's results."""
-    path = ROOT / "README.md"
-    path.write_text(updated(path.read_text(encoding="utf-8"), ROOT / "benchmarks" / "results"), encoding="utf-8")
+    """Writes the results into the README and into the example."""
+    results = ROOT / "benchmarks" / "results"
+    for path, update in ((ROOT / "README.md", updated), (ROOT / "examples" / "carracing_bcq.py", example_updated)):
+        path.write_text(update(path.read_text(encoding="utf-8"), results), encoding="utf-8")

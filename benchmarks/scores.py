@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,7 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import charts
+from benchmarks.peers.environments import CHECKS, PeerError, python_of
+from benchmarks.scoring import peers as peer_scores
 from benchmarks.scoring.cells import BATCH_SIZE, LEARNER, REPLAY, SEEDS, Cell, dataset
+from benchmarks.scoring.peers import SETTINGS
 from benchmarks.scoring.statistics import Scores, estimate, interquartile_mean, probability_of_improvement
 from benchmarks.stores import ROOT
 from offrl import envs, open_replay
@@ -31,6 +36,8 @@ from offrl.system.workers import num_cores
 RESULTS = ROOT / "benchmarks" / "results" / "scores"
 SHELF = "bc,dqn,qr-dqn,bcq,cql,iql,crr,rem"
 BASELINE = "bc"
+BETTER = "probability_of_improvement_over_bc"
+TOLERANCE = 1e-6
 
 
 def _names(allowed: Sequence[str]) -> Any:
@@ -50,6 +57,9 @@ def _names(allowed: Sequence[str]) -> Any:
 @click.option("--runs", default=5, show_default=True, help="Training seeds of each cell.")
 @click.option("--updates", default=20_000, show_default=True, help="Of each run, the same for all.")
 @click.option("--transitions", default=100_000, show_default=True, help="Of each dataset.")
+@click.option("--peers", is_flag=True, help="d3rlpy and Tianshou too, with our settings.")
+@click.option("--peers-defaults", is_flag=True, help="The same and with each library's own defaults.")
+@click.option("--check-with-rliable", is_flag=True, help="Compare the aggregates with that package's.")
 @click.option("--work", default=ROOT / "data" / "scores", type=click.Path(path_type=Path), help="Kept: goes on there.")
 def scores(
     environments: Sequence[str],
@@ -58,6 +68,9 @@ def scores(
     runs: int,
     updates: int,
     transitions: int,
+    peers: bool,
+    peers_defaults: bool,
+    check_with_rliable: bool,
     work: Path,
 ) -> None:
     """Trains algorithms x datasets x seeds, a process on each core, and evaluates them. Goes on where it was stopped.
@@ -75,14 +88,21 @@ def scores(
         for seed in range(runs)
         for environment, kind, algorithm in product(environments, kinds, algorithms)
     ]
-    todo = {"/".join(map(str, cell[:4])): cell.command(work) for cell in cells if cell.score(work) is None}
+    others: list[peer_scores.PeerCell] = []
+    if peers or peers_defaults:
+        peer_scores.prepare(environments)
+        others = peer_scores.peer_cells(
+            environments, kinds, algorithms, runs, updates, SETTINGS if peers_defaults else SETTINGS[:1]
+        )
+    todo = {cell.name: cell.command(work) for cell in (*cells, *others) if cell.score(work) is None}
     environment_variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with tqdm(total=len(cells), initial=len(cells) - len(todo), unit="run", disable=None) as bar:
+    count = len(cells) + len(others)
+    with tqdm(total=count, initial=count - len(todo), unit="run", disable=None) as bar:
         for ended in side_by_side(todo, at_once=num_cores(), environment=environment_variables):
             if ended.exit_code != 0:
                 sys.exit(f"{ended.name} failed; the same command goes on with the others")
             bar.update()
-    write_results(work, environments, kinds, algorithms, cells, transitions)
+    write_results(work, environments, kinds, algorithms, cells, others, transitions, check_with_rliable)
 
 
 def write_results(
@@ -91,7 +111,9 @@ def write_results(
     kinds: Sequence[str],
     algorithms: Sequence[str],
     cells: Sequence[Cell],
+    others: Sequence[peer_scores.PeerCell],
     transitions: int,
+    check_with_rliable: bool,
 ) -> None:
     """results.json, of what is there, and a picture."""
     tasks = [*product(environments, kinds)]
@@ -115,8 +137,11 @@ def write_results(
         table[algorithm]["interquartile_mean"] = estimate(interquartile_mean, values)._asdict()
         if BASELINE in normalised and algorithm != BASELINE:
             better = estimate(probability_of_improvement, values, normalised[BASELINE])
-            table[algorithm]["probability_of_improvement_over_bc"] = better._asdict()
+            table[algorithm][BETTER] = better._asdict()
     show(table)
+    compared = peer_scores.compare(work, cells, others)
+    peer_scores.show(compared)
+    checked = rliable_check(normalised, table) if check_with_rliable else None
     means = {algorithm: row["interquartile_mean"]["value"] for algorithm, row in table.items()}
     charts.bars(means, "interquartile mean (0: random, 1: the best online policy)", RESULTS / "results.png", [])
     first = cells[0]
@@ -126,6 +151,9 @@ def write_results(
     given += f" --algorithms {','.join(algorithms)}" if ",".join(algorithms) != SHELF else ""
     options = {"--runs": (runs, 5), "--updates": (first.updates, 20_000), "--transitions": (transitions, 100_000)}
     given += "".join(f" {name} {value}" for name, (value, default) in options.items() if value != default)
+    columns = {cell.settings for cell in others}
+    given += " --peers-defaults" if "defaults" in columns else " --peers" if columns else ""
+    given += " --check-with-rliable" if check_with_rliable else ""
     write_json(
         RESULTS / "results.json",
         {
@@ -139,9 +167,37 @@ def write_results(
             "evaluation_seeds": [SEEDS[0], SEEDS[-1]],
             "datasets": {f"{e}/{k}": measures(work, e, k) for e, k in tasks},
             "algorithms": table,
+            **({"peers": compared} if others else {}),
+            **({"rliable": checked} if checked is not None else {}),
             "machine": describe_machine(),
         },
     )
+
+
+def rliable_check(normalised: Mapping[str, Scores], table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Rliable's version, and by how much its aggregates of the same scores differ from ours at most.
+
+    Raises:
+        SystemExit: By more than rounding explains, or it cannot be installed.
+    """
+    asked = {"scores": {name: values.tolist() for name, values in normalised.items()}, "baseline": BASELINE}
+    try:
+        python = python_of("rliable")
+    except PeerError as error:
+        sys.exit(f"rliable: {error}")
+    command = [str(python), str(ROOT / "benchmarks" / "peers" / CHECKS["rliable"].script)]
+    ended = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(ended.stdout)
+    differences = [
+        abs(theirs - table[name][ours]["value"])
+        for measure, ours in (("interquartile_mean",) * 2, ("probability_of_improvement", BETTER))
+        for name, theirs in found[measure].items()
+    ]
+    largest = max(differences)
+    print(f"rliable {found['version']}: {len(differences)} aggregates, the largest difference {largest:.1e}")
+    if largest > TOLERANCE:
+        sys.exit(f"rliable's aggregates differ by {largest:g}")
+    return {"version": found["version"], "aggregates": len(differences), "largest_difference": largest}
 
 
 def references(work: Path, environment: str, kind: str) -> tuple[float, float]:

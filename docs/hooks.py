@@ -33,7 +33,8 @@ CARD_PLOTS = {
     "actions": "Use of each action",
     "samples": "Stacks of frames and their actions",
 }
-SPEED_CHARTS = {
+CHARTS = {
+    "leaderboard": ("carracing/leaderboard.png",),
     "train": ("train/results.png", "train/cuda.png"),
     "growth": ("growth/growth.png",),
     "inference": ("inference/inference.png",),
@@ -59,30 +60,83 @@ def on_files(files: Any, config: Any) -> Any:
             path = RESULTS / name / "plots" / f"{plot}.png"
             if path.is_file():
                 files.append(File.generated(config, f"benchmarks/{name}/{plot}.png", abs_src_path=str(path)))
-    speed_charts = [RESULTS / chart for found in SPEED_CHARTS.values() for chart in found]
-    for path in [*sorted(RESULTS.glob("datasets/*/*.png")), *filter(Path.is_file, speed_charts)]:
+    charts = [RESULTS / chart for found in CHARTS.values() for chart in found]
+    for path in [*sorted(RESULTS.glob("datasets/*/*.png")), *filter(Path.is_file, charts)]:
         files.append(File.generated(config, f"benchmarks/{path.relative_to(RESULTS)}", abs_src_path=str(path)))
     return files
 
 
 def training_runs() -> str:
-    """The demo's recipe over several training runs, and what changing its discount gave on seeds for tuning."""
-    path = RESULTS / "demo" / "runs.json"
-    if not path.is_file():
-        return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    rows = [(name.upper(), *over_runs(row)) for name, row in found["algorithms"].items()]
-    text = (
-        f"{found['transitions']:,} transitions, {found['updates']:,} updates, discount {found['discount']:g}; each run "
-        f"on the same tracks, `{found['seeds']}` (`{found['command']}`, one thread each, {found['precision']}, "
-        f"{found['machine']['processor']}).\n\n{_table(('algorithm', *RUN_COLUMNS), rows)}"
-    )
+    """The example's recipe over several training runs, and what changing its discount gave on seeds for tuning."""
+    found = {title: _kept(f"{size}/runs.json") for size, title in (("demo", "The demo"), ("full", "The full size"))}
+    parts = []
+    for title, result in found.items():
+        if result is not None:
+            rows = [(name.upper(), *over_runs(row)) for name, row in result["algorithms"].items()]
+            parts += [f"{title}: {_sizes(result)}", _table(("algorithm", *RUN_COLUMNS), rows)]
     tuned = [json.loads(each.read_text(encoding="utf-8")) for each in sorted(RESULTS.glob("demo/tuning-*.json"))]
     if tuned:
         rows = [(f"{each['discount']:g}", *over_runs(each["algorithms"]["bcq"])) for each in tuned]
-        table = _table(("discount", *RUN_COLUMNS), rows)
-        text += f"\n\nDiscounts compared on `{tuned[0]['seeds']}`, seeds for tuning:\n\n{table}"
-    return text
+        parts.append(f"Discounts compared on `{tuned[0]['seeds']}`, seeds for tuning:")
+        parts.append(_table(("discount", *RUN_COLUMNS), rows))
+    return "\n\n".join(parts)
+
+
+def _sizes(found: Mapping[str, Any]) -> str:
+    """How the runs of a table were made."""
+    held_out = f"{found['held_out']:.0%} of the episodes held out, " if found.get("held_out") else ""
+    return (
+        f"{found['transitions']:,} transitions, {held_out}{found['updates']:,} updates, discount "
+        f"{found['discount']:g}; each run on the same tracks, `{found['seeds']}` (`{found['command']}`, one thread "
+        f"each, {found['precision']}, {found['machine']['processor']})."
+    )
+
+
+def leaderboard() -> str:
+    """Every algorithm on carracing/mixed over training runs, beside BC."""
+    found = _kept("carracing/leaderboard.json")
+    if found is None:
+        return _missing("leaderboard")
+    algorithms = found["algorithms"]
+    rows = [
+        (
+            name.upper(),
+            *over_runs(row),
+            f"{row['steps_of_finished_laps']:.0f}" if row["laps_with_every_tile"] else "",
+            _over_runs(row["minus_bc"]) if "minus_bc" in row else "",
+        )
+        for name, row in algorithms.items()
+    ]
+    done = sum(row["runs"] for row in algorithms.values())
+    planned = found["runs"] * found["planned_algorithms"]
+    unfinished = f" {done} of {planned} runs so far." if done < planned else ""
+    head = ("algorithm", *RUN_COLUMNS, "steps of a finished lap", "minus BC (95 % t interval)")
+    return "\n\n".join(
+        [
+            f"`{found['dataset']}`, whose mean return is {found['dataset_mean']:.0f}: {_sizes(found)}{unfinished}",
+            _table(head, rows),
+            _charts("leaderboard", "Mean return of each training run of each algorithm"),
+        ]
+    )
+
+
+def bound() -> str:
+    """The best laps that a search finds for each track, beside the scripted expert's."""
+    found = _kept("carracing/bound.json")
+    if found is None:
+        return _missing("bound")
+    names = {"expert": "`EXPERT`, the same settings on every track", "best": "the best settings found for each track"}
+    rows = [
+        (title, _over_runs(found[name]), f"{found[name]['mean_steps']:.0f}", str(found[name]["finished"]))
+        for name, title in names.items()
+    ]
+    head = ("driver", "mean return (95 % interval over tracks)", "steps of a lap", "finished laps")
+    after = ", ".join(f"{mean:.1f} after {count}" for count, mean in found["mean_best_after_laps"].items())
+    return (
+        f"{_table(head, rows)}\n\nPaired by track, the search adds {_over_runs(found['best_minus_expert'])}. "
+        f"{len(found['tracks'])} tracks, `{found['seeds']}`, {found['laps_a_track']} laps driven on each; mean of the "
+        f"best so far: {after}. `{found['command']}`. {_machine(found['machine'])}."
+    )
 
 
 def settings(path: str) -> str:
@@ -390,7 +444,7 @@ def _times(ratio: Mapping[str, float]) -> str:
 
 
 def _charts(name: str, text: str) -> str:
-    drawn = [chart for chart in SPEED_CHARTS[name] if (RESULTS / chart).is_file()]
+    drawn = [chart for chart in CHARTS[name] if (RESULTS / chart).is_file()]
     return "\n\n".join(f"![{text}](benchmarks/{chart})" for chart in drawn)
 
 
@@ -406,6 +460,29 @@ def identity() -> str:
     ]
     head = ("Gymnasium", "actions", "tracks", "steps on each", "tracks with any difference")
     return f"{_table(head, rows)}\n\n`{found['command']}`. {_machine(found['machine'])}."
+
+
+def obp() -> str:
+    """Estimates of our estimators and of obp's, for each log of the Open Bandit sample."""
+    found = _kept("obp.json")
+    if found is None:
+        return _missing("obp")
+    names = {"random": "uniform", "bts": "Thompson sampling"}
+    rows = [
+        (
+            row["campaign"],
+            names[row["logger"]],
+            f"{row['rounds']:,}",
+            row["estimator"],
+            f"{row['offrl']:.6f}",
+            f"{row['obp']:.6f}",
+            f"{row['difference']:.0e}",
+        )
+        for row in found["estimates"]
+    ]
+    head = ("campaign", "logged by", "rounds", "estimator", "offrl", f"obp {found['versions']['obp']}", "difference")
+    note = f"Largest difference {found['largest_difference']:.1e}; {found['tolerance']:g} is allowed."
+    return f"{_table(head, rows)}\n\n{note} `{found['command']}`. {_machine(found['machine'])}."
 
 
 def _drawn_with(result: Mapping[str, Any]) -> str:
@@ -541,6 +618,50 @@ def shelf() -> str:
         f"{found['updates']:,} updates each, datasets of {found['transitions']:,} transitions, batch size "
         f"{found['batch_size']}, the same settings everywhere, 10 % of the episodes held out; {last - first + 1} "
         f"episodes a run. `{found['command']}`. {_machine(found['machine'])}."
+        f"{_peers(found.get('peers', {}))}{_rliable(found.get('rliable'))}"
+    )
+
+
+def _peers(peers: Mapping[str, Any]) -> str:
+    """Tables of ours minus each other library's."""
+    parts = []
+    for library, columns in peers.items():
+        for settings, rows in columns.items():
+            names = list(dict.fromkeys(name for row in rows.values() for name in row["cells"]))
+            cells = [
+                (name.replace("/", ", "), *(_difference(row["cells"].get(name)) for row in rows.values()))
+                for name in names
+            ]
+            times = ("its time over ours", *(f"{row['time_over_ours']:.2f}" for row in rows.values()))
+            whose = (
+                "with our learning rate, discount, network and target rule"
+                if settings == "ours"
+                else "with its defaults"
+            )
+            parts.append(f"\n\nOurs minus {library}'s, {whose}:\n\n{_table(('dataset', *rows), [*cells, times])}")
+    if not parts:
+        return ""
+    return (
+        "".join(parts) + "\n\nMean over training runs and its 95 % interval (Welch); * marks p < 0.05 after Holm's "
+        "correction for all cells of one column of settings."
+    )
+
+
+def _difference(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    found, star = cell["ours_minus_theirs"], "*" if cell.get("p_holm", 1) < 0.05 else ""
+    if found["low"] is None:
+        return f"{found['mean']:+.1f}"
+    return f"{found['mean']:+.1f}{star} ({found['low']:+.1f} to {found['high']:+.1f})"
+
+
+def _rliable(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f" rliable {found['version']} computes the same {found['aggregates']} aggregates, with a largest difference of "
+        f"{found['largest_difference']:.0e}."
     )
 
 
@@ -652,6 +773,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "training-runs": training_runs,
     "actions": actions,
     "benchmarks": benchmarks,
+    "bound": bound,
     "commands": commands,
     "corruption": corruption,
     "damages": damages,
@@ -661,12 +783,14 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "growth": growth,
     "identity": identity,
     "inference": inference,
+    "leaderboard": leaderboard,
     "memory": memory,
     "precision": precision,
     "profile": profile,
     "public-names": public_names,
     "quick": quick,
     "neighbour": neighbour,
+    "obp": obp,
     "shelf": shelf,
     "ranks": ranks,
     "recipes": recipes,

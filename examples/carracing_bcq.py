@@ -49,6 +49,9 @@ SIZES = {
     "demo": Size(transitions=60_000, updates=4_000, episodes=20),
     "full": Size(transitions=300_000, updates=25_000, episodes=100),
 }
+# Of several training runs of a size, each on 100 tracks: how many, and BCQ's mean score in the worst and the best of
+# them. `python -m benchmarks readme` writes this line from benchmarks/results/*/runs.json.
+OVER_RUNS: dict[str, tuple[int, int, int]] = {"demo": (5, 885, 906)}
 NUM_ENVS = 20
 # Scaled rewards keep q of the order of 1, where the Huber loss is quadratic. Ten-step returns carry the reward of a new
 # tile back to the steps that led to it.
@@ -106,8 +109,14 @@ def train(
     return learner.snapshot()
 
 
-def report(dataset: dict[str, Any], evaluations: dict[str, Evaluation]) -> str:
-    """One table: the data and each policy; with enough episodes, BCQ minus BC on the same seeds."""
+def report(dataset: dict[str, Any], evaluations: dict[str, Evaluation], over_runs: tuple[int, int, int] | None) -> str:
+    """One table: the data and each policy; with enough episodes, BCQ minus BC on the same seeds and which draw it is.
+
+    Args:
+        dataset: the data's line.
+        evaluations: of each policy.
+        over_runs: of `OVER_RUNS`, where this is a run of such a size.
+    """
     rows = [("dataset", dataset)] + [(name, evaluation.to_dict()) for name, evaluation in evaluations.items()]
     width = len("2 episodes: too few for an interval")
     lines = [f"{'':10}{'mean':>8}   {'95 % interval':<{width}}{'finished laps':>16}"]
@@ -118,9 +127,11 @@ def report(dataset: dict[str, Any], evaluations: dict[str, Evaluation]) -> str:
     if difference.low is not None:
         bounds = difference.bounds(len(evaluations["BC"].seeds), form="+.1f")
         lines.append(f"BCQ - BC, paired by seed: {difference.mean:+.1f}, {bounds}")
-        lines.append(
-            "One training run of each: another seed scores differently; README.md has the scores over several."
-        )
+        draw = "one training run of each: another seed scores differently"
+        if over_runs is not None:
+            count, lowest, highest = over_runs
+            draw = f"one training run of each; over {count} such runs, BCQ: {lowest} to {highest}"
+        lines.append(f"({draw})")
     return "\n".join(lines)
 
 
@@ -169,7 +180,7 @@ def run_all(size_name: str | None, data: Path | None, runs: Path, device: str, s
     evaluations = {
         name: offrl.evaluate(policy, make_env, seeds, num_envs=NUM_ENVS) for name, policy in policies.items()
     }
-    table = report(dataset, evaluations)
+    table = report(dataset, evaluations, OVER_RUNS.get(size_name) if data is None else None)
     print(f"\n{table}\n")
     if "shipped" in policies:
         print(

@@ -54,6 +54,8 @@ from .networks import ImpalaEncoder as ImpalaEncoder
 from .networks import MinAtarEncoder as MinAtarEncoder
 from .networks import MLPEncoder as MLPEncoder
 from .networks import NatureEncoder as NatureEncoder
+from .ope import OpeConfig as OpeConfig
+from .ope import estimate as estimate
 from .policies import OnnxPolicy as OnnxPolicy
 from .policies import TorchPolicy as TorchPolicy
 from .policies import export_onnx as export_onnx

@@ -19,6 +19,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from safetensors.torch import load_file
 
 from offrl import Batch, OnnxPolicy, TaskSpec, open_replay
+from offrl.evaluation import Evaluation
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NOTEBOOK = EXAMPLES / "carracing_bcq.ipynb"
@@ -198,3 +199,16 @@ nbformat.write(notebook, "executed.ipynb")
     assert ": score " in said
     assert "BCQ - BC, track by track" in said
     assert "actions differ from torch's" in said
+
+
+def test_the_table_of_the_demo_says_which_draw_it_is(monkeypatch) -> None:
+    module = example("carracing_bcq", monkeypatch)
+    seeds, lengths, finished = tuple(range(5)), (700,) * 5, (True,) * 5
+    evaluations = {
+        name: Evaluation(seeds, (score,) * 5, lengths, finished) for name, score in (("BC", 890.0), ("BCQ", 922.6))
+    }
+    dataset = {"mean": 477.0, "interval_95": [400.0, 560.0], "episodes": 68, "finished": 17}
+    table = module.report(dataset, evaluations, (5, 885, 906))
+    assert "BCQ - BC, paired by seed: +32.6" in table
+    assert table.endswith("\n(one training run of each; over 5 such runs, BCQ: 885 to 906)")
+    assert module.report(dataset, evaluations, None).endswith("another seed scores differently)")

@@ -37,6 +37,11 @@ class Cell(NamedTuple):
     seed: int
     updates: int
 
+    @property
+    def name(self) -> str:
+        """What it is called while it runs."""
+        return "/".join(map(str, self[:4]))
+
     def directory(self, work: Path) -> Path:
         """Where it keeps its run and its score."""
         return work / "runs" / self.environment / self.kind / f"{self.algorithm}-{self.updates}-{self.seed}"

@@ -12,6 +12,7 @@ from offrl.cli.behaviours import collect
 from offrl.cli.console import Group
 from offrl.cli.data import convert, fetch, inspect
 from offrl.cli.hub import card, publish, verify
+from offrl.cli.judging import ope
 from offrl.cli.pictures import plot, report
 from offrl.cli.policies import evaluate, export
 from offrl.cli.selecting import select
@@ -59,6 +60,7 @@ for _command in (
     train,
     evaluate,
     select,
+    ope,
     watch,
     record,
     plot,

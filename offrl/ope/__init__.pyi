@@ -1,6 +1,14 @@
 """Off-policy evaluation: what a policy is worth, from logged data alone."""
 
+from .behaviour import FittedBehaviour as FittedBehaviour
+from .behaviour import LoggedBehaviour as LoggedBehaviour
+from .behaviour import fit_behaviour as fit_behaviour
+from .behaviour import logged_behaviour as logged_behaviour
 from .episodes import Episodes as Episodes
+from .estimate import ESTIMATORS as ESTIMATORS
+from .estimate import OpeConfig as OpeConfig
+from .estimate import estimate as estimate
+from .estimate import estimate_each as estimate_each
 from .estimators import Estimator as Estimator
 from .estimators import direct_method as direct_method
 from .estimators import doubly_robust as doubly_robust
@@ -10,12 +18,20 @@ from .estimators import trajectory_is as trajectory_is
 from .estimators import weighted_doubly_robust as weighted_doubly_robust
 from .estimators import weighted_is as weighted_is
 from .estimators import weighted_per_decision_is as weighted_per_decision_is
+from .fitted_q import FittedQ as FittedQ
+from .fitted_q import FittedQConfig as FittedQConfig
+from .fitted_q import FittedValues as FittedValues
+from .fitted_q import fit_q as fit_q
+from .fitted_q import read as read
 from .held_out import agreement as agreement
 from .held_out import td_error as td_error
 from .intervals import Estimate as Estimate
 from .intervals import bootstrap as bootstrap
-from .steps import Steps as Steps
-from .steps import clipped as clipped
+from .judgement import Estimated as Estimated
+from .judgement import Estimates as Estimates
+from .policy_table import Evaluated as Evaluated
+from .policy_table import PolicyTable as PolicyTable
+from .policy_table import tabulate as tabulate
 from .reading import CRITERIA as CRITERIA
 from .reading import Criterion as Criterion
 from .reading import Log as Log
@@ -26,3 +42,5 @@ from .selection import Ranking as Ranking
 from .selection import rank as rank
 from .splits import Split as Split
 from .splits import shared_split as shared_split
+from .steps import Steps as Steps
+from .steps import clipped as clipped

@@ -22,7 +22,7 @@ from offrl.networks.encoders import feature_dim
 from offrl.networks.heads import Head
 from offrl.ope.policy_table import PolicyTable
 from offrl.replay import Replay
-from offrl.replay.sampling import Sampling
+from offrl.replay.sampling import Candidates, Sampling
 from offrl.training import FitConfig, LearnerConfig, fit
 
 _AT_ONCE = 512
@@ -34,8 +34,11 @@ class FittedQConfig:
 
     Attributes:
         num_policies: P, evaluated together: they share an encoder.
-        scale: by which the networks' outputs are multiplied and the loss is divided, such as the largest return:
-            Adam's steps fit numbers of about 1.
+        scale: by which the networks' outputs are multiplied and the errors divided, such as the largest return: Adam's
+            steps fit numbers of about 1.
+        low: no policy's value is below.
+        high: no policy's value is above. Targets outside are cut: without that, actions that the data hardly has push
+            the values of all policies away, each update further.
     """
 
     num_policies: int = 1
@@ -76,9 +79,7 @@ class FittedQ(Algorithm[FittedQConfig]):
             ConfigError: another number of policies than `num_policies`.
         """
         if len(tables) != self.config.num_policies:
-            raise ConfigError(
-                f"{len(tables)} policies", where="FittedQ.follow", expected=f"{self.config.num_policies}"
-            )
+            raise ConfigError(f"{len(tables)} policies", where="FittedQ.follow", expected=f"{self.config.num_policies}")
         following = np.stack([table.following for table in tables], axis=1)
         # Where all are greedy the actions say it all, in a small part of the memory.
         if all(table.is_greedy for table in tables):
@@ -122,7 +123,7 @@ class FittedQ(Algorithm[FittedQConfig]):
         return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]
 
     def _split(self, output: Tensor) -> Tensor:
-        return self.config.scale * output.unflatten(1, (self.config.num_policies, self.spec.num_actions))
+        return self.config.scale * output.reshape(-1, self.config.num_policies, self.spec.num_actions)
 
 
 def fit_q(
@@ -159,12 +160,30 @@ def fit_q(
     model.follow([*tables.values()])
     fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=min(updates, 500), checkpoint_period=updates)
     resume = run is not None and (Path(run) / "config.json").exists()
-    trained = fit(
-        model, plain, fitting, learner=learner or LEARNER, loggers=[], device=device, run=run, resume=resume
-    )
+    trained = fit(model, plain, fitting, learner=learner or LEARNER, loggers=[], device=device, run=run, resume=resume)
     fitted = trained.snapshot()
     assert isinstance(fitted, FittedQ)
     return fitted
+
+
+@dataclass(frozen=True)
+class EpisodesAgain:
+    """A sampling: as many episodes as there are, drawn with replacement, each step as often as its episode.
+
+    Fits on different draws say how much a fit depends on its data.
+    """
+
+    seed: int
+
+    def weights(self, candidates: Candidates) -> NDArray[np.float64]:
+        """[n]."""
+        episodes, which = np.unique(candidates.episode, return_inverse=True)
+        drawn = np.random.default_rng(self.seed).integers(len(episodes), size=len(episodes))
+        counts = np.bincount(drawn, minlength=len(episodes))
+        return counts[which].astype(np.float64)
+
+    def __str__(self) -> str:
+        return f"episodes-again:{self.seed}"
 
 
 LEARNER = LearnerConfig(learning_rate=5e-4, polyak=0.05, average_decay=0.999)
@@ -172,10 +191,11 @@ LEARNER = LearnerConfig(learning_rate=5e-4, polyak=0.05, average_decay=0.999)
 
 
 def _scale(replay: Replay) -> float:
-    """About the largest discounted return that the data knows of: at least 1e-6."""
-    discount, store = replay.config.discount, replay.store
-    horizon = min(1 / (1 - discount), float(np.median(store.segment_end - np.arange(len(store)))) + 1) if discount < 1 else 1.0
-    return max(float(np.sqrt(np.mean(np.square(store.rewards)))) * horizon, 1e-6)
+    """About the largest discounted return that the data knows of; 1 where all rewards are 0."""
+    discount, rewards = replay.config.discount, replay.store.rewards.astype(np.float64)
+    lengths = np.bincount(replay.store.episode_of_rows())
+    steps = float(lengths.mean()) if discount == 1 else min(float(lengths.mean()), 1 / (1 - discount))
+    return float(np.sqrt(np.mean(rewards**2))) * steps or 1.0
 
 
 def _bounds(replay: Replay) -> tuple[float, float]:

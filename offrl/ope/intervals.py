@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,19 +34,20 @@ class Estimate(NamedTuple):
     undefined: int
 
 
-def bootstrap(estimator: Estimator, steps: Steps, resamples: int = 1000, seed: int = 0) -> Estimate:
+def bootstrap(estimator: Estimator, steps: Steps | Sequence[Steps], resamples: int = 1000, seed: int = 0) -> Estimate:
     """An estimate with its 95 % percentile bootstrap interval over episodes (Efron 1979).
 
-    The interval says how much the estimate varies from log to log. It does not know of errors of a fitted model or of
-    fitted behaviour probabilities. Under five episodes there is none. The same seed draws the same resamples for every
-    estimator.
+    The interval says how much the estimate varies from log to log and, where a model was fitted several times, from
+    fit to fit. It does not know of what all fits have wrong, nor of errors of fitted behaviour probabilities. Under
+    five episodes there is none. The same seed draws the same resamples for every estimator.
 
     The difference compares like with like only where both count the same steps: where logs are cut and the model's
     values reach beyond the cut, the behaviour's returns do not.
 
     Args:
         estimator: One of `offrl.ope.estimators`.
-        steps: Of E episodes.
+        steps: Of E episodes; or several of the same episodes with the values of one fit each: the value is the mean
+            of theirs, and the resamples take them in turn.
         resamples: How often E episodes are drawn with replacement, 2 or more.
         seed: Seed of the draws.
 
@@ -54,16 +56,22 @@ def bootstrap(estimator: Estimator, steps: Steps, resamples: int = 1000, seed: i
     """
     if not is_whole(resamples) or resamples < 2:
         raise ConfigError(f"{resamples!r}", where="bootstrap.resamples", expected="2 or more, a whole number")
-    size = len(steps)
+    fits = [steps] if isinstance(steps, Steps) else [*steps]
+    if not fits:
+        raise ConfigError("no steps", where="bootstrap.steps", expected="those of one fit or more")
+    size = len(fits[0])
     generator = np.random.default_rng(seed)
     values, means = [], []
     at_once = max(1, _MOST_COUNTS // size)
-    for start in range(0, resamples, at_once):
-        counts = _draw(generator, min(at_once, resamples - start), size)
-        values.append(estimator(steps, counts))
-        means.append(counts @ steps.returns / size)
+    for number, fit in enumerate(fits):
+        share = len(range(number, resamples, len(fits)))
+        for start in range(0, share, at_once):
+            counts = _draw(generator, min(at_once, share - start), size)
+            values.append(estimator(fit, counts))
+            means.append(counts @ fit.returns / size)
     value, behaviour = np.concatenate(values), np.concatenate(means)
-    found, own = float(estimator(steps)[0]), float(steps.returns.mean())
+    found = float(np.mean([estimator(fit)[0] for fit in fits]))
+    own = float(fits[0].returns.mean())
     return Estimate(
         value=_interval(found, value, size),
         behaviour=_interval(own, behaviour, size),

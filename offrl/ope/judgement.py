@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +35,11 @@ class Estimated:
     remark: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Ready for JSON; an undefined value is None."""
         return {
             "estimator": self.estimator,
-            "value": self.estimate.value.to_dict(),
-            "difference_to_behaviour": self.estimate.difference.to_dict(),
+            "value": _finite(self.estimate.value),
+            "difference_to_behaviour": _finite(self.estimate.difference),
             "effective_size": self.effective_size,
             "refits": self.refits,
             "remark": self.remark,
@@ -110,7 +111,8 @@ class Estimates:
         for row in self.rows:
             size = "" if row.effective_size is None else f"{row.effective_size:,.1f}"
             value, difference = row.estimate.value, row.estimate.difference
-            table.append((row.estimator, f"{value.mean:,.2f}", _bounds(value), _number(difference, sign="+"), size))
+            shown = f"{value.mean:,.2f}" if math.isfinite(value.mean) else "undefined"
+            table.append((row.estimator, shown, _bounds(value), _number(difference, sign="+"), size))
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [f"{name:<9}  {text}" for name, text in facts.items()]
         lines.append("")
@@ -133,7 +135,7 @@ def verdict(estimate: Estimate, effective_size: float | None, held_out: int, *, 
         support: see `Estimates`.
         is_fitted: whether it reads values of fitted Q evaluation.
     """
-    if estimate.undefined or estimate.value.mean != estimate.value.mean:
+    if estimate.undefined or not math.isfinite(estimate.value.mean):
         return "hardly any held-out episode could have come from this policy: do not use"
     if effective_size is not None and not is_fitted:
         if effective_size < LEAST_EFFECTIVE:
@@ -146,8 +148,14 @@ def verdict(estimate: Estimate, effective_size: float | None, held_out: int, *, 
     return ""
 
 
+def _finite(value: Interval) -> dict[str, Any]:
+    return {**value.to_dict(), "mean": value.mean if math.isfinite(value.mean) else None}
+
+
 def _number(value: Interval, sign: str = "") -> str:
     bounds = _bounds(value, sign)
+    if not math.isfinite(value.mean):
+        return ""
     return f"{value.mean:{sign},.2f}" + (f" [{bounds}]" if bounds else "")
 
 

@@ -15,8 +15,10 @@ from offrl.policies.policy import Policy, takes_action_masks
 from offrl.replay import Replay
 
 Evaluated: TypeAlias = Policy | Callable[..., NDArray[Any]]
-"""A policy of offrl's, or a function of raw observations [N, ...] (and legal actions [N, A], where the task has them) that
-gives actions int [N] or probabilities [N, A]."""
+"""A policy of offrl's, or a function of raw observations [N, ...] (and legal actions [N, A], where the task has them).
+
+The function gives actions int [N] or probabilities [N, A].
+"""
 
 _AT_ONCE = 512
 _TOLERANCE = 1e-4

@@ -18,7 +18,9 @@ from offrl.report._markup import NOTHING, Markup, data_uri, element, fact, note,
 from offrl.report._record import Record, Scores, TrainedRun, read_record
 from offrl.report.dataset_page import _dataset_section
 from offrl.report.metrics import Curve, score_curve
+from offrl.report.ope_page import OPE_NAME, ope_section
 from offrl.report.scores import _scores_section
+from offrl.runs.files import read_run_json
 from offrl.statistics import Interval
 
 _LARGEST_VIDEO = 8 * 2**20
@@ -68,6 +70,7 @@ def write_report(
         _header(record, title),
         _facts(record, summary, reference),
         _scores_section(record, reference, num_references, styles),
+        _judged(record),
         _curves(record.groups, styles),
         _videos(record),
         _dataset_section(record, summary, dataset),
@@ -94,6 +97,11 @@ def _played_while_training(record: Record) -> list[Markup]:
             text = f"The environment was used while training ({often}): checkpoints/best was not chosen offline."
             return [note(text)]
     return []
+
+
+def _judged(record: Record) -> Markup:
+    """What `offrl ope` said of the run, where somebody asked."""
+    return ope_section(read_run_json(record.directory, OPE_NAME), where=record.directory / OPE_NAME)
 
 
 def _facts(record: Record, summary: DatasetSummary | None, reference: Interval | None) -> Markup:

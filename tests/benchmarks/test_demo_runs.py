@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
-from benchmarks.demo_runs import run_directory, summary
+from benchmarks.driving import Plan, run_directory, summary
 from benchmarks.readme import headline
 from benchmarks.ship import halve_weights
 from offrl import OnnxPolicy, TaskSpec, export_onnx
@@ -46,6 +47,29 @@ def test_a_score_is_over_runs_and_says_where_it_is_lost():
 def test_what_is_imitated_does_not_depend_on_the_discount(tmp_path):
     assert run_directory(tmp_path, "bc", 3, 0.97) == run_directory(tmp_path, "bc", 3, 0.99) == tmp_path / "bc-3"
     assert run_directory(tmp_path, "bcq", 3, 0.985) == tmp_path / "bcq-0.985-3"
+
+
+def test_a_run_counts_as_evaluated_on_these_tracks_only(tmp_path):
+    plan = Plan(60_000, 4_000, 0.97, "SCORE_SEEDS", first_episode=0, episodes=2)
+    path = plan.evaluation_path(tmp_path, "bcq", 0)
+    assert path == tmp_path / "bcq-0.97-0" / "evaluation.json"
+    assert plan.evaluation(tmp_path, "bcq", 0) is None
+    path.parent.mkdir()
+    path.write_text(json.dumps({"per_episode": [{"seed": 2_000_000}, {"seed": 2_000_001}]}))
+    assert plan.evaluation(tmp_path, "bcq", 0) is not None
+    assert replace(plan, episodes=3).evaluation(tmp_path, "bcq", 0) is None
+    tuning = replace(plan, seeds="TUNING_SEEDS", first_episode=1000)
+    assert tuning.evaluation_path(tmp_path, "bcq", 0).name == "tuning.json"
+    assert [*tuning.tracks] == [1_001_000, 1_001_001]
+    assert tuning.to_dict()["seeds"] == "TUNING_SEEDS[1000:1002]"
+
+
+def test_one_run_is_a_headline_without_an_interval(tmp_path):
+    (tmp_path / "demo").mkdir()
+    runs = {"transitions": 60_000, "updates": 4_000, "algorithms": {"bcq": summary({0: RUNS[0]})}}
+    (tmp_path / "demo" / "runs.json").write_text(json.dumps(runs))
+    (tmp_path / "demo" / "evaluation.json").write_text(json.dumps({"dataset": {"mean": 477.0}}))
+    assert "910 in the best (1 run: too few for an interval)" in headline(tmp_path)
 
 
 def test_the_headline_is_the_mean_over_runs(tmp_path):

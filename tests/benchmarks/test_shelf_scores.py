@@ -52,6 +52,99 @@ def test_a_cell_is_trained_scored_and_not_made_again(tmp_path):
     assert not (cell.directory(tmp_path) / "run").exists()
 
 
+@pytest.fixture(scope="module")
+def comparison():
+    from benchmarks.scoring import comparison
+
+    return comparison
+
+
+def test_two_sets_of_runs_are_compared_by_welchs_test(comparison):
+    # Both variances are 2, so that t = -10 / sqrt(2) has 2 degrees of freedom, for which p = 1 - t / sqrt(2 + t**2).
+    found = comparison.welch([0.0, 2.0], [10.0, 12.0])
+    assert found.mean == -10.0
+    assert found.p == pytest.approx(1 - 50**0.5 / 52**0.5, abs=1e-12)
+    half = 4.302652729911275 * 2**0.5
+    assert (found.low, found.high) == pytest.approx((-10 - half, -10 + half), abs=1e-9)
+    # One side does not vary: 1 degree of freedom, whose distribution is Cauchy's, p = 1 - 2 / pi * atan(t).
+    found = comparison.welch([3.0, 3.0, 3.0], [1.0, 2.0])
+    assert found.p == pytest.approx(1 - 2 / np.pi * np.arctan(1.5 / 0.5), abs=1e-12)
+
+
+def test_runs_that_do_not_vary_or_are_too_few_are_no_division_by_zero(comparison):
+    assert comparison.welch([500.0] * 3, [500.0] * 3) == (0.0, 0.0, 0.0, 1.0)
+    assert comparison.welch([500.0] * 3, [400.0] * 3) == (100.0, 100.0, 100.0, 0.0)
+    assert comparison.welch([500.0], [400.0, 300.0]) == (150.0, None, None, None)
+
+
+def test_p_values_are_corrected_for_their_number_by_holm(comparison):
+    assert comparison.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # 3 * 0.01, 2 * 0.03, then no less
+    assert comparison.holm([0.6, 0.5]) == [1.0, 1.0]
+    assert comparison.holm([]) == []
+
+
+def save_score(path, score, seconds):
+    found = {"score": score, "training_seconds": seconds, "versions": {"d3rlpy": "2.8.1"}}
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(found))
+
+
+def test_each_cell_is_ours_minus_theirs(tmp_path):
+    from benchmarks.scoring import cells, peers
+
+    ours = [cells.Cell("CartPole-v1", kind, "cql", seed, 9) for seed in range(2) for kind in ("random", "expert")]
+    theirs = peers.peer_cells(["CartPole-v1"], ["random", "expert"], ["cql"], 2, 9, ["ours"])
+    assert [cell.library for cell in theirs] == ["d3rlpy", "Tianshou"] * 4
+    for cell in ours:
+        save_score(cell.directory(tmp_path) / "score.json", 100.0 + 2 * cell.seed, 10)
+    for cell in theirs:
+        if cell.library == "d3rlpy":  # the other one was not run
+            save_score(cell.path(tmp_path), (110 if cell.kind == "random" else 100) + 2.0 * cell.seed, 30)
+    found = peers.compare(tmp_path, ours, theirs)
+    assert list(found) == ["d3rlpy"]
+    row = found["d3rlpy"]["ours"]["cql"]
+    assert (row["time_over_ours"], row["versions"]) == (3.0, {"d3rlpy": "2.8.1"})
+    random, expert = row["cells"]["CartPole-v1/random"], row["cells"]["CartPole-v1/expert"]
+    assert random["runs"] == [110.0, 112.0]
+    assert random["ours_minus_theirs"]["mean"] == -10.0
+    assert random["p_holm"] == pytest.approx(2 * (1 - 50**0.5 / 52**0.5))
+    assert (expert["ours_minus_theirs"]["mean"], expert["p_holm"]) == (0.0, 1.0)
+    peers.show(found)
+
+
+def test_other_libraries_learn_from_the_episodes_that_ours_learn_from_and_play_the_same_ones(tmp_path):
+    from functools import partial
+
+    from benchmarks.peers import cell
+    from benchmarks.scoring import cells, peers
+    from offrl import envs, evaluate, open_replay
+    from offrl.collection import collect
+
+    make_env = partial(envs.make, "CartPole-v1")
+    data = cells.dataset(tmp_path, "CartPole-v1", "random")
+    collect(make_env, envs.RandomBehaviour(), data, transitions=300, workers=1, progress=False)
+    replay = open_replay(data, progress=False, **cells.REPLAY)
+    with np.load(peers.arrays(tmp_path, "CartPole-v1", "random")) as found:
+        assert len(found["actions"]) == len(replay) < len(replay.store)
+        assert len(found["ends"]) == len(np.unique(replay.store.segment_end[replay._subset]))
+        assert found["terminated"][found["ends"][:-1]].all()  # all but what was cut at the end of the data
+        batch = replay.gather([0, 7])
+        assert np.array_equal(found["next_observations"][[0, 7]], batch.next_observation)
+
+    class LeftAndRight:
+        """Pushes where the pole leans to."""
+
+        def act(self, observation):
+            return int(observation[2] > 0)
+
+    def policy(observations):
+        return (observations[:, 2] > 0).astype(np.int64)
+
+    seeds = range(2_003_000, 2_003_005)
+    ours = evaluate(policy, make_env, seeds, workers=0, progress=False).scores
+    assert tuple(cell.play(LeftAndRight(), "CartPole-v1", seeds)) == ours
+
+
 def test_the_result_is_a_table(hooks, tmp_path):
     cell = {"mean": 9.5, "interval_95": [9.0, 10.0], "runs": [9.0, 10.0]}
     estimate = {"value": 0.5, "low": 0.4, "high": 0.6}
@@ -73,10 +166,27 @@ def test_the_result_is_a_table(hooks, tmp_path):
             "versions": {"torch": "2.13.0"},
         },
     }
-    (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / "results.json").write_text(json.dumps(found))
-    drawn = hooks.shelf()
+    assert "Ours minus" not in drawn_of(hooks, tmp_path, found)
+    difference = {"mean": 2.0, "low": 1.0, "high": 3.0, "p": 0.01}
+    peer = {
+        "cells": {"CartPole-v1/expert": {"ours_minus_theirs": difference, "p_holm": 0.02}},
+        "time_over_ours": 1.5,
+    }
+    single = {"CartPole-v1/expert": {"ours_minus_theirs": {"mean": -2.0, "low": None, "high": None, "p": None}}}
+    found["peers"] = {"d3rlpy": {"ours": {"cql": peer, "bc": {**peer, "cells": single}}}}
+    found["rliable"] = {"version": "1.2.0", "aggregates": 3, "largest_difference": 1.1e-16}
+    drawn = drawn_of(hooks, tmp_path, found)
     assert "| CartPole-v1, expert | 499.0 | 9.5 (9.0 to 10.0) | 9.5 (9.0 to 10.0) |" in drawn
     assert "| better than BC |  |  | 0.50 (0.40 to 0.60) |" in drawn
     assert "2 training runs a cell, 20,000 updates each" in drawn
     assert "100 episodes a run" in drawn
+    assert "Ours minus d3rlpy's, with our learning rate, discount, network and target rule:" in drawn
+    assert "| CartPole-v1, expert | +2.0* (+1.0 to +3.0) | -2.0 |" in drawn
+    assert "| its time over ours | 1.50 | 1.50 |" in drawn
+    assert "rliable 1.2.0 computes the same 3 aggregates, with a largest difference of 1e-16." in drawn
+
+
+def drawn_of(hooks, tmp_path, found):
+    (tmp_path / "scores").mkdir(exist_ok=True)
+    (tmp_path / "scores" / "results.json").write_text(json.dumps(found))
+    return hooks.shelf()

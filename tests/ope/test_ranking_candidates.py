@@ -66,7 +66,7 @@ def test_of_equals_the_first_statistic_decides_and_then_the_order(replay):
     second = scripted("value", [9.0, 2.0, 2.0], more_is_better=True)  # ranks 1, 2.5, 2.5: all means are 2
     found = rank(candidates, replay.held_out(), [first, second], progress=False)
     assert [each.name for each in found.policies] == ["b", "c", "a"]
-    assert "(1 more are equal to it; the first of the best is taken)" in found.reason()
+    assert "(equal to 1 other; of equals the first is taken)" in found.reason()
 
 
 def test_the_scale_of_rewards_that_a_candidate_was_trained_with_is_divided_out(replay):

@@ -18,7 +18,7 @@ def opened(folder, *, pixels=0, masks=False, **settings):
         extra = {}
         if masks:
             allowed = np.random.default_rng(seed).random((steps, 3)) < 0.5
-            extra = {"action_mask": allowed | np.eye(3, dtype=bool)[make_episode(seed, steps).actions]}
+            extra = {"action_mask": allowed | np.eye(3, dtype=bool)[make_episode(seed, steps, pixels=pixels).actions]}
         episodes.append(make_episode(seed, steps, pixels=pixels, terminated=seed % 3 > 0, **extra))
     spec = make_spec(pixels=pixels)
     save_frames(folder, [episodes[:5], episodes[5:]], spec)

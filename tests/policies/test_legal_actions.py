@@ -20,6 +20,7 @@ from offrl.shards import Episode, Manifest, write_shard
 pytestmark = [
     pytest.mark.filterwarnings("ignore:all transitions are of one episode"),
     pytest.mark.filterwarnings("ignore:1 of 5 legal actions never occur"),
+    pytest.mark.filterwarnings("ignore:every reward is"),
 ]
 NAMES = ("left", "stay", "right")
 CONTRACTS = ("float", "uint8")

@@ -1,0 +1,190 @@
+"""Cells of the table by other libraries, each in an environment of its own, and how ours compare with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.peers.environments import add, python_of
+from benchmarks.scoring.cells import BATCH_SIZE, LEARNER, REPLAY, SEEDS, Cell, dataset
+from benchmarks.scoring.comparison import holm, welch
+from benchmarks.stores import ROOT
+from offrl import open_replay
+from offrl.statistics import t_interval
+from offrl.system.json_files import read_json
+
+ALGORITHMS = {"d3rlpy": ("bc", "dqn", "bcq", "cql"), "Tianshou": ("bcq", "cql", "crr")}
+SETTINGS = ("ours", "defaults")
+SIGNIFICANT = 0.05
+BOX2D = "box2d==2.3.10"  # has wheels, unlike what gymnasium 1.0's extra asks for
+
+
+class PeerCell(NamedTuple):
+    """What is trained, by which library, and whether with offrl's settings or its own defaults."""
+
+    environment: str
+    kind: str
+    algorithm: str
+    seed: int
+    updates: int
+    library: str
+    settings: str
+
+    @property
+    def name(self) -> str:
+        """What it is called while it runs."""
+        return "/".join((self.library, self.settings, *map(str, self[:4])))
+
+    def path(self, work: Path) -> Path:
+        """Where its score is kept."""
+        directory = work / "runs" / self.environment / self.kind
+        return directory / f"{self.library}-{self.settings}-{self.algorithm}-{self.updates}-{self.seed}" / "score.json"
+
+    def score(self, work: Path) -> dict[str, Any] | None:
+        """What was measured before; None where it was not."""
+        path = self.path(work)
+        return read_json(path) if path.exists() else None
+
+    def command(self, work: Path) -> list[str]:
+        """Runs it in the library's environment."""
+        asked = {
+            **self._asdict(),
+            "data": str(arrays(work, self.environment, self.kind)),
+            "num_actions": open_replay(dataset(work, self.environment, self.kind), progress=False).spec.num_actions,
+            "batch_size": BATCH_SIZE,
+            "learning_rate": LEARNER["learning_rate"],
+            "polyak": LEARNER["polyak"],
+            "discount": REPLAY["discount"],
+            "evaluation_seeds": [SEEDS[0], SEEDS[-1] + 1],
+            "out": str(self.path(work)),
+        }
+        script = ROOT / "benchmarks" / "peers" / f"{self.library.lower()}_cell.py"
+        return [str(python_of(self.library)), str(script), json.dumps(asked)]
+
+
+def peer_cells(
+    environments: Sequence[str],
+    kinds: Sequence[str],
+    algorithms: Sequence[str],
+    runs: int,
+    updates: int,
+    settings: Sequence[str],
+) -> list[PeerCell]:
+    """All of them, seed by seed."""
+    return [
+        PeerCell(environment, kind, algorithm, seed, updates, library, chosen)
+        for seed, chosen in product(range(runs), settings)
+        for environment, kind, library in product(environments, kinds, ALGORITHMS)
+        for algorithm in ALGORITHMS[library]
+        if algorithm in algorithms
+    ]
+
+
+def prepare(environments: Sequence[str]) -> None:
+    """Makes the libraries' environments, with what these of Gymnasium's need.
+
+    Raises:
+        PeerError: one of them cannot be installed.
+    """
+    for library in ALGORITHMS:
+        python = python_of(library)
+        if any(name.startswith(("LunarLander", "BipedalWalker")) for name in environments):
+            add(python, "Box2D", BOX2D)
+
+
+def arrays(work: Path, environment: str, kind: str) -> Path:
+    """The transitions that ours are trained on, without the episodes held out, as plain arrays; written once."""
+    path = work / "arrays" / environment / f"{kind}.npz"
+    if path.exists():
+        return path
+    replay = open_replay(dataset(work, environment, kind), include=["next_action"], progress=False, **REPLAY)
+    batch = replay.gather(np.arange(len(replay)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(
+        partial,
+        observations=batch.observation.numpy(),
+        next_observations=batch.next_observation.numpy(),
+        actions=batch.action.numpy(),
+        rewards=batch.reward.numpy(),
+        terminated=(batch.discount == 0).numpy(),
+        ends=np.flatnonzero(batch.needed("next_action").numpy() < 0),
+    )
+    partial.rename(path)
+    return path
+
+
+def compare(work: Path, ours: Sequence[Cell], peers: Sequence[PeerCell]) -> dict[str, Any]:
+    """For each library, settings and algorithm its scores, and what is ours minus its own, cell by cell.
+
+    The p-values of all cells of one of the two settings are corrected together.
+    """
+    every: list[Cell | PeerCell] = [*ours, *peers]
+    scores = {cell: score for cell in every if (score := cell.score(work)) is not None}
+    table: dict[str, Any] = {}
+    for settings in SETTINGS:
+        tested: list[dict[str, Any]] = []
+        for library, algorithm, names in _rows(peers, settings):
+            row: dict[str, Any] = {}
+            times, versions = [], {}
+            for environment, kind in names:
+                mine = [scores[c] for c in ours if c[:3] == (environment, kind, algorithm) and c in scores]
+                them = [
+                    scores[c]
+                    for c in peers
+                    if c[:3] == (environment, kind, algorithm) and c[5:] == (library, settings) and c in scores
+                ]
+                if not mine or not them:
+                    continue
+                runs = [found["score"] for found in them]
+                difference = welch([found["score"] for found in mine], runs)
+                row[f"{environment}/{kind}"] = cell = {
+                    **t_interval(runs).to_dict(),
+                    "runs": runs,
+                    "ours_minus_theirs": difference._asdict(),
+                }
+                if difference.p is not None:
+                    tested.append(cell)
+                times.append(_seconds(them) / _seconds(mine))
+                versions = them[0]["versions"]
+            if row:
+                table.setdefault(library, {}).setdefault(settings, {})[algorithm] = {
+                    "cells": row,
+                    "time_over_ours": float(np.median(times)),
+                    "versions": versions,
+                }
+        for cell, p in zip(tested, holm([cell["ours_minus_theirs"]["p"] for cell in tested]), strict=True):
+            cell["p_holm"] = p
+    return table
+
+
+def _rows(peers: Sequence[PeerCell], settings: str) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+    cells = [cell for cell in peers if cell.settings == settings]
+    for library, algorithm in dict.fromkeys((cell.library, cell.algorithm) for cell in cells):
+        mine = [cell for cell in cells if (cell.library, cell.algorithm) == (library, algorithm)]
+        yield library, algorithm, list(dict.fromkeys(cell[:2] for cell in mine))
+
+
+def _seconds(found: Sequence[Mapping[str, Any]]) -> float:
+    return float(np.median([score["training_seconds"] for score in found]))
+
+
+def show(table: Mapping[str, Any]) -> None:
+    """Prints ours minus theirs of each cell; with a star where it is significant after Holm's correction."""
+    for library, columns in table.items():
+        for settings, rows in columns.items():
+            print(f"\nours - {library}, {'our settings' if settings == 'ours' else 'its defaults'}")
+            for algorithm, row in rows.items():
+                parts = [
+                    f"{name.split('-')[0]}/{name.split('/')[-1]} {_in_words(c)}" for name, c in row["cells"].items()
+                ]
+                print(f"{algorithm:<6}{'  '.join(parts)}  its time / ours {row['time_over_ours']:.2f}")
+
+
+def _in_words(cell: Mapping[str, Any]) -> str:
+    return f"{cell['ours_minus_theirs']['mean']:+.1f}{'*' if cell.get('p_holm', 1.0) < SIGNIFICANT else ''}"

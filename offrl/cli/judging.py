@@ -1,0 +1,173 @@
+"""`offrl ope`: what a policy is worth, by logged data alone."""
+
+# ruff: noqa: D415  (the help of a command begins with an example)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+from click import argument, option
+
+from offrl.cli.actors import file_of, load_trained, require_no_network
+from offrl.cli.console import DATA, FILE, PATH, device_option, output_options, refuse_beside, show, warn
+from offrl.cli.names import ENCODERS, load_class, network_options
+from offrl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from offrl.policies.onnx_policy import OnnxPolicy
+    from offrl.policies.torch_policy import TorchPolicy
+    from offrl.replay.replay import Replay
+
+_HELD_OUT = 0.2
+
+
+@click.command(short_help="Estimate what a policy is worth from logged data, without playing it.")
+@argument("policy", type=PATH)
+@argument("data", metavar="[DIRECTORY|URL]", type=DATA, required=False)
+@option("--estimators", help="Some of fqe,wdr,dr,wpdis,pdis,wis,is; default: all.")
+@option("--behaviour", type=click.Choice(["auto", "logged", "fitted"]), default="auto", show_default=True)
+@option("--discount", type=float, help="Per step; default: the run's, or 0.99.")
+@option("--updates", type=click.IntRange(1), help="Of fitted Q evaluation and of a behaviour model; default: 5000.")
+@option("--refits", type=click.IntRange(1), help="Of fitted Q evaluation, for its intervals; default: 3.")
+@option("--clip", type=float, help="Cut the weights of importance sampling at this number; default: not at all.")
+@option("--held-out", type=float, help=f"Share of the episodes; default: as the run was trained, else {_HELD_OUT}.")
+@option("--threshold", type=float, help="Likelihood threshold; default: the policy's own.")
+@option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@option("--out", type=FILE, help="Write the result to this JSON file as well, such as RUN/ope.json for its report.")
+@option("--html", type=FILE, help="Also write a page.")
+@network_options
+@device_option
+@output_options
+def ope(
+    policy: Path,
+    data: Path | str | None,
+    estimators: str | None,
+    behaviour: Any,
+    discount: float | None,
+    updates: int | None,
+    refits: int | None,
+    clip: float | None,
+    held_out: float | None,
+    threshold: float | None,
+    seed: int,
+    out: Path | None,
+    html: Path | None,
+    algorithm: str | None,
+    encoder: str | None,
+    device: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Example: offrl ope runs/bcq-001 data/carracing --out runs/bcq-001/ope.json
+
+    POLICY is a run, a checkpoint or an ONNX file, DIRECTORY a dataset; without one it is what the run was trained on.
+    Values are read on episodes that are held out from all that is fitted. On the run's own data these are the episodes
+    that the run held out (train --set held_out=0.1); a run without any is refused there: its values on what it has
+    learned from would flatter it. No environment is made. What the numbers can be trusted for is said under them.
+    """
+    from offrl.ope.estimate import ESTIMATORS, OpeConfig, estimate
+    from offrl.runs.files import of_run
+    from offrl.system.files import require_writable
+    from offrl.system.json_files import write_sealed_json
+
+    for path in (out, html):
+        if path is not None:
+            require_writable(path)
+    given: dict[str, Any] = {"updates": updates, "refits": refits, "discount": discount, "clip": clip}
+    config = OpeConfig(
+        estimators=tuple(ESTIMATORS) if estimators is None else tuple(dict.fromkeys(estimators.split(","))),
+        behaviour=behaviour,
+        seed=seed,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    judged = _load(policy, data, held_out, threshold, algorithm, encoder, device, progress=not quiet)
+    encoders = {} if judged.encoder is None else {"encoder": load_class(judged.encoder, ENCODERS, "encoder")}
+    progress = False if quiet else None
+    found = estimate(
+        judged.policy, judged.replay, config, name=judged.name, device=device or "auto", progress=progress, **encoders
+    )
+    result = {**found.to_dict(), "data": judged.replay.fingerprint, "seed": seed}
+    if out is not None:
+        write_sealed_json(out, of_run(judged.run, result))
+    if html is not None:
+        from offrl.report.ope_page import write_ope_page
+
+        write_ope_page(result, html)
+    show(result, as_json, text=found.to_text())
+
+
+class _Judged(NamedTuple):
+    """A policy and the data to judge it by."""
+
+    policy: OnnxPolicy | TorchPolicy
+    name: str
+    replay: Replay
+    run: Path | None
+    encoder: str | None
+
+
+def _load(
+    path: Path,
+    data: Path | str | None,
+    held_out: float | None,
+    threshold: float | None,
+    algorithm: str | None,
+    encoder: str | None,
+    device: str | None,
+    *,
+    progress: bool,
+) -> _Judged:
+    """A policy, and a replay whose held-out episodes it was not trained on.
+
+    Raises:
+        ConfigError: its run held nothing out of this data, or another share is asked for.
+    """
+    from offrl.cli.request import recorded_store
+    from offrl.hub.loading import run_of
+    from offrl.policies.onnx_policy import OnnxPolicy
+    from offrl.policies.torch_policy import TorchPolicy
+    from offrl.replay.replay import Replay, open_replay
+
+    if (file := file_of(path)) is not None:
+        require_no_network(path, algorithm, encoder, device)
+        if data is None:
+            raise ConfigError("no data", where="ope", expected="DIRECTORY beside an ONNX file")
+        share = _HELD_OUT if held_out is None else held_out
+        warn("an ONNX file does not say what it was trained on: if on these episodes, the values flatter it")
+        replay = open_replay(data, held_out=share, progress=progress)
+        return _Judged(OnnxPolicy(file, threshold=threshold), str(path), replay, None, None)
+    trained = load_trained(path, algorithm, encoder, device)
+    run, request = run_of(trained.checkpoint), trained.request
+    policy = TorchPolicy(trained.algorithm, threshold=threshold)
+    own = dict(request.settings["replay"])
+    config = {"discount": own.get("discount", 0.99)}
+    if data is None:
+        store = recorded_store(request, run, progress=progress)
+        if store is None:
+            raise ConfigError(
+                "the run's data is not here", where=run, expected="DIRECTORY beside the run", hint="name the dataset"
+            )
+    else:
+        store = open_replay(data, progress=progress).store
+    if store.fingerprint == _fingerprint_of(run):
+        if not own.get("held_out"):
+            raise ConfigError(
+                "the run was trained on all episodes of this data, and has none left to be judged by",
+                where=run,
+                expected="a run with held-out episodes, or other data",
+                hint="train with --set held_out=0.1",
+            )
+        refuse_beside("the data that the run was trained on", {"--held-out": held_out}, where=run, expected="its own")
+        config |= {"held_out": own["held_out"], "split_seed": own.get("split_seed", 0)}
+    else:
+        config |= {"held_out": _HELD_OUT if held_out is None else held_out}
+    return _Judged(policy, str(trained.checkpoint), Replay(store, **config), run, request.encoder)
+
+
+def _fingerprint_of(run: Path) -> str | None:
+    from offrl.runs import read_run_config
+
+    found: str | None = read_run_config(run).get("dataset")
+    return found

@@ -1,0 +1,211 @@
+"""The behaviour's probabilities: which logged ones count, and a calibrated model where they do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offrl.algorithms import BC
+from offrl.checks import is_number
+from offrl.errors import ConfigError, DatasetError
+from offrl.networks import EncoderFactory, default_encoder
+from offrl.ope._calibration import expected_calibration_error, fit_temperature, negative_log_likelihood, softmax
+from offrl.ope.episodes import Episodes
+from offrl.policies import TorchPolicy
+from offrl.replay import Replay
+from offrl.training import FitConfig, LearnerConfig, fit
+
+_MOST_CERTAIN = 0.01  # share of the episodes; in short ones a stochastic behaviour may happen to be certain
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class LoggedBehaviour:
+    """What the log says of the behaviour's probabilities; exactly one of the two is None.
+
+    Attributes:
+        probability: float64 [N], of the logged action of each transition of the replay, where they can be used.
+        reason: Why they cannot, in words.
+    """
+
+    probability: NDArray[np.float64] | None
+    reason: str | None
+
+
+def logged_behaviour(replay: Replay) -> LoggedBehaviour:
+    """The logged probabilities, where they are those of a behaviour that explores.
+
+    Importance sampling asks how likely the behaviour was to do otherwise. A driver that logs probability 1 for whatever
+    it does, or a mixture that logs NaN, does not say: then `fit_behaviour` is what is left. A log with a few episodes
+    that are certain throughout (1 in 100 or less) counts as exploring, and so do steps at which one action only was
+    legal.
+
+    Raises:
+        DatasetError: A logged action has probability 0, or above 1.
+    """
+    store, rows = replay.store, replay.rows
+    if store.behaviour_probability is None:
+        return LoggedBehaviour(None, "the data has no behaviour probabilities")
+    probability = store.behaviour_probability[rows].astype(np.float64)
+    wrong = np.flatnonzero((probability <= 0) | (probability > 1))
+    if len(wrong):
+        episode = int(store.episode_of_rows()[rows[wrong[0]]])
+        raise DatasetError(
+            f"behaviour_probability is {probability[wrong[0]]:g} for the action taken in episode {episode}, and "
+            f"0 or above 1 at {len(wrong):,} transitions in all",
+            where=store.path,
+            expected="over 0, at most 1: the action was taken",
+            hint="log the probability with which the behaviour chose the action, and NaN where it is unknown",
+        )
+    num_unknown = int(np.isnan(probability).sum())
+    if num_unknown:
+        return LoggedBehaviour(None, f"{num_unknown:,} of {len(rows):,} logged actions have no probability (NaN)")
+    episodes = Episodes.of(replay)
+    has_choice = np.ones(len(rows), np.bool_) if store.action_mask is None else store.action_mask[rows].sum(axis=1) > 1
+    chose = episodes.pad(has_choice, fill=False)
+    is_certain = chose.any(axis=1) & ~(chose & (episodes.behaviour < 1)).any(axis=1)
+    if is_certain.mean() > _MOST_CERTAIN:
+        return LoggedBehaviour(
+            None,
+            f"{int(is_certain.sum()):,} of {len(episodes):,} episodes are logged with probability 1 at every step: "
+            "a behaviour that does not explore says nothing of other actions",
+        )
+    return LoggedBehaviour(probability, None)
+
+
+@dataclass(frozen=True)
+class FittedBehaviour:
+    """A behaviour model's probabilities at N held-out transitions, and how good they are.
+
+    They are estimates. What is computed from them is biased where the model is wrong, and intervals over episodes do
+    not know of it.
+
+    Attributes:
+        probability: float64 [N], of the logged actions, calibrated, and raised to `floor` where it was lower.
+        probabilities: float32 [N, A], of all actions, calibrated and not raised.
+        temperatures: By which the logits of the two halves of the held-out episodes are divided, each fitted on the
+            other half; over 1 where the model was too sure.
+        negative_log_likelihood: Mean of -log probability of the logged actions, before and after calibration, in nats.
+        calibration_error: Expected calibration error before and after, in [0, 1].
+        floor: As given.
+        raised: Share of the logged actions whose probability was raised.
+    """
+
+    probability: NDArray[np.float64]
+    probabilities: NDArray[np.float32]
+    temperatures: tuple[float, float]
+    negative_log_likelihood: tuple[float, float]
+    calibration_error: tuple[float, float]
+    floor: float
+    raised: float
+
+    def __str__(self) -> str:
+        """One sentence for a report."""
+        likelihood, error = self.negative_log_likelihood, self.calibration_error
+        return (
+            "behaviour probabilities were fitted, not logged: temperatures "
+            f"{self.temperatures[0]:.2f} and {self.temperatures[1]:.2f}, negative log likelihood {likelihood[0]:.3f} "
+            f"before and {likelihood[1]:.3f} after calibration, calibration error {error[0]:.1%} and {error[1]:.1%}; "
+            f"{self.raised:.1%} of them were raised to {self.floor:g}"
+        )
+
+
+def fit_behaviour(
+    train: Replay,
+    held_out: Replay,
+    *,
+    updates: int = 2000,
+    seed: int = 0,
+    floor: float = 1e-3,
+    learner: LearnerConfig | None = None,
+    encoder: EncoderFactory = default_encoder,
+    device: str = "auto",
+) -> FittedBehaviour:
+    """Behaviour cloning on the training episodes, calibrated on held-out ones.
+
+    The model's logits are divided by a temperature that minimises the negative log likelihood (Guo et al. 2017,
+    arXiv:1706.04599). It is cross-fitted: each half of the held-out episodes gets the temperature of the other half, so
+    that no probability has seen the action that it is of.
+
+    Args:
+        train: The episodes to learn from; each of its transitions is drawn equally often, whatever its `sampling`.
+        held_out: The episodes to read probabilities at, two or more: `train.held_out()`.
+        updates: Of behaviour cloning.
+        seed: Seed of the model, of its batches and of the halves.
+        floor: The least probability of a logged action, in [0, 1): no ratio is above 1 / floor. It biases estimates:
+            actions that were rarer count too little, so with rewards that are never negative the value of a policy that
+            prefers them is too low.
+        learner: How an update is made; None takes the defaults, which choose the precision by a measurement: with
+            `LearnerConfig(precision="fp32")` a CPU gives the same probabilities each time.
+        encoder: Of the observations.
+        device: Where to train.
+
+    Raises:
+        ConfigError: Held-out episodes that are also trained on, or fewer than two; a setting outside what is allowed.
+        SpecMismatchError: The two are of different tasks.
+    """
+    if not is_number(floor) or not 0 <= floor < 1:
+        raise ConfigError(f"{floor!r}", where="fit_behaviour.floor", expected="a number in [0, 1)")
+    train.spec.require_same(held_out.spec, where="held-out replay", hint="pass the held_out() of the training replay")
+    episodes = Episodes.of(held_out)
+    if len(episodes) < 2:
+        raise ConfigError(
+            "one held-out episode",
+            where="fit_behaviour",
+            expected="two or more, to calibrate on one half what is read on the other",
+            hint="open the data with a larger held_out",
+        )
+    require_apart(train, held_out)
+    replay = Replay(train.store, replace(train.config, sampling="uniform", n_step=1, seed=seed))
+    config = FitConfig(updates=updates, log_period=updates, checkpoint_period=updates)
+    trained = fit(
+        BC(replay.spec, encoder=encoder, seed=seed), replay, config, learner=learner, loggers=[], device=device
+    )
+    policy = TorchPolicy(trained.snapshot(), threshold=0.0)
+    action = held_out.store.actions[held_out.rows]
+    logits = _logits(policy, held_out)
+    is_second = np.zeros(len(episodes), np.bool_)
+    is_second[np.random.default_rng(seed).permutation(len(episodes))[len(episodes) // 2 :]] = True
+    in_second = np.repeat(is_second, episodes.length)
+    temperatures = tuple(fit_temperature(logits[other], action[other]) for other in (in_second, ~in_second))
+    before = softmax(logits)
+    after = softmax(logits / np.where(in_second, temperatures[1], temperatures[0])[:, None])
+    probability = after[np.arange(len(action)), action]
+    return FittedBehaviour(
+        probability=np.maximum(probability, floor),
+        probabilities=after.astype(np.float32),
+        temperatures=(temperatures[0], temperatures[1]),
+        negative_log_likelihood=(negative_log_likelihood(before, action), negative_log_likelihood(after, action)),
+        calibration_error=(expected_calibration_error(before, action), expected_calibration_error(after, action)),
+        floor=floor,
+        raised=float((probability < floor).mean()),
+    )
+
+
+def require_apart(train: Replay, held_out: Replay) -> None:
+    """Refuses held-out episodes of which some are trained on: what is read there would flatter the model.
+
+    Raises:
+        ConfigError: Both are of the same data, and share transitions.
+    """
+    if train.fingerprint == held_out.fingerprint and np.intersect1d(train.rows, held_out.rows).size:
+        raise ConfigError(
+            "held-out episodes are among the training episodes",
+            where="held-out replay",
+            expected="two parts of one split",
+            hint="open the data with held_out=0.1, say, and pass that replay and its held_out()",
+        )
+
+
+def _logits(policy: TorchPolicy, replay: Replay) -> NDArray[np.float64]:
+    """The logits of the actions, -inf for illegal ones, at each transition. [N, A]."""
+    found: list[NDArray[Any]] = []
+    for start in range(0, len(replay), _AT_ONCE):
+        batch = replay.gather(np.arange(start, min(start + _AT_ONCE, len(replay))))
+        legal = None if batch.action_mask is None else batch.action_mask.numpy()
+        choices = policy.choices(batch.observation.numpy(), legal)
+        found.append(choices.logits.masked_fill(~choices.allowed, -np.inf).cpu().numpy())
+    return np.concatenate(found).astype(np.float64)
