@@ -30,6 +30,7 @@ NOT_EXPORTED = {
     "offrl.shards.layouts.ShardRows",
     "offrl.shards.layouts.Windows",
     "offrl.training.learner.StepSchedule",
+    "offrl.training.selection.Ratings",
 }
 
 

@@ -15,6 +15,7 @@ from offrl.cli.hub import card, publish, verify
 from offrl.cli.judging import ope
 from offrl.cli.pictures import plot, report
 from offrl.cli.policies import evaluate, export
+from offrl.cli.selecting import select
 from offrl.cli.training import train
 from offrl.cli.watching import record, watch
 
@@ -58,6 +59,7 @@ for _command in (
     algorithms,
     train,
     evaluate,
+    select,
     ope,
     watch,
     record,

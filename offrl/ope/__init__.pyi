@@ -32,5 +32,15 @@ from .judgement import Estimates as Estimates
 from .policy_table import Evaluated as Evaluated
 from .policy_table import PolicyTable as PolicyTable
 from .policy_table import tabulate as tabulate
+from .reading import CRITERIA as CRITERIA
+from .reading import Criterion as Criterion
+from .reading import Log as Log
+from .reading import Reading as Reading
+from .selection import Candidate as Candidate
+from .selection import Ranked as Ranked
+from .selection import Ranking as Ranking
+from .selection import rank as rank
+from .splits import Split as Split
+from .splits import shared_split as shared_split
 from .steps import Steps as Steps
 from .steps import clipped as clipped

@@ -1,0 +1,156 @@
+"""`offrl select`."""
+
+# ruff: noqa: D415  (the help of a command begins with an example)
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click import argument, option
+
+from offrl.cli.console import DATA, PATH, device_option, output_options, show
+from offrl.cli.names import ENCODERS, algorithm_class, load_class, network_options
+from offrl.cli.request import named_store, recorded_request, recorded_store
+from offrl.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from offrl.ope.reading import Criterion
+    from offrl.ope.selection import Candidate
+    from offrl.replay.store import FrameStore
+
+_BY = "td_error"
+
+
+@click.command(short_help="Choose among checkpoints of runs, without playing.")
+@argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
+@option("--by", default=_BY, show_default=True, metavar="NAMES", help="Statistics; several decide by their mean rank.")
+@option("--thresholds", help="Such as 0.1,0.3,0.5, each tried with every checkpoint; default: the run's own.")
+@option("--data", type=DATA, help="The dataset; default: where the first run says that it was.")
+@network_options
+@device_option
+@output_options
+def select(
+    runs: tuple[Path, ...],
+    by: str,
+    thresholds: str | None,
+    data: Path | str | None,
+    algorithm: str | None,
+    encoder: str | None,
+    device: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Example: offrl select runs/bcq-001 runs/bcq-002 --by td_error,agreement --thresholds 0.1,0.3,0.5
+
+    Ranks all checkpoints of some runs by statistics on the episodes that the runs hold out, and names the one to take.
+    Nothing is played. The runs must have been trained on the same data with the same held-out episodes, such as with
+    --set held_out=0.1. Statistics: td_error, initial_value, agreement. The weights before the first update
+    are no candidate.
+    """
+    from offrl.ope.selection import rank
+    from offrl.ope.splits import shared_split
+    from offrl.replay.replay import Replay
+
+    criteria = _criteria(by)
+    split = shared_split(runs)
+    tried = None if thresholds is None else _thresholds(thresholds)
+    requests = {run: recorded_request(run) for run in runs}
+    if any(each.needs_values for each in criteria):
+        _require_one_meaning(requests)
+    found = [
+        candidate
+        for run in runs
+        for candidate in _candidates(run, algorithm, encoder, device, tried, requests[run].settings["replay"])
+    ]
+    replay_settings = requests[runs[0]].settings["replay"]
+    meaning = {name: replay_settings[name] for name in _MEANING if name in replay_settings}
+    chosen: dict[str, Any] = {"held_out": split.held_out, "split_seed": split.split_seed, "part": "held_out"}
+    replay = Replay(_store(runs[0], data, quiet=quiet), **meaning, **chosen)
+    ranking = rank(found, replay, criteria, progress=False if quiet else None)
+    about = {"held_out": split.held_out, "split_seed": split.split_seed, "dataset": split.dataset}
+    show({**ranking.to_dict(), **about}, as_json, f"{ranking.to_text()}\n\ntake {ranking.reason()}")
+
+
+_MEANING = ("discount", "reward_clip")
+"""Settings of a replay that q values depend on, other than `reward_scale`, which is divided out."""
+
+
+def _criteria(by: str) -> list[Criterion]:
+    from offrl.ope.reading import CRITERIA
+
+    names = by.split(",")
+    for number, name in enumerate(names):
+        if name not in CRITERIA or name in names[:number]:
+            raise ConfigError(
+                f"no statistic {name!r}", where="--by", expected=f"some of {', '.join(CRITERIA)}, each once"
+            )
+    return [CRITERIA[name] for name in names]
+
+
+def _thresholds(text: str) -> list[float]:
+    try:
+        found = [float(word) for word in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 <= each < 1 for each in found):
+        raise ConfigError(f"{text!r}", where="--thresholds", expected="numbers in [0, 1), such as 0.1,0.3,0.5")
+    return found
+
+
+def _require_one_meaning(requests: dict[Path, Any]) -> None:
+    """Values of other discounts or clipped rewards are other quantities, which no statistic can compare."""
+    (first, request), *rest = requests.items()
+    for run, other in rest:
+        for name in _MEANING:
+            ours, theirs = (each.settings["replay"].get(name) for each in (request, other))
+            if ours != theirs:
+                raise ConfigError(
+                    f"{name} is {theirs}",
+                    where=run,
+                    expected=f"{ours}, as {first} has it, so that their values mean the same",
+                    hint="select among runs of one discount and reward_clip, or --by agreement",
+                )
+
+
+def _candidates(
+    run: Path,
+    algorithm: str | None,
+    encoder: str | None,
+    device: str | None,
+    thresholds: Sequence[float] | None,
+    replay: Mapping[str, Any],
+) -> list[Candidate]:
+    from offrl.hub.loading import load_algorithm
+    from offrl.ope.selection import Candidate
+    from offrl.runs.checkpoint import checkpoints, step_of
+
+    trained = [each for each in checkpoints(run / "checkpoints") if step_of(each) > 0]
+    if not trained:
+        raise RunError("no checkpoint of a trained policy", where=run, expected="folders named step-000001000")
+    load = partial(
+        load_algorithm,
+        algorithm=None if algorithm is None else algorithm_class(algorithm),
+        encoder=None if encoder is None else load_class(encoder, ENCODERS, "encoder"),
+        device=device or "auto",
+    )
+    scale = replay.get("reward_scale", 1.0)
+    return [Candidate(str(each), partial(load, each), thresholds, reward_scale=scale) for each in trained]
+
+
+def _store(run: Path, data: Path | str | None, *, quiet: bool) -> FrameStore:
+    request = recorded_request(run)
+    if data is not None:
+        return named_store(request, data, run, progress=not quiet)
+    found = recorded_store(request, run, progress=not quiet)
+    if found is None:
+        raise ConfigError(
+            "its data is not where it was" if request.data is not None else "it does not say where its data is",
+            where=run,
+            expected="the dataset that it was trained on",
+            hint="name it: --data DIRECTORY",
+        )
+    return found

@@ -1,0 +1,184 @@
+"""What a candidate policy says of every held-out transition, and statistics of that: arrays in, a number out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from offrl.algorithms.algorithm import Algorithm
+from offrl.losses import greedy_actions
+from offrl.policies.policy import legal_actions
+from offrl.replay import Replay
+from offrl.training.optimizer import exact_convolutions
+
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Log:
+    """N held-out transitions of one step each, in the order of the data.
+
+    Attributes:
+        action: int64 [N].
+        reward: float64 [N], as logged, but for `reward_clip`.
+        discount: float64 [N], 0 where the episode terminated.
+        is_first: bool [N], whether an episode begins with it.
+    """
+
+    action: NDArray[np.int64]
+    reward: NDArray[np.float64]
+    discount: NDArray[np.float64]
+    is_first: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, replay: Replay) -> Log:
+        """The transitions of a replay, taken one step at a time."""
+        store, rows, config = replay.store, replay.rows, replay.config
+        reward = store.rewards[rows].astype(np.float64)
+        if config.reward_clip is not None:
+            reward = reward.clip(-config.reward_clip, config.reward_clip)
+        end = store.segment_end[rows]
+        return cls(
+            action=store.actions[rows],
+            reward=reward,
+            discount=np.where(store.terminated[rows], 0.0, config.discount),
+            is_first=np.r_[True, end[1:] != end[:-1]],
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a candidate says of N transitions.
+
+    Attributes:
+        action: int64 [N], the one that it takes at the observation.
+        next_action: int64 [N], the one that it takes at the next observation; without a meaning where the episode
+            terminated there.
+        q: float64 [N, A], its values at the observation, in units of the logged rewards.
+        next_q: float64 [N, A], at the next observation, likewise.
+    """
+
+    action: NDArray[np.int64]
+    next_action: NDArray[np.int64]
+    q: NDArray[np.float64] | None = None
+    next_q: NDArray[np.float64] | None = None
+
+    def values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`q` and `next_q`, which `rank` asks for where a criterion needs them."""
+        assert self.q is not None
+        assert self.next_q is not None
+        return self.q, self.next_q
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A number to rank candidates by.
+
+    Attributes:
+        name: In tables.
+        function: From what a candidate says and what was logged to the number.
+        more_is_better: Whether the larger of two numbers speaks for a candidate; else the smaller does.
+        needs_values: Whether it reads q: then candidates need an algorithm with values, and one discount.
+    """
+
+    name: str
+    function: Callable[[Reading, Log], float]
+    more_is_better: bool
+    needs_values: bool
+
+
+def _td_error(reading: Reading, log: Log) -> float:
+    q, next_q = reading.values()
+    rows = np.arange(len(q))
+    following = np.where(log.discount > 0, next_q[rows, reading.next_action], 0.0)
+    return float(np.mean((q[rows, log.action] - log.reward - log.discount * following) ** 2))
+
+
+def _initial_value(reading: Reading, log: Log) -> float:
+    q, _ = reading.values()
+    first = np.flatnonzero(log.is_first)
+    return float(np.mean(q[first, reading.action[first]]))
+
+
+def _agreement(reading: Reading, log: Log) -> float:
+    return float(np.mean(reading.action == log.action))
+
+
+CRITERIA = {
+    each.name: each
+    for each in (
+        Criterion("td_error", _td_error, more_is_better=False, needs_values=True),
+        Criterion("initial_value", _initial_value, more_is_better=True, needs_values=True),
+        Criterion("agreement", _agreement, more_is_better=True, needs_values=False),
+    )
+}
+"""By name: td_error, the mean squared error of q(s, a) to the reward and the discounted q of the policy's next action;
+initial_value, the mean of q(s, policy's action) over the first observations of episodes; agreement, the share of logged
+actions that the policy takes."""
+
+
+def read_candidate(
+    algorithm: Algorithm, replay: Replay, thresholds: Sequence[float], *, with_values: bool, reward_scale: float = 1.0
+) -> Iterator[Reading]:
+    """What an algorithm's policy says of a replay's transitions, with each of some thresholds; one pass over the data.
+
+    Args:
+        algorithm: The candidate's.
+        replay: Whole episodes.
+        thresholds: Likelihood thresholds, see `offrl.losses.likely_actions`.
+        with_values: Whether to ask for q, too.
+        reward_scale: That it was trained with; q is divided by it.
+
+    Raises:
+        OfflineRLError: The algorithm learns no values.
+    """
+    store, rows = replay.store, replay.rows
+    is_last = store.segment_end[rows] == rows
+    cut = np.flatnonzero(is_last & ~store.terminated[rows])  # what their episodes went on to is no logged observation
+    current = _joined([_outputs(algorithm, store.observations(part), with_values) for part in _parts(rows)])
+    following = tuple(each.roll(-1, 0) for each in current)
+    for part in _parts(cut):
+        for all_rows, found in zip(
+            following, _outputs(algorithm, store.next_observations(rows[part]), with_values), strict=True
+        ):
+            all_rows[torch.from_numpy(part)] = found
+    mask = None if store.action_mask is None else store.action_mask[rows]
+    next_mask = None
+    if mask is not None:  # logs hold no legal actions for the observation that an episode ends with: there, all count
+        next_mask = np.roll(mask, -1, axis=0) | is_last[:, None]
+    legal, next_legal = (
+        None if found is None else torch.from_numpy(found)
+        for found in (legal_actions(algorithm.spec, len(rows), each) for each in (mask, next_mask))
+    )
+    q, next_q = (each[2].double().numpy() / reward_scale if with_values else None for each in (current, following))
+    for threshold in thresholds:
+        yield Reading(
+            action=greedy_actions(current[0], current[1], threshold, legal).numpy(),
+            next_action=greedy_actions(following[0], following[1], threshold, next_legal).numpy(),
+            q=q,
+            next_q=next_q,
+        )
+
+
+def _parts(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
+
+
+def _outputs(algorithm: Algorithm, observations: NDArray[Any], with_values: bool) -> tuple[Tensor, ...]:
+    """Scores, logits and, where asked for, q of raw observations [N, ...], on the host. Each [N, A]."""
+    device = next(algorithm.parameters()).device
+    with torch.inference_mode(), exact_convolutions(device):
+        prepared = algorithm.spec.normalise(torch.from_numpy(observations).to(device))
+        output = algorithm(prepared)
+        values = (algorithm.values(prepared),) if with_values else ()
+        return tuple(each.float().cpu() for each in (output.scores, output.logits, *values))
+
+
+def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(each) for each in zip(*parts, strict=True))

@@ -1,0 +1,189 @@
+"""Which of some policies to take, by statistics on held-out episodes: the environment is never asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from offrl.algorithms.algorithm import Algorithm
+from offrl.errors import ConfigError
+from offrl.ope.reading import Criterion, Log, read_candidate
+from offrl.replay import Replay
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained policy that may be taken.
+
+    Attributes:
+        name: Such as its checkpoint's path.
+        load: Gives its algorithm, when its turn comes.
+        thresholds: That it may act with; each is ranked by itself. None is the algorithm's own.
+        reward_scale: That it was trained with.
+    """
+
+    name: str
+    load: Callable[[], Algorithm]
+    thresholds: Sequence[float] | None = None
+    reward_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A policy with its place.
+
+    Attributes:
+        name: Of the candidate.
+        threshold: That the policy acts with.
+        statistics: By name.
+        ranks: By the name of a statistic: 1 is the best; equals share the mean of their places.
+    """
+
+    name: str
+    threshold: float
+    statistics: Mapping[str, float]
+    ranks: Mapping[str, float]
+
+    @property
+    def mean_rank(self) -> float:
+        """The mean of the ranks, by which several statistics decide together."""
+        return float(np.mean([*self.ranks.values()]))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Policies, the best one first.
+
+    Attributes:
+        policies: Of all candidates and thresholds.
+        num_transitions: That they were read on.
+        num_episodes: Of these.
+    """
+
+    policies: Sequence[Ranked]
+    num_transitions: int
+    num_episodes: int
+
+    @property
+    def winner(self) -> Ranked:
+        """The one to take."""
+        return self.policies[0]
+
+    def reason(self) -> str:
+        """Why the winner is taken, in one line."""
+        best, count = self.winner, len(self.policies)
+        where = f"on {self.num_transitions:,} held-out transitions of {self.num_episodes:,} episodes"
+        taken = f"{best.name} with threshold {best.threshold:g}"
+        equals = sum(_place(each) == _place(best) for each in self.policies) - 1
+        equal = "" if equals == 0 else f" (equal to {equals} other{'s' * (equals > 1)}; of equals the first is taken)"
+        if len(best.statistics) == 1:
+            ((name, value),) = best.statistics.items()
+            return f"{taken}: its {name} of {value:.4g} is the best of {count} policies{equal}, {where}"
+        parts = ", ".join(f"{name} {value:.4g} (rank {best.ranks[name]:g})" for name, value in best.statistics.items())
+        return (
+            f"{taken}: its mean rank of {best.mean_rank:.3g} is the best of {count} policies{equal}, {where}: {parts}"
+        )
+
+    def to_text(self) -> str:
+        """A table, the best policy first."""
+        names = [*self.winner.statistics]
+        several = len(names) > 1
+        head = ["policy", "threshold", *(word for name in names for word in ([name, "rank"] if several else [name]))]
+        rows = [[*head, *(["mean rank"] if several else [])]]
+        for each in self.policies:
+            row = [each.name, f"{each.threshold:g}"]
+            for name in names:
+                row += [f"{each.statistics[name]:.4g}", *([f"{each.ranks[name]:g}"] if several else [])]
+            rows.append([*row, *([f"{each.mean_rank:.3g}"] if several else [])])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; a statistic that is no number is null."""
+        policies = [
+            {
+                "policy": each.name,
+                "threshold": each.threshold,
+                "statistics": {name: value if np.isfinite(value) else None for name, value in each.statistics.items()},
+                "ranks": dict(each.ranks),
+                "mean_rank": each.mean_rank,
+            }
+            for each in self.policies
+        ]
+        return {
+            "winner": policies[0],
+            "reason": self.reason(),
+            "num_transitions": self.num_transitions,
+            "num_episodes": self.num_episodes,
+            "policies": policies,
+        }
+
+
+def rank(
+    candidates: Sequence[Candidate], replay: Replay, criteria: Sequence[Criterion], *, progress: bool | None = None
+) -> Ranking:
+    """Ranks policies by statistics on a replay's episodes, by the mean of their ranks where there are several.
+
+    Args:
+        candidates: In the order in which equals are taken.
+        replay: The held-out part, `replay.held_out()`, of data that no candidate was trained on. Its discount and
+            `reward_clip` are what the candidates' values mean; its n_step and `reward_scale` have no say.
+        criteria: Some of `offrl.ope.CRITERIA`, or your own.
+        progress: Whether to show a bar; None shows it on a terminal only.
+
+    Raises:
+        ConfigError: Nothing to choose from or by, or the training part of a replay.
+        OfflineRLError: A statistic reads values, and a candidate learns none.
+        SpecMismatchError: A candidate is of another task.
+    """
+    if not candidates or not criteria:
+        raise ConfigError("no candidates" if not candidates else "no statistics", where="rank", expected="one or more")
+    if replay.config.held_out > 0 and replay.config.part == "train":
+        raise ConfigError(
+            "the episodes that are trained on", where="rank", expected="the others", hint="pass replay.held_out()"
+        )
+    log = Log.of(replay)
+    with_values = any(each.needs_values for each in criteria)
+    found: list[tuple[str, float, list[float]]] = []
+    hidden = None if progress is None else not progress
+    for candidate in tqdm(candidates, "candidates", unit="candidate", disable=hidden, leave=False):
+        algorithm = candidate.load().eval()
+        algorithm.spec.require_same(
+            replay.spec, candidate.name, hint="select among policies of the data's task", legal_actions=False
+        )
+        thresholds = [algorithm.threshold] if candidate.thresholds is None else [*candidate.thresholds]
+        readings = read_candidate(
+            algorithm, replay, thresholds, with_values=with_values, reward_scale=candidate.reward_scale
+        )
+        for threshold, reading in zip(thresholds, readings, strict=True):
+            found.append((candidate.name, threshold, [float(each.function(reading, log)) for each in criteria]))
+    names = [each.name for each in criteria]
+    ranks = np.stack(
+        [_ranks(np.array([row[2][n] for row in found]), each.more_is_better) for n, each in enumerate(criteria)], axis=1
+    )
+    policies = [
+        Ranked(name, threshold, dict(zip(names, values, strict=True)), dict(zip(names, map(float, row), strict=True)))
+        for (name, threshold, values), row in zip(found, ranks, strict=True)
+    ]
+    return Ranking(sorted(policies, key=_place), len(log.action), int(log.is_first.sum()))
+
+
+def _place(policy: Ranked) -> tuple[float, float]:
+    """Less is better: the mean of the ranks; of equals that of the first statistic."""
+    return policy.mean_rank, next(iter(policy.ranks.values()))
+
+
+def _ranks(values: NDArray[np.float64], more_is_better: bool) -> NDArray[np.float64]:
+    """1 for the best; equals share the mean of their places; what is no finite number comes last. [C] -> [C]."""
+    cost = np.where(np.isfinite(values), -values if more_is_better else values, np.inf)
+    before = (cost[None] < cost[:, None]).sum(axis=1)
+    equal = (cost[None] == cost[:, None]).sum(axis=1)
+    ranks: NDArray[np.float64] = before + (equal + 1) / 2
+    return ranks

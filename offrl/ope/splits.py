@@ -1,0 +1,111 @@
+"""The held-out episodes that runs have in common: none was trained on them, itself or by its first weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offrl.errors import ConfigError, RunError
+from offrl.runs.files import read_run_config
+
+_HINT = "train with --set held_out=0.1 (held_out=0.1 of open_replay)"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which episodes of which data are held out.
+
+    Attributes:
+        held_out: Their share.
+        split_seed: Chooses them.
+        dataset: The fingerprint of the data.
+    """
+
+    held_out: float
+    split_seed: int
+    dataset: str
+
+
+def shared_split(runs: Sequence[Path]) -> Split:
+    """The split of some runs, which all of them must have.
+
+    Raises:
+        ConfigError: One holds no episodes out, others than the first one, or of other data: it, or the run that its
+            first weights are from, was trained on what would judge it.
+        RunError: One is damaged.
+    """
+    first = _split_of(runs[0])
+    for run in runs[1:]:
+        _require(first, _split_of(run), run, runs[0])
+    for run in runs:
+        _require_of_first_weights(first, run)
+    return first
+
+
+def _split_of(run: Path) -> Split:
+    config = read_run_config(run)
+    replay, dataset = config.get("replay"), config.get("dataset")
+    if not isinstance(replay, Mapping):
+        raise RunError(f"replay is {replay!r}", where=run / "config.json", expected="what offrl wrote there")
+    held_out, seed = replay.get("held_out", 0), replay.get("split_seed", 0)
+    if not isinstance(held_out, float | int) or held_out <= 0:
+        raise ConfigError(
+            "was trained on all episodes",
+            where=run,
+            expected="a run with held-out episodes: on those that it was trained on every statistic flatters it",
+            hint=_HINT,
+        )
+    if replay.get("part", "train") != "train":
+        raise ConfigError(
+            "was trained on the held-out episodes themselves",
+            where=run,
+            expected="a run that was trained on the others (part='train')",
+        )
+    if not isinstance(dataset, str):
+        raise ConfigError(
+            "does not say on which data it was trained", where=run, expected="a run on a replay of offrl's"
+        )
+    return Split(float(held_out), int(seed), dataset)
+
+
+def _require(ours: Split, theirs: Split, run: Path, first: Path) -> None:
+    if theirs.dataset != ours.dataset:
+        raise ConfigError(
+            f"was trained on the data {theirs.dataset}",
+            where=run,
+            expected=f"{ours.dataset}, as {first} was",
+            hint="select among runs on the same data",
+        )
+    if theirs != ours:
+        raise ConfigError(
+            f"holds out other episodes (held_out={theirs.held_out:g}, split_seed={theirs.split_seed})",
+            where=run,
+            expected=f"held_out={ours.held_out:g} and split_seed={ours.split_seed}, as {first} does: else one is "
+            "judged on what it was trained on",
+            hint="train them with the same split",
+        )
+
+
+def _require_of_first_weights(split: Split, run: Path) -> None:
+    """Follows a run's first weights to the runs that they come from."""
+    seen = {run.resolve()}
+    while (init := read_run_config(run).get("init")) is not None:
+        origin = Path(init).absolute().parent.parent
+        if origin.resolve() in seen or not (origin / "config.json").is_file():
+            warnings.warn(
+                f"{run}: its first weights are from {init}, which is not there: whether they were trained on the "
+                "held-out episodes is not known",
+                stacklevel=3,
+            )
+            return
+        if _dataset_of(origin) == split.dataset:
+            _require(split, _split_of(origin), origin, run)
+        seen.add(origin.resolve())
+        run = origin
+
+
+def _dataset_of(run: Path) -> Any:
+    return read_run_config(run).get("dataset")

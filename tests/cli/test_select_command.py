@@ -1,0 +1,94 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from run_offrl import offrl, offrl_json
+
+SETTINGS = ["precision=fp32", "held_out=0.3", "split_seed=2", "checkpoint_period=4"]
+OPTIONS = [word for setting in SETTINGS for word in ("--set", setting)]
+
+WITHOUT_ENVIRONMENTS = """
+import sys
+
+class Forbidden:
+    def find_spec(self, name, path=None, target=None):
+        for package in ("gymnasium", "gym", "Box2D", "pygame", "offrl.envs", "offrl.evaluation", "offrl.collection"):
+            if name == package or name.startswith(package + "."):
+                raise ImportError(f"{name} is the environment, which is not to be touched")
+
+sys.meta_path.insert(0, Forbidden())
+from offrl.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("candidates")
+    for seed in (0, 1):
+        how = ("--updates", 8, "--run", folder / f"bcq-{seed}", "--quiet", "--set", f"seed={seed}", *OPTIONS)
+        offrl_json("train", data, *how)
+    return [folder / "bcq-0", folder / "bcq-1"]
+
+
+def test_all_checkpoints_and_thresholds_are_ranked_and_the_winner_is_named(runs):
+    found = offrl_json("select", *runs, "--by", "td_error,agreement", "--thresholds", "0,0.5", "--quiet")
+    policies = {(each["policy"], each["threshold"]) for each in found["policies"]}
+    checkpoints = [str(run / "checkpoints" / f"step-{step:09d}") for run in runs for step in (4, 8)]
+    assert policies == {(each, threshold) for each in checkpoints for threshold in (0.0, 0.5)}
+    means = [each["mean_rank"] for each in found["policies"]]
+    assert means == sorted(means)
+    assert found["winner"] == found["policies"][0]
+    recorded = json.loads((runs[0] / "config.json").read_text())
+    assert (found["held_out"], found["split_seed"], found["dataset"]) == (0.3, 2, recorded["dataset"])
+    text = offrl("select", *runs, "--by", "td_error,agreement", "--thresholds", "0,0.5", "--quiet").stdout
+    assert text.rstrip().splitlines()[-1] == f"take {found['reason']}"
+    assert len(text.splitlines()) == 1 + 8 + 1 + 1
+
+
+def test_the_statistic_of_the_last_checkpoint_is_near_that_of_the_table_of_metrics(data, tmp_path):
+    # While training it is of 512 transitions with replacement, here of all: the same number about.
+    run = tmp_path / "run"
+    offrl_json("train", data, "--updates", 8, "--run", run, "--quiet", *OPTIONS, "--select", "agreement")
+    header, *_, last = (run / "metrics.csv").read_text().splitlines()
+    measured = dict(zip(header.split(","), last.split(","), strict=True))["held_out_agreement"]
+    found = offrl_json("select", run, "--by", "agreement", "--quiet")
+    of_last = next(each for each in found["policies"] if each["policy"].endswith("step-000000008"))
+    assert of_last["statistics"]["agreement"] == pytest.approx(float(measured), abs=0.1)
+
+
+def test_no_environment_can_be_touched(runs):
+    command = [sys.executable, "-c", WITHOUT_ENVIRONMENTS, "select", *map(str, runs), "--json", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["winner"]["statistics"]["td_error"] >= 0
+    # The same hindrance is one: what plays does not run beside it.
+    command[3:] = ["evaluate", str(runs[0]), "--episodes", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "the environment, which is not to be touched" in done.stderr
+
+
+def refused(*arguments):
+    result = offrl("select", *arguments, code=2)
+    (line,) = result.stderr.strip().splitlines()
+    return line
+
+
+def test_what_cannot_be_compared_is_refused_in_a_line(runs, data, trained, tmp_path):
+    assert "run: was trained on all episodes; expected a run with held-out" in refused(runs[0], trained["run"])
+    how = ["--updates", 4, "--quiet", *OPTIONS]
+    offrl("train", data, "--run", tmp_path / "split", *how, "--set", "split_seed=3")
+    assert "holds out other episodes (held_out=0.3, split_seed=3)" in refused(*runs, tmp_path / "split")
+    offrl("train", data, "--run", tmp_path / "discount", *how, "--set", "discount=0.5")
+    assert "discount is 0.5; expected 0.99, as" in refused(runs[0], tmp_path / "discount")
+    offrl("select", runs[0], tmp_path / "discount", "--by", "agreement", "--quiet")
+    offrl("train", data, "--run", tmp_path / "bc", *how, "--algorithm", "bc")
+    assert "bc learns no values" in refused(tmp_path / "bc", "--quiet")
+    assert "no statistic 'ess'; expected some of td_error, initial_value, agreement" in refused(runs[0], "--by", "ess")
+    assert "no statistic 'td_error'; expected" in refused(runs[0], "--by", "td_error,td_error")
+    assert "'1.5'; expected numbers in [0, 1)" in refused(runs[0], "--thresholds", "1.5")
+    other = tmp_path / "other"
+    offrl("collect", "CartPole-v1", other, "--transitions", 200, "--workers", 1, "--quiet", "--seed", 5)
+    assert "which the run was trained on" in refused(runs[0], "--data", other, "--quiet")

@@ -1,0 +1,57 @@
+import pytest
+
+from offrl.errors import ConfigError, RunError
+from offrl.ope import Split, shared_split
+from offrl.runs.files import write_run_config
+
+
+def run(folder, name, *, dataset="frames-1", init=None, **replay):
+    directory = folder / name
+    directory.mkdir()
+    write_run_config(
+        directory, {"replay": {"held_out": 0.1, "split_seed": 4, **replay}, "dataset": dataset, "init": init}
+    )
+    return directory
+
+
+def test_runs_of_one_split_share_it(tmp_path):
+    runs = [run(tmp_path, "a", seed=0), run(tmp_path, "b", seed=1, n_step=5)]
+    assert shared_split(runs) == Split(held_out=0.1, split_seed=4, dataset="frames-1")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"held_out": 0.0}, r"b: was trained on all episodes; expected a run with held-out episodes"),
+        ({"held_out": 0.2}, r"b: holds out other episodes \(held_out=0.2, split_seed=4\); expected held_out=0.1 and"),
+        ({"split_seed": 5}, r"b: holds out other episodes \(held_out=0.1, split_seed=5\)"),
+        ({"part": "held_out"}, r"b: was trained on the held-out episodes themselves"),
+        ({"dataset": "frames-2"}, r"b: was trained on the data frames-2; expected frames-1, as .*a was"),
+        ({"dataset": None}, r"b: does not say on which data it was trained"),
+    ],
+)
+def test_what_would_leak_is_refused_in_a_line(tmp_path, other, message):
+    first = run(tmp_path, "a")
+    with pytest.raises(ConfigError, match=message) as caught:
+        shared_split([first, run(tmp_path, "b", **other)])
+    assert "\n" not in str(caught.value)
+
+
+def test_first_weights_may_leak_too(tmp_path):
+    def begun_from(name, origin):
+        return run(tmp_path, name, init=str(origin / "checkpoints" / "step-000000010"))
+
+    on_all = run(tmp_path, "on-all", held_out=0.0)
+    middle = begun_from("middle", on_all)
+    with pytest.raises(ConfigError, match="on-all: was trained on all episodes"):
+        shared_split([begun_from("last", middle)])
+    elsewhere = run(tmp_path, "elsewhere", held_out=0.0, dataset="frames-9")
+    assert shared_split([begun_from("transferred", elsewhere)]).split_seed == 4  # of other data: nothing leaks
+    with pytest.warns(UserWarning, match=r"lost: its first weights are from .*gone.*is not known"):
+        shared_split([begun_from("lost", tmp_path / "gone")])
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    write_run_config(tmp_path, {"replay": None, "dataset": "frames-1"})
+    with pytest.raises(RunError, match="replay is None"):
+        shared_split([tmp_path])
