@@ -408,17 +408,19 @@ def test_a_thousand_steps_neither_underflow_nor_overflow_where_weights_are_norma
 
 @pytest.mark.parametrize("power", [90, 150, 322, 2000])  # 1e-322 is a float of a few bits
 def test_a_resample_without_the_heaviest_episode_is_as_exact(power):
-    """The second episode's weight is 10**-power of the first one's, and the third one's half of that."""
+    """The second episode's weight is 10**-power of the first one's, and the third one's a third of that."""
     reward = np.array([[0.0], [3.0], [9.0]]) * np.eye(1, 1000, 999)
     ratio = np.ones((3, 1000))
     ratio[1:] = 10 ** (-power / 1000)
-    ratio[2, 0] /= 2
+    ratio[2, 0] /= 3
     steps = Steps(reward, ratio, np.full(3, 1000), 1.0)
     counts = np.array([[1, 1, 1], [0, 2, 1], [0, 0, 1]])
-    expected = [0.0, (2 * 3 + 0.5 * 9) / 2.5, 9.0]
+    expected = [0.0, (2 * 3 + 9 / 3) / (2 + 1 / 3), 9.0]
     for estimator in (weighted_is, weighted_per_decision_is):
         np.testing.assert_allclose(estimator(steps, counts), expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(effective_sample_size(steps, counts), [1.0, 2.5**2 / 2.25, 1.0], rtol=1e-9)
+    np.testing.assert_allclose(
+        effective_sample_size(steps, counts), [1.0, (2 + 1 / 3) ** 2 / (2 + 1 / 9), 1.0], rtol=1e-9
+    )
 
 
 def as_float(exact):
