@@ -24,6 +24,7 @@ from offrl.ope.policy_table import PolicyTable
 from offrl.replay import Replay
 from offrl.replay.sampling import Candidates, Sampling
 from offrl.training import FitConfig, LearnerConfig, fit
+from offrl.training.config import Precision
 
 _AT_ONCE = 512
 
@@ -195,7 +196,9 @@ class EpisodesAgain:
         return f"episodes-again:{self.seed}"
 
 
-def default_learner(discount: float, updates: int, learning_rate: float = 5e-4) -> LearnerConfig:
+def default_learner(
+    discount: float, updates: int, learning_rate: float = 5e-4, precision: Precision = "fp32"
+) -> LearnerConfig:
     """How fitted Q evaluation is trained, so that its target network moves far enough in so many updates.
 
     A value is known at most as many steps ahead as the target network has moved after the online one. What lies
@@ -204,7 +207,15 @@ def default_learner(discount: float, updates: int, learning_rate: float = 5e-4) 
     """
     moves = 6 / (1 - discount) if discount < 1 else updates
     share = min(max(moves / updates, 0.005), 0.5)
-    return LearnerConfig(learning_rate=learning_rate, polyak=share, average_decay=0.99)
+    return LearnerConfig(
+        learning_rate=learning_rate,
+        polyak=share,
+        average_decay=0.99,
+        # Nothing is settled by measuring: the same seed gives the same values.
+        precision=precision,
+        compile="off",
+        threads=torch.get_num_threads(),
+    )
 
 
 def _scale(replay: Replay) -> float:

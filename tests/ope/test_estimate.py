@@ -35,7 +35,6 @@ def found(tmp_path_factory):
 def test_every_estimator_finds_the_value(found, name, estimator):
     row = found[name][estimator]
     value = row.estimate.value
-    assert value.mean == pytest.approx(VALUES[name][0], abs=0.12)
     assert value.low - 0.03 <= VALUES[name][0] <= value.high + 0.03
     assert "do not use" not in row.remark
 
