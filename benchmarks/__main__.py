@@ -85,6 +85,7 @@ for command in (
     datasets,
     identity,
     obp,
+    ope,
     memory,
     streaming,
     corruption,
