@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from benchmarks.judging.candidates import HELD_OUT, SEEDS, TASKS, TRAINING_DISCO
 from benchmarks.judging.playing import policy_of, replay_of, truth
 from benchmarks.scoring.ranking import Values, binomial_interval, chosen_over_best, regret, spearman_interval
 from benchmarks.stores import ROOT
+from offrl.algorithms import Algorithm
 from offrl.cli.names import ENCODERS, load_class
 from offrl.ope import ESTIMATORS, OpeConfig, estimate_each
 from offrl.ope import selection as offline
 from offrl.ope.reading import CRITERIA
+from offrl.policies import TorchPolicy
 from offrl.runs import describe_machine
 from offrl.statistics import t_interval
 from offrl.system.json_files import read_json, write_json
@@ -96,7 +99,7 @@ def _estimates(task: Task, part: str, work: Path, candidates: Sequence[Candidate
 
 
 def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[str, list[float | None]]:
-    """What `offrl select` ranks by; None for policies whose algorithm learns no values where the criterion reads them."""
+    """What `offrl select` ranks by; None where the criterion reads values and the algorithm learns none."""
     replay = replay_of(work, task, **{"discount": TRAINING_DISCOUNT, **task.replay}).held_out()  # of their values
     found: dict[str, list[float | None]] = {}
     for criterion in CRITERIA.values():
@@ -106,11 +109,15 @@ def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[s
                 numbers.append(None)
                 continue
             policy = policy_of(work, each)
-            candidate = offline.Candidate(each.name, lambda policy=policy: policy.algorithm, [policy.threshold])
+            candidate = offline.Candidate(each.name, partial(_algorithm_of, policy), [policy.threshold])
             ranking = offline.rank([candidate], replay, [criterion], progress=False)
             numbers.append(ranking.winner.statistics[criterion.name])
         found[criterion.name] = numbers
     return found
+
+
+def _algorithm_of(policy: TorchPolicy) -> Algorithm:
+    return policy.algorithm
 
 
 def compare(work: Path, candidates: Sequence[Candidate], said: Mapping[str, Any]) -> dict[str, Any]:
