@@ -492,8 +492,8 @@ def judged() -> str:
         return _missing("ope")
     head = (
         "estimator or statistic",
-        "Spearman's ρ",
-        "ρ in the better half",
+        "Spearman's rho",
+        "rho in the better half",
         "regret@1",
         "regret@3",
         "chosen / best",
@@ -505,13 +505,13 @@ def judged() -> str:
         rows = [_ranked(name, row) for name, row in found["rankings"].items()]
         better = sum(each["return"] > found["data_mean_return"] for each in found["candidates"])
         parts.append(
-            f"**{found['task']}**, {found['set']} set: {len(found['candidates'])} candidates, {better} of them better than "
-            f"the data's mean return of {found['data_mean_return']:.1f}. {found['transitions']:,} transitions in "
+            f"**{found['task']}**, {found['set']} set: {len(found['candidates'])} candidates, {better} of them better "
+            f"than the data's mean return of {found['data_mean_return']:.1f}. {found['transitions']:,} transitions in "
             f"{found['episodes']:,} episodes, {found['held_out']:.0%} held out; values with a discount of "
             f"{found['discount']:g}; behaviour probabilities {found['behaviour_probabilities']}; true values from "
             f"{found['episodes_played']} episodes each.\n\n{_table(head, rows)}\n\n"
-            f"All estimates of all candidates took {found['seconds_of_all_estimates']:.0f} s, {found['refits']} refits of "
-            f"{found['updates']:,} updates included; training one candidate's run took "
+            f"All estimates of all candidates took {found['seconds_of_all_estimates']:.0f} s, {found['refits']} refits "
+            f"of {found['updates']:,} updates included; training one candidate's run took "
             f"{found['seconds_of_training_a_run']:.0f} s. `{found['command']}`. {_machine(found['machine'])}."
         )
     return "\n\n".join(parts)
