@@ -26,10 +26,10 @@ from offrl.ope import (
     weighted_is,
 )
 from offrl.replay import open_replay
+from offrl.runs import describe_machine
 from offrl.shards import Episode, Manifest
 from offrl.shards.episode import write_shards
 from offrl.system.json_files import write_json
-from offrl.training import describe_machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "obp.json"
 TOLERANCE = 1e-6

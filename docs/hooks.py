@@ -665,6 +665,49 @@ def _rliable(found: Mapping[str, Any] | None) -> str:
     )
 
 
+def cost(name: str) -> str:
+    """The lines that an algorithm consists of, without empty ones: its own files, and what names it elsewhere."""
+    root = Path(__file__).parents[1]
+    module, _, kind = name.partition(":")
+    stem = module.rpartition(".")[2]
+    names = re.compile(rf"\b({kind}|{kind}Config|{re.escape(module)})\b")
+
+    def lines(path: str, keep: Callable[[str], Any] = len) -> int:
+        return sum(1 for line in (root / path).read_text(encoding="utf-8").splitlines() if keep(line))
+
+    page = (root / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    sections = [part.splitlines() for part in re.split(r"^(?=## )", page, flags=re.MULTILINE)]
+    own = next(part for part in sections if any(f"settings offrl.algorithms:{kind}Config" in line for line in part))
+    rows = [
+        (f"offrl/algorithms/{stem}.py", "config and loss", lines(f"offrl/algorithms/{stem}.py")),
+        (f"tests/algorithms/test_{stem}.py", "its tests", lines(f"tests/algorithms/test_{stem}.py")),
+    ]
+    losses = import_module("offrl.losses")
+    files = {path.stem: path.read_text(encoding="utf-8") for path in (root / "offrl" / "algorithms").glob("*.py")}
+    used = {file: {name for name in losses.__all__ if re.search(rf"\b{name}\b", text)} for file, text in files.items()}
+    alone = used[stem].difference(*(found for file, found in used.items() if file != stem))
+    equations = "".join(inspect.getsource(getattr(losses, name)) for name in alone).splitlines()
+    rows.append(
+        ("offrl/losses/", f"equations that it alone uses: {', '.join(sorted(alone))}", len([*filter(None, equations)]))
+    )
+    imports = re.compile(rf"{re.escape(module)}\b|^(from|import) .*\b{kind}(Config)?\b")
+    for path in sorted((root / "offrl").rglob("*.py*")):
+        inside = str(path.relative_to(root))
+        if path.suffix in (".py", ".pyi") and inside != rows[0][0]:
+            what = "its name on the command line" if path.suffix == ".py" else "exports"
+            rows.append((inside, what, lines(inside, imports.search)))
+    rows += [
+        ("docs/api/algorithms.md", "its page of the reference", lines("docs/api/algorithms.md", names.search)),
+        (
+            "docs/algorithms.md",
+            "its rows",
+            lines("docs/algorithms.md", lambda line: line[:1] == "|" and names.search(line)),
+        ),
+        ("docs/algorithms.md", "its section", sum(1 for line in own if line)),
+    ]
+    return _table(("file", "what", "lines"), [(f"`{file}`", what, str(n)) for file, what, n in rows if n])
+
+
 def _over_runs(cell: Mapping[str, Any]) -> str:
     if cell["interval_95"] is None:
         return f"{cell['mean']:.1f}"
@@ -776,6 +819,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "bound": bound,
     "commands": commands,
     "corruption": corruption,
+    "cost": cost,
     "damages": damages,
     "data": data,
     "faults": faults,

@@ -194,6 +194,26 @@ def test_every_marker_on_a_page_is_replaced(hooks: ModuleType) -> None:
         assert "<!-- offrl:" not in hooks.on_page_markdown(page.read_text(encoding="utf-8")), page
 
 
+def test_an_algorithm_costs_its_file_its_tests_its_equations_and_a_line_of_registration(hooks: ModuleType) -> None:
+    """Of two of them: nothing else in the package names them."""
+    for module, kind, equations in (("bve", "BVE", "follows_log, sarsa_target"), ("rem", "REM", "random_mixture")):
+        table = hooks.cost(f"offrl.algorithms.{module}:{kind}")
+        rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+        lines = {(file, what): int(count) for file, what, count in rows}
+        own = (ROOT / "offrl" / "algorithms" / f"{module}.py").read_text(encoding="utf-8").splitlines()
+        assert lines.pop((f"offrl/algorithms/{module}.py", "config and loss")) == len([*filter(None, own)]) < 100
+        assert lines.pop((f"tests/algorithms/test_{module}.py", "its tests")) > 10
+        assert lines.pop(("offrl/losses/", f"equations that it alone uses: {equations}")) > 5
+        assert lines.pop(("docs/algorithms.md", "its section")) > 5
+        assert lines == {
+            ("offrl/__init__.pyi", "exports"): 2,
+            ("offrl/algorithms/__init__.pyi", "exports"): 2,
+            ("offrl/cli/names.py", "its name on the command line"): 1,
+            ("docs/api/algorithms.md", "its page of the reference"): 1,
+            ("docs/algorithms.md", "its rows"): 2,
+        }
+
+
 def test_every_column_of_a_table_has_a_title(hooks: ModuleType) -> None:
     heads = []
     for page in PAGES:

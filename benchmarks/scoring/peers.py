@@ -21,7 +21,8 @@ from offrl.system.json_files import read_json
 ALGORITHMS = {"d3rlpy": ("bc", "dqn", "bcq", "cql"), "Tianshou": ("bcq", "cql", "crr")}
 SETTINGS = ("ours", "defaults")
 SIGNIFICANT = 0.05
-BOX2D = "box2d==2.3.10"  # has wheels, unlike what gymnasium 1.0's extra asks for
+BOX2D = {"Box2D": "box2d==2.3.10", "pygame": "pygame"}
+"""Modules and what brings them. This box2d has wheels, unlike the one that the extra of Gymnasium 1.0 asks for."""
 
 
 class PeerCell(NamedTuple):
@@ -94,7 +95,8 @@ def prepare(environments: Sequence[str]) -> None:
     for library in ALGORITHMS:
         python = python_of(library)
         if any(name.startswith(("LunarLander", "BipedalWalker")) for name in environments):
-            add(python, "Box2D", BOX2D)
+            for module, requirement in BOX2D.items():
+                add(python, module, requirement)
 
 
 def arrays(work: Path, environment: str, kind: str) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from offrl.checks import Checks, is_number
@@ -16,12 +17,13 @@ from offrl.ope import estimators as equations
 from offrl.ope.behaviour import fit_behaviour, logged_behaviour, require_apart
 from offrl.ope.episodes import Episodes
 from offrl.ope.estimators import Estimator, effective_sample_size
-from offrl.ope.fitted_q import LEARNER, EpisodesAgain, FittedValues, fit_q, read
+from offrl.ope.fitted_q import EpisodesAgain, FittedValues, default_learner, fit_q, read
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
 from offrl.ope.steps import Steps, clipped
 from offrl.replay import Replay
+from offrl.training import LearnerConfig
 
 Source = Literal["auto", "logged", "fitted"]
 
@@ -57,6 +59,7 @@ class OpeConfig:
             replacement but for the first: the intervals of what reads its values are over episodes and refits.
         batch_size: Of both.
         learning_rate: Of both.
+        precision: Of the networks of fitted Q evaluation.
         clip: The largest weight of an episode, over 0; None clips nothing. Clipping bounds the variance and makes
             returns of positive rewards too low on average.
         resamples: Of the bootstrap over held-out episodes.
@@ -69,7 +72,8 @@ class OpeConfig:
     updates: int = 5_000
     refits: int = 3
     batch_size: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
+    precision: Literal["fp32", "bf16"] = "fp32"
     clip: float | None = None
     resamples: int = 1_000
     seed: int = 0
@@ -82,6 +86,7 @@ class OpeConfig:
         if self.discount is not None:
             checks.number("discount", "a number in [0, 1], or None", lambda discount: 0 <= discount <= 1)
         checks.choice("behaviour", get_args(Source))
+        checks.choice("precision", ("fp32", "bf16"))
         for name in ("updates", "refits", "batch_size"):
             checks.whole(name, least=1)
         checks.whole("resamples", least=100)
@@ -223,7 +228,13 @@ def _behaviour(parts: _Parts, config: OpeConfig, encoder: EncoderFactory, device
                 hint='take behaviour="fitted"',
             )
     fitted = fit_behaviour(
-        parts.train, parts.held_out, updates=config.updates, seed=config.seed, device=device, encoder=encoder
+        parts.train,
+        parts.held_out,
+        updates=config.updates,
+        seed=config.seed,
+        learner=LearnerConfig(precision=config.precision, compile="off", threads=torch.get_num_threads()),
+        device=device,
+        encoder=encoder,
     )
     return _BehaviourFound(
         fitted.probability, fitted.probabilities, f"fitted, not logged ({reason})", (f"{str(fitted).capitalize()}.",)
@@ -246,7 +257,7 @@ def _fitted(
         train,
         config.updates,
         batch_size=config.batch_size,
-        learner=replace(LEARNER, learning_rate=config.learning_rate),
+        learner=default_learner(train.config.discount, config.updates, config.learning_rate, config.precision),
         encoder=encoder,
         sampling=sampling,
         seed=seed,

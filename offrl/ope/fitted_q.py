@@ -24,6 +24,7 @@ from offrl.ope.policy_table import PolicyTable
 from offrl.replay import Replay
 from offrl.replay.sampling import Candidates, Sampling
 from offrl.training import FitConfig, LearnerConfig, fit
+from offrl.training.config import Precision
 
 _AT_ONCE = 512
 
@@ -126,6 +127,14 @@ class FittedQ(Algorithm[FittedQConfig]):
         return self.config.scale * output.reshape(-1, self.config.num_policies, self.spec.num_actions)
 
 
+class _Rows(Replay):
+    """A replay whose numbers of transitions are those of the policies' tables: the held-out part counts its own."""
+
+    def held_out(self) -> None:
+        """Nothing is measured while values are fitted."""
+        return
+
+
 def fit_q(
     tables: Mapping[str, PolicyTable],
     replay: Replay,
@@ -146,7 +155,7 @@ def fit_q(
         replay: Its steps are taken one by one, with rewards as logged, whatever its n_step, clip and scale.
         updates: Of the networks.
         batch_size: Of an update.
-        learner: How an update is made; None takes `LEARNER`.
+        learner: How an update is made; None takes `default_learner`.
         encoder: Of the observations.
         sampling: How often each transition is drawn.
         seed: Of the first weights and the batches.
@@ -154,13 +163,14 @@ def fit_q(
         run: A directory for checkpoints and metrics; None writes nothing. A run that is there goes on.
     """
     config = replace(replay.config, n_step=1, reward_clip=None, reward_scale=1.0, sampling=sampling, seed=seed)
-    plain = Replay(replay.store, replace(config, include=("index",)))
+    plain = _Rows(replay.store, replace(config, include=("index",)))
     settings = FittedQConfig(len(tables), _scale(plain), *_bounds(plain))
     model = FittedQ(plain.spec, settings, encoder=encoder, seed=seed)
     model.follow([*tables.values()])
-    fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=min(updates, 500), checkpoint_period=updates)
+    fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=500, checkpoint_period=1000)
     resume = run is not None and (Path(run) / "config.json").exists()
-    trained = fit(model, plain, fitting, learner=learner or LEARNER, loggers=[], device=device, run=run, resume=resume)
+    learner = learner or default_learner(replay.config.discount, updates)
+    trained = fit(model, plain, fitting, learner=learner, loggers=[], device=device, run=run, resume=resume)
     fitted = trained.snapshot()
     assert isinstance(fitted, FittedQ)
     return fitted
@@ -186,8 +196,26 @@ class EpisodesAgain:
         return f"episodes-again:{self.seed}"
 
 
-LEARNER = LearnerConfig(learning_rate=5e-4, polyak=0.05, average_decay=0.999)
-"""The target moves fast: a value is known at most as many steps ahead as it has moved."""
+def default_learner(
+    discount: float, updates: int, learning_rate: float = 5e-4, precision: Precision = "fp32"
+) -> LearnerConfig:
+    """How fitted Q evaluation is trained, so that its target network moves far enough in so many updates.
+
+    A value is known at most as many steps ahead as the target network has moved after the online one. What lies
+    6 / (1 - discount) steps ahead is worth 0.25 % of what lies at hand, so that many moves are made, of a share of
+    6 / (1 - discount) / updates each: 0.12 in 5,000 updates with a discount of 0.99.
+    """
+    moves = 6 / (1 - discount) if discount < 1 else updates
+    share = min(max(moves / updates, 0.005), 0.5)
+    return LearnerConfig(
+        learning_rate=learning_rate,
+        polyak=share,
+        average_decay=0.99,
+        # Nothing is settled by measuring: the same seed gives the same values.
+        precision=precision,
+        compile="off",
+        threads=torch.get_num_threads(),
+    )
 
 
 def _scale(replay: Replay) -> float:

@@ -14,7 +14,7 @@ from offrl.ope.estimators import Estimator
 from offrl.ope.steps import Steps
 from offrl.statistics import LEAST_VALUES, Interval
 
-_MOST_COUNTS = 4_000_000  # in one slice of resamples: 32 MB of them
+_MOST_COUNTS = 4_000_000  # in one slice of resamples, or of terms for each step of them: arrays of 32 MB
 
 
 class Estimate(NamedTuple):
@@ -38,8 +38,9 @@ def bootstrap(estimator: Estimator, steps: Steps | Sequence[Steps], resamples: i
     """An estimate with its 95 % percentile bootstrap interval over episodes (Efron 1979).
 
     The interval says how much the estimate varies from log to log and, where a model was fitted several times, from
-    fit to fit. It does not know of what all fits have wrong, nor of errors of fitted behaviour probabilities. Under
-    five episodes there is none. The same seed draws the same resamples for every estimator.
+    fit to fit. It does not know of what all fits have wrong, nor of errors of fitted behaviour probabilities, and where
+    the effective sample size is a few episodes it is much too narrow: what the log does not hold is in no resample.
+    Under five episodes there is none. The same seed draws the same resamples for every estimator.
 
     The difference compares like with like only where both count the same steps: where logs are cut and the model's
     values reach beyond the cut, the behaviour's returns do not.
@@ -62,7 +63,7 @@ def bootstrap(estimator: Estimator, steps: Steps | Sequence[Steps], resamples: i
     size = len(fits[0])
     generator = np.random.default_rng(seed)
     values, means = [], []
-    at_once = max(1, _MOST_COUNTS // size)
+    at_once = max(1, _MOST_COUNTS // max(fits[0].reward.shape))
     for number, fit in enumerate(fits):
         share = len(range(number, resamples, len(fits)))
         for start in range(0, share, at_once):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import product
 
 import numpy as np
@@ -405,18 +406,53 @@ def test_a_thousand_steps_neither_underflow_nor_overflow_where_weights_are_norma
         assert effective_sample_size(steps) == pytest.approx(2)
 
 
-def test_a_resample_without_the_heaviest_episode_is_as_exact():
-    """The second episode's weight is 1e-2000 of the first one's, and the third one's half of that."""
+@pytest.mark.parametrize("power", [90, 150, 322, 2000])  # 1e-322 is a float of a few bits
+def test_a_resample_without_the_heaviest_episode_is_as_exact(power):
+    """The second episode's weight is 10**-power of the first one's, and the third one's a third of that."""
     reward = np.array([[0.0], [3.0], [9.0]]) * np.eye(1, 1000, 999)
     ratio = np.ones((3, 1000))
-    ratio[1:] = 0.01
-    ratio[2, 0] = 0.005
+    ratio[1:] = 10 ** (-power / 1000)
+    ratio[2, 0] /= 3
     steps = Steps(reward, ratio, np.full(3, 1000), 1.0)
     counts = np.array([[1, 1, 1], [0, 2, 1], [0, 0, 1]])
-    expected = [0.0, (2 * 3 + 0.5 * 9) / 2.5, 9.0]
+    expected = [0.0, (2 * 3 + 9 / 3) / (2 + 1 / 3), 9.0]
     for estimator in (weighted_is, weighted_per_decision_is):
         np.testing.assert_allclose(estimator(steps, counts), expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(effective_sample_size(steps, counts), [1.0, 2.5**2 / 2.25, 1.0], rtol=1e-9)
+    np.testing.assert_allclose(
+        effective_sample_size(steps, counts), [1.0, (2 + 1 / 3) ** 2 / (2 + 1 / 9), 1.0], rtol=1e-9
+    )
+
+
+def as_float(exact):
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.integers(1, 6), st.integers(1, 5))
+def test_weights_far_outside_the_range_of_floats_are_as_exact_fractions(data, num_episodes, horizon):
+    """Weights from 1e-1500 to 1e1500, and some of 0; positive rewards, so that nothing cancels."""
+    powers = st.one_of(st.just(0.0), st.integers(-300, 300).map(lambda power: 10.0**power))
+    rewards = st.floats(0.1, 10)
+
+    def draw_table(values):
+        row = st.lists(values, min_size=horizon, max_size=horizon)
+        return data.draw(st.lists(row, min_size=num_episodes, max_size=num_episodes))
+
+    ratio, reward, q, value = map(draw_table, (powers, rewards, rewards, rewards))
+    counts = data.draw(st.lists(st.integers(0, 2), min_size=num_episodes, max_size=num_episodes).filter(any))
+    steps = Steps(reward, ratio, [horizon] * num_episodes, 0.5, q=q, value=value)
+    exact = [
+        NaiveEpisode(*([Fraction(each) for each in row] for row in rows), Fraction(0))
+        for rows in zip(reward, ratio, q, value, strict=True)
+    ]
+    drawn = [each for each, count in zip(exact, counts, strict=True) for _ in range(count)]
+    for estimator in (*IMPORTANCE, weighted_doubly_robust, effective_sample_size):
+        expected = as_float(NAIVE[estimator](drawn, Fraction(1, 2)))
+        found = estimator(steps, np.array([counts]))
+        np.testing.assert_allclose(found, [expected], rtol=1e-8, atol=1e-12, err_msg=str(estimator))
 
 
 def test_unweighted_estimates_out_of_range_are_infinite_and_never_nan():

@@ -1,0 +1,162 @@
+"""`offrl.estimate` on a task whose values anybody can compute, and what it refuses or warns of."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from two_rooms import POLICIES, VALUES, two_rooms
+
+import offrl
+from offrl.errors import ConfigError
+from offrl.ope import ESTIMATORS, OpeConfig, estimate_each
+from offrl.ope.intervals import Estimate
+from offrl.ope.judgement import verdict
+from offrl.statistics import Interval
+
+QUICK = {"updates": 500, "batch_size": 64, "learning_rate": 3e-3, "refits": 2, "resamples": 200}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_waits_for_the_disk():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("offrl.system.files.sync", lambda path: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    replay = two_rooms(tmp_path_factory.mktemp("rooms"), held_out=0.5)
+    return estimate_each(POLICIES, replay, OpeConfig(**QUICK), device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_estimator_finds_the_value(found, name, estimator):
+    row = found[name][estimator]
+    value = row.estimate.value
+    assert value.low - 0.03 <= VALUES[name][0] <= value.high + 0.03
+    assert "do not use" not in row.remark
+
+
+def test_the_difference_is_to_the_behaviour_which_is_the_uniform_policy(found):
+    same = found["uniform"]["is"].estimate
+    assert same.difference.mean == same.difference.low == same.difference.high == 0  # the same weights of 1
+    better = found["always 0"]["wdr"].estimate.difference
+    assert better.low > 0
+    assert found["always 1"]["wdr"].estimate.difference.high < 0
+
+
+def test_what_it_rests_on(found):
+    of_uniform, of_one = found["uniform"], found["always 0"]
+    assert (of_uniform.held_out, of_uniform.training) == (150, 150)
+    assert of_uniform["is"].effective_size == pytest.approx(150)
+    assert 20 < of_one["is"].effective_size < 60  # a quarter of the episodes is what it would have done
+    assert of_uniform["fqe"].effective_size is None
+    assert (of_uniform["fqe"].refits, of_uniform["is"].refits) == (2, 0)
+    assert of_uniform.support == pytest.approx(1)
+    assert of_uniform.behaviour_source == "logged"
+
+
+def test_it_can_be_read_by_people_and_programs(found):
+    text = found["always 0"].to_text()
+    assert "150 held out, on which values are read; 150 to fit models on" in text
+    assert [line.split()[0] for line in text.splitlines() if line.split()[:1] and line.split()[0] in ESTIMATORS] == [
+        *ESTIMATORS
+    ]
+    data = json.loads(json.dumps(found["always 0"].to_dict(), allow_nan=False))
+    assert [each["estimator"] for each in data["estimates"]] == [*ESTIMATORS]
+    assert data["split"] == {"held_out": 0.5, "split_seed": 0}
+
+
+def test_the_same_seed_gives_the_same_numbers(tmp_path):
+    replay = two_rooms(tmp_path, 40, held_out=0.5)
+    config = OpeConfig(**{**QUICK, "updates": 20})
+    first, second = (
+        offrl.estimate(POLICIES["uniform"], replay, config, device="cpu", progress=False).to_dict() for _ in range(2)
+    )
+    assert first == second
+
+
+def test_a_behaviour_that_says_nothing_is_fitted_with_a_warning_or_refused(tmp_path):
+    replay = two_rooms(tmp_path, 60, held_out=0.5)
+    replay.store.behaviour_probability[:] = 1
+    config = {**QUICK, "updates": 200, "estimators": ["wis"]}
+    found = offrl.estimate(POLICIES["always 0"], replay, OpeConfig(**config), device="cpu", progress=False)
+    assert found.behaviour_source.startswith("fitted, not logged (30 of 30 episodes are logged with probability 1")
+    assert any("probabilities were fitted" in warning for warning in found.warnings)
+    assert found["wis"].estimate.value.mean == pytest.approx(0.9, abs=0.1)
+    with pytest.raises(ConfigError, match="say nothing: 30 of 30 episodes.*take behaviour="):
+        offrl.estimate(POLICIES["always 0"], replay, OpeConfig(**config, behaviour="logged"), progress=False)
+
+
+def test_without_held_out_episodes_nothing_is_estimated(tmp_path):
+    replay = two_rooms(tmp_path, 5)
+    for given in (replay, "data/here"):
+        with pytest.raises(ConfigError, match="no held-out episodes.*held_out=0.2"):
+            offrl.estimate(POLICIES["uniform"], given)
+    with pytest.raises(ConfigError, match="no policies"):
+        estimate_each({}, replay)
+
+
+def test_cut_episodes_few_episodes_and_clipping_are_named(tmp_path):
+    replay = two_rooms(tmp_path, 20, longest=1, held_out=0.5)
+    config = OpeConfig(**{**QUICK, "estimators": ["is"], "clip": 1.0})
+    warnings = offrl.estimate(POLICIES["uniform"], replay, config, progress=False).warnings
+    assert any("cuts" in each and "miss what would have come after" in each for each in warnings)
+    assert any("10 held-out episodes are few" in each for each in warnings)
+    assert any("Weights above 1 are cut" in each for each in warnings)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"estimators": ["fqe", "magic"]}, "one or more of fqe, wdr"),
+        ({"estimators": "fqe"}, "one or more of fqe, wdr"),
+        ({"discount": 1.5}, "a number in"),
+        ({"behaviour": "guessed"}, "behaviour"),
+        ({"updates": 0}, "updates"),
+        ({"refits": 0}, "refits"),
+        ({"clip": 0}, "a number over 0, or None"),
+        ({"resamples": 10}, "resamples"),
+        ({"learning_rate": -1}, "a number over 0"),
+    ],
+)
+def test_settings_outside_what_is_allowed(wrong, said):
+    with pytest.raises(ConfigError, match=said):
+        OpeConfig(**wrong)
+
+
+def estimate_of(mean, undefined=0):
+    interval = Interval(mean, mean, mean)
+    return Estimate(interval, interval, interval, undefined)
+
+
+@pytest.mark.parametrize(
+    ("mean", "undefined", "size", "support", "is_fitted", "said"),
+    [
+        (1.0, 0, 3.0, 1.0, False, "effective sample size 3.0 of 900 episodes: do not use"),
+        (1.0, 0, 20.0, 1.0, False, "effective sample size 20.0 of 900 episodes: a rough number"),
+        (1.0, 0, 31.0, 1.0, False, ""),
+        (1.0, 5, 31.0, 1.0, False, "hardly any held-out episode could have come from this policy: do not use"),
+        (math.nan, 0, None, 1.0, False, "hardly any held-out episode could have come from this policy: do not use"),
+        (1.0, 0, 3.0, 0.9, True, ""),
+        (1.0, 0, None, 0.4, True, "60% of the policy's actions are hardly in the data: their values are extrapolated"),
+    ],
+)
+def test_in_words_what_not_to_use(mean, undefined, size, support, is_fitted, said):
+    found = verdict(estimate_of(mean, undefined), size, 900, support=support, is_fitted=is_fitted)
+    assert found.startswith(said)
+    assert (found == "") == (said == "")
+
+
+def test_an_undefined_number_is_none_for_programs(tmp_path):
+    replay = two_rooms(tmp_path, 6, held_out=0.5)
+    config = OpeConfig(**{**QUICK, "estimators": ["wis"]})
+
+    def never_as_logged(observations):  # in no episode both steps are as logged
+        return np.where(np.arange(len(observations)) % 2 == 0, 1 - np.roll(observations[:, 0], 0), 0).astype(np.int64)
+
+    found = offrl.estimate(never_as_logged, replay, config, progress=False)
+    data = json.dumps(found.to_dict(), allow_nan=False)
+    assert "NaN" not in data

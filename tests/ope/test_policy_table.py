@@ -1,0 +1,101 @@
+"""What policies do at logged observations, tabulated; and what is refused as a policy."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from naive_replay import save_frames
+from two_rooms import POLICIES, SPEC, two_rooms
+
+from offrl import DQN, TaskSpec, TorchPolicy
+from offrl.errors import ConfigError, OfflineRLError, SpecMismatchError
+from offrl.ope import tabulate
+from offrl.replay import open_replay
+from offrl.shards import Episode
+
+
+def in_a(observations):
+    """Acts by what it sees: 0 in room A, 1 in B."""
+    return observations[:, 1].astype(np.int64)
+
+
+def test_the_next_row_is_what_follows_and_a_cut_is_looked_at(tmp_path):
+    replay = two_rooms(tmp_path, 20, longest=2)
+    table = tabulate(in_a, replay, progress=False)
+    store = replay.store
+    rows = np.arange(len(store))
+    current, following = (table.current.argmax(1), table.following.argmax(1))
+    np.testing.assert_array_equal(current, store.observations(rows)[:, 1])
+    goes_on = ~store.terminated
+    assert goes_on.any()
+    assert (store.truncated & goes_on).any()
+    np.testing.assert_array_equal(following[goes_on], store.next_observations(rows)[goes_on, 1])
+    assert table.is_greedy
+
+
+def test_each_observation_is_asked_about_once(tmp_path):
+    replay = two_rooms(tmp_path, 20, longest=2)
+    seen = []
+
+    def counting(observations):
+        seen.append(len(observations))
+        return np.zeros(len(observations), np.int64)
+
+    tabulate(counting, replay, progress=False)
+    assert sum(seen) == len(replay) + int((~replay.store.terminated & replay.store.truncated).sum())
+
+
+def test_a_part_has_its_own_rows(tmp_path):
+    replay = two_rooms(tmp_path, 20, held_out=0.5)
+    for part in (replay, replay.held_out()):
+        table = tabulate(in_a, part, progress=False)
+        np.testing.assert_array_equal(table.current.argmax(1), part.store.observations(part.rows)[:, 1])
+
+
+def test_probabilities_and_policies_of_networks(tmp_path):
+    replay = two_rooms(tmp_path, 5)
+    np.testing.assert_array_equal(tabulate(POLICIES["uniform"], replay, progress=False).current, 0.5)
+    policy = TorchPolicy(DQN(SPEC, seed=0), epsilon=0.5)
+    table = tabulate(policy, replay, progress=False)
+    assert not table.is_greedy
+    np.testing.assert_allclose(np.sort(table.current, axis=1), [[0.25, 0.75]] * len(replay), rtol=1e-6)
+
+
+def test_masks_reach_those_that_take_them_and_no_illegal_action_passes(tmp_path):
+    spec = replace(SPEC, action_masks=True)
+    mask = np.array([[True, False], [False, True], [True, True]])
+    episode = Episode(
+        observations=np.zeros((4, 2), np.float32),
+        actions=np.array([0, 1, 0]),
+        rewards=np.zeros(3, np.float32),
+        terminated=True,
+        truncated=False,
+        action_mask=mask,
+    )
+    save_frames(tmp_path, [[episode]], spec)
+    replay = open_replay(tmp_path, progress=False)
+    table = tabulate(lambda observations, legal: legal.argmax(axis=1), replay, progress=False)
+    np.testing.assert_array_equal(table.current.argmax(1), [0, 1, 0])
+    with pytest.raises(SpecMismatchError, match="takes an illegal action"):
+        tabulate(lambda observations, legal: np.zeros(len(legal), np.int64), replay, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (lambda observations: np.full(len(observations), 2), "gives action 2; expected actions 0..1"),
+        (lambda observations: np.zeros(len(observations)), r"gives float64 \["),
+        (lambda observations: np.full((len(observations), 2), 0.4), "no probabilities"),
+        (lambda observations: np.full((len(observations), 2), np.nan), "no probabilities"),
+        (lambda observations: np.full((len(observations), 3), 1 / 3), r"gives float64 \["),
+    ],
+)
+def test_what_is_no_policy_is_refused(policy, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        tabulate(policy, two_rooms(tmp_path, 5), name="mine", progress=False)
+
+
+def test_a_policy_of_another_task_is_refused(tmp_path):
+    other = TorchPolicy(DQN(TaskSpec.vector(3, ("go", "stop")), seed=0))
+    with pytest.raises(OfflineRLError, match="mine: .*evaluate it on data of the task"):
+        tabulate(other, two_rooms(tmp_path, 5), name="mine", progress=False)
