@@ -24,6 +24,7 @@ from benchmarks.leaderboard import leaderboard
 from benchmarks.memory import memory
 from benchmarks.neighbour import neighbour
 from benchmarks.obp import obp
+from benchmarks.ope import ope
 from benchmarks.precision import precision
 from benchmarks.profile import profile
 from benchmarks.quick import quick
@@ -85,6 +86,7 @@ for command in (
     datasets,
     identity,
     obp,
+    ope,
     memory,
     streaming,
     corruption,

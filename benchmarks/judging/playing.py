@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import gymnasium
 import numpy as np
 
 import offrl
-from benchmarks.judging.candidates import DISCOUNT, HELD_OUT, SEEDS, TASKS, Candidate, Task
+from benchmarks.judging.candidates import HELD_OUT, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
 from offrl.cli.names import ENCODERS, algorithm_class, load_class
 from offrl.system.json_files import read_json, write_json
 
@@ -59,7 +60,7 @@ def train(work: Path, task: Task, algorithm: str, seed: int) -> Path:
     """Trains a run, from its newest checkpoint where it was interrupted; its checkpoints are the candidates."""
     kind = algorithm_class(algorithm)
     needs = tuple(sorted(kind.needs))
-    replay = replay_of(work, task, seed=seed, include=needs, **{"discount": DISCOUNT, **task.replay})
+    replay = replay_of(work, task, seed=seed, include=needs, **{"discount": TRAINING_DISCOUNT, **task.replay})
     encoder = {} if task.encoder is None else {"encoder": load_class(task.encoder, ENCODERS, "encoder")}
     run = run_directory(work, algorithm, seed)
     offrl.fit(
@@ -90,7 +91,7 @@ def play(task: Task, policy: Callable[..., Any]) -> Mapping[str, Any]:
     returns: dict[int, float] = {}
     seeds = SEEDS[: task.episodes]
     found = offrl.evaluate(
-        policy, lambda: Discounting(task.make_env(), DISCOUNT, returns), seeds, workers=0, progress=False
+        policy, lambda: Discounting(task.make_env(), task.discount, returns), seeds, workers=0, progress=False
     )
     return {"returns": [returns[seed] for seed in seeds], "discounted": [*found.scores]}
 
@@ -107,7 +108,9 @@ def main(work: Path, name: str, part: str, algorithm: str) -> None:
     mine = [each for each in task.candidates(part) if each.algorithm == algorithm]
     if all(truth(work, each) is not None for each in mine):
         return
+    start = time.perf_counter()
     train(work, task, algorithm, mine[0].seed)
+    write_json(run_directory(work, algorithm, mine[0].seed) / "seconds.json", {"seconds": time.perf_counter() - start})
     (work / "truth").mkdir(exist_ok=True)
     for candidate in mine:
         if truth(work, candidate) is None:

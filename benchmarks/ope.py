@@ -1,0 +1,222 @@
+"""How well what offline estimators say of policies agrees with what the policies are worth."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.judging.candidates import HELD_OUT, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
+from benchmarks.judging.playing import policy_of, replay_of, truth
+from benchmarks.scoring.ranking import Values, binomial_interval, chosen_over_best, regret, spearman_interval
+from benchmarks.stores import ROOT
+from offrl.algorithms import Algorithm
+from offrl.cli.names import ENCODERS, load_class
+from offrl.ope import ESTIMATORS, OpeConfig, estimate_each
+from offrl.ope import selection as offline
+from offrl.ope.reading import CRITERIA
+from offrl.policies import TorchPolicy
+from offrl.runs import describe_machine
+from offrl.statistics import t_interval
+from offrl.system.json_files import read_json, write_json
+from offrl.system.side_by_side import side_by_side
+from offrl.system.workers import num_cores
+
+RESULTS = ROOT / "benchmarks" / "results" / "ope"
+PARTS = ("first", "second")
+REFITS = 3
+
+
+@click.command()
+@click.option("--task", "tasks", multiple=True, type=click.Choice([*TASKS]), help="Default: all.")
+@click.option("--set", "parts", multiple=True, type=click.Choice(PARTS), help="Of candidates; default: both.")
+@click.option("--processes", default=num_cores(), show_default=True, type=click.IntRange(1), help="At a time.")
+@click.option("--work", default=ROOT / "data" / "ope", type=click.Path(path_type=Path), help="Kept: goes on there.")
+def ope(tasks: Sequence[str], parts: Sequence[str], processes: int, work: Path) -> None:
+    """Trains the candidates, plays them for their true values, and compares what estimators say of them."""
+    for name, part in product(tasks or TASKS, parts or PARTS):
+        task, directory = TASKS[name], work.resolve() / name
+        directory.mkdir(parents=True, exist_ok=True)
+        task.collect(directory / "data")
+        replay_of(directory, task)  # ingested once, before two would
+        candidates = [*task.candidates(part)]
+        _play(name, part, directory, candidates, processes)
+        said = _estimates(task, part, directory, candidates)
+        result = {
+            "command": f"python -m benchmarks ope --task {name} --set {part}",
+            **compare(directory, candidates, said),
+            **_about(name, task, directory, said),
+            "machine": describe_machine(),
+        }
+        write_json(RESULTS / f"{name}-{part}.json", result)
+        show(result)
+
+
+def _play(name: str, part: str, work: Path, candidates: Sequence[Candidate], processes: int) -> None:
+    algorithms = dict.fromkeys(each.algorithm for each in candidates if truth(work, each) is None)
+    commands = {
+        algorithm: [sys.executable, "-m", "benchmarks.judging.playing", str(work), name, part, algorithm]
+        for algorithm in algorithms
+    }
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for ended in side_by_side(commands, at_once=processes, environment=environment):
+        if ended.exit_code != 0:
+            sys.exit(f"{ended.name} failed; the same command goes on with the others")
+        print(f"{ended.name}: played", flush=True)
+
+
+def _estimates(task: Task, part: str, work: Path, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """What is said of each candidate, by estimator and criterion; kept."""
+    path = work / f"estimates-{part}.json"
+    if path.exists():
+        return read_json(path)
+    replay = replay_of(work, task, discount=task.discount)
+    encoder = {} if task.encoder is None else {"encoder": load_class(task.encoder, ENCODERS, "encoder")}
+    config = OpeConfig(updates=task.updates, refits=REFITS)
+    policies = {each.name: policy_of(work, each) for each in candidates}
+    start = time.perf_counter()
+    found = estimate_each(policies, replay, config, device="cpu", **encoder)
+    seconds = time.perf_counter() - start
+    estimators = {name: [found[each.name][name].to_dict() for each in candidates] for name in ESTIMATORS}
+    support = [found[each.name].support for each in candidates]
+    result = {
+        "seconds": seconds,
+        "estimators": estimators,
+        "criteria": _criteria(task, work, candidates),
+        "support": support,
+        "behaviour": found[candidates[0].name].behaviour_source,
+    }
+    write_json(path, result)
+    return result
+
+
+def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[str, list[float | None]]:
+    """What `offrl select` ranks by; None where the criterion reads values and the algorithm learns none."""
+    replay = replay_of(work, task, **{"discount": TRAINING_DISCOUNT, **task.replay}).held_out()  # of their values
+    found: dict[str, list[float | None]] = {}
+    for criterion in CRITERIA.values():
+        numbers: list[float | None] = []
+        for each in candidates:
+            if criterion.needs_values and each.algorithm == "bc":
+                numbers.append(None)
+                continue
+            policy = policy_of(work, each)
+            candidate = offline.Candidate(each.name, partial(_algorithm_of, policy), [policy.threshold])
+            ranking = offline.rank([candidate], replay, [criterion], progress=False)
+            numbers.append(ranking.winner.statistics[criterion.name])
+        found[criterion.name] = numbers
+    return found
+
+
+def _algorithm_of(policy: TorchPolicy) -> Algorithm:
+    return policy.algorithm
+
+
+def compare(work: Path, candidates: Sequence[Candidate], said: Mapping[str, Any]) -> dict[str, Any]:
+    """How each estimator and criterion ranks the candidates, and how often intervals hold."""
+    played = [truth(work, each) for each in candidates]
+    plain = np.array([np.mean(each["returns"]) for each in played if each is not None])
+    discounted = np.array([np.mean(each["discounted"]) for each in played if each is not None])
+    rows: dict[str, Any] = {}
+    for name, estimates in said["estimators"].items():
+        values = np.array([_number(each["value"]["mean"]) for each in estimates])
+        rows[name] = _ranking(values, plain)
+        bounds = [each["value"]["interval_95"] for each in estimates]
+        given = [
+            (low <= true <= high) for ends, true in zip(bounds, discounted, strict=True) if ends for low, high in [ends]
+        ]
+        usable = [not each["remark"] for each in estimates]
+        rows[name] |= {
+            "mean_absolute_error": float(np.nanmean(np.abs(values - discounted)))
+            if np.isfinite(values).any()
+            else None,
+            "intervals": len(given),
+            "intervals_that_hold": sum(given),
+            "coverage_interval_95": binomial_interval(sum(given), len(given)) if given else None,
+            "without_a_remark": sum(usable),
+        }
+    for name, numbers in said["criteria"].items():
+        sign = 1 if CRITERIA[name].more_is_better else -1
+        rows[name] = _ranking(sign * np.array([_number(each) for each in numbers]), plain)
+    return {
+        "candidates": [
+            {"name": each.name, "return": float(one), "discounted_return": float(two)}
+            for each, one, two in zip(candidates, plain, discounted, strict=True)
+        ],
+        "rankings": rows,
+    }
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _ranking(values: Values, plain: Values) -> dict[str, Any]:
+    """Of the candidates that there is a number of; None where these are fewer than three."""
+    known = np.isfinite(values)
+    if known.sum() < 3:
+        return {"candidates": int(known.sum()), "spearman": None}
+    values, plain = values[known], plain[known]
+    better = plain >= np.median(plain)
+    rho, upper = spearman_interval(values, plain), spearman_interval(values[better], plain[better])
+    return {
+        "candidates": int(known.sum()),
+        "spearman": _or_none(rho.value),
+        "spearman_interval_95": [_or_none(rho.low), _or_none(rho.high)],
+        "spearman_among_the_better_half": _or_none(upper.value),
+        "regret_at_1": regret(values, plain, 1),
+        "regret_at_3": regret(values, plain, 3),
+        "chosen_over_best": chosen_over_best(values, plain),
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _about(name: str, task: Task, work: Path, said: Mapping[str, Any]) -> dict[str, Any]:
+    store = replay_of(work, task).store
+    returns = store.episode_returns()
+    seconds = [read_json(path)["seconds"] for path in sorted((work / "runs").glob("*/seconds.json"))]
+    return {
+        "task": name,
+        "transitions": len(store),
+        "episodes": len(returns),
+        "held_out": HELD_OUT,
+        "data_mean_return": float(returns.mean()),
+        "discount": task.discount,
+        "updates": task.updates,
+        "refits": REFITS,
+        "episodes_played": task.episodes,
+        "seeds": [SEEDS[0], SEEDS[task.episodes - 1]],
+        "behaviour_probabilities": said["behaviour"],
+        "seconds_of_all_estimates": said["seconds"],
+        "seconds_of_training_a_run": t_interval(seconds).mean if seconds else None,
+    }
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """The table."""
+    better = np.mean([each["return"] > result["data_mean_return"] for each in result["candidates"]])
+    print(f"\n{result['command']}: {len(result['candidates'])} candidates, {better:.0%} better than the data")
+    print(
+        f"{'':14} {'rho':>6} {'better half':>12} {'regret@1':>9} {'@3':>6} {'chosen/best':>12} {'intervals hold':>15}"
+    )
+    for name, row in result["rankings"].items():
+        if row["spearman"] is None:
+            print(f"{name:14} no ranking")
+            continue
+        upper = row["spearman_among_the_better_half"]
+        held = f"{row['intervals_that_hold']} of {row['intervals']}" if "intervals" in row else ""
+        print(
+            f"{name:14} {row['spearman']:6.2f} {_number(upper):12.2f} {row['regret_at_1']:9.2f} "
+            f"{row['regret_at_3']:6.2f} {row['chosen_over_best']:12.2f} {held:>15}"
+        )
