@@ -16,7 +16,7 @@ from offrl.training import Selection, Statistic
 from offrl.training.selection import Ratings
 
 SPEC = TaskSpec.vector(3, ("left", "right"))
-CONFIG = FitConfig(updates=24, batch_size=8, log_period=2, checkpoint_period=4)
+CONFIG = FitConfig(updates=24, batch_size=64, log_period=2, checkpoint_period=4)
 
 
 class HoldingOut(ToyReplay):
