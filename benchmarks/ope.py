@@ -52,6 +52,7 @@ def ope(tasks: Sequence[str], parts: Sequence[str], processes: int, work: Path) 
         said = _estimates(task, part, directory, candidates)
         result = {
             "command": f"python -m benchmarks ope --task {name} --set {part}",
+            "set": part,
             **compare(directory, candidates, said),
             **_about(name, task, directory, said),
             "machine": describe_machine(),

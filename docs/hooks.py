@@ -485,6 +485,62 @@ def obp() -> str:
     return f"{_table(head, rows)}\n\n{note} `{found['command']}`. {_machine(found['machine'])}."
 
 
+def judged() -> str:
+    """How well offline estimates ranked policies whose true values are known, for each task and set of candidates."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RESULTS / "ope").glob("*.json"))]
+    if not results:
+        return _missing("ope")
+    head = (
+        "estimator or statistic",
+        "Spearman's ρ",
+        "ρ in the better half",
+        "regret@1",
+        "regret@3",
+        "chosen / best",
+        "95 % intervals that hold",
+        "without a remark",
+    )
+    parts = []
+    for found in results:
+        rows = [_ranked(name, row) for name, row in found["rankings"].items()]
+        better = sum(each["return"] > found["data_mean_return"] for each in found["candidates"])
+        parts.append(
+            f"**{found['task']}**, {found['set']} set: {len(found['candidates'])} candidates, {better} of them better than "
+            f"the data's mean return of {found['data_mean_return']:.1f}. {found['transitions']:,} transitions in "
+            f"{found['episodes']:,} episodes, {found['held_out']:.0%} held out; values with a discount of "
+            f"{found['discount']:g}; behaviour probabilities {found['behaviour_probabilities']}; true values from "
+            f"{found['episodes_played']} episodes each.\n\n{_table(head, rows)}\n\n"
+            f"All estimates of all candidates took {found['seconds_of_all_estimates']:.0f} s, {found['refits']} refits of "
+            f"{found['updates']:,} updates included; training one candidate's run took "
+            f"{found['seconds_of_training_a_run']:.0f} s. `{found['command']}`. {_machine(found['machine'])}."
+        )
+    return "\n\n".join(parts)
+
+
+def _ranked(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    of_all = "" if row["candidates"] == 0 else f" ({row['candidates']} candidates)" * (row["candidates"] < 24)
+    held, usable = "", ""
+    if row.get("intervals"):
+        low, high = row["coverage_interval_95"]
+        held = f"{row['intervals_that_hold']} of {row['intervals']} ({low:.0%} to {high:.0%})"
+    if "without_a_remark" in row:
+        usable = str(row["without_a_remark"])
+    if row["spearman"] is None:
+        return (f"{name}{of_all}", "undefined", "", "", "", "", held, usable)
+    low, high = row["spearman_interval_95"]
+    upper = row["spearman_among_the_better_half"]
+    return (
+        f"{name}{of_all}",
+        f"{row['spearman']:.2f} ({low:.2f} to {high:.2f})",
+        "undefined" if upper is None else f"{upper:.2f}",
+        f"{row['regret_at_1']:.2f}",
+        f"{row['regret_at_3']:.2f}",
+        f"{row['chosen_over_best']:.2f}",
+        held,
+        usable,
+    )
+
+
 def _drawn_with(result: Mapping[str, Any]) -> str:
     """The version of Gymnasium, and of what it draws with where the result says so."""
     packages = ", ".join(f"{name} {version}" for name, version in result.get("packages", {}).items())
@@ -827,6 +883,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "growth": growth,
     "identity": identity,
     "inference": inference,
+    "judged": judged,
     "leaderboard": leaderboard,
     "memory": memory,
     "precision": precision,
