@@ -216,6 +216,11 @@ def training_command(request: Request, init: str | None) -> str:
         words += ["--dones", request.dones]
     if request.skip_bad_shards:
         words += ["--skip-bad-shards"]
+    if request.selection is not None and isinstance(names := request.selection.get("statistics"), list):
+        words += ["--select", ",".join(map(str, names))]
+        for option_name, name in (("--keep-best", "keep_best"), ("--patience", "patience")):
+            if (value := request.selection.get(name)) is not None:
+                words += [option_name, str(value)]
     # The defaults of a class that a file names are not known: that class is not loaded.
     known = setting_groups(request.algorithm if request.algorithm in ALGORITHMS else "bcq")
     if request.algorithm not in ALGORITHMS:

@@ -56,9 +56,9 @@ def select(
     from offrl.replay.replay import Replay
 
     criteria = _criteria(by)
+    requests = {run: recorded_request(run) for run in runs}
     split = shared_split(runs)
     tried = None if thresholds is None else _thresholds(thresholds)
-    requests = {run: recorded_request(run) for run in runs}
     if any(each.needs_values for each in criteria):
         _require_one_meaning(requests)
     found = [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offrl.checks import is_number, is_whole
 from offrl.errors import ConfigError, RunError
 from offrl.runs.files import read_run_config
 
@@ -48,17 +49,18 @@ def shared_split(runs: Sequence[Path]) -> Split:
 def _split_of(run: Path) -> Split:
     config = read_run_config(run)
     replay, dataset = config.get("replay"), config.get("dataset")
-    if not isinstance(replay, Mapping):
+    found: dict[str, Any] = dict(replay) if isinstance(replay, Mapping) else {"held_out": None}
+    held_out, seed = found.get("held_out", 0), found.get("split_seed", 0)
+    if not is_number(held_out) or not is_whole(seed):
         raise RunError(f"replay is {replay!r}", where=run / "config.json", expected="what offrl wrote there")
-    held_out, seed = replay.get("held_out", 0), replay.get("split_seed", 0)
-    if not isinstance(held_out, float | int) or held_out <= 0:
+    if held_out <= 0:
         raise ConfigError(
             "was trained on all episodes",
             where=run,
             expected="a run with held-out episodes: on those that it was trained on every statistic flatters it",
             hint=_HINT,
         )
-    if replay.get("part", "train") != "train":
+    if found.get("part", "train") != "train":
         raise ConfigError(
             "was trained on the held-out episodes themselves",
             where=run,

@@ -48,6 +48,8 @@ def test_an_edited_config_is_used_or_refused_in_a_line(run):
     # A longer run would be no mistake: it trains.
     mutations = [(path, value) for path, value in mutations if not (path == ("fit", "updates") and value == 10**30)]
     chosen = random.Random(len(text)).sample(mutations, NUM_MUTATIONS)
+    selections = [1, {}, {"statistics": 5}, {"statistics": ["x"]}, {"statistics": ["agreement"], "patience": "x"}]
+    chosen += [(("selection",), value) for value in [*selections, {"statistics": ["agreement"], "more": 1}]]
     chosen += [(("spec", "scale"), "x"), (("settled",), []), (("init",), 5), (("notes", "dones"), {}), (("notes",), 1)]
     try:
         for path, value in chosen:

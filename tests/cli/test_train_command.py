@@ -7,6 +7,9 @@ import re
 import pytest
 from run_offrl import offrl, offrl_json
 
+from offrl.cli.pictures import training_command
+from offrl.cli.request import recorded_request
+
 
 def steps_of(path):
     with path.open(newline="") as file:
@@ -51,6 +54,7 @@ def test_a_run_chooses_among_its_checkpoints_and_ends_early(data, tmp_path):
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [f"step-{n:09d}" for n in (2, 8, 10)]
     again = offrl_json("train", "--resume", run, "--quiet")
     assert (again["updates"], again["ended"]) == (10, found["ended"])
+    assert " --select agreement,td_error --keep-best 1 --patience 4 " in training_command(recorded_request(run), None)
 
 
 def test_a_run_named_with_a_time(data, tmp_path):

@@ -51,7 +51,10 @@ def test_first_weights_may_leak_too(tmp_path):
         shared_split([begun_from("lost", tmp_path / "gone")])
 
 
-def test_a_damaged_config_is_named(tmp_path):
-    write_run_config(tmp_path, {"replay": None, "dataset": "frames-1"})
-    with pytest.raises(RunError, match="replay is None"):
+@pytest.mark.parametrize(
+    "replay", [None, [], {"held_out": "0.1"}, {"held_out": True}, {"held_out": 0.1, "split_seed": 1.5}]
+)
+def test_a_damaged_config_is_named(tmp_path, replay):
+    write_run_config(tmp_path, {"replay": replay, "dataset": "frames-1"})
+    with pytest.raises(RunError, match="config.json: replay is "):
         shared_split([tmp_path])

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import signal
 
 import pytest
@@ -15,7 +16,7 @@ from offrl.training import Selection, Statistic
 from offrl.training.selection import Ratings
 
 SPEC = TaskSpec.vector(3, ("left", "right"))
-CONFIG = FitConfig(updates=24, batch_size=8, log_period=2, checkpoint_period=4)
+CONFIG = FitConfig(updates=24, batch_size=64, log_period=2, checkpoint_period=4)
 
 
 class HoldingOut(ToyReplay):
@@ -166,6 +167,17 @@ def test_a_resumed_run_keeps_what_one_never_stopped_keeps(tmp_path, at):
     assert at in steps_of(tmp_path / "broken")  # the newest is kept, rated or not
     train(tmp_path / "broken", selection, resume=True)
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def test_what_a_killed_process_did_not_remove_is_removed_when_the_run_goes_on(tmp_path):
+    selection = Selection([scripted(VALUES)], keep_best=2)
+    train(tmp_path / "run", selection)
+    before = contents(tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    shutil.copytree(folder / "step-000000020", folder / "step-000000016")
+    shutil.copytree(folder / "step-000000020", folder / ".step-000000004.0123456789ab.partial")
+    train(tmp_path / "run", selection, resume=True)
+    assert contents(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize("at", [None, 4, 10, 12])
