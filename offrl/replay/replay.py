@@ -143,7 +143,7 @@ class Replay(ReplaySource):
             legal=legal,
             lowest_reward=float(rewards.min()),
             highest_reward=float(rewards.max()),
-            num_episodes=len(np.unique(store.segment_end[rows])),
+            num_episodes=1 + int(np.count_nonzero(np.diff(store.segment_end[rows]))),  # the rows ascend
             num_terminated=int(np.count_nonzero(store.terminated[last_rows])),
             num_continued=int(np.count_nonzero(last_rows < store.segment_end[last_rows])),
         )

@@ -13,12 +13,13 @@ from offrl.replay.source import Contents
 _MOST_NAMES = 3
 
 
-def check_data(algorithm: Algorithm, contents: Contents) -> None:
+def check_data(algorithm: Algorithm, contents: Contents, *, warn: bool = True) -> None:
     """Warns of what cannot be learned from the data, a line each.
 
     Args:
         algorithm: That is to be trained.
         contents: What its replay draws from.
+        warn: Whether to say anything; of several ranks one does, and all raise.
 
     Raises:
         DatasetError: The algorithm learns nothing at all from it.
@@ -36,7 +37,7 @@ def check_data(algorithm: Algorithm, contents: Contents) -> None:
         _equal_rewards(contents) if learns_values else None,
         _one_episode(contents),
     ]
-    for line in filter(None, lines):
+    for line in filter(None, lines if warn else []):
         warnings.warn(line, stacklevel=3)
 
 

@@ -140,8 +140,8 @@ def fit(
             algorithm.copy_to_targets()
         placed = resolve_device(ranks.device(device))
         trainer = Learner(algorithm, learner, total_updates=total, device=placed, ranks=ranks)
-        if not resume and ranks.is_first and (contents := replay.contents()) is not None:
-            check_data(algorithm, contents)
+        if not resume and (contents := replay.contents()) is not None:
+            check_data(algorithm, contents, warn=ranks.is_first)
         replay = replay.to(trainer.device)
         if not resume:  # else it has been trained before, and the first batch may be far from the next
             require_contract(algorithm, replay.gather(replay.indices(0, config.batch_size)[:_TRIED_TRANSITIONS]))

@@ -9,8 +9,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from toy_replay import ToyReplay
 
+import offrl
 from offrl import Batch, OfflineRLError, OnnxPolicy, TaskSpec, TorchPolicy, fit
 from offrl.algorithms import BC, REM, DiscreteBCQ, DiscreteSAC, ParameterGroup
 from offrl.cli.names import ALGORITHMS, algorithm_class
@@ -232,30 +234,41 @@ class Interrupting:
         pass
 
 
+@pytest.mark.parametrize("spec", [SPEC, PIXELS], ids=["vectors", "pixels"])
 @pytest.mark.parametrize("kind", SHELF.values(), ids=SHELF)
-def test_a_run_resumes_bit_for_bit_opens_again_and_exports_equal_actions(kind, tmp_path):
-    replay = ToyReplay(SPEC, include=kind.needs)
+def test_a_run_resumes_bit_for_bit_opens_again_and_exports_equal_actions(kind, spec, tmp_path):
+    """Whatever is listed in `offrl.cli.names.ALGORITHMS` is tried here."""
+    replay = ToyReplay(spec, include=kind.needs)
     config = FitConfig(updates=8, batch_size=8, log_period=1)
     settings = LearnerConfig(precision="fp32", compile="off", learning_rate=1e-2, target_period=2, polyak=0.5)
 
     def train(name, stop=None, resume=False):
         options = {"run": tmp_path / name, "loggers": [Interrupting(stop)], "resume": resume, "device": "cpu"}
-        return fit(small(kind, SPEC), replay, config, learner=settings, **options).snapshot()
+        algorithm = kind(spec, encoder=CompactEncoder if spec.is_pixels else MLPEncoder)
+        return fit(algorithm, replay, config, learner=settings, **options).snapshot()
 
     trained = train("whole")
     with pytest.raises(KeyboardInterrupt):
         train("broken", stop=3)
     resumed = train("broken", resume=True)
     torch.testing.assert_close(resumed.state_dict(), trained.state_dict(), rtol=0, atol=0)
+    whole, broken = (latest_checkpoint(tmp_path / name / "checkpoints") for name in ("whole", "broken"))
+    for name in ("policy.safetensors", "learner.safetensors"):  # the optimiser's state, too
+        assert load_file(whole / name).keys() == load_file(broken / name).keys()
+        torch.testing.assert_close(load_file(whole / name), load_file(broken / name), rtol=0, atol=0)
+    rows = [(tmp_path / name / "metrics.csv").read_text() for name in ("whole", "broken")]
+    assert rows[0] == rows[1]
 
-    loaded = load_policy(small(kind, SPEC, seed=9), latest_checkpoint(tmp_path / "whole" / "checkpoints"))
-    observation = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
-    actions = TorchPolicy(trained)(observation)
-    assert TorchPolicy(loaded)(observation).tolist() == actions.tolist()
+    draw = np.random.default_rng(0)
+    observation = draw.normal(size=(200, *spec.observation_shape)).astype(np.float32)
+    if spec.is_pixels:
+        observation = draw.integers(256, size=(50, *spec.observation_shape), dtype=np.uint8)
+    actions = TorchPolicy(trained)(observation).tolist()
+    assert offrl.load(tmp_path / "whole")(observation).tolist() == actions
     for contract in ("float", "uint8"):
         path = export_onnx(trained, tmp_path / f"{contract}.onnx", contract=contract)
         assert verify_onnx(path, trained, observation).num_disagreements == 0
-        assert OnnxPolicy(path)(observation).tolist() == actions.tolist()
+        assert OnnxPolicy(path)(observation).tolist() == actions
 
 
 def test_a_counter_in_an_algorithm_is_part_of_its_checkpoints(tmp_path):
