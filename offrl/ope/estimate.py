@@ -17,7 +17,7 @@ from offrl.ope import estimators as equations
 from offrl.ope.behaviour import fit_behaviour, logged_behaviour, require_apart
 from offrl.ope.episodes import Episodes
 from offrl.ope.estimators import Estimator, effective_sample_size
-from offrl.ope.fitted_q import EpisodesAgain, FittedValues, default_learner, fit_q, read
+from offrl.ope.fitted_q import EpisodesAgain, FittedValues, default_learner, fit_q, fitting_gap, read
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
@@ -298,7 +298,8 @@ def _judge(
             used = [clipped(each, config.clip) for each in used]
         found = bootstrap(ESTIMATORS[estimator], used, config.resamples, config.seed)
         size = float(effective_sample_size(used[0])[0]) if is_weighted else None
-        remark = verdict(found, size, len(episodes), support=support, is_fitted=is_fitted)
+        gap = max((fitting_gap(each) for each in fits), key=abs, default=0.0) if is_fitted else 0.0
+        remark = verdict(found, size, len(episodes), support=support, is_fitted=is_fitted, gap=gap)
         rows.append(Estimated(estimator, found, size, len(used) if is_fitted else 0, remark))
     return Estimates(
         policy=name,

@@ -21,6 +21,7 @@ from offrl.networks import EncoderFactory, default_encoder
 from offrl.networks.encoders import feature_dim
 from offrl.networks.heads import Head
 from offrl.ope.policy_table import PolicyTable
+from offrl.ope.steps import Steps
 from offrl.replay import Replay
 from offrl.replay.sampling import Candidates, Sampling
 from offrl.training import FitConfig, LearnerConfig, fit
@@ -285,3 +286,31 @@ def read(model: FittedQ, replay: Replay, tables: Sequence[PolicyTable]) -> Fitte
         for number, table in enumerate(tables):
             end_value[number, chosen] = (table.following[last[chosen]] * found[:, number]).sum(axis=1)
     return FittedValues(q, value, end_value)
+
+
+def fitting_gap(steps: Steps) -> float:
+    """By how much values are off because the fit has not ended: 0 where held-out steps do not show it.
+
+    A fitted Q that has converged is right on average by its own equation: r + discount * V(s') - Q(s, a) has the mean 0.
+    Where Q still grows towards its values the mean is positive, and about (1 - discount) of what is missing.
+
+    Args:
+        steps: With the model's values.
+
+    Returns:
+        What is missing, in units of returns; 0 where it is within two standard errors (over episodes) of 0, or where the
+        discount is 1.
+    """
+    assert steps.q is not None
+    assert steps.value is not None
+    if steps.discount == 1 or len(steps) < 2:
+        return 0.0
+    following = np.pad(steps.value[:, 1:], ((0, 0), (0, 1)))
+    if steps.end_value is not None:
+        following[np.arange(len(steps)), steps.length - 1] = steps.end_value
+    inside = np.arange(steps.reward.shape[1]) < steps.length[:, None]
+    errors = np.where(inside, steps.reward + steps.discount * following - steps.q, 0.0)
+    sums = errors.sum(axis=1)
+    mean = sums.sum() / steps.length.sum()
+    deviation = np.sqrt(np.sum((sums - mean * steps.length) ** 2)) / steps.length.sum()
+    return 0.0 if abs(mean) < 2 * deviation else float(mean / (1 - steps.discount))

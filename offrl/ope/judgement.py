@@ -12,6 +12,8 @@ from offrl.statistics import Interval
 LEAST_EFFECTIVE = 10.0
 """Under so many effective episodes an estimate by importance sampling is not to be used."""
 _FEW_EFFECTIVE = 30.0
+_LARGEST_GAP = 0.1
+"""Of a fitted value: what it may be off by its own equation."""
 LEAST_SUPPORT = 0.5
 """Under that share of supported actions a fitted value is extrapolated more than learned."""
 
@@ -125,7 +127,15 @@ class Estimates:
         return "\n".join(lines)
 
 
-def verdict(estimate: Estimate, effective_size: float | None, held_out: int, *, support: float, is_fitted: bool) -> str:
+def verdict(
+    estimate: Estimate,
+    effective_size: float | None,
+    held_out: int,
+    *,
+    support: float,
+    is_fitted: bool,
+    gap: float = 0.0,
+) -> str:
     """Why an estimate is not to be used, or only with care; "" where nothing speaks against it.
 
     Args:
@@ -134,6 +144,7 @@ def verdict(estimate: Estimate, effective_size: float | None, held_out: int, *, 
         held_out: the number of episodes.
         support: see `Estimates`.
         is_fitted: whether it reads values of fitted Q evaluation.
+        gap: by how much these are off because the fit has not ended.
     """
     if estimate.undefined or not math.isfinite(estimate.value.mean):
         return "hardly any held-out episode could have come from this policy: do not use"
@@ -145,6 +156,13 @@ def verdict(estimate: Estimate, effective_size: float | None, held_out: int, *, 
     if is_fitted and support < LEAST_SUPPORT:
         share = f"{1 - support:.0%}"
         return f"{share} of the policy's actions are hardly in the data: their values are extrapolated, do not use"
+    if is_fitted and abs(gap) > _LARGEST_GAP * abs(estimate.value.mean):
+        side = "low" if gap > 0 else "high"
+        return f"the fit has not ended, values are about {abs(gap):,.2f} too {side}: do not use, take more updates"
+    if is_fitted and effective_size is not None and effective_size < LEAST_EFFECTIVE:
+        return (
+            f"effective sample size {effective_size:.1f} of {held_out:,} episodes: it rests on the fitted values alone"
+        )
     return ""
 
 

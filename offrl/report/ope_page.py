@@ -60,7 +60,9 @@ def ope_section(found: Mapping[str, Any], *, where: Path) -> Markup:
         raise RunError(
             f"damaged ({type(error).__name__}: {error})", where=where, expected="what `offrl ope --out` writes"
         ) from error
-    head = element("thead", element("tr", *(element("th", name) for name in _HEADS)))
+    first, *others = _HEADS
+    heads = [element("th", first), *(element("th", name, class_="number") for name in others)]
+    head = element("thead", element("tr", *heads))
     table = element("table", head, element("tbody", *rows))
     beware = element("ul", *(element("li", each) for each in warnings)) if warnings else NOTHING
     card = element("div", element("div", table, class_="scroll"), beware, class_="card")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from two_rooms import POLICIES, VALUES, two_rooms
 
 import offrl
 from offrl.errors import ConfigError
-from offrl.ope import ESTIMATORS, OpeConfig, estimate_each
+from offrl.ope import ESTIMATORS, OpeConfig, Steps, estimate_each
+from offrl.ope.fitted_q import fitting_gap
 from offrl.ope.intervals import Estimate
 from offrl.ope.judgement import verdict
 from offrl.statistics import Interval
@@ -140,7 +142,8 @@ def estimate_of(mean, undefined=0):
         (1.0, 0, 31.0, 1.0, False, ""),
         (1.0, 5, 31.0, 1.0, False, "hardly any held-out episode could have come from this policy: do not use"),
         (math.nan, 0, None, 1.0, False, "hardly any held-out episode could have come from this policy: do not use"),
-        (1.0, 0, 3.0, 0.9, True, ""),
+        (1.0, 0, 3.0, 0.9, True, "effective sample size 3.0 of 900 episodes: it rests on the fitted values alone"),
+        (1.0, 0, 11.0, 0.9, True, ""),
         (1.0, 0, None, 0.4, True, "60% of the policy's actions are hardly in the data: their values are extrapolated"),
     ],
 )
@@ -148,6 +151,23 @@ def test_in_words_what_not_to_use(mean, undefined, size, support, is_fitted, sai
     found = verdict(estimate_of(mean, undefined), size, 900, support=support, is_fitted=is_fitted)
     assert found.startswith(said)
     assert (found == "") == (said == "")
+
+
+def test_a_fit_that_has_not_ended_is_named(tmp_path):
+    replay = two_rooms(tmp_path, 300, held_out=0.5)
+    config = OpeConfig(**{**QUICK, "updates": 3, "estimators": ["fqe"]})
+    row = offrl.estimate(POLICIES["always 0"], replay, config, device="cpu", progress=False)["fqe"]
+    assert row.remark.startswith("the fit has not ended, values are about")
+    assert row.remark.endswith("too low: do not use, take more updates")
+
+
+def test_the_gap_of_two_episodes_by_hand():
+    reward, value = np.array([[1.0, 1.0], [1.0, 0.0]]), np.array([[2.0, 1.0], [2.0, 0.0]])
+    steps = Steps(reward, np.ones((2, 2)), np.array([2, 1]), 0.5, q=value, value=value, end_value=np.array([0.0, 0.5]))
+    # Errors: 1 + 0.5 * 1 - 2 = -0.5 and 1 - 1 = 0, then 1 + 0.5 * 0.5 - 2 = -0.75: mean -1.25 / 3, over 1 - 0.5. The
+    # sums of -0.5 and -0.75 are +1/3 and -1/3 from mean * length: a deviation of sqrt(2 / 9) / 3 = 0.16.
+    assert fitting_gap(steps) == pytest.approx(-1.25 / 3 / 0.5)
+    assert fitting_gap(replace(steps, q=value - np.array([[0.5, 0.0], [0.75, 0.0]]))) == 0
 
 
 def test_an_undefined_number_is_none_for_programs(tmp_path):
