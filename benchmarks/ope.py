@@ -140,8 +140,8 @@ def compare(work: Path, candidates: Sequence[Candidate], said: Mapping[str, Any]
             if np.isfinite(values).any()
             else None,
             "intervals": len(given),
-            "intervals_that_hold": sum(given),
-            "coverage_interval_95": binomial_interval(sum(given), len(given)) if given else None,
+            "intervals_that_hold": int(sum(given)),
+            "coverage_interval_95": binomial_interval(int(sum(given)), len(given)) if given else None,
             "without_a_remark": sum(usable),
         }
     for name, numbers in said["criteria"].items():

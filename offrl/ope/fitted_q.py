@@ -291,15 +291,15 @@ def read(model: FittedQ, replay: Replay, tables: Sequence[PolicyTable]) -> Fitte
 def fitting_gap(steps: Steps) -> float:
     """By how much values are off because the fit has not ended: 0 where held-out steps do not show it.
 
-    A fitted Q that has converged is right on average by its own equation: r + discount * V(s') - Q(s, a) has the mean 0.
-    Where Q still grows towards its values the mean is positive, and about (1 - discount) of what is missing.
+    A fitted Q that has converged is right on average by its own equation: the mean of r + discount * V(s') - Q(s, a) is
+    0. Where Q still grows towards its values the mean is positive, and about (1 - discount) of what is missing.
 
     Args:
         steps: With the model's values.
 
     Returns:
-        What is missing, in units of returns; 0 where it is within two standard errors (over episodes) of 0, or where the
-        discount is 1.
+        What is missing, in units of returns; 0 where it is within two standard errors (over episodes) of 0, or where
+        the discount is 1.
     """
     assert steps.q is not None
     assert steps.value is not None
