@@ -62,7 +62,7 @@ def ope(tasks: Sequence[str], parts: Sequence[str], processes: int, work: Path) 
 
 
 def _play(name: str, part: str, work: Path, candidates: Sequence[Candidate], processes: int) -> None:
-    algorithms = dict.fromkeys(each.algorithm for each in candidates if truth(work, each) is None)
+    algorithms = dict.fromkeys(each.algorithm for each in candidates)  # each knows what is left to do
     commands = {
         algorithm: [sys.executable, "-m", "benchmarks.judging.playing", str(work), name, part, algorithm]
         for algorithm in algorithms
@@ -197,6 +197,7 @@ def _about(name: str, task: Task, work: Path, said: Mapping[str, Any]) -> dict[s
         "updates": task.updates,
         "refits": REFITS,
         "episodes_played": task.episodes,
+        "values_are_of_episodes_of": task.endless,
         "seeds": [SEEDS[0], SEEDS[task.episodes - 1]],
         "behaviour_probabilities": said["behaviour"],
         "seconds_of_all_estimates": said["seconds"],

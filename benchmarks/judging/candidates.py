@@ -46,7 +46,9 @@ class Task:
         ages: Updates after which a run is a candidate; the last is its length.
         first: Algorithm -> thresholds; its runs have seed 0.
         second: Likewise, with seed 1.
-        episodes: Played for a candidate's true value.
+        episodes: Played for a candidate's true return.
+        endless: Where the environment's time limit is no part of what is estimated (fitted values look beyond it): the
+            steps after which 50 episodes more are cut, whose discounted returns are the true values.
         discount: Of the values that are estimated. The longer it looks ahead, the finer it tells long episodes apart.
         updates: Of fitted Q evaluation.
         learner: Settings that differ from the defaults.
@@ -62,6 +64,7 @@ class Task:
     episodes: int
     discount: float
     updates: int
+    endless: int | None = None
     learner: Mapping[str, Any] = field(default_factory=dict)
     replay: Mapping[str, Any] = field(default_factory=dict)
     encoder: str | None = None
@@ -73,9 +76,11 @@ class Task:
             for step, threshold in product(self.ages, thresholds):
                 yield Candidate(algorithm, seed, step, threshold)
 
-    def make_env(self) -> Env:
-        """One environment."""
-        return car_racing.make() if self.environment == car_racing.ENV_ID else envs.make(self.environment)
+    def make_env(self, longest: int | None = None) -> Env:
+        """One environment, with its own time limit or with another one."""
+        if self.environment == car_racing.ENV_ID:
+            return car_racing.make()
+        return envs.make(self.environment, **({} if longest is None else {"max_episode_steps": longest}))
 
     def collect(self, directory: Path) -> None:
         """The dataset, or what is missing of it."""
@@ -94,6 +99,7 @@ HELD_OUT = 0.25
 TRAINING_DISCOUNT = 0.99
 """Of the candidates, where the task does not say another."""
 SEEDS = TUNING_SEEDS[4000:4400]
+ENDLESS_EPISODES = 50
 _THRESHOLDS = (0.1, 0.3, 0.6, 0.9)
 
 TASKS = {
@@ -105,6 +111,7 @@ TASKS = {
         second={"rem": (None,), "crr": (None,), "bve": (None,), "qr-dqn": (None,), "qr-bcq": _THRESHOLDS},
         episodes=200,
         discount=0.997,
+        endless=2_000,
         updates=4_000,
         learner={"learning_rate": 1e-3},
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 import offrl
-from benchmarks.judging.candidates import HELD_OUT, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
+from benchmarks.judging.candidates import ENDLESS_EPISODES, HELD_OUT, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
 from offrl.cli.names import ENCODERS, algorithm_class, load_class
 from offrl.system.json_files import read_json, write_json
 
@@ -86,13 +86,15 @@ def policy_of(work: Path, candidate: Candidate) -> offrl.TorchPolicy:
     return policy
 
 
-def play(task: Task, policy: Callable[..., Any]) -> Mapping[str, Any]:
-    """Plain and discounted returns of the episodes of `SEEDS`."""
+def play(task: Task, policy: Callable[..., Any], episodes: int, longest: int | None = None) -> dict[str, Any]:
+    """Plain and discounted returns of the first episodes of `SEEDS`."""
     returns: dict[int, float] = {}
-    seeds = SEEDS[: task.episodes]
-    found = offrl.evaluate(
-        policy, lambda: Discounting(task.make_env(), task.discount, returns), seeds, workers=0, progress=False
-    )
+    seeds = SEEDS[:episodes]
+
+    def make_env() -> Discounting:
+        return Discounting(task.make_env(longest), task.discount, returns)
+
+    found = offrl.evaluate(policy, make_env, seeds, workers=0, progress=False)
     return {"returns": [returns[seed] for seed in seeds], "discounted": [*found.scores]}
 
 
@@ -102,20 +104,32 @@ def truth(work: Path, candidate: Candidate) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
+def true_values(work: Path, task: Task, candidate: Candidate) -> dict[str, Any]:
+    """Plays a candidate, where that was not done before."""
+    found = truth(work, candidate) or {}
+    asked = {"discount": task.discount, "endless": task.endless}
+    if {name: found.get(name) for name in asked} == asked:
+        return found
+    policy = policy_of(work, candidate)
+    found = {**candidate._asdict(), **asked, **play(task, policy, task.episodes)}
+    if task.endless is not None:
+        found["discounted"] = play(task, policy, ENDLESS_EPISODES, task.endless)["discounted"]
+    (work / "truth").mkdir(exist_ok=True)
+    write_json(work / "truth" / f"{candidate.name}.json", found)
+    return found
+
+
 def main(work: Path, name: str, part: str, algorithm: str) -> None:
     """Trains and plays all candidates of one algorithm."""
     task = TASKS[name]
     mine = [each for each in task.candidates(part) if each.algorithm == algorithm]
-    if all(truth(work, each) is not None for each in mine):
-        return
-    start = time.perf_counter()
-    train(work, task, algorithm, mine[0].seed)
-    write_json(run_directory(work, algorithm, mine[0].seed) / "seconds.json", {"seconds": time.perf_counter() - start})
-    (work / "truth").mkdir(exist_ok=True)
+    timed = run_directory(work, algorithm, mine[0].seed) / "seconds.json"
+    if not timed.exists():
+        start = time.perf_counter()
+        train(work, task, algorithm, mine[0].seed)
+        write_json(timed, {"seconds": time.perf_counter() - start})
     for candidate in mine:
-        if truth(work, candidate) is None:
-            found = play(task, policy_of(work, candidate))
-            write_json(work / "truth" / f"{candidate.name}.json", {**candidate._asdict(), **found})
+        true_values(work, task, candidate)
 
 
 if __name__ == "__main__":
