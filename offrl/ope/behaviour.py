@@ -13,6 +13,7 @@ from offrl.checks import is_number
 from offrl.errors import ConfigError, DatasetError
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._calibration import expected_calibration_error, fit_temperature, negative_log_likelihood, softmax
+from offrl.ope._progress import PERIOD
 from offrl.ope.episodes import Episodes
 from offrl.policies import TorchPolicy
 from offrl.replay import Replay
@@ -123,6 +124,7 @@ def fit_behaviour(
     learner: LearnerConfig | None = None,
     encoder: EncoderFactory = default_encoder,
     device: str = "auto",
+    progress: bool | None = None,
 ) -> FittedBehaviour:
     """Behaviour cloning on the training episodes, calibrated on held-out ones.
 
@@ -142,6 +144,7 @@ def fit_behaviour(
             `LearnerConfig(precision="fp32")` a CPU gives the same probabilities each time.
         encoder: Of the observations.
         device: Where to train.
+        progress: Whether to show a bar; None shows it on a terminal only.
 
     Raises:
         ConfigError: Held-out episodes that are also trained on, or fewer than two; a setting outside what is allowed.
@@ -160,7 +163,7 @@ def fit_behaviour(
         )
     require_apart(train, held_out)
     replay = Replay(train.store, replace(train.config, sampling="uniform", n_step=1, seed=seed))
-    config = FitConfig(updates=updates, log_period=updates, checkpoint_period=updates)
+    config = FitConfig(updates=updates, log_period=PERIOD, checkpoint_period=updates)
     trained = fit(
         BC(replay.spec, encoder=encoder, seed=seed), replay, config, learner=learner, loggers=[], device=device
     )

@@ -17,7 +17,7 @@ from offrl.ope import estimators as equations
 from offrl.ope.behaviour import fit_behaviour, logged_behaviour, require_apart
 from offrl.ope.episodes import Episodes
 from offrl.ope.estimators import Estimator, effective_sample_size
-from offrl.ope.fitted_q import EpisodesAgain, FittedValues, default_learner, fit_q, fitting_gap, read
+from offrl.ope.fitted_q import EpisodesAgain, FittedQ, FittedValues, default_learner, fit_q, fitting_gap, read
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
@@ -154,7 +154,7 @@ def estimate_each(
     if not policies:
         raise ConfigError("no policies", where="estimate_each", expected="one or more")
     parts = _parts(replay, config)
-    behaviour = _behaviour(parts, config, encoder, device)
+    behaviour = _behaviour(parts, config, encoder, device, progress)
     at_held_out = {
         name: tabulate(each, parts.held_out, name=name, progress=progress) for name, each in policies.items()
     }
@@ -164,7 +164,7 @@ def estimate_each(
             name: tabulate(each, parts.train, name=name, progress=progress) for name, each in policies.items()
         }
         for number in range(config.refits):
-            model = _fitted(at_training, parts.train, config, number, encoder, device)
+            model = _fitted(at_training, parts.train, config, number, encoder, device, progress)
             values.append(read(model, parts.held_out, [*at_held_out.values()]))
     return {
         name: _judge(name, number, table, parts, behaviour, values, config)
@@ -212,7 +212,9 @@ def _parts(replay: Replay, config: OpeConfig) -> _Parts:
     return _Parts(train, test, Episodes.of(test), discount)
 
 
-def _behaviour(parts: _Parts, config: OpeConfig, encoder: EncoderFactory, device: str) -> _BehaviourFound:
+def _behaviour(
+    parts: _Parts, config: OpeConfig, encoder: EncoderFactory, device: str, progress: bool | None
+) -> _BehaviourFound:
     """The behaviour's probabilities at the held-out transitions."""
     reason = "asked for"
     if config.behaviour != "fitted":
@@ -235,6 +237,7 @@ def _behaviour(parts: _Parts, config: OpeConfig, encoder: EncoderFactory, device
         learner=LearnerConfig(precision=config.precision, compile="off", threads=torch.get_num_threads()),
         device=device,
         encoder=encoder,
+        progress=progress,
     )
     return _BehaviourFound(
         fitted.probability, fitted.probabilities, f"fitted, not logged ({reason})", (f"{str(fitted).capitalize()}.",)
@@ -248,7 +251,8 @@ def _fitted(
     number: int,
     encoder: EncoderFactory,
     device: str,
-) -> Any:
+    progress: bool | None,
+) -> FittedQ:
     """Fitted Q of all policies: on the training episodes, or in a refit on as many that are drawn from them."""
     seed = config.seed + number
     sampling: Any = "uniform" if number == 0 else EpisodesAgain(seed)
@@ -262,6 +266,8 @@ def _fitted(
         sampling=sampling,
         seed=seed,
         device=device,
+        title=f"fitted Q evaluation, {number + 1} of {config.refits}",
+        progress=progress,
     )
 
 

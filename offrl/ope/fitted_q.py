@@ -20,6 +20,7 @@ from offrl.errors import ConfigError
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.networks.encoders import feature_dim
 from offrl.networks.heads import Head
+from offrl.ope._progress import PERIOD, FittingBar
 from offrl.ope.policy_table import PolicyTable
 from offrl.ope.steps import Steps
 from offrl.replay import Replay
@@ -148,6 +149,8 @@ def fit_q(
     seed: int = 0,
     device: str = "auto",
     run: str | Path | None = None,
+    title: str = "fitted Q evaluation",
+    progress: bool | None = None,
 ) -> FittedQ:
     """The values of policies, fitted on a replay's training episodes.
 
@@ -162,16 +165,19 @@ def fit_q(
         seed: Of the first weights and the batches.
         device: Where to train.
         run: A directory for checkpoints and metrics; None writes nothing. A run that is there goes on.
+        title: Of the bar.
+        progress: Whether to show a bar; None shows it on a terminal only.
     """
     config = replace(replay.config, n_step=1, reward_clip=None, reward_scale=1.0, sampling=sampling, seed=seed)
     plain = _Rows(replay.store, replace(config, include=("index",)))
     settings = FittedQConfig(len(tables), _scale(plain), *_bounds(plain))
     model = FittedQ(plain.spec, settings, encoder=encoder, seed=seed)
     model.follow([*tables.values()])
-    fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=500, checkpoint_period=1000)
+    fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=PERIOD, checkpoint_period=1000)
     resume = run is not None and (Path(run) / "config.json").exists()
     learner = learner or default_learner(replay.config.discount, updates)
-    trained = fit(model, plain, fitting, learner=learner, loggers=[], device=device, run=run, resume=resume)
+    bar = FittingBar(title, updates, progress)
+    trained = fit(model, plain, fitting, learner=learner, loggers=[bar], device=device, run=run, resume=resume)
     fitted = trained.snapshot()
     assert isinstance(fitted, FittedQ)
     return fitted
