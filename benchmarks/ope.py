@@ -33,6 +33,8 @@ from offrl.system.workers import num_cores
 RESULTS = ROOT / "benchmarks" / "results" / "ope"
 PARTS = ("first", "second")
 REFITS = 3
+WITHOUT_VALUES = ("bc",)
+_ELSEWHERE = ("fqe", "soft_opc")
 
 
 @click.command()
@@ -102,18 +104,28 @@ def _estimates(task: Task, part: str, work: Path, candidates: Sequence[Candidate
 def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[str, list[float | None]]:
     """What `offrl select` ranks by; None where the criterion reads values and the algorithm learns none."""
     replay = replay_of(work, task, **{"discount": TRAINING_DISCOUNT, **task.replay}).held_out()  # of their values
+    encoder = {} if task.encoder is None else {"encoder": load_class(task.encoder, ENCODERS, "encoder")}
+    fitting = FittingConfig(updates=task.updates, device="cpu", **encoder)
     found: dict[str, list[float | None]] = {}
-    for criterion in CRITERIA.values():
-        numbers: list[float | None] = []
-        for each in candidates:
-            if criterion.needs_values and each.algorithm == "bc":
-                numbers.append(None)
-                continue
-            policy = policy_of(work, each)
-            candidate = offline.Candidate(each.name, partial(_algorithm_of, policy), [policy.threshold])
-            ranking = offline.rank([candidate], replay, [criterion], progress=False)
-            numbers.append(ranking.winner.statistics[criterion.name])
-        found[criterion.name] = numbers
+    for with_values in (False, True):
+        # FQE is among the estimators; what is success or not, no task here has.
+        criteria = [
+            each for each in CRITERIA.values() if each.needs_values == with_values and each.name not in _ELSEWHERE
+        ]
+        chosen = [each for each in candidates if not with_values or each.algorithm not in WITHOUT_VALUES]
+        policies = [policy_of(work, each) for each in chosen]
+        ranked = offline.rank(
+            [
+                offline.Candidate(each.name, partial(_algorithm_of, policy), [policy.threshold])
+                for each, policy in zip(chosen, policies, strict=True)
+            ],
+            replay,
+            criteria,
+            fitting=fitting,
+        )
+        statistics = {each.name: each.statistics for each in ranked.policies}
+        for criterion in criteria:
+            found[criterion.name] = [statistics.get(each.name, {}).get(criterion.name) for each in candidates]
     return found
 
 

@@ -18,7 +18,7 @@ from offrl.cli.request import named_store, recorded_request, recorded_store
 from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from offrl.ope.reading import Criterion
+    from offrl.ope.criteria import Criterion
     from offrl.ope.selection import Candidate
     from offrl.replay.store import FrameStore
 
@@ -28,6 +28,8 @@ _BY = "td_error"
 @click.command(short_help="Choose among checkpoints of runs, without playing.")
 @argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 @option("--by", default=_BY, show_default=True, metavar="NAMES", help="Statistics; several decide by their mean rank.")
+@option("--updates", type=int, default=5_000, show_default=True, help="Of each model that a statistic needs.")
+@option("--seed", type=int, default=0, show_default=True, help="Seed of these models.")
 @option("--thresholds", help="Such as 0.1,0.3,0.5, each tried with every checkpoint; default: the run's own.")
 @option("--data", type=DATA, help="The dataset; default: where the first run says that it was.")
 @network_options
@@ -36,6 +38,8 @@ _BY = "td_error"
 def select(
     runs: tuple[Path, ...],
     by: str,
+    updates: int,
+    seed: int,
     thresholds: str | None,
     data: Path | str | None,
     algorithm: str | None,
@@ -48,15 +52,17 @@ def select(
 
     Ranks all checkpoints of some runs by statistics on the episodes that the runs hold out, and names the one to take.
     Nothing is played. The runs must have been trained on the same data with the same held-out episodes, such as with
-    --set held_out=0.1. Statistics: td_error, initial_value, agreement. The weights before the first update
-    are no candidate.
+    --set held_out=0.1. Statistics: td_error, initial_value, agreement, discounted_advantage, soft_opc, and, with models
+    fitted on the training episodes, sbv, emsbe, support, fqe. The weights before the first update are no candidate.
     """
+    from offrl.ope.candidate_fits import FittingConfig
     from offrl.ope.selection import rank
     from offrl.ope.splits import shared_split
     from offrl.replay.replay import Replay
 
     criteria = _criteria(by)
     requests = {run: recorded_request(run) for run in runs}
+    fitting = FittingConfig(updates=updates, seed=seed, device=device or "auto")
     split = shared_split(runs)
     tried = None if thresholds is None else _thresholds(thresholds)
     if any(each.needs_values for each in criteria):
@@ -70,9 +76,14 @@ def select(
     meaning = {name: replay_settings[name] for name in _MEANING if name in replay_settings}
     chosen: dict[str, Any] = {"held_out": split.held_out, "split_seed": split.split_seed, "part": "held_out"}
     replay = Replay(_store(runs[0], data, quiet=quiet), **meaning, **chosen)
-    ranking = rank(found, replay, criteria, progress=False if quiet else None)
-    about = {"held_out": split.held_out, "split_seed": split.split_seed, "dataset": split.dataset}
-    show({**ranking.to_dict(), **about}, as_json, f"{ranking.to_text()}\n\ntake {ranking.reason()}")
+    ranking = rank(found, replay, criteria, fitting=fitting, progress=False if quiet else None)
+    about: dict[str, Any] = {"held_out": split.held_out, "split_seed": split.split_seed, "dataset": split.dataset}
+    fitted = [each.name for each in criteria if each.model is not None]
+    note = ""
+    if fitted:
+        about |= {"fitted": fitted, "updates": updates, "seed": seed, "discount": replay.config.discount}
+        note = f"\n{', '.join(fitted)}: fitted on the training episodes with {updates:,} updates, seed {seed}"
+    show({**ranking.to_dict(), **about}, as_json, f"{ranking.to_text()}{note}\n\ntake {ranking.reason()}")
 
 
 _MEANING = ("discount", "reward_clip")
@@ -80,7 +91,7 @@ _MEANING = ("discount", "reward_clip")
 
 
 def _criteria(by: str) -> list[Criterion]:
-    from offrl.ope.reading import CRITERIA
+    from offrl.ope.criteria import CRITERIA
 
     names = by.split(",")
     for number, name in enumerate(names):

@@ -4,6 +4,14 @@ from .behaviour import FittedBehaviour as FittedBehaviour
 from .behaviour import LoggedBehaviour as LoggedBehaviour
 from .behaviour import fit_behaviour as fit_behaviour
 from .behaviour import logged_behaviour as logged_behaviour
+from .bellman import BackupRegression as BackupRegression
+from .bellman import BackupRegressionConfig as BackupRegressionConfig
+from .bellman import FittedBackups as FittedBackups
+from .bellman import fit_backups as fit_backups
+from .candidate_fits import FittingConfig as FittingConfig
+from .criteria import CRITERIA as CRITERIA
+from .criteria import Criterion as Criterion
+from .criteria import one_step_backup as one_step_backup
 from .episodes import Episodes as Episodes
 from .estimate import ESTIMATORS as ESTIMATORS
 from .estimate import OpeConfig as OpeConfig
@@ -32,8 +40,7 @@ from .judgement import Estimates as Estimates
 from .policy_table import Evaluated as Evaluated
 from .policy_table import PolicyTable as PolicyTable
 from .policy_table import tabulate as tabulate
-from .reading import CRITERIA as CRITERIA
-from .reading import Criterion as Criterion
+from .reading import Fitted as Fitted
 from .reading import Log as Log
 from .reading import Reading as Reading
 from .selection import Candidate as Candidate

@@ -15,9 +15,11 @@ from offrl.errors import ConfigError
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope import estimators as equations
 from offrl.ope.behaviour import fit_behaviour, logged_behaviour, require_apart
+from offrl.ope.criteria import SUPPORT_FLOOR
 from offrl.ope.episodes import Episodes
 from offrl.ope.estimators import Estimator, effective_sample_size
-from offrl.ope.fitted_q import EpisodesAgain, FittedQ, FittedValues, default_learner, fit_q, fitting_gap, read
+from offrl.ope.fitted_q import EpisodesAgain, FittedQ, FittedValues, fit_q, fitting_gap, read
+from offrl.ope.fitting import default_learner
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
@@ -41,8 +43,6 @@ FITTED = frozenset({"fqe", "wdr", "dr"})
 """Those that read values of fitted Q evaluation."""
 WEIGHTED = frozenset(ESTIMATORS) - {"fqe"}
 """Those that read the behaviour's probabilities."""
-SUPPORT_FLOOR = 0.05
-"""An action that the behaviour takes with a lower probability does not count as supported by the data."""
 
 
 @dataclass(frozen=True)

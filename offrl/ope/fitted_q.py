@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,15 +20,18 @@ from offrl.errors import ConfigError
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.networks.encoders import feature_dim
 from offrl.networks.heads import Head
-from offrl.ope._progress import PERIOD, FittingBar
+from offrl.ope._progress import FittingBar
+from offrl.ope.fitting import default_learner, fit_on, rows_of
 from offrl.ope.policy_table import PolicyTable
 from offrl.ope.steps import Steps
 from offrl.replay import Replay
 from offrl.replay.sampling import Candidates, Sampling
-from offrl.training import FitConfig, LearnerConfig, fit
-from offrl.training.config import Precision
+from offrl.training import LearnerConfig
 
 _AT_ONCE = 512
+
+Followed: TypeAlias = PolicyTable | NDArray[np.integer[Any]]
+"""What a policy does at the observations one step on: its table, or in less memory a greedy one's action, [N]."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class FittedQ(Algorithm[FittedQConfig]):
         self.target_q_head = frozen_copy(self.q_head)
         self.register_buffer("following", None, persistent=False)
 
-    def follow(self, tables: Sequence[PolicyTable]) -> None:
+    def follow(self, tables: Sequence[Followed]) -> None:
         """Takes the policies to evaluate, as they act at the next observations of the replay that is trained on.
 
         Raises:
@@ -83,12 +86,14 @@ class FittedQ(Algorithm[FittedQConfig]):
         """
         if len(tables) != self.config.num_policies:
             raise ConfigError(f"{len(tables)} policies", where="FittedQ.follow", expected=f"{self.config.num_policies}")
-        following = np.stack([table.following for table in tables], axis=1)
         # Where all are greedy the actions say it all, in a small part of the memory.
-        if all(table.is_greedy for table in tables):
-            self.following = torch.from_numpy(following.argmax(axis=2))
+        if all(isinstance(table, np.ndarray) or table.is_greedy for table in tables):
+            actions = [t if isinstance(t, np.ndarray) else t.following.argmax(axis=1) for t in tables]
+            self.following = torch.from_numpy(np.stack(actions, axis=1).astype(np.int64))
         else:
-            self.following = torch.from_numpy(following)
+            sure = np.eye(self.spec.num_actions, dtype=np.float32)
+            found = [sure[t] if isinstance(t, np.ndarray) else t.following for t in tables]
+            self.following = torch.from_numpy(np.stack(found, axis=1))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Mean squared error over the policies, in units of `scale`."""
@@ -129,16 +134,8 @@ class FittedQ(Algorithm[FittedQConfig]):
         return self.config.scale * output.reshape(-1, self.config.num_policies, self.spec.num_actions)
 
 
-class _Rows(Replay):
-    """A replay whose numbers of transitions are those of the policies' tables: the held-out part counts its own."""
-
-    def held_out(self) -> None:
-        """Nothing is measured while values are fitted."""
-        return
-
-
 def fit_q(
-    tables: Mapping[str, PolicyTable],
+    tables: Mapping[str, Followed],
     replay: Replay,
     updates: int,
     *,
@@ -155,7 +152,7 @@ def fit_q(
     """The values of policies, fitted on a replay's training episodes.
 
     Args:
-        tables: What each policy does there; see `tabulate`.
+        tables: What each policy does there; see `tabulate`, and `Followed` for greedy ones.
         replay: Its steps are taken one by one, with rewards as logged, whatever its n_step, clip and scale.
         updates: Of the networks.
         batch_size: Of an update.
@@ -167,20 +164,25 @@ def fit_q(
         run: A directory for checkpoints and metrics; None writes nothing. A run that is there goes on.
         title: Of the bar.
         progress: Whether to show a bar; None shows it on a terminal only.
+
+    Raises:
+        ConfigError: Tables of another part of the data.
     """
-    config = replace(replay.config, n_step=1, reward_clip=None, reward_scale=1.0, sampling=sampling, seed=seed)
-    plain = _Rows(replay.store, replace(config, include=("index",)))
-    settings = FittedQConfig(len(tables), _scale(plain), *_bounds(plain))
-    model = FittedQ(plain.spec, settings, encoder=encoder, seed=seed)
+    rows = rows_of(replay, sampling, seed, reward_clip=None, reward_scale=1.0)
+    settings = FittedQConfig(len(tables), _scale(rows), *_bounds(rows))
+    model = FittedQ(rows.spec, settings, encoder=encoder, seed=seed)
     model.follow([*tables.values()])
-    fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=PERIOD, checkpoint_period=1000)
-    resume = run is not None and (Path(run) / "config.json").exists()
+    assert model.following is not None
+    if len(model.following) != len(rows):
+        raise ConfigError(
+            f"a table of {len(model.following):,} transitions",
+            where="fit_q.tables",
+            expected=f"{len(rows):,}, the training part's",
+            hint="pass tabulate(policy, replay) of the same replay",
+        )
     learner = learner or default_learner(replay.config.discount, updates)
     bar = FittingBar(title, updates, progress)
-    trained = fit(model, plain, fitting, learner=learner, loggers=[bar], device=device, run=run, resume=resume)
-    fitted = trained.snapshot()
-    assert isinstance(fitted, FittedQ)
-    return fitted
+    return fit_on(rows, model, updates, batch_size=batch_size, learner=learner, bar=bar, device=device, run=run)
 
 
 @dataclass(frozen=True)
@@ -201,28 +203,6 @@ class EpisodesAgain:
 
     def __str__(self) -> str:
         return f"episodes-again:{self.seed}"
-
-
-def default_learner(
-    discount: float, updates: int, learning_rate: float = 5e-4, precision: Precision = "fp32"
-) -> LearnerConfig:
-    """How fitted Q evaluation is trained, so that its target network moves far enough in so many updates.
-
-    A value is known at most as many steps ahead as the target network has moved after the online one. What lies
-    6 / (1 - discount) steps ahead is worth 0.25 % of what lies at hand, so that many moves are made, of a share of
-    6 / (1 - discount) / updates each: 0.12 in 5,000 updates with a discount of 0.99.
-    """
-    moves = 6 / (1 - discount) if discount < 1 else updates
-    share = min(max(moves / updates, 0.005), 0.5)
-    return LearnerConfig(
-        learning_rate=learning_rate,
-        polyak=share,
-        average_decay=0.99,
-        # Nothing is settled by measuring: the same seed gives the same values.
-        precision=precision,
-        compile="off",
-        threads=torch.get_num_threads(),
-    )
 
 
 def _scale(replay: Replay) -> float:

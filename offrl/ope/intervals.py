@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from offrl.checks import is_whole
 from offrl.errors import ConfigError
 from offrl.ope.estimators import Estimator
 from offrl.ope.steps import Steps
-from offrl.statistics import LEAST_VALUES, Interval
+from offrl.statistics import LEAST_VALUES, Interval, t_quantile
 
 _MOST_COUNTS = 4_000_000  # in one slice of resamples, or of terms for each step of them: arrays of 32 MB
 
@@ -37,10 +38,12 @@ class Estimate(NamedTuple):
 def bootstrap(estimator: Estimator, steps: Steps | Sequence[Steps], resamples: int = 1000, seed: int = 0) -> Estimate:
     """An estimate with its 95 % percentile bootstrap interval over episodes (Efron 1979).
 
-    The interval says how much the estimate varies from log to log and, where a model was fitted several times, from
-    fit to fit. It does not know of what all fits have wrong, nor of errors of fitted behaviour probabilities, and where
-    the effective sample size is a few episodes it is much too narrow: what the log does not hold is in no resample.
-    Under five episodes there is none. The same seed draws the same resamples for every estimator.
+    The interval says how much the estimate varies from log to log. Where a model was fitted several times it is wider
+    by how much the fits differ: their standard deviation times Student's t for so many fits, added in quadrature to
+    each side; what differs from fit to fit does so from log to log. It does not know of what all fits have wrong, nor
+    of errors of fitted behaviour probabilities, and where the effective sample size is a few episodes it is much too
+    narrow: what the log does not hold is in no resample. Under five episodes there is none. The same seed draws the
+    same resamples for every estimator.
 
     The difference compares like with like only where both count the same steps: where logs are cut and the model's
     values reach beyond the cut, the behaviour's returns do not.
@@ -62,21 +65,25 @@ def bootstrap(estimator: Estimator, steps: Steps | Sequence[Steps], resamples: i
         raise ConfigError("no steps", where="bootstrap.steps", expected="those of one fit or more")
     size = len(fits[0])
     generator = np.random.default_rng(seed)
+    of_fits = np.array([float(estimator(fit)[0]) for fit in fits])
+    found, own = float(of_fits.mean()), float(fits[0].returns.mean())
     values, means = [], []
     at_once = max(1, _MOST_COUNTS // max(fits[0].reward.shape))
     for number, fit in enumerate(fits):
         share = len(range(number, resamples, len(fits)))
         for start in range(0, share, at_once):
             counts = _draw(generator, min(at_once, share - start), size)
-            values.append(estimator(fit, counts))
+            shift = found - of_fits[number] if len(fits) > 1 else 0.0
+            values.append(estimator(fit, counts) + shift)
             means.append(counts @ fit.returns / size)
     value, behaviour = np.concatenate(values), np.concatenate(means)
-    found = float(np.mean([estimator(fit)[0] for fit in fits]))
-    own = float(fits[0].returns.mean())
+    spread = 0.0
+    if len(fits) > 1:
+        spread = t_quantile(len(fits) - 1) * float(of_fits.std(ddof=1))
     return Estimate(
-        value=_interval(found, value, size),
+        value=_interval(found, value, size, spread),
         behaviour=_interval(own, behaviour, size),
-        difference=_interval(found - own, value - behaviour, size),
+        difference=_interval(found - own, value - behaviour, size, spread),
         undefined=int((~np.isfinite(value)).sum()),
     )
 
@@ -87,8 +94,10 @@ def _draw(generator: np.random.Generator, num_resamples: int, size: int) -> NDAr
     return np.bincount(drawn.ravel(), minlength=num_resamples * size).reshape(num_resamples, size)
 
 
-def _interval(mean: float, resampled: NDArray[np.float64], num_episodes: int) -> Interval:
+def _interval(mean: float, resampled: NDArray[np.float64], num_episodes: int, spread: float = 0.0) -> Interval:
     if num_episodes < LEAST_VALUES or not np.isfinite(resampled).all():
         return Interval(mean, None, None)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Interval(mean, float(low), float(high))
+    low, high = map(float, np.quantile(resampled, [0.025, 0.975]))
+    if spread == 0:
+        return Interval(mean, low, high)
+    return Interval(mean, mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread))

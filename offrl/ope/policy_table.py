@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from offrl.errors import ConfigError, SpecMismatchError
+from offrl.ope.episodes import Episodes
 from offrl.policies.policy import Policy, takes_action_masks
 from offrl.replay import Replay
 
@@ -54,13 +55,15 @@ def tabulate(policy: Evaluated, replay: Replay, *, name: str = "policy", progres
 
     Raises:
         SpecMismatchError: The policy is of another task.
-        ConfigError: It gives neither actions nor probabilities, or probabilities that are none.
+        ConfigError: It gives neither actions nor probabilities, or probabilities that are none; a replay of some actions
+            only.
     """
     spec = getattr(policy, "spec", None)
     if spec is not None:
         spec.require_same(
             replay.spec, where=name, hint="evaluate it on data of the task that it was trained for", legal_actions=False
         )
+    Episodes.of(replay)  # whole ones: what follows a step is the next row
     store, rows = replay.store, replay.rows
     is_last = store.segment_end[rows] == rows
     cut = np.flatnonzero(is_last & ~store.terminated[rows])

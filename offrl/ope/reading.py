@@ -1,9 +1,9 @@
-"""What a candidate policy says of every held-out transition, and statistics of that: arrays in, a number out."""
+"""What a candidate policy says of every transition of a replay, which criteria are computed from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ _AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Log:
-    """N held-out transitions of one step each, in the order of the data.
+    """N transitions of one step each, in the order of the data, of whole episodes.
 
     Attributes:
         action: int64 [N].
@@ -53,6 +53,22 @@ class Log:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """What models say of N held-out transitions in E episodes, for one candidate; fitted on the training episodes.
+
+    Attributes:
+        backup: float64 [N], the regression of the candidate's one-step backups (`one_step_backup`), read at the logged
+            observations and actions.
+        first_q: float64 [E, A], the candidate's values by fitted Q evaluation at the first observation of each episode.
+        behaviour: float32 [N, A], the behaviour's probabilities of all actions.
+    """
+
+    backup: NDArray[np.float64] | None = None
+    first_q: NDArray[np.float64] | None = None
+    behaviour: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
 class Reading:
     """What a candidate says of N transitions.
 
@@ -62,65 +78,20 @@ class Reading:
             terminated there.
         q: float64 [N, A], its values at the observation, in units of the logged rewards.
         next_q: float64 [N, A], at the next observation, likewise.
+        fitted: What models say; empty but for what the criteria ask for.
     """
 
     action: NDArray[np.int64]
     next_action: NDArray[np.int64]
     q: NDArray[np.float64] | None = None
     next_q: NDArray[np.float64] | None = None
+    fitted: Fitted = field(default_factory=Fitted)
 
     def values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """`q` and `next_q`, which `rank` asks for where a criterion needs them."""
         assert self.q is not None
         assert self.next_q is not None
         return self.q, self.next_q
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """A number to rank candidates by.
-
-    Attributes:
-        name: In tables.
-        function: From what a candidate says and what was logged to the number.
-        more_is_better: Whether the larger of two numbers speaks for a candidate; else the smaller does.
-        needs_values: Whether it reads q: then candidates need an algorithm with values, and one discount.
-    """
-
-    name: str
-    function: Callable[[Reading, Log], float]
-    more_is_better: bool
-    needs_values: bool
-
-
-def _td_error(reading: Reading, log: Log) -> float:
-    q, next_q = reading.values()
-    rows = np.arange(len(q))
-    following = np.where(log.discount > 0, next_q[rows, reading.next_action], 0.0)
-    return float(np.mean((q[rows, log.action] - log.reward - log.discount * following) ** 2))
-
-
-def _initial_value(reading: Reading, log: Log) -> float:
-    q, _ = reading.values()
-    first = np.flatnonzero(log.is_first)
-    return float(np.mean(q[first, reading.action[first]]))
-
-
-def _agreement(reading: Reading, log: Log) -> float:
-    return float(np.mean(reading.action == log.action))
-
-
-CRITERIA = {
-    each.name: each
-    for each in (
-        Criterion("td_error", _td_error, more_is_better=False, needs_values=True),
-        Criterion("initial_value", _initial_value, more_is_better=True, needs_values=True),
-        Criterion("agreement", _agreement, more_is_better=True, needs_values=False),
-    )
-}
-"""By name: td_error, the mean squared error of q(s, a) to the reward and the discounted q of the policy's next action;
-initial_value, the mean of q(s, policy's action) over the first observations of episodes; agreement, the share of logged
-actions that the policy takes."""
 
 
 def read_candidate(

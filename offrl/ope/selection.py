@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError
-from offrl.ope.reading import Criterion, Log, read_candidate
+from offrl.ope.candidate_fits import Fits, FittingConfig, fit_models
+from offrl.ope.criteria import Criterion
+from offrl.ope.reading import Log, Reading, read_candidate
 from offrl.replay import Replay
 
 
@@ -127,19 +129,30 @@ class Ranking:
 
 
 def rank(
-    candidates: Sequence[Candidate], replay: Replay, criteria: Sequence[Criterion], *, progress: bool | None = None
+    candidates: Sequence[Candidate],
+    replay: Replay,
+    criteria: Sequence[Criterion],
+    *,
+    fitting: FittingConfig | None = None,
+    progress: bool | None = None,
 ) -> Ranking:
     """Ranks policies by statistics on a replay's episodes, by the mean of their ranks where there are several.
+
+    Where a statistic needs a model, it is fitted on the other part of the replay's split, the training episodes, once
+    for all candidates: rank them in one call.
 
     Args:
         candidates: In the order in which equals are taken.
         replay: The held-out part, `replay.held_out()`, of data that no candidate was trained on. Its discount and
             `reward_clip` are what the candidates' values mean; its n_step and `reward_scale` have no say.
         criteria: Some of `offrl.ope.CRITERIA`, or your own.
+        fitting: How models are fitted; None takes the defaults.
         progress: Whether to show a bar; None shows it on a terminal only.
 
     Raises:
-        ConfigError: Nothing to choose from or by, or the training part of a replay.
+        ConfigError: Nothing to choose from or by, or the training part of a replay; a statistic that needs a model,
+            and a replay without a training part.
+        DatasetError: soft_opc, and rewards that are not success or failure.
         OfflineRLError: A statistic reads values, and a candidate learns none.
         SpecMismatchError: A candidate is of another task.
     """
@@ -150,20 +163,15 @@ def rank(
             "the episodes that are trained on", where="rank", expected="the others", hint="pass replay.held_out()"
         )
     log = Log.of(replay)
+    for each in criteria:
+        if each.check is not None:
+            each.check(log)
+    fits = _fits(candidates, replay, criteria, fitting or FittingConfig(), progress)
     with_values = any(each.needs_values for each in criteria)
     found: list[tuple[str, float, list[float]]] = []
-    hidden = None if progress is None else not progress
-    for candidate in tqdm(candidates, "candidates", unit="candidate", disable=hidden, leave=False):
-        algorithm = candidate.load().eval()
-        algorithm.spec.require_same(
-            replay.spec, candidate.name, hint="select among policies of the data's task", legal_actions=False
-        )
-        thresholds = [algorithm.threshold] if candidate.thresholds is None else [*candidate.thresholds]
-        readings = read_candidate(
-            algorithm, replay, thresholds, with_values=with_values, reward_scale=candidate.reward_scale
-        )
-        for threshold, reading in zip(thresholds, readings, strict=True):
-            found.append((candidate.name, threshold, [float(each.function(reading, log)) for each in criteria]))
+    for number, (name, threshold, plain) in enumerate(_readings(candidates, replay, with_values, "", progress)):
+        reading = replace(plain, fitted=fits.of(number))
+        found.append((name, threshold, [float(each.function(reading, log)) for each in criteria]))
     names = [each.name for each in criteria]
     ranks = np.stack(
         [_ranks(np.array([row[2][n] for row in found]), each.more_is_better) for n, each in enumerate(criteria)], axis=1
@@ -173,6 +181,49 @@ def rank(
         for (name, threshold, values), row in zip(found, ranks, strict=True)
     ]
     return Ranking(sorted(policies, key=_place), len(log.action), int(log.is_first.sum()))
+
+
+def _readings(
+    candidates: Sequence[Candidate], replay: Replay, with_values: bool, where: str, progress: bool | None
+) -> Iterator[tuple[str, float, Reading]]:
+    """What each policy says of a part of the data, with its name and threshold."""
+    hidden = None if progress is None else not progress
+    for candidate in tqdm(candidates, f"candidates{where}", unit="candidate", disable=hidden, leave=False):
+        algorithm = candidate.load().eval()
+        algorithm.spec.require_same(
+            replay.spec, candidate.name, hint="select among policies of the data's task", legal_actions=False
+        )
+        thresholds = [algorithm.threshold] if candidate.thresholds is None else [*candidate.thresholds]
+        readings = read_candidate(
+            algorithm, replay, thresholds, with_values=with_values, reward_scale=candidate.reward_scale
+        )
+        for threshold, reading in zip(thresholds, readings, strict=True):
+            yield candidate.name, threshold, reading
+
+
+def _fits(
+    candidates: Sequence[Candidate],
+    replay: Replay,
+    criteria: Sequence[Criterion],
+    fitting: FittingConfig,
+    progress: bool | None,
+) -> Fits:
+    """The models that the criteria need, fitted on the training part."""
+    fitted = [each for each in criteria if each.model is not None]
+    if not fitted:
+        return Fits()
+    if replay.config.held_out == 0:
+        raise ConfigError(
+            "a replay without training episodes",
+            where="rank",
+            expected=f"some to fit what {fitted[0].name} needs",
+            hint="pass replay.held_out() of data opened with held_out=0.1, say",
+        )
+    train = Replay(replay.store, replace(replay.config, part="train"))
+    with_values = any(each.model == "backups" for each in fitted)
+    readings = (found[2] for found in _readings(candidates, train, with_values, " on training episodes", progress))
+    models = {each.model for each in fitted if each.model is not None}
+    return fit_models(models, readings, train, replay, fitting, progress)
 
 
 def _place(policy: Ranked) -> tuple[float, float]:

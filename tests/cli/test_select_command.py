@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from run_offrl import offrl, offrl_json
 
@@ -70,6 +71,20 @@ def test_no_environment_can_be_touched(runs):
     assert "the environment, which is not to be touched" in done.stderr
 
 
+def test_models_are_fitted_as_asked_without_an_environment_and_recorded(runs):
+    options = ["--by", "fqe,sbv,emsbe,support", "--updates", "3", "--seed", "1", "--json", "--quiet"]
+    command = [sys.executable, "-c", WITHOUT_ENVIRONMENTS, "select", *map(str, runs), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fitted"] == ["fqe", "sbv", "emsbe", "support"]
+    assert (found["updates"], found["seed"], found["discount"]) == (3, 1, 0.99)
+    assert all(np.isfinite([*each["statistics"].values()]).all() for each in found["policies"])
+    text = offrl("select", *runs, *options[:6], "--quiet").stdout
+    assert "fqe, sbv, emsbe, support: fitted on the training episodes with 3 updates, seed 1" in text
+    assert f"take {found['reason']}" in text
+
+
 def refused(*arguments):
     result = offrl("select", *arguments, code=2)
     (line,) = result.stderr.strip().splitlines()
@@ -88,6 +103,8 @@ def test_what_cannot_be_compared_is_refused_in_a_line(runs, data, trained, tmp_p
     assert "bc learns no values" in refused(tmp_path / "bc", "--quiet")
     assert "no statistic 'ess'; expected some of td_error, initial_value, agreement" in refused(runs[0], "--by", "ess")
     assert "no statistic 'td_error'; expected" in refused(runs[0], "--by", "td_error,td_error")
+    assert "soft_opc: a reward of 1 before the last one" in refused(runs[0], "--by", "soft_opc")
+    assert "updates" in refused(runs[0], "--by", "fqe", "--updates", "0")
     assert "'1.5'; expected numbers in [0, 1)" in refused(runs[0], "--thresholds", "1.5")
     other = tmp_path / "other"
     offrl("collect", "CartPole-v1", other, "--transitions", 200, "--workers", 1, "--quiet", "--seed", 5)

@@ -121,3 +121,17 @@ def test_episodes_again_are_whole_ones_and_as_many():
     assert weights[[0, 3, 5]].sum() == 3
     np.testing.assert_array_equal(weights, np.repeat(weights[[0, 3, 5]], [3, 2, 1]))
     assert any((EpisodesAgain(seed).weights(candidates) != weights).any() for seed in range(5))
+
+
+def test_a_table_of_another_part_is_refused(replay):
+    table = tabulate(POLICIES["always 0"], replay.held_out(), progress=False)
+    with pytest.raises(ConfigError, match="a table of .* transitions; expected .*, the training part's"):
+        fit_q({"always 0": table}, replay, 1, device="cpu")
+
+
+def test_bf16_comes_near_and_is_trained_like_any_other(replay):
+    table = {"always 0": tabulate(POLICIES["always 0"], replay, progress=False)}
+    learner = LearnerConfig(learning_rate=3e-3, polyak=0.2, precision="bf16", compile="off", threads=1)
+    model = fit_q(table, replay, 500, batch_size=64, learner=learner, device="cpu")
+    found = model.policy_values(torch.from_numpy(np.stack([A, B]))).detach().numpy()
+    assert found[:, 0, 0] == pytest.approx(VALUES["always 0"], abs=0.05)

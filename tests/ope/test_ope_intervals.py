@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from offrl.errors import ConfigError
-from offrl.ope import Estimate, Estimator, Steps, bootstrap, per_decision_is, trajectory_is, weighted_is
+from offrl.ope import Estimate, Estimator, Steps, bootstrap, direct_method, per_decision_is, trajectory_is, weighted_is
 
 
 def bandit(num_episodes, seed=0, share=0.3):
@@ -82,3 +84,27 @@ def test_infinite_estimates_have_no_interval():
 def test_too_few_resamples_are_refused(resamples):
     with pytest.raises(ConfigError, match=r"bootstrap.resamples: .*expected 2 or more, a whole number"):
         bootstrap(trajectory_is, bandit(10), resamples=resamples)
+
+
+def test_fits_that_differ_widen_the_interval():
+    steps = bandit(30)
+    of_values = [replace(steps, q=np.full((30, 1), v), value=np.full((30, 1), v)) for v in (1.0, 2.0, 3.0)]
+    found = bootstrap(direct_method, of_values, resamples=30)
+    # Each fit's value is the same for all episodes, so that all that varies is the fit: standard deviation 1, and
+    # Student's t of two degrees of freedom is 4.303.
+    np.testing.assert_allclose(found.value, [2.0, 2 - 4.303, 2 + 4.303], atol=1e-3)
+    one = bootstrap(direct_method, of_values[:1], resamples=30)
+    np.testing.assert_allclose(one.value, [1.0, 1.0, 1.0])
+    with pytest.raises(ConfigError, match="no steps"):
+        bootstrap(direct_method, [])
+
+
+def test_fits_and_episodes_add_in_quadrature():
+    steps = bandit(30)
+    alone = bootstrap(trajectory_is, steps, resamples=500).value
+    fits = [steps, replace(steps, ratio=steps.ratio * 1.1)]
+    twice = bootstrap(trajectory_is, fits, resamples=500).value
+    mean = 1.05 * alone.mean
+    spread = 12.706 * 0.1 * alone.mean / 2**0.5
+    np.testing.assert_allclose(twice.high - mean, np.hypot(alone.high - alone.mean, spread), rtol=0.03)
+    np.testing.assert_allclose(mean - twice.low, np.hypot(alone.mean - alone.low, spread), rtol=0.03)

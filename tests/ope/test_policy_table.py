@@ -99,3 +99,8 @@ def test_a_policy_of_another_task_is_refused(tmp_path):
     other = TorchPolicy(DQN(TaskSpec.vector(3, ("go", "stop")), seed=0))
     with pytest.raises(OfflineRLError, match="mine: .*evaluate it on data of the task"):
         tabulate(other, two_rooms(tmp_path, 5), name="mine", progress=False)
+
+
+def test_a_replay_of_some_actions_is_refused_as_its_rows_do_not_follow_each_other(tmp_path):
+    with pytest.raises(ConfigError, match="whole episodes"):
+        tabulate(POLICIES["uniform"], two_rooms(tmp_path, 5, actions=(0,)), progress=False)

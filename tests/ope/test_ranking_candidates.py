@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+import torch
 from naive_replay import make_episode, make_spec, save_frames
+from two_rooms import SPEC, two_rooms
 
-from offrl import DQN, DiscreteBCQ, TaskSpec
-from offrl.errors import ConfigError, SpecMismatchError
-from offrl.ope import CRITERIA, Candidate, Criterion, Ranked, Ranking, rank
+from offrl import DQN, Algorithm, DiscreteBCQ, TaskSpec
+from offrl.algorithms import PolicyOutput
+from offrl.errors import ConfigError, DatasetError, SpecMismatchError
+from offrl.ope import CRITERIA, Candidate, Criterion, FittingConfig, Ranked, Ranking, rank
 from offrl.ope.selection import _ranks
 from offrl.replay import open_replay
 
@@ -94,3 +97,87 @@ def test_what_cannot_be_ranked(replay):
     other = Candidate("other", lambda: DQN(TaskSpec.vector(5, ("left", "right", "jump"))))
     with pytest.raises(SpecMismatchError, match="other: "):
         rank([other], replay.held_out(), [CRITERIA["agreement"]], progress=False)
+
+
+class Table(Algorithm):
+    """Values from a table: of room A, then of room B."""
+
+    name = "table"
+
+    def __init__(self, q):
+        super().__init__(SPEC)
+        self.q = torch.nn.Parameter(torch.tensor(q))
+
+    def values(self, observation):
+        return observation @ self.q
+
+    def forward(self, observation):
+        return PolicyOutput(scores=self.values(observation), logits=torch.zeros(len(observation), 2))
+
+    def loss(self, batch):
+        raise NotImplementedError
+
+
+ROOMS = [
+    # Goes on to B and ends there: the best policy, and its own q.
+    Candidate("exact", lambda: Table([[0.9, 0.3], [1.0, 0.81]])),
+    # Stops in A, and believes that this is worth 0.6.
+    Candidate("wrong", lambda: Table([[0.54, 0.6], [0.2, 0.54]])),
+    Candidate("diverged", lambda: Table([[float("inf"), 0.3], [1.0, 0.81]])),
+]
+FITTED = [CRITERIA[name] for name in ("fqe", "sbv", "emsbe", "support")]
+QUICK = FittingConfig(updates=600, batch_size=64, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("offrl.system.files.sync", lambda path: None)
+        yield two_rooms(tmp_path_factory.mktemp("rooms"), held_out=0.3)
+
+
+def test_fitted_statistics_know_what_policies_are_worth_and_how_wrong_their_values_are(rooms):
+    found = rank(ROOMS, rooms.held_out(), FITTED, fitting=QUICK, progress=False)
+    statistics = {each.name: each.statistics for each in found.policies}
+    assert found.winner.name == "exact"
+    assert statistics["exact"]["fqe"] == pytest.approx(0.9, abs=0.03)
+    assert statistics["wrong"]["fqe"] == pytest.approx(0.3, abs=0.03)
+    # The errors of the wrong one by room and action: 0.54 - 0.9 * 0.54, 0.6 - 0.3, 0.2 - 1, 0.54 - 0.9 * 0.6.
+    held_out = rooms.held_out()
+    in_b, action = held_out.store.observations(held_out.rows)[:, 1], held_out.store.actions[held_out.rows]
+    errors = np.array([[0.054, 0.3], [-0.8, 0.0]])[in_b.astype(int), action]
+    for name in ("sbv", "emsbe"):
+        assert statistics["exact"][name] == pytest.approx(0, abs=0.003)
+        assert statistics["wrong"][name] == pytest.approx(np.mean(errors**2), rel=0.1)
+        assert np.isnan(statistics["diverged"][name])  # and the others' regressions are none the worse for it
+    assert all(each["support"] == 1.0 for each in statistics.values())  # the behaviour is uniform
+
+
+def test_the_same_seed_gives_the_same_ranking(rooms):
+    few = FittingConfig(updates=20, batch_size=16, device="cpu", seed=3)
+    first, second = (rank(ROOMS[:2], rooms.held_out(), FITTED, fitting=few, progress=False) for _ in range(2))
+    assert first == second
+
+
+def test_models_are_fitted_on_training_episodes_only(rooms, monkeypatch):
+    seen = []
+    gather = type(rooms).gather
+
+    def watched(self, indices):
+        seen.extend(self.rows[np.asarray(indices)])
+        return gather(self, indices)
+
+    monkeypatch.setattr("offrl.ope.fitting.Rows.gather", watched)
+    few = FittingConfig(updates=20, batch_size=16, device="cpu")
+    rank(ROOMS[:2], rooms.held_out(), FITTED[:3], fitting=few, progress=False)
+    assert seen
+    assert not np.intersect1d(seen, rooms.held_out().rows).size
+
+
+def test_what_cannot_be_fitted_is_refused_before_it_costs_anything(rooms, tmp_path):
+    never = Candidate("never loaded", lambda: 1 / 0)
+    with pytest.raises(DatasetError, match="soft_opc: a reward of 0.3 as the last one"):
+        rank([never], rooms.held_out(), [CRITERIA["fqe"], CRITERIA["soft_opc"]], progress=False)
+    whole = two_rooms(tmp_path, num_episodes=3)
+    with pytest.raises(ConfigError, match="a replay without training episodes; expected some to fit what sbv needs"):
+        rank([never], whole, [CRITERIA["td_error"], CRITERIA["sbv"]], progress=False)

@@ -93,7 +93,8 @@ def test_statistics_of_three_transitions():
         next_q=np.array([[4.0, 99.0], [np.nan, np.inf], [99.0, 6.0]]),
     )
     # 3 - (2 + 0.5 * 4) = -1, 5 - 1 = 4, 8 - (4 + 0.5 * 6) = 1: squares 1, 16, 1. First steps: 10 and 8.
-    found = {name: each.function(reading, log_of_three()) for name, each in CRITERIA.items()}
+    names = ("td_error", "initial_value", "agreement")
+    found = {name: CRITERIA[name].function(reading, log_of_three()) for name in names}
     assert found == {"td_error": 6.0, "initial_value": 9.0, "agreement": 2 / 3}
 
 

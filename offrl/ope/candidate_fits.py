@@ -1,0 +1,134 @@
+"""What `rank` fits on the training episodes, for all candidates in one pass each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from offrl.checks import Checks
+from offrl.networks import EncoderFactory, default_encoder
+from offrl.ope.behaviour import fit_behaviour
+from offrl.ope.bellman import fit_backups
+from offrl.ope.criteria import Model, one_step_backup
+from offrl.ope.fitted_q import FittedQ, fit_q
+from offrl.ope.fitting import default_learner
+from offrl.ope.reading import Fitted, Log, Reading
+from offrl.replay import Replay
+from offrl.training.optimizer import exact_convolutions
+
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class FittingConfig:
+    """How `rank` fits what its criteria need.
+
+    Attributes:
+        updates: Of each model.
+        seed: Of each model's first weights and batches: the same seed gives the same ranking.
+        batch_size: Of an update.
+        encoder: Of the observations.
+        device: Where to train.
+    """
+
+    updates: int = 5_000
+    seed: int = 0
+    batch_size: int = 256
+    encoder: EncoderFactory = default_encoder
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        checks = Checks(self)
+        for name in ("updates", "batch_size"):
+            checks.whole(name, least=1)
+        checks.whole("seed", least=0)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Fitted models, read on the held-out part, for K policies.
+
+    Attributes:
+        backups: float64 [N, K], see `Fitted.backup`.
+        first_q: float64 [E, K, A].
+        behaviour: float32 [N, A].
+    """
+
+    backups: NDArray[np.float64] | None = None
+    first_q: NDArray[np.float64] | None = None
+    behaviour: NDArray[np.float32] | None = None
+
+    def of(self, policy: int) -> Fitted:
+        """What they say for one of the policies."""
+        return Fitted(
+            backup=None if self.backups is None else self.backups[:, policy],
+            first_q=None if self.first_q is None else self.first_q[:, policy],
+            behaviour=self.behaviour,
+        )
+
+
+def fit_models(
+    models: Collection[Model],
+    readings: Iterable[Reading],
+    train: Replay,
+    held_out: Replay,
+    config: FittingConfig,
+    progress: bool | None = None,
+) -> Fits:
+    """Fits on the training part what criteria need, and reads it on the held-out part.
+
+    Args:
+        models: Which.
+        readings: What each policy says of the training part, with values where "backups" are asked for; not looked at
+            for "behaviour" alone.
+        train: The training part.
+        held_out: The held-out part.
+        config: How.
+        progress: Whether to show bars; None shows them on a terminal only.
+    """
+    backups: dict[str, NDArray[np.float32]] = {}
+    following: dict[str, NDArray[np.int16]] = {}
+    if {"backups", "q"} & {*models}:
+        log = Log.of(train)
+        # Of each reading only what is learned from stays in memory.
+        for number, reading in enumerate(readings):
+            if "backups" in models:
+                backups[str(number)] = one_step_backup(reading, log).astype(np.float32)
+            if "q" in models:
+                following[str(number)] = reading.next_action.astype(np.int16)
+    discount, updates = train.config.discount, config.updates
+    how: dict[str, Any] = {
+        "encoder": config.encoder,
+        "seed": config.seed,
+        "device": config.device,
+        "progress": progress,
+    }
+    found_backups = found_q = found_behaviour = None
+    if "backups" in models:
+        regression = fit_backups(backups, train, updates, batch_size=config.batch_size, **how)
+        found_backups = regression.read(held_out)
+    if "q" in models:
+        learner = default_learner(discount, updates)
+        fitted = fit_q(following, train, updates, batch_size=config.batch_size, learner=learner, **how)
+        found_q = _first_q(fitted, held_out)
+    if "behaviour" in models:
+        learner = default_learner(discount, updates)
+        found_behaviour = fit_behaviour(train, held_out, updates=updates, learner=learner, **how).probabilities
+    return Fits(found_backups, found_q, found_behaviour)
+
+
+def _first_q(model: FittedQ, replay: Replay) -> NDArray[np.float64]:
+    """The q of all policies at the first observation of each episode. [E, K, A]."""
+    rows = replay.rows[Log.of(replay).is_first]
+    device = next(model.parameters()).device
+    found = []
+    for start in range(0, len(rows), _AT_ONCE):
+        observations = torch.from_numpy(replay.store.observations(rows[start : start + _AT_ONCE]))
+        with torch.inference_mode(), exact_convolutions(device):
+            found.append(model.policy_values(model.spec.normalise(observations.to(device))).double().cpu().numpy())
+    return np.concatenate(found)

@@ -1,0 +1,92 @@
+"""Fits of networks whose targets are looked up by the number of the transition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from offrl.algorithms.algorithm import Algorithm
+from offrl.ope._progress import PERIOD, FittingBar
+from offrl.replay import Replay
+from offrl.replay.sampling import Sampling
+from offrl.training import FitConfig, LearnerConfig, fit
+from offrl.training.config import Precision
+
+Fittable = TypeVar("Fittable", bound=Algorithm[Any])
+
+
+class Rows(Replay):
+    """A replay whose numbers of transitions are those of the tables of targets: the held-out part counts its own."""
+
+    def held_out(self) -> None:
+        """Nothing is measured while values are fitted."""
+        return
+
+
+def rows_of(replay: Replay, sampling: Sampling | str, seed: int, **changes: Any) -> Rows:
+    """The transitions of a replay one step at a time, with their numbers in each batch.
+
+    Args:
+        replay: Of any n_step.
+        sampling: How often each transition is drawn.
+        seed: Of the batches.
+        changes: Further settings that differ from the replay's.
+    """
+    config = replace(replay.config, n_step=1, sampling=sampling, seed=seed, include=("index",), **changes)
+    return Rows(replay.store, config)
+
+
+def fit_on(
+    rows: Rows,
+    model: Fittable,
+    updates: int,
+    *,
+    batch_size: int,
+    learner: LearnerConfig,
+    bar: FittingBar,
+    device: str,
+    run: str | Path | None = None,
+) -> Fittable:
+    """The model after so many updates, as evaluation sees it.
+
+    Args:
+        rows: To learn from.
+        model: It is trained in place.
+        updates: Of the networks.
+        batch_size: Of an update.
+        learner: How an update is made.
+        bar: Shows how far it is.
+        device: Where to train.
+        run: A directory for checkpoints and metrics; None writes nothing. A run that is there goes on.
+    """
+    fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=PERIOD, checkpoint_period=1000)
+    resume = run is not None and (Path(run) / "config.json").exists()
+    trained = fit(model, rows, fitting, learner=learner, loggers=[bar], device=device, run=run, resume=resume)
+    fitted = trained.snapshot()
+    assert isinstance(fitted, type(model))
+    return fitted
+
+
+def default_learner(
+    discount: float, updates: int, learning_rate: float = 5e-4, precision: Precision = "fp32"
+) -> LearnerConfig:
+    """How fitted Q evaluation is trained, so that its target network moves far enough in so many updates.
+
+    A value is known at most as many steps ahead as the target network has moved after the online one. What lies
+    6 / (1 - discount) steps ahead is worth 0.25 % of what lies at hand, so that many moves are made, of a share of
+    6 / (1 - discount) / updates each: 0.12 in 5,000 updates with a discount of 0.99.
+    """
+    moves = 6 / (1 - discount) if discount < 1 else updates
+    share = min(max(moves / updates, 0.005), 0.5)
+    return LearnerConfig(
+        learning_rate=learning_rate,
+        polyak=share,
+        average_decay=0.99,
+        # Nothing is settled by measuring: the same seed gives the same values.
+        precision=precision,
+        compile="off",
+        threads=torch.get_num_threads(),
+    )
