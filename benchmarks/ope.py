@@ -20,9 +20,8 @@ from benchmarks.scoring.ranking import Values, binomial_interval, chosen_over_be
 from benchmarks.stores import ROOT
 from offrl.algorithms import Algorithm
 from offrl.cli.names import ENCODERS, load_class
-from offrl.ope import ESTIMATORS, OpeConfig, estimate_each
+from offrl.ope import CRITERIA, ESTIMATORS, FittingConfig, OpeConfig, estimate_each
 from offrl.ope import selection as offline
-from offrl.ope.reading import CRITERIA
 from offrl.policies import TorchPolicy
 from offrl.runs import describe_machine
 from offrl.statistics import t_interval

@@ -55,8 +55,8 @@ def tabulate(policy: Evaluated, replay: Replay, *, name: str = "policy", progres
 
     Raises:
         SpecMismatchError: The policy is of another task.
-        ConfigError: It gives neither actions nor probabilities, or probabilities that are none; a replay of some actions
-            only.
+        ConfigError: It gives neither actions nor probabilities, or probabilities that are none; a replay of some
+            actions only.
     """
     spec = getattr(policy, "spec", None)
     if spec is not None:
