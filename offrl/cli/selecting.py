@@ -55,7 +55,7 @@ def select(
     --set held_out=0.1. Statistics: td_error, initial_value, agreement, discounted_advantage, soft_opc, and, with models
     fitted on the training episodes, sbv, emsbe, support, fqe. The weights before the first update are no candidate.
     """
-    from offrl.ope.candidate_fits import FittingConfig
+    from offrl.ope.fitting import FittingConfig
     from offrl.ope.selection import rank
     from offrl.ope.splits import shared_split
     from offrl.replay.replay import Replay

@@ -8,7 +8,6 @@ from .bellman import BackupRegression as BackupRegression
 from .bellman import BackupRegressionConfig as BackupRegressionConfig
 from .bellman import FittedBackups as FittedBackups
 from .bellman import fit_backups as fit_backups
-from .candidate_fits import FittingConfig as FittingConfig
 from .criteria import CRITERIA as CRITERIA
 from .criteria import Criterion as Criterion
 from .criteria import one_step_backup as one_step_backup
@@ -31,6 +30,7 @@ from .fitted_q import FittedQConfig as FittedQConfig
 from .fitted_q import FittedValues as FittedValues
 from .fitted_q import fit_q as fit_q
 from .fitted_q import read as read
+from .fitting import FittingConfig as FittingConfig
 from .held_out import agreement as agreement
 from .held_out import td_error as td_error
 from .intervals import Estimate as Estimate

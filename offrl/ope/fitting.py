@@ -1,14 +1,16 @@
-"""Fits of networks whose targets are looked up by the number of the transition."""
+"""How models are fitted whose targets are looked up by the number of the transition."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from offrl.algorithms.algorithm import Algorithm
+from offrl.checks import Checks
+from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._progress import PERIOD, FittingBar
 from offrl.replay import Replay
 from offrl.replay.sampling import Sampling
@@ -18,7 +20,32 @@ from offrl.training.config import Precision
 Fittable = TypeVar("Fittable", bound=Algorithm[Any])
 
 
-class Rows(Replay):
+@dataclass(frozen=True)
+class FittingConfig:
+    """How `rank` fits what its criteria need.
+
+    Attributes:
+        updates: Of each model.
+        seed: Of each model's first weights and batches: the same seed gives the same ranking.
+        batch_size: Of an update.
+        encoder: Of the observations.
+        device: Where to train.
+    """
+
+    updates: int = 5_000
+    seed: int = 0
+    batch_size: int = 256
+    encoder: EncoderFactory = default_encoder
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        checks = Checks(self)
+        for name in ("updates", "batch_size"):
+            checks.whole(name, least=1)
+        checks.whole("seed", least=0)
+
+
+class _Rows(Replay):
     """A replay whose numbers of transitions are those of the tables of targets: the held-out part counts its own."""
 
     def held_out(self) -> None:
@@ -26,7 +53,7 @@ class Rows(Replay):
         return
 
 
-def rows_of(replay: Replay, sampling: Sampling | str, seed: int, **changes: Any) -> Rows:
+def rows_of(replay: Replay, sampling: Sampling | str, seed: int, **changes: Any) -> _Rows:
     """The transitions of a replay one step at a time, with their numbers in each batch.
 
     Args:
@@ -36,11 +63,11 @@ def rows_of(replay: Replay, sampling: Sampling | str, seed: int, **changes: Any)
         changes: Further settings that differ from the replay's.
     """
     config = replace(replay.config, n_step=1, sampling=sampling, seed=seed, include=("index",), **changes)
-    return Rows(replay.store, config)
+    return _Rows(replay.store, config)
 
 
 def fit_on(
-    rows: Rows,
+    rows: _Rows,
     model: Fittable,
     updates: int,
     *,

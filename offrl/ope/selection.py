@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError
-from offrl.ope.candidate_fits import Fits, FittingConfig, fit_models
+from offrl.ope._candidate_fits import Fits, fit_models
 from offrl.ope.criteria import Criterion
+from offrl.ope.fitting import FittingConfig
 from offrl.ope.reading import Log, Reading, read_candidate
 from offrl.replay import Replay
 

@@ -8,7 +8,7 @@ from two_rooms import SPEC, two_rooms
 from offrl import LearnerConfig
 from offrl.batch import Batch
 from offrl.errors import ConfigError
-from offrl.ope import BackupRegression, BackupRegressionConfig, fit_backups
+from offrl.ope import BackupRegression, BackupRegressionConfig, FittedBackups, fit_backups
 
 QUICK = LearnerConfig(learning_rate=3e-3, average_decay=0.99, precision="fp32", compile="off", threads=1)
 
@@ -31,7 +31,9 @@ def test_it_finds_the_means_of_backups_of_all_candidates_whatever_their_scales(r
         "diverged": np.where(np.arange(len(rows)) == 3, np.inf, 1.0),
     }
     held_out = replay.held_out()
-    found = fit_backups(backups, replay, 400, batch_size=64, learner=QUICK, device="cpu").read(held_out)
+    fitted = fit_backups(backups, replay, 400, batch_size=64, learner=QUICK, device="cpu")
+    assert isinstance(fitted, FittedBackups)
+    found = fitted.read(held_out)
     in_b, action = held_out.store.observations(held_out.rows)[:, 1], held_out.store.actions[held_out.rows]
     assert found.shape == (len(held_out), 4)
     assert found[:, 0] == pytest.approx(in_b + 0.1 * action, abs=0.1)

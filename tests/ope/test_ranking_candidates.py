@@ -167,7 +167,7 @@ def test_models_are_fitted_on_training_episodes_only(rooms, monkeypatch):
         seen.extend(self.rows[np.asarray(indices)])
         return gather(self, indices)
 
-    monkeypatch.setattr("offrl.ope.fitting.Rows.gather", watched)
+    monkeypatch.setattr("offrl.ope.fitting._Rows.gather", watched)
     few = FittingConfig(updates=20, batch_size=16, device="cpu")
     rank(ROOMS[:2], rooms.held_out(), FITTED[:3], fitting=few, progress=False)
     assert seen

@@ -10,43 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from offrl.checks import Checks
-from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope.behaviour import fit_behaviour
 from offrl.ope.bellman import fit_backups
 from offrl.ope.criteria import Model, one_step_backup
 from offrl.ope.fitted_q import FittedQ, fit_q
-from offrl.ope.fitting import default_learner
+from offrl.ope.fitting import FittingConfig, default_learner
 from offrl.ope.reading import Fitted, Log, Reading
 from offrl.replay import Replay
 from offrl.training.optimizer import exact_convolutions
 
 _AT_ONCE = 512
-
-
-@dataclass(frozen=True)
-class FittingConfig:
-    """How `rank` fits what its criteria need.
-
-    Attributes:
-        updates: Of each model.
-        seed: Of each model's first weights and batches: the same seed gives the same ranking.
-        batch_size: Of an update.
-        encoder: Of the observations.
-        device: Where to train.
-    """
-
-    updates: int = 5_000
-    seed: int = 0
-    batch_size: int = 256
-    encoder: EncoderFactory = default_encoder
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        checks = Checks(self)
-        for name in ("updates", "batch_size"):
-            checks.whole(name, least=1)
-        checks.whole("seed", least=0)
 
 
 @dataclass(frozen=True)
