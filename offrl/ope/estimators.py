@@ -174,10 +174,17 @@ def _weighted_mean(counts: Counts, log_weight: NDArray[np.float64], value: NDArr
     # A weight may be too large for a float and its term be none, because what it weighs is 0.
     with np.errstate(divide="ignore"):
         log_term = log_weight + np.log(np.abs(value))
-    scale = max(0.0, float(log_term.max()) - _LARGEST_LOG)
-    mean = given @ _sum(np.sign(value) * np.exp(log_term - scale)) / given.sum(axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.where(mean == 0, 0.0, mean * np.exp(scale))
+    # Each resample has a scale of its own: an episode that is not in it must not move what is.
+    largest = np.where(given > 0, log_term.max(axis=1), -np.inf).max(axis=1)
+    scales = np.maximum(0.0, largest - _LARGEST_LOG)
+    mean = np.empty(len(given))
+    for scale in np.unique(scales):
+        rows = scales == scale
+        terms = np.sign(value) * np.exp(np.minimum(log_term - scale, _LARGEST_LOG))
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = given[rows] @ _sum(terms) / given[rows].sum(axis=1)
+            mean[rows] = np.where(found == 0, 0.0, found * np.exp(scale))
+    return mean
 
 
 def _self_normalised(

@@ -77,7 +77,7 @@ def test_help_begins_with_an_example_and_loads_neither_torch_nor_gymnasium():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     commands = (
-        "algorithms card collect convert evaluate export fetch inspect plot publish record report train "
+        "algorithms card collect convert evaluate export fetch inspect ope plot publish record report select train "
         "verify version watch"
     )
     assert shown == f"{commands.split()} set()\n"

@@ -455,6 +455,11 @@ def test_weights_far_outside_the_range_of_floats_are_as_exact_fractions(data, nu
         np.testing.assert_allclose(found, [expected], rtol=1e-8, atol=1e-12, err_msg=str(estimator))
 
 
+def test_an_episode_that_is_in_no_resample_moves_nothing():
+    steps = Steps(np.ones((2, 2)), np.array([[1e270, 1e300], [1.0, 1.0]]), [2, 2], 0.5)
+    np.testing.assert_allclose(trajectory_is(steps, np.array([[0, 1], [0, 3], [1, 0]])), [1.5, 1.5, math.inf])
+
+
 def test_unweighted_estimates_out_of_range_are_infinite_and_never_nan():
     assert trajectory_is(long_steps([10.0])).tolist() == [math.inf]
     assert per_decision_is(long_steps([10.0], -1.0)).tolist() == [-math.inf]
