@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,7 +92,10 @@ def fit_on(
     """
     fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=PERIOD, checkpoint_period=1000)
     resume = run is not None and (Path(run) / "config.json").exists()
-    trained = fit(model, rows, fitting, learner=learner, loggers=[bar], device=device, run=run, resume=resume)
+    with warnings.catch_warnings():
+        # What to do about a slow run is no advice to who waits for an estimate.
+        warnings.filterwarnings("ignore", message="training makes")
+        trained = fit(model, rows, fitting, learner=learner, loggers=[bar], device=device, run=run, resume=resume)
     fitted = trained.snapshot()
     assert isinstance(fitted, type(model))
     return fitted
