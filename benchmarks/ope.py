@@ -172,9 +172,9 @@ def _number(value: float | None) -> float:
 
 
 def _ranking(values: Values, plain: Values) -> dict[str, Any]:
-    """Of the candidates that there is a number of; None where these are fewer than three."""
+    """Of the candidates that there is a number of; None where these are fewer than three, or all equally good."""
     known = np.isfinite(values)
-    if known.sum() < 3:
+    if known.sum() < 3 or np.ptp(plain[known]) == 0:
         return {"candidates": int(known.sum()), "spearman": None}
     values, plain = values[known], plain[known]
     better = plain >= np.median(plain)
