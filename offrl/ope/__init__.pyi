@@ -25,6 +25,7 @@ from .estimators import trajectory_is as trajectory_is
 from .estimators import weighted_doubly_robust as weighted_doubly_robust
 from .estimators import weighted_is as weighted_is
 from .estimators import weighted_per_decision_is as weighted_per_decision_is
+from .fitted_q import EpisodesAgain as EpisodesAgain
 from .fitted_q import FittedQ as FittedQ
 from .fitted_q import FittedQConfig as FittedQConfig
 from .fitted_q import FittedValues as FittedValues

@@ -156,13 +156,14 @@ def verdict(
     if is_fitted and support < LEAST_SUPPORT:
         share = f"{1 - support:.0%}"
         return f"{share} of the policy's actions are hardly in the data: their values are extrapolated, do not use"
-    if is_fitted and abs(gap) > _LARGEST_GAP * abs(estimate.value.mean):
+    # Enough episodes that agree with the policy correct a fit, whatever it is.
+    rests_on_fit = is_fitted and (effective_size is None or effective_size < LEAST_EFFECTIVE)
+    if rests_on_fit and abs(gap) > _LARGEST_GAP * abs(estimate.value.mean):
         side = "low" if gap > 0 else "high"
         return f"the fit has not ended, values are about {abs(gap):,.2f} too {side}: do not use, take more updates"
-    if is_fitted and effective_size is not None and effective_size < LEAST_EFFECTIVE:
-        return (
-            f"effective sample size {effective_size:.1f} of {held_out:,} episodes: it rests on the fitted values alone"
-        )
+    if rests_on_fit and effective_size is not None:
+        size = f"effective sample size {effective_size:.1f} of {held_out:,} episodes"
+        return f"{size}: it rests on the fitted values alone"
     return ""
 
 

@@ -56,7 +56,7 @@ def ope_section(found: Mapping[str, Any], *, where: Path) -> Markup:
         )
         remarks = [f"{each['estimator']}: {each['remark']}." for each in found["estimates"] if each["remark"]]
         warnings = [*remarks, *map(str, found["warnings"])]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"damaged ({type(error).__name__}: {error})", where=where, expected="what `offrl ope --out` writes"
         ) from error

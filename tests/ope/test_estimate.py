@@ -10,7 +10,7 @@ from two_rooms import POLICIES, VALUES, two_rooms
 
 import offrl
 from offrl.errors import ConfigError
-from offrl.ope import ESTIMATORS, OpeConfig, Steps, estimate_each
+from offrl.ope import ESTIMATORS, Estimated, Estimates, OpeConfig, Steps, estimate_each
 from offrl.ope.fitted_q import fitting_gap
 from offrl.ope.intervals import Estimate
 from offrl.ope.judgement import verdict
@@ -51,6 +51,8 @@ def test_the_difference_is_to_the_behaviour_which_is_the_uniform_policy(found):
 
 def test_what_it_rests_on(found):
     of_uniform, of_one = found["uniform"], found["always 0"]
+    assert isinstance(of_uniform, Estimates)
+    assert isinstance(of_uniform["fqe"], Estimated)
     assert (of_uniform.held_out, of_uniform.training) == (150, 150)
     assert of_uniform["is"].effective_size == pytest.approx(150)
     assert 20 < of_one["is"].effective_size < 60  # a quarter of the episodes is what it would have done

@@ -8,7 +8,7 @@ from two_rooms import DISCOUNT, POLICIES, SPEC, VALUES, A, B, two_rooms
 from offrl import LearnerConfig
 from offrl.batch import Batch
 from offrl.errors import ConfigError
-from offrl.ope import FittedQ, FittedQConfig, PolicyTable, fit_q, read, tabulate
+from offrl.ope import FittedQ, FittedQConfig, FittedValues, PolicyTable, fit_q, read, tabulate
 from offrl.ope.fitted_q import EpisodesAgain
 from offrl.replay.sampling import Candidates
 
@@ -37,6 +37,7 @@ def test_it_finds_the_values_of_several_policies_in_one_pass(replay):
     assert found[0, :, 1] == pytest.approx(0.3, abs=0.02)
     held_out = replay.held_out()
     values = read(model, held_out, [*tables(held_out).values()])
+    assert isinstance(values, FittedValues)
     begins = held_out.store.observations(held_out.rows)[:, 0] == 1
     assert values.value[0, begins] == pytest.approx(0.9, abs=0.02)
     # An episode that was cut after three steps stands in B: what comes after counts, as each policy goes on.
