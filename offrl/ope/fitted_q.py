@@ -27,6 +27,7 @@ from offrl.ope.steps import Steps
 from offrl.replay import Replay
 from offrl.replay.sampling import Candidates, Sampling
 from offrl.training import LearnerConfig
+from offrl.training.optimizer import exact_convolutions
 
 _AT_ONCE = 512
 
@@ -250,7 +251,7 @@ def read(model: FittedQ, replay: Replay, tables: Sequence[PolicyTable]) -> Fitte
     device = next(model.parameters()).device
 
     def ask(observations: NDArray[Any]) -> NDArray[np.float64]:
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_convolutions(device):
             prepared = model.spec.normalise(torch.from_numpy(observations).to(device))
             found: NDArray[np.float64] = model.policy_values(prepared).double().cpu().numpy()
             return found
@@ -278,7 +279,9 @@ def fitting_gap(steps: Steps) -> float:
     """By how much values are off because the fit has not ended: 0 where held-out steps do not show it.
 
     A fitted Q that has converged is right on average by its own equation: the mean of r + discount * V(s') - Q(s, a) is
-    0. Where Q still grows towards its values the mean is positive, and about (1 - discount) of what is missing.
+    0. Where Q still grows towards its values the mean is positive. What is missing is that mean for each step to come,
+    discounted: mean / (1 - discount) where the log cuts episodes, and where all of them terminate the steps of the
+    longest one, so that for bandit data it is the mean itself.
 
     Args:
         steps: With the model's values.
@@ -299,4 +302,6 @@ def fitting_gap(steps: Steps) -> float:
     sums = errors.sum(axis=1)
     mean = sums.sum() / steps.length.sum()
     deviation = np.sqrt(np.sum((sums - mean * steps.length) ** 2)) / steps.length.sum()
-    return 0.0 if abs(mean) < 2 * deviation else float(mean / (1 - steps.discount))
+    is_cut = steps.end_value is not None and bool((steps.end_value != 0).any())
+    horizon = (1.0 if is_cut else 1 - steps.discount ** int(steps.length.max())) / (1 - steps.discount)
+    return 0.0 if abs(mean) < 2 * deviation else float(mean * horizon)

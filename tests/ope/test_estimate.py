@@ -170,6 +170,13 @@ def test_the_gap_of_two_episodes_by_hand():
     assert fitting_gap(replace(steps, q=value - np.array([[0.5, 0.0], [0.75, 0.0]]))) == 0
 
 
+def test_the_gap_of_bandit_data_is_the_mean_error_whatever_the_discount():
+    reward = np.array([[1.0], [2.0], [1.0], [2.0]])
+    value, once = np.full((4, 1), 1.0), np.ones((4, 1))
+    steps = Steps(reward, once, np.ones(4, int), 0.99, q=value, value=value, end_value=np.zeros(4))
+    assert fitting_gap(steps) == pytest.approx(0.5)  # not 50: nothing comes after
+
+
 def test_an_undefined_number_is_none_for_programs(tmp_path):
     replay = two_rooms(tmp_path, 6, held_out=0.5)
     config = OpeConfig(**{**QUICK, "estimators": ["wis"]})
