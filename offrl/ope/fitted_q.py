@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,12 +47,14 @@ class FittedQConfig:
         low: no policy's value is below.
         high: no policy's value is above. Targets outside are cut: without that, actions that the data hardly has push
             the values of all policies away, each update further.
+        policies: a hash of what they do, by which a run goes on with the same ones only.
     """
 
     num_policies: int = 1
     scale: float = 1.0
     low: float = -math.inf
     high: float = math.inf
+    policies: str = ""
 
     def __post_init__(self) -> None:
         checks = Checks(self)
@@ -168,9 +171,10 @@ def fit_q(
 
     Raises:
         ConfigError: Tables of another part of the data.
+        RunError: The run is of other policies or settings.
     """
     rows = rows_of(replay, sampling, seed, reward_clip=None, reward_scale=1.0)
-    settings = FittedQConfig(len(tables), _scale(rows), *_bounds(rows))
+    settings = FittedQConfig(len(tables), _scale(rows), *_bounds(rows), _hash_of(tables))
     model = FittedQ(rows.spec, settings, encoder=encoder, seed=seed)
     model.follow([*tables.values()])
     assert model.following is not None
@@ -204,6 +208,14 @@ class EpisodesAgain:
 
     def __str__(self) -> str:
         return f"episodes-again:{self.seed}"
+
+
+def _hash_of(tables: Mapping[str, Followed]) -> str:
+    found = hashlib.sha256()
+    for name, table in tables.items():
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(table if isinstance(table, np.ndarray) else table.following).data)
+    return found.hexdigest()[:16]
 
 
 def _scale(replay: Replay) -> float:
