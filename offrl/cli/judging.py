@@ -122,10 +122,12 @@ def _load(
     """A policy, and a replay whose held-out episodes it was not trained on.
 
     Raises:
-        ConfigError: its run held nothing out of this data, or another share is asked for.
+        ConfigError: its run held nothing out of this data, was trained on what it held out, itself or by its first
+            weights, or another share is asked for.
     """
     from offrl.cli.request import recorded_store
     from offrl.hub.loading import run_of
+    from offrl.ope.splits import shared_split
     from offrl.policies.onnx_policy import OnnxPolicy
     from offrl.policies.torch_policy import TorchPolicy
     from offrl.replay.replay import Replay, open_replay
@@ -159,6 +161,7 @@ def _load(
                 expected="a run with held-out episodes, or other data",
                 hint="train with --set held_out=0.1",
             )
+        shared_split([run])  # nor were its first weights trained on them
         refuse_beside("the data that the run was trained on", {"--held-out": held_out}, where=run, expected="its own")
         config |= {"held_out": own["held_out"], "split_seed": own.get("split_seed", 0)}
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from offrl.checks import is_number
 from offrl.errors import ConfigError, DatasetError
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._calibration import expected_calibration_error, fit_temperature, negative_log_likelihood, softmax
-from offrl.ope._progress import PERIOD
+from offrl.ope._progress import FittingBar
 from offrl.ope.episodes import Episodes
+from offrl.ope.fitting import fit_on, rows_of
 from offrl.policies import TorchPolicy
 from offrl.replay import Replay
-from offrl.training import FitConfig, LearnerConfig, fit
+from offrl.training import FitConfig, LearnerConfig
 
 _MOST_CERTAIN = 0.01  # share of the episodes; in short ones a stochastic behaviour may happen to be certain
 _AT_ONCE = 512
@@ -162,12 +163,17 @@ def fit_behaviour(
             hint="open the data with a larger held_out",
         )
     require_apart(train, held_out)
-    replay = Replay(train.store, replace(train.config, sampling="uniform", n_step=1, seed=seed))
-    config = FitConfig(updates=updates, log_period=PERIOD, checkpoint_period=updates)
-    trained = fit(
-        BC(replay.spec, encoder=encoder, seed=seed), replay, config, learner=learner, loggers=[], device=device
+    rows = rows_of(train, "uniform", seed)
+    model = fit_on(
+        rows,
+        BC(rows.spec, encoder=encoder, seed=seed),
+        updates,
+        batch_size=FitConfig.batch_size,
+        learner=learner or LearnerConfig(),
+        bar=FittingBar("behaviour model", updates, progress),
+        device=device,
     )
-    policy = TorchPolicy(trained.snapshot(), threshold=0.0)
+    policy = TorchPolicy(model, threshold=0.0)
     action = held_out.store.actions[held_out.rows]
     logits = _logits(policy, held_out)
     is_second = np.zeros(len(episodes), np.bool_)

@@ -25,6 +25,7 @@ from offrl.ope.judgement import Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
 from offrl.ope.steps import Steps, clipped
 from offrl.replay import Replay
+from offrl.statistics import LEAST_VALUES
 from offrl.training import LearnerConfig
 
 Source = Literal["auto", "logged", "fitted"]
@@ -43,6 +44,7 @@ FITTED = frozenset({"fqe", "wdr", "dr"})
 """Those that read values of fitted Q evaluation."""
 WEIGHTED = frozenset(ESTIMATORS) - {"fqe"}
 """Those that read the behaviour's probabilities."""
+_FEW_EPISODES = 30
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,9 @@ class OpeConfig:
         updates: Of fitted Q evaluation, each refit; and of the behaviour model.
         refits: How often fitted Q evaluation is fitted anew, each time on training episodes drawn again with
             replacement but for the first: the intervals of what reads its values are over episodes and refits.
-        batch_size: Of both.
-        learning_rate: Of both.
-        precision: Of the networks of fitted Q evaluation.
+        batch_size: Of fitted Q evaluation; the behaviour model has the defaults of `FitConfig` and `LearnerConfig`.
+        learning_rate: Of fitted Q evaluation.
+        precision: Of both.
         clip: The largest weight of an episode, over 0; None clips nothing. Clipping bounds the variance and makes
             returns of positive rewards too low on average.
         resamples: Of the bootstrap over held-out episodes.
@@ -345,6 +347,8 @@ def _warnings(parts: _Parts, config: OpeConfig) -> tuple[str, ...]:
         found.append(
             f"Weights above {config.clip:g} are cut: with rewards that are never negative, too low on average."
         )
-    if len(parts.episodes) < 30:
-        found.append(f"{len(parts.episodes):,} held-out episodes are few: the intervals are wide, and hold less often.")
+    if (count := len(parts.episodes)) < LEAST_VALUES:
+        found.append(f"Only {count} held-out episode{'s' * (count > 1)}: too few for intervals.")
+    elif count < _FEW_EPISODES:
+        found.append(f"Only {count} held-out episodes: the intervals are wide, and hold less often than they say.")
     return tuple(found)

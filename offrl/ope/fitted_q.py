@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from offrl.ope.steps import Steps
 from offrl.replay import Replay
 from offrl.replay.sampling import Candidates, Sampling
 from offrl.training import LearnerConfig
+from offrl.training.optimizer import exact_convolutions
 
 _AT_ONCE = 512
 
@@ -45,12 +47,14 @@ class FittedQConfig:
         low: no policy's value is below.
         high: no policy's value is above. Targets outside are cut: without that, actions that the data hardly has push
             the values of all policies away, each update further.
+        policies: a hash of what they do, by which a run goes on with the same ones only.
     """
 
     num_policies: int = 1
     scale: float = 1.0
     low: float = -math.inf
     high: float = math.inf
+    policies: str = ""
 
     def __post_init__(self) -> None:
         checks = Checks(self)
@@ -167,9 +171,10 @@ def fit_q(
 
     Raises:
         ConfigError: Tables of another part of the data.
+        RunError: The run is of other policies or settings.
     """
     rows = rows_of(replay, sampling, seed, reward_clip=None, reward_scale=1.0)
-    settings = FittedQConfig(len(tables), _scale(rows), *_bounds(rows))
+    settings = FittedQConfig(len(tables), _scale(rows), *_bounds(rows), _hash_of(tables))
     model = FittedQ(rows.spec, settings, encoder=encoder, seed=seed)
     model.follow([*tables.values()])
     assert model.following is not None
@@ -205,17 +210,25 @@ class EpisodesAgain:
         return f"episodes-again:{self.seed}"
 
 
+def _hash_of(tables: Mapping[str, Followed]) -> str:
+    found = hashlib.sha256()
+    for name, table in tables.items():
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(table if isinstance(table, np.ndarray) else table.following).data)
+    return found.hexdigest()[:16]
+
+
 def _scale(replay: Replay) -> float:
     """About the largest discounted return that the data knows of; 1 where all rewards are 0."""
-    discount, rewards = replay.config.discount, replay.store.rewards.astype(np.float64)
-    lengths = np.bincount(replay.store.episode_of_rows())
+    discount, rewards = replay.config.discount, replay.store.rewards[replay.rows].astype(np.float64)
+    _, lengths = np.unique(replay.store.segment_end[replay.rows], return_counts=True)
     steps = float(lengths.mean()) if discount == 1 else min(float(lengths.mean()), 1 / (1 - discount))
     return float(np.sqrt(np.mean(rewards**2))) * steps or 1.0
 
 
 def _bounds(replay: Replay) -> tuple[float, float]:
     """No policy's value lies outside: an episode may end after each step, or go on for ever."""
-    discount, rewards = replay.config.discount, replay.store.rewards
+    discount, rewards = replay.config.discount, replay.store.rewards[replay.rows]
     if discount == 1:
         return -math.inf, math.inf
     low, high = float(rewards.min()), float(rewards.max())
@@ -250,7 +263,7 @@ def read(model: FittedQ, replay: Replay, tables: Sequence[PolicyTable]) -> Fitte
     device = next(model.parameters()).device
 
     def ask(observations: NDArray[Any]) -> NDArray[np.float64]:
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_convolutions(device):
             prepared = model.spec.normalise(torch.from_numpy(observations).to(device))
             found: NDArray[np.float64] = model.policy_values(prepared).double().cpu().numpy()
             return found
@@ -278,7 +291,9 @@ def fitting_gap(steps: Steps) -> float:
     """By how much values are off because the fit has not ended: 0 where held-out steps do not show it.
 
     A fitted Q that has converged is right on average by its own equation: the mean of r + discount * V(s') - Q(s, a) is
-    0. Where Q still grows towards its values the mean is positive, and about (1 - discount) of what is missing.
+    0. Where Q still grows towards its values the mean is positive. What is missing is that mean for each step to come,
+    discounted: mean / (1 - discount) where the log cuts episodes, and where all of them terminate the steps of the
+    longest one, so that for bandit data it is the mean itself.
 
     Args:
         steps: With the model's values.
@@ -299,4 +314,6 @@ def fitting_gap(steps: Steps) -> float:
     sums = errors.sum(axis=1)
     mean = sums.sum() / steps.length.sum()
     deviation = np.sqrt(np.sum((sums - mean * steps.length) ** 2)) / steps.length.sum()
-    return 0.0 if abs(mean) < 2 * deviation else float(mean / (1 - steps.discount))
+    is_cut = steps.end_value is not None and bool((steps.end_value != 0).any())
+    horizon = (1.0 if is_cut else 1 - steps.discount ** int(steps.length.max())) / (1 - steps.discount)
+    return 0.0 if abs(mean) < 2 * deviation else float(mean * horizon)

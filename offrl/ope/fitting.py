@@ -93,8 +93,8 @@ def fit_on(
     fitting = FitConfig(updates=updates, batch_size=batch_size, log_period=PERIOD, checkpoint_period=1000)
     resume = run is not None and (Path(run) / "config.json").exists()
     with warnings.catch_warnings():
-        # What to do about a slow run is no advice to who waits for an estimate.
-        warnings.filterwarnings("ignore", message="training makes")
+        # What data cannot teach a policy, and how to go on with a slow run, is no advice to who waits for an estimate.
+        warnings.simplefilter("ignore", UserWarning)
         trained = fit(model, rows, fitting, learner=learner, loggers=[bar], device=device, run=run, resume=resume)
     fitted = trained.snapshot()
     assert isinstance(fitted, type(model))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from offrl.algorithms.algorithm import Algorithm
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, OfflineRLError
 from offrl.ope._candidate_fits import Fits, fit_models
 from offrl.ope.criteria import Criterion
 from offrl.ope.fitting import FittingConfig
@@ -154,7 +154,7 @@ def rank(
         ConfigError: Nothing to choose from or by, or the training part of a replay; a statistic that needs a model,
             and a replay without a training part.
         DatasetError: soft_opc, and rewards that are not success or failure.
-        OfflineRLError: A statistic reads values, and a candidate learns none.
+        OfflineRLError: A statistic reads values, and a candidate learns none; or it is a number for no candidate.
         SpecMismatchError: A candidate is of another task.
     """
     if not candidates or not criteria:
@@ -173,6 +173,14 @@ def rank(
     for number, (name, threshold, plain) in enumerate(_readings(candidates, replay, with_values, "", progress)):
         reading = replace(plain, fitted=fits.of(number))
         found.append((name, threshold, [float(each.function(reading, log)) for each in criteria]))
+    for number, each in enumerate(criteria):
+        if not any(np.isfinite(row[2][number]) for row in found):
+            raise OfflineRLError(
+                f"no candidate has a number as its {each.name}",
+                where="rank",
+                expected="one that has",
+                hint="the candidates' values are NaN or infinite: their training has failed",
+            )
     names = [each.name for each in criteria]
     ranks = np.stack(
         [_ranks(np.array([row[2][n] for row in found]), each.more_is_better) for n, each in enumerate(criteria)], axis=1

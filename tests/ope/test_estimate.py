@@ -108,7 +108,7 @@ def test_cut_episodes_few_episodes_and_clipping_are_named(tmp_path):
     config = OpeConfig(**{**QUICK, "estimators": ["is"], "clip": 1.0})
     warnings = offrl.estimate(POLICIES["uniform"], replay, config, progress=False).warnings
     assert any("cuts" in each and "miss what would have come after" in each for each in warnings)
-    assert any("10 held-out episodes are few" in each for each in warnings)
+    assert any("Only 10 held-out episodes: the intervals are wide" in each for each in warnings)
     assert any("Weights above 1 are cut" in each for each in warnings)
 
 
@@ -170,6 +170,13 @@ def test_the_gap_of_two_episodes_by_hand():
     # sums of -0.5 and -0.75 are +1/3 and -1/3 from mean * length: a deviation of sqrt(2 / 9) / 3 = 0.16.
     assert fitting_gap(steps) == pytest.approx(-1.25 / 3 / 0.5)
     assert fitting_gap(replace(steps, q=value - np.array([[0.5, 0.0], [0.75, 0.0]]))) == 0
+
+
+def test_the_gap_of_bandit_data_is_the_mean_error_whatever_the_discount():
+    reward = np.array([[1.0], [2.0], [1.0], [2.0]])
+    value, once = np.full((4, 1), 1.0), np.ones((4, 1))
+    steps = Steps(reward, once, np.ones(4, int), 0.99, q=value, value=value, end_value=np.zeros(4))
+    assert fitting_gap(steps) == pytest.approx(0.5)  # not 50: nothing comes after
 
 
 def test_an_undefined_number_is_none_for_programs(tmp_path):

@@ -1,5 +1,7 @@
 """Fitted Q evaluation against values that anybody can compute."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from two_rooms import DISCOUNT, POLICIES, SPEC, VALUES, A, B, two_rooms
 
 from offrl import LearnerConfig
 from offrl.batch import Batch
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, RunError
 from offrl.ope import FittedQ, FittedQConfig, FittedValues, PolicyTable, fit_q, read, tabulate
 from offrl.ope.fitted_q import EpisodesAgain
 from offrl.replay.sampling import Candidates
@@ -108,6 +110,14 @@ def test_a_resumed_fit_equals_one_that_never_stopped(replay, tmp_path, monkeypat
     halves = fit_q(few, replay, 40, batch_size=8, learner=QUICK, device="cpu", run=tmp_path / "halves")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, halves.state_dict()[name]), name
+
+
+def test_a_run_of_other_policies_does_not_go_on(replay, tmp_path):
+    for name in ("always 0", "always 1"):
+        table = {"policy": tabulate(POLICIES[name], replay, progress=False)}
+        refused = pytest.raises(RunError, match="policies") if name == "always 1" else nullcontext()
+        with refused:
+            fit_q(table, replay, 2, batch_size=8, learner=QUICK, device="cpu", run=tmp_path / "run")
 
 
 def test_the_data_says_what_values_are_possible(replay):

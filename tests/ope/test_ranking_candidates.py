@@ -6,7 +6,7 @@ from two_rooms import SPEC, two_rooms
 
 from offrl import DQN, Algorithm, DiscreteBCQ, TaskSpec
 from offrl.algorithms import PolicyOutput
-from offrl.errors import ConfigError, DatasetError, SpecMismatchError
+from offrl.errors import ConfigError, DatasetError, OfflineRLError, SpecMismatchError
 from offrl.ope import CRITERIA, Candidate, Criterion, FittingConfig, Ranked, Ranking, rank
 from offrl.ope.selection import _ranks
 from offrl.replay import open_replay
@@ -46,6 +46,13 @@ def scripted(name, values, *, more_is_better):
     """Gives these values to the candidates in turn."""
     turn = iter(values)
     return Criterion(name, lambda reading, log: next(turn), more_is_better, needs_values=False)
+
+
+def test_where_no_candidate_has_a_number_none_is_taken(replay):
+    nothing = scripted("error", [float("nan"), float("inf")], more_is_better=False)
+    candidates = [candidate(name, replay.spec, 0) for name in "ab"]
+    with pytest.raises(OfflineRLError, match="no candidate has a number as its error"):
+        rank(candidates, replay.held_out(), [nothing], progress=False)
 
 
 def test_several_statistics_decide_by_the_mean_of_their_ranks(replay):
