@@ -63,7 +63,9 @@ class Group(click.Group):
             where = "" if error.filename is None else f"{error.filename}: "
             _fail(ctx, error, f"{where}{error.strerror or error}")
         except KeyboardInterrupt as error:
-            if current().is_first:
+            ranks = current()
+            ranks.has_failed |= not getattr(error, "is_agreed", False)  # then nobody is waited for
+            if ranks.is_first:
                 echo(ctx.meta.get(_ON_INTERRUPT, "interrupted"), err=True)
             ctx.exit(error.exit_code if isinstance(error, Interrupted) else EXIT_INTERRUPTED)
 

@@ -247,6 +247,18 @@ class Ranks:
             return False
         return bool(count >= self.count)
 
+    @contextmanager
+    def ending_together(self) -> Iterator[None]:
+        """Notes that this rank ends alone where a signal cuts the block: others may wait for it, and it not for them.
+
+        An interrupt that all ranks have agreed on passes.
+        """
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            self.has_failed |= not getattr(error, "is_agreed", False)
+            raise
+
     def fails_first(self) -> bool:
         """Whether this is the first rank that asks: of an error on all of them one line is enough."""
         self.has_failed = True

@@ -17,13 +17,16 @@ class Interrupted(KeyboardInterrupt):
 
     Args:
         number: Of the signal.
+        is_agreed: See below.
 
     Attributes:
+        is_agreed: Whether all ranks end here together, after everything is saved; else others may know nothing of it.
         exit_code: 128 and the signal's number, as in shells: 130 after ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, is_agreed: bool = False) -> None:
         super().__init__(signal.Signals(number).name)
+        self.is_agreed = is_agreed
         self.exit_code = 128 + number
 
 
@@ -44,9 +47,9 @@ class StopRequest:
         """As if the signal had come."""
         self._number = self._number or number
 
-    def error(self) -> Interrupted:
+    def error(self, *, is_agreed: bool = False) -> Interrupted:
         """To be raised when everything is saved."""
-        return Interrupted(self._number or signal.SIGINT)
+        return Interrupted(self._number or signal.SIGINT, is_agreed=is_agreed)
 
     @contextmanager
     def shielded(self) -> Iterator[None]:

@@ -128,7 +128,7 @@ def fit(
     directory = None if run is None or not ranks.is_first else Path(run)
     # A command that torchrun starts again goes on with the run that it began.
     resume = ranks.first(resume or (directory is not None and was_begun_by_this_launcher(directory)))
-    with ExitStack() as stack:
+    with ranks.ending_together(), ExitStack() as stack:
         if directory is not None:
             stack.enter_context(working_on(directory, resume=resume))
         begins_from = init
@@ -290,7 +290,7 @@ class _Loop:
                 with stop.at_once():
                     self._report_scores(wait=True)
         if stop:
-            raise stop.error()
+            raise stop.error(is_agreed=True)
 
     def _is_stopped(self, stop: StopRequest) -> bool:
         """Whether a signal has come, to any rank: all end after the same update. Collective."""

@@ -8,6 +8,7 @@ import torch.distributed as dist
 
 from offrl.system import torchrun
 from offrl.system.ranks import Ranks
+from offrl.system.signals import Interrupted
 
 LONG = 60.0
 
@@ -59,3 +60,13 @@ def test_the_group_is_left_only_where_all_are_done(are_done, left, monkeypatch):
     monkeypatch.setattr(torchrun, "_joined", ranks)
     torchrun._leave()
     assert len(found) == left
+
+
+@pytest.mark.parametrize(("error", "ends_alone"), [(Interrupted(15), True), (Interrupted(15, is_agreed=True), False)])
+def test_who_is_cut_by_a_signal_waits_for_nobody(error, ends_alone):
+    first, _ = two()
+    with pytest.raises(KeyboardInterrupt), first.ending_together():
+        raise error
+    assert first.has_failed == ends_alone
+    if ends_alone:
+        assert not first.part(LONG)
