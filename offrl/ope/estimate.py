@@ -298,6 +298,7 @@ def _judge(
         for each in values
     ]
     support = _support(table, taken, behaviour)
+    gap = max(map(fitting_gap, fits), key=abs, default=0.0)
     rows = []
     for estimator in config.estimators:
         is_fitted, is_weighted = estimator in FITTED, estimator in WEIGHTED
@@ -306,7 +307,6 @@ def _judge(
             used = [clipped(each, config.clip) for each in used]
         found = bootstrap(ESTIMATORS[estimator], used, config.resamples, config.seed)
         size = float(effective_sample_size(used[0])[0]) if is_weighted else None
-        gap = max((fitting_gap(each) for each in fits), key=abs, default=0.0) if is_fitted else 0.0
         remark = verdict(found, size, len(episodes), support=support, is_fitted=is_fitted, gap=gap)
         rows.append(Estimated(estimator, found, size, len(used) if is_fitted else 0, remark))
     return Estimates(

@@ -115,7 +115,7 @@ def with_probabilities(probability):
     )
 
 
-def test_probabilities_that_say_nothing_are_fitted_and_impossible_ones_refused(folder, tmp_path):
+def test_probabilities_that_say_nothing_are_fitted_or_refused(folder, tmp_path):
     certain = tmp_path / "certain"
     save_frames(certain, [[with_probabilities([1.0, 1.0]) for _ in range(8)]], SPEC)
     found = offrl_json("ope", folder / "greedy", certain, "--held-out", 0.5, "--estimators", "wis", *QUICK)
