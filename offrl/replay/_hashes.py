@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
 from offrl.system.files import open_regular
+from offrl.system.npy import read_npy_header
 from offrl.system.workers import num_cores
 
 if TYPE_CHECKING:
@@ -198,15 +200,14 @@ def map_array(path: Path) -> np.memmap[Any, Any]:
     Raises:
         OSError, EOFError, ValueError: There is none.
     """
-    try:
-        with open_regular(path):  # or numpy would wait for a pipe
-            array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (TokenError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError) as error:
-        # numpy reads a header as Python's source, and says what that says.
-        raise ValueError(f"the header of {path.name} cannot be read ({type(error).__name__})") from error
-    if not array.flags.c_contiguous:
-        raise ValueError(f"the values of {path.name} are not in C's order")
-    return array
+    with open_regular(path) as file:
+        dtype, shape, order, start = read_npy_header(file)
+        if order != "C":
+            raise ValueError(f"the values of {path.name} are not in C's order")
+        size, promised = os.fstat(file.fileno()).st_size - start, math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or size != promised:
+            raise ValueError(f"{path.name} has {size:,} bytes, where {promised:,} are {dtype} {list(shape)}")
+        return np.memmap(file, dtype, "r", start, shape)
 
 
 def array_sha256(array: NDArray[Any]) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
 from offrl.system.files import open_regular
+from offrl.system.npy import read_npy_header
 from offrl.system.workers import available_memory
 
 _HINT = "the file is damaged or was cut short: re-create it or copy it again"
@@ -26,7 +27,7 @@ _HEADER_SIZE, _LENGTHS_AT = 30, 26
 _HAS_DESCRIPTOR = 0x08
 _DESCRIPTOR_SIZES = (12, 16, 20, 24)  # with or without a signature and long sizes
 
-_NPY_HEADER_LIMIT = 2**16  # bytes; numpy takes up to 10,000 characters
+_NPY_HEADER_LIMIT = 2**14  # bytes; numpy takes up to 10,000 characters
 _CHUNK = 2**18  # bytes unpacked at once
 _DIRECTORY_LIMIT = 2**20  # bytes of a zip's directory, for at most nine members
 _DEFLATE_RATIO = 1032  # deflate's best (zlib's technical notes)
@@ -132,30 +133,21 @@ class NpzReader:
 
     def _array(self, name: str, content: NDArray[np.uint8]) -> NDArray[Any]:
         """The array that the bytes of a `.npy` file hold; it shares their memory."""
-        stream = io.BytesIO(content[:_NPY_HEADER_LIMIT].tobytes())
-        version = np.lib.format.read_magic(stream)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran_order, dtype = read_header(stream)
+        dtype, shape, order, start = read_npy_header(io.BytesIO(content[:_NPY_HEADER_LIMIT].tobytes()))
         if dtype.hasobject:
             raise self.fault(
                 f"member {name!r} holds pickled Python objects, which could run code",
                 expected="plain numbers",
                 hint="save it as a numeric array (no ragged lists)",
             )
-        start = stream.tell()
         promised = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or promised != len(content) - start:
+        if promised != len(content) - start:
             raise self.fault(
                 f"member {name!r} holds {len(content) - start} bytes",
                 expected=f"{promised} for {dtype} {list(shape)}",
                 hint=_HINT,
             )
-        array: NDArray[Any] = np.ndarray(
-            shape, dtype, buffer=content.data, offset=start, order="F" if fortran_order else "C"
-        )
+        array: NDArray[Any] = np.ndarray(shape, dtype, buffer=content.data, offset=start, order=order)
         array.flags.writeable = False
         return array
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
+from offrl.shards._npz import open_npz
 from offrl.shards.manifest import ShardRecord, file_sha256
 from offrl.system.files import remove_partials, replacing
 
@@ -159,10 +160,10 @@ def read_shard(path: Path) -> list[Episode]:
     """The episodes that `write_shard` wrote there; the caller has checked the file's SHA-256.
 
     Raises:
-        OSError, ValueError, KeyError: it is none of those.
+        DatasetError: it cannot be read.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        members = {name: archive[name] for name in archive.files}
+    with open_npz(path) as shard:
+        members = {name: shard.read(name) for name in shard.names}
     lengths = members["episode_lengths"]
     leading = members.get("leading", np.zeros_like(lengths))
     rows = members["frames"] if "frames" in members else members["observations"]

@@ -153,7 +153,6 @@ def test_a_hasher_cares_not_how_the_bytes_come(parts):
 
 
 def test_a_header_that_is_no_text_of_numpys_is_refused(tmp_path):
-    """numpy reads a header with Python's tokenizer, whose errors are no ValueErrors."""
     path = make_store(tmp_path, num_frames=5, size=4)
     content = (path / "rewards.npy").read_bytes()
     for text in (b"((", b"[{", b"'''"):
