@@ -131,7 +131,7 @@ def write_results(
             low, high = references(work, environment, kind)
             row[f"{environment}/{kind}"] = {**t_interval(means).to_dict(), "runs": means}
             rows.append([(mean - low) / (high - low) for mean in means])
-        table[algorithm] = {"cells": row, "seconds_per_run": _seconds(found, algorithm)}
+        table[algorithm] = {"cells": row, "cpu_seconds_per_run": _seconds(found, algorithm)}
         normalised[algorithm] = np.array(rows)
     for algorithm, values in normalised.items():
         table[algorithm]["interquartile_mean"] = estimate(interquartile_mean, values)._asdict()
@@ -225,5 +225,5 @@ def show(table: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _seconds(found: Mapping[Cell, Mapping[str, Any] | None], algorithm: str) -> float:
-    seconds = [score["training_seconds"] for cell, score in found.items() if score and cell.algorithm == algorithm]
+    seconds = [score["cpu_seconds"] for cell, score in found.items() if score and cell.algorithm == algorithm]
     return float(np.median(seconds))

@@ -667,7 +667,7 @@ def shelf() -> str:
     better = "probability_of_improvement_over_bc"
     total = ("interquartile mean", "", *(_estimate(row["interquartile_mean"]) for row in shown))
     improved = ("better than BC", "", *(_estimate(row[better]) if better in row else "" for row in shown))
-    seconds = ("seconds of a run", "", *(f"{row['seconds_per_run']:.0f}" for row in shown))
+    seconds = ("seconds of one core", "", *(f"{row['cpu_seconds_per_run']:.0f}" for row in shown))
     first, last = found["evaluation_seeds"]
     return (
         f"{_table(head, [*rows, total, improved, seconds])}\n\n{found['runs']} training runs a cell, "
@@ -688,7 +688,7 @@ def _peers(peers: Mapping[str, Any]) -> str:
                 (name.replace("/", ", "), *(_difference(row["cells"].get(name)) for row in rows.values()))
                 for name in names
             ]
-            times = ("its time over ours", *(f"{row['time_over_ours']:.2f}" for row in rows.values()))
+            times = ("its seconds of one core over ours", *(f"{row['time_over_ours']:.2f}" for row in rows.values()))
             whose = (
                 "with our learning rate, discount, network and target rule"
                 if settings == "ours"

@@ -173,7 +173,7 @@ def _rows(peers: Sequence[PeerCell], settings: str) -> Iterator[tuple[str, str, 
 
 
 def _seconds(found: Sequence[Mapping[str, Any]]) -> float:
-    return float(np.median([score["training_seconds"] for score in found]))
+    return float(np.median([score["cpu_seconds"] for score in found]))
 
 
 def show(table: Mapping[str, Any]) -> None:

@@ -84,7 +84,7 @@ def test_p_values_are_corrected_for_their_number_by_holm(comparison):
 
 
 def save_score(path, score, seconds):
-    found = {"score": score, "training_seconds": seconds, "versions": {"d3rlpy": "2.8.1"}}
+    found = {"score": score, "cpu_seconds": seconds, "versions": {"d3rlpy": "2.8.1"}}
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(found))
 
@@ -148,7 +148,7 @@ def test_other_libraries_learn_from_the_episodes_that_ours_learn_from_and_play_t
 def test_the_result_is_a_table(hooks, tmp_path):
     cell = {"mean": 9.5, "interval_95": [9.0, 10.0], "runs": [9.0, 10.0]}
     estimate = {"value": 0.5, "low": 0.4, "high": 0.6}
-    row = {"cells": {"CartPole-v1/expert": cell}, "seconds_per_run": 12.3, "interquartile_mean": estimate}
+    row = {"cells": {"CartPole-v1/expert": cell}, "cpu_seconds_per_run": 12.3, "interquartile_mean": estimate}
     found = {
         "command": "c",
         "datasets": {"CartPole-v1/expert": {"mean_return": 499.0}},
@@ -182,7 +182,7 @@ def test_the_result_is_a_table(hooks, tmp_path):
     assert "100 episodes a run" in drawn
     assert "Ours minus d3rlpy's, with our learning rate, discount, network and target rule:" in drawn
     assert "| CartPole-v1, expert | +2.0* (+1.0 to +3.0) | -2.0 |" in drawn
-    assert "| its time over ours | 1.50 | 1.50 |" in drawn
+    assert "| its seconds of one core over ours | 1.50 | 1.50 |" in drawn
     assert "rliable 1.2.0 computes the same 3 aggregates, with a largest difference of 1e-16." in drawn
 
 
