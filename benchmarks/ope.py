@@ -46,7 +46,7 @@ def ope(tasks: Sequence[str], parts: Sequence[str], processes: int, work: Path) 
     for name, part in product(tasks or TASKS, parts or PARTS):
         task, directory = TASKS[name], work.resolve() / name
         directory.mkdir(parents=True, exist_ok=True)
-        task.collect(directory / "data")
+        task.collect(directory)
         replay_of(directory, task)  # ingested once, before two would
         candidates = [*task.candidates(part)]
         _play(name, part, directory, candidates, processes)

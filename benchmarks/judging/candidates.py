@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from offrl import envs
-from offrl.collection import RECIPES, collect, collect_protocol
+from offrl.collection import RECIPES, Kind, collect, collect_protocol
 from offrl.envs import TUNING_SEEDS, car_racing
 from offrl.envs.cart_pole import CartPoleMixture
 from offrl.envs.making import Env
@@ -54,6 +53,8 @@ class Task:
         learner: Settings that differ from the defaults.
         replay: Likewise, beside the held-out share.
         encoder: By name; None for the default.
+        kind: Of the dataset, by the published protocol; None for the task's own mixture of drivers.
+        longest: Steps after which an episode is cut, where the environment has no time limit of its own.
     """
 
     environment: str
@@ -68,6 +69,8 @@ class Task:
     learner: Mapping[str, Any] = field(default_factory=dict)
     replay: Mapping[str, Any] = field(default_factory=dict)
     encoder: str | None = None
+    kind: Kind | None = None
+    longest: int | None = None
 
     def candidates(self, part: str) -> Iterator[Candidate]:
         """All of one set."""
@@ -78,21 +81,22 @@ class Task:
 
     def make_env(self, longest: int | None = None) -> Env:
         """One environment, with its own time limit or with another one."""
-        if self.environment == car_racing.ENV_ID:
-            return car_racing.make()
-        return envs.make(self.environment, **({} if longest is None else {"max_episode_steps": longest}))
+        limit = longest or self.longest
+        return envs.make(self.environment, **({} if limit is None else {"max_episode_steps": limit}))
 
-    def collect(self, directory: Path) -> None:
+    def data(self, work: Path) -> Path:
+        """Where its dataset lies."""
+        return work / (self.kind or "data")
+
+    def collect(self, work: Path) -> None:
         """The dataset, or what is missing of it."""
-        if self.environment == car_racing.ENV_ID:
-            RECIPES["carracing/mixed"].collect(directory, transitions=self.transitions)
-        elif self.environment == "CartPole-v1":
-            # One of many drivers an episode, each with exact probabilities of at least 0.05 for every action.
-            make = partial(envs.make, self.environment)
-            collect(make, CartPoleMixture(), directory, transitions=self.transitions)
+        if self.kind is not None:
+            collect_protocol(self.make_env, self.kind, work, transitions=self.transitions)
+        elif self.environment == car_racing.ENV_ID:
+            RECIPES["carracing/mixed"].collect(self.data(work), transitions=self.transitions)
         else:
-            make = partial(envs.make, self.environment)
-            collect_protocol(make, "noisy", directory.parent, transitions=self.transitions)
+            # One of many drivers an episode, each with exact probabilities of at least 0.05 for every action.
+            collect(self.make_env, CartPoleMixture(), self.data(work), transitions=self.transitions)
 
 
 HELD_OUT = 0.25
@@ -114,6 +118,19 @@ TASKS = {
         endless=2_000,
         updates=4_000,
         learner={"learning_rate": 1e-3},
+    ),
+    "minatar": Task(
+        "MinAtar/Breakout-v1",
+        100_000,
+        ages=(1_000, 3_000, 10_000),
+        first={"bc": (None,), "dqn": (None,), "cql": (None,), "iql": (None,), "bcq": _THRESHOLDS},
+        second={"rem": (None,), "crr": (None,), "bve": (None,), "qr-dqn": (None,), "qr-bcq": _THRESHOLDS},
+        episodes=200,
+        discount=0.99,
+        updates=5_000,
+        learner={"learning_rate": 3e-4},
+        kind="replay",
+        longest=2_000,
     ),
     "carracing": Task(
         car_racing.ENV_ID,

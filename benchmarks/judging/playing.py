@@ -53,7 +53,7 @@ def run_directory(work: Path, algorithm: str, seed: int) -> Path:
 
 def replay_of(work: Path, task: Task, **settings: Any) -> Any:
     """The task's data, its held-out episodes apart."""
-    return offrl.open_replay(work / "data", progress=False, held_out=HELD_OUT, **settings)
+    return offrl.open_replay(task.data(work), progress=False, held_out=HELD_OUT, **settings)
 
 
 def train(work: Path, task: Task, algorithm: str, seed: int) -> Path:

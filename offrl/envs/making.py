@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from offrl.envs import car_racing
+from offrl.envs.frame_stack import FrameStack
 from offrl.envs.wrappers import DescribedTask, GrayStack, NoProgressStop, is_frame_space
 from offrl.errors import OfflineRLError, UnknownEnvironmentError
 from offrl.spec import TaskSpec, default_action_names
@@ -22,15 +24,16 @@ EnvFactory: TypeAlias = Callable[[], Env]
 """Makes an environment; picklable, such as `functools.partial(make, "CarRacing-v3", hud="hidden")`."""
 
 
-_PACKAGES = {"ALE": "ale_py"}
-"""Where environments are that Gymnasium knows only when their package is imported, by namespace."""
+_MODULES = {"ALE": "ale_py", "MinAtar": "minatar.gym"}
+"""Whose environments Gymnasium knows only when the module is imported, or its `register_envs` called, by namespace."""
 
 
 def make(env_id: str, **options: Any) -> Env:
     """An environment as offrl plays it, by its Gymnasium id.
 
     "CarRacing-v3" is `offrl.envs.make`. Any other needs discrete actions and observations that are
-    vectors (they come flat, float32) or uint8 frames (they come gray, as stacks of 4).
+    vectors (they come flat, float32), uint8 frames (they come gray, as stacks of 4) or planes of booleans
+    [H, W, C] such as MinAtar's (they come as 0 and 1, uint8 [C, H, W]).
 
     Args:
         env_id: as registered in Gymnasium.
@@ -80,25 +83,39 @@ def _gymnasium_make(env_id: str, options: dict[str, Any]) -> tuple[Env, int | No
     if options.get("render_mode") != "human":  # pictures need no display, and SDL complains where there is none
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     no_progress_steps = options.pop("no_progress_steps", None)
-    if env_id not in gymnasium.registry and ":" not in env_id:
-        namespace, slash, _ = env_id.partition("/")
-        if slash and (package := _PACKAGES.get(namespace)) is not None:
-            absent = find_spec(package) is None
-            install = f"install it with python -m pip install {package.replace('_', '-')}, and " if absent else ""
-            raise UnknownEnvironmentError(
-                f"{env_id} is in the package {package}{', which is not installed' if absent else ''}",
-                hint=f"{install}name the package with it: {package}:{env_id}",
-            )
-        near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3, cutoff=0.5)
-        raise UnknownEnvironmentError(
-            f"no environment {env_id!r} in Gymnasium {gymnasium.__version__}",
-            hint=f"did you mean {' or '.join(near)}?" if near else "gymnasium.pprint_registry() lists them",
-        )
+    _register(env_id)
     try:
         return gymnasium.make(env_id, disable_env_checker=True, **options), no_progress_steps
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnknownEnvironmentError(f"cannot be made ({reason})", where=env_id) from error
+
+
+def _register(env_id: str) -> None:
+    """Has Gymnasium know an environment, where that is to be had.
+
+    Raises:
+        UnknownEnvironmentError: It is not.
+    """
+    if env_id in gymnasium.registry or ":" in env_id:
+        return
+    namespace, slash, _ = env_id.partition("/")
+    if slash and namespace in _MODULES:
+        package = _MODULES[namespace].partition(".")[0]
+        if find_spec(package) is None:
+            raise UnknownEnvironmentError(
+                f"{env_id} is in the package {package}, which is not installed",
+                hint=f"install it with python -m pip install {package.replace('_', '-')}",
+            )
+        module = import_module(_MODULES[namespace])
+        if env_id not in gymnasium.registry and hasattr(module, "register_envs"):
+            module.register_envs()
+    if env_id not in gymnasium.registry:
+        near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3, cutoff=0.5)
+        raise UnknownEnvironmentError(
+            f"no environment {env_id!r} in Gymnasium {gymnasium.__version__}",
+            hint=f"did you mean {' or '.join(near)}?" if near else "gymnasium.pprint_registry() lists them",
+        )
 
 
 def _adapt(env: Env, no_progress_steps: int | None) -> Env:
@@ -108,6 +125,8 @@ def _adapt(env: Env, no_progress_steps: int | None) -> Env:
             env = NoProgressStop(env, no_progress_steps)
         if is_frame_space(space):
             env = GrayStack(env)
+        elif _is_planes(space):
+            env = FrameStack(env)
         elif space.is_np_flattenable and not _is_stack(space):
             env = _Float32(env)
         return DescribedTask(env, task_spec(env))
@@ -118,6 +137,10 @@ def _adapt(env: Env, no_progress_steps: int | None) -> Env:
 
 def _is_stack(space: spaces.Space[Any]) -> bool:
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+
+
+def _is_planes(space: spaces.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and space.dtype == np.bool_ and len(space.shape) == 3
 
 
 class _Float32(gymnasium.ObservationWrapper[Any, Any, Any]):

@@ -62,17 +62,56 @@ def test_factories_travel_to_other_processes():
     assert factory().spec.id == "CartPole-v1"
 
 
-@pytest.mark.parametrize(
-    ("package", "hint"),
-    [
-        ("no_such_package", "which is not installed; install it with python -m pip install no-such-package, and name"),
-        ("json", "; name the package with it: json:ALE/Pong-v5"),
-    ],
-)
-def test_an_environment_of_a_package_of_its_own_says_which(monkeypatch, package, hint):
-    monkeypatch.setitem(making._PACKAGES, "ALE", package)
-    with pytest.raises(UnknownEnvironmentError, match=f"ALE/Pong-v5 is in the package {package}.*{hint}"):
+def test_an_environment_of_a_package_that_is_not_installed_says_which(monkeypatch):
+    monkeypatch.setitem(making._MODULES, "ALE", "no_such_package")
+    expected = r"ALE/Pong-v5 is in the package no_such_package, which is not installed; install it .*no-such-package"
+    with pytest.raises(UnknownEnvironmentError, match=expected):
         envs.make("ALE/Pong-v5")
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["a function registers them", "importing registers them"])
+def test_a_package_of_environments_is_imported(monkeypatch, tmp_path, asks):
+    """As minatar and ale_py do it."""
+    name = f"games_{asks}".lower()
+    register = f"gymnasium.register('Games/Planes-{asks}-v0', '{__name__}:Planes')"
+    body = f"def register_envs():\n    {register}\n" if asks else register
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    (tmp_path / name / "gym.py").write_text(f"import gymnasium\n{body}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(making._MODULES, "Games", f"{name}.gym")
+    env = envs.make(f"Games/Planes-{asks}-v0")
+    try:
+        assert env.reset(seed=0)[0].shape == (4, 10, 10)
+        with pytest.raises(UnknownEnvironmentError, match=f"did you mean Games/Planes-{asks}-v0"):
+            envs.make(f"Games/Plane-{asks}-v0")
+    finally:
+        del gymnasium.registry[f"Games/Planes-{asks}-v0"]
+
+
+class Planes(gymnasium.Env):
+    observation_space = spaces.Box(0, 1, (10, 10, 4), np.bool_)
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        observation = np.zeros((10, 10, 4), np.bool_)
+        observation[2, 3, 1] = True
+        return observation, {}
+
+
+def test_planes_of_booleans_are_seen_as_they_are():
+    """MinAtar's; flat, they would be vectors of 400 numbers."""
+    gymnasium.register("Planes-v0", f"{__name__}:Planes")
+    try:
+        env = envs.make("Planes-v0")
+    finally:
+        del gymnasium.registry["Planes-v0"]
+    observation, _ = env.reset(seed=0)
+    assert (observation.shape, observation.dtype, observation.sum()) == ((4, 10, 10), np.uint8, 1)
+    assert observation[1, 2, 3] == 1
+    spec = envs.task_spec(env)
+    assert (spec.observation_shape, spec.observation_dtype, spec.stack, spec.channels) == ((4, 10, 10), "uint8", 1, 4)
 
 
 def test_an_unknown_id_comes_with_near_matches():
