@@ -18,12 +18,13 @@ from benchmarks.judging.candidates import HELD_OUT, SEEDS, TASKS, TRAINING_DISCO
 from benchmarks.judging.playing import policy_of, replay_of, truth
 from benchmarks.scoring.ranking import Values, binomial_interval, chosen_over_best, regret, spearman_interval
 from benchmarks.stores import ROOT
+from offrl import selection as offline
 from offrl.algorithms import Algorithm
 from offrl.cli.names import ENCODERS, load_class
-from offrl.ope import CRITERIA, ESTIMATORS, FittingConfig, OpeConfig, estimate_each
-from offrl.ope import selection as offline
+from offrl.ope import ESTIMATORS, OpeConfig, estimate_each
 from offrl.policies import TorchPolicy
 from offrl.runs import describe_machine
+from offrl.selection import CRITERIA, FittingConfig
 from offrl.statistics import t_interval
 from offrl.system.json_files import read_json, write_json
 from offrl.system.side_by_side import side_by_side

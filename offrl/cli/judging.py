@@ -67,7 +67,9 @@ def ope(
     that the run held out (train --set held_out=0.1); a run without any is refused there: its values on what it has
     learned from would flatter it. No environment is made. What the numbers can be trusted for is said under them.
     """
-    from offrl.ope.estimate import ESTIMATORS, OpeConfig, estimate
+    from offrl.ope.config import OpeConfig
+    from offrl.ope.estimate import estimate
+    from offrl.ope.estimators import ESTIMATORS
     from offrl.runs.files import of_run
     from offrl.system.files import require_writable
     from offrl.system.json_files import write_sealed_json
@@ -127,7 +129,7 @@ def _load(
     """
     from offrl.cli.request import recorded_store
     from offrl.hub.loading import run_of
-    from offrl.ope.splits import shared_split
+    from offrl.ope.splits import split_on
     from offrl.policies.onnx_policy import OnnxPolicy
     from offrl.policies.torch_policy import TorchPolicy
     from offrl.replay.replay import Replay, open_replay
@@ -153,24 +155,11 @@ def _load(
             )
     else:
         store = open_replay(data, progress=progress).store
-    if store.fingerprint == _fingerprint_of(run):
-        if not own.get("held_out"):
-            raise ConfigError(
-                "the run was trained on all episodes of this data, and has none left to be judged by",
-                where=run,
-                expected="a run with held-out episodes, or other data",
-                hint="train with --set held_out=0.1",
-            )
-        shared_split([run])  # nor were its first weights trained on them
-        refuse_beside("the data that the run was trained on", {"--held-out": held_out}, where=run, expected="its own")
-        config |= {"held_out": own["held_out"], "split_seed": own.get("split_seed", 0)}
-    else:
+    split = split_on(run, store.fingerprint)
+    if split is None:
         config |= {"held_out": _HELD_OUT if held_out is None else held_out}
+    else:
+        where = "data that the run, or the one of its first weights, was trained on"
+        refuse_beside(where, {"--held-out": held_out}, where=run, expected="the episodes that it held out")
+        config |= {"held_out": split.held_out, "split_seed": split.split_seed}
     return _Judged(policy, str(trained.checkpoint), Replay(store, **config), run, request.encoder)
-
-
-def _fingerprint_of(run: Path) -> str | None:
-    from offrl.runs import read_run_config
-
-    found: str | None = read_run_config(run).get("dataset")
-    return found

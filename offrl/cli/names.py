@@ -42,7 +42,7 @@ ENCODERS = {
     "minatar": "offrl.networks.encoders:MinAtarEncoder",
     "mlp": "offrl.networks.encoders:MLPEncoder",
 }
-STATISTICS = {"td_error": "offrl.ope.held_out:td_error", "agreement": "offrl.ope.held_out:agreement"}
+STATISTICS = {"td_error": "offrl.selection.held_out:td_error", "agreement": "offrl.selection.held_out:agreement"}
 CAR_RACING = "CarRacing-v3"
 
 network_options = options(

@@ -18,9 +18,9 @@ from offrl.cli.request import named_store, recorded_request, recorded_store
 from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from offrl.ope.criteria import Criterion
-    from offrl.ope.selection import Candidate
     from offrl.replay.store import FrameStore
+    from offrl.selection.criteria import Criterion
+    from offrl.selection.ranking import Candidate
 
 _BY = "td_error"
 
@@ -55,14 +55,16 @@ def select(
     --set held_out=0.1. Statistics: td_error, initial_value, agreement, discounted_advantage, soft_opc, and, with models
     fitted on the training episodes, sbv, emsbe, support, fqe. The weights before the first update are no candidate.
     """
-    from offrl.ope.fitting import FittingConfig
-    from offrl.ope.selection import rank
     from offrl.ope.splits import shared_split
     from offrl.replay.replay import Replay
+    from offrl.selection.fits import FittingConfig
+    from offrl.selection.ranking import rank
 
     criteria = _criteria(by)
     requests = {run: recorded_request(run) for run in runs}
-    fitting = FittingConfig(updates=updates, seed=seed, device=device or "auto")
+    name = encoder or requests[runs[0]].encoder
+    encoders = {} if name is None else {"encoder": load_class(name, ENCODERS, "encoder")}
+    fitting = FittingConfig(updates=updates, seed=seed, device=device or "auto", **encoders)
     split = shared_split(runs)
     tried = None if thresholds is None else _thresholds(thresholds)
     if any(each.needs_values for each in criteria):
@@ -91,7 +93,7 @@ _MEANING = ("discount", "reward_clip")
 
 
 def _criteria(by: str) -> list[Criterion]:
-    from offrl.ope.criteria import CRITERIA
+    from offrl.selection.criteria import CRITERIA
 
     names = by.split(",")
     for number, name in enumerate(names):
@@ -136,8 +138,8 @@ def _candidates(
     replay: Mapping[str, Any],
 ) -> list[Candidate]:
     from offrl.hub.loading import load_algorithm
-    from offrl.ope.selection import Candidate
     from offrl.runs.checkpoint import checkpoints, step_of
+    from offrl.selection.ranking import Candidate
 
     trained = [each for each in checkpoints(run / "checkpoints") if step_of(each) > 0]
     if not trained:

@@ -23,6 +23,9 @@ from offrl.training import FitConfig, LearnerConfig
 _MOST_CERTAIN = 0.01  # share of the episodes; in short ones a stochastic behaviour may happen to be certain
 _AT_ONCE = 512
 
+SUPPORT_FLOOR = 0.05
+"""An action that the behaviour takes with a lower probability does not count as supported by the data."""
+
 
 @dataclass(frozen=True)
 class LoggedBehaviour:

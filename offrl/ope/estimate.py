@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from offrl.checks import Checks, is_number
 from offrl.errors import ConfigError
 from offrl.networks import EncoderFactory, default_encoder
-from offrl.ope import estimators as equations
-from offrl.ope.behaviour import fit_behaviour, logged_behaviour, require_apart
-from offrl.ope.criteria import SUPPORT_FLOOR
+from offrl.ope.behaviour import SUPPORT_FLOOR, fit_behaviour, logged_behaviour, require_apart
+from offrl.ope.config import OpeConfig
 from offrl.ope.episodes import Episodes
-from offrl.ope.estimators import Estimator, effective_sample_size
-from offrl.ope.fitted_q import EpisodesAgain, FittedQ, FittedValues, fit_q, fitting_gap, read
-from offrl.ope.fitting import default_learner
+from offrl.ope.estimators import ESTIMATORS, FITTED, WEIGHTED, effective_sample_size
+from offrl.ope.fitted_q import FittedQ, fit_q
+from offrl.ope.fitted_values import FittedValues, fitting_gap, read
+from offrl.ope.fitting import EpisodesAgain, default_learner
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
@@ -28,73 +27,7 @@ from offrl.replay import Replay
 from offrl.statistics import LEAST_VALUES
 from offrl.training import LearnerConfig
 
-Source = Literal["auto", "logged", "fitted"]
-
-ESTIMATORS: Mapping[str, Estimator] = {
-    "fqe": equations.direct_method,
-    "wdr": equations.weighted_doubly_robust,
-    "dr": equations.doubly_robust,
-    "wpdis": equations.weighted_per_decision_is,
-    "pdis": equations.per_decision_is,
-    "wis": equations.weighted_is,
-    "is": equations.trajectory_is,
-}
-"""By the names that the field uses; FQE is the direct method with the values of fitted Q evaluation."""
-FITTED = frozenset({"fqe", "wdr", "dr"})
-"""Those that read values of fitted Q evaluation."""
-WEIGHTED = frozenset(ESTIMATORS) - {"fqe"}
-"""Those that read the behaviour's probabilities."""
 _FEW_EPISODES = 30
-
-
-@dataclass(frozen=True)
-class OpeConfig:
-    """How `estimate` works.
-
-    Attributes:
-        estimators: Some of `ESTIMATORS`.
-        discount: Per step, in [0, 1]; None takes the replay's.
-        behaviour: "logged" reads the behaviour's probabilities from the data and refuses those that say nothing;
-            "fitted" fits a model of the behaviour; "auto" takes the logged ones where they count, else fits.
-        updates: Of fitted Q evaluation, each refit; and of the behaviour model.
-        refits: How often fitted Q evaluation is fitted anew, each time on training episodes drawn again with
-            replacement but for the first: the intervals of what reads its values are over episodes and refits.
-        batch_size: Of fitted Q evaluation; the behaviour model has the defaults of `FitConfig` and `LearnerConfig`.
-        learning_rate: Of fitted Q evaluation.
-        precision: Of both.
-        clip: The largest weight of an episode, over 0; None clips nothing. Clipping bounds the variance and makes
-            returns of positive rewards too low on average.
-        resamples: Of the bootstrap over held-out episodes.
-        seed: Of everything that is drawn.
-    """
-
-    estimators: Sequence[str] = tuple(ESTIMATORS)
-    discount: float | None = None
-    behaviour: Source = "auto"
-    updates: int = 5_000
-    refits: int = 3
-    batch_size: int = 256
-    learning_rate: float = 5e-4
-    precision: Literal["fp32", "bf16"] = "fp32"
-    clip: float | None = None
-    resamples: int = 1_000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        checks = Checks(self)
-        is_list = isinstance(self.estimators, Sequence) and not isinstance(self.estimators, str)
-        known = is_list and len(self.estimators) > 0 and all(name in ESTIMATORS for name in self.estimators)
-        checks.that(known, "estimators", f"one or more of {', '.join(ESTIMATORS)}")
-        if self.discount is not None:
-            checks.number("discount", "a number in [0, 1], or None", lambda discount: 0 <= discount <= 1)
-        checks.choice("behaviour", get_args(Source))
-        checks.choice("precision", ("fp32", "bf16"))
-        for name in ("updates", "refits", "batch_size"):
-            checks.whole(name, least=1)
-        checks.whole("resamples", least=100)
-        checks.whole("seed", least=0)
-        checks.number("learning_rate", "a number over 0", lambda rate: rate > 0)
-        checks.that(self.clip is None or (is_number(self.clip) and self.clip > 0), "clip", "a number over 0, or None")
 
 
 def estimate(

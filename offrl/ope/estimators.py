@@ -16,6 +16,7 @@ estimates are undefined, NaN.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -210,3 +211,19 @@ def _self_normalised(
         scale[todo] -= _RESCALED_BY
         todo = todo[(np.isnan(result[:, todo]) & has_weight[:, todo]).any(axis=0)]
     return result
+
+
+ESTIMATORS: Mapping[str, Estimator] = {
+    "fqe": direct_method,
+    "wdr": weighted_doubly_robust,
+    "dr": doubly_robust,
+    "wpdis": weighted_per_decision_is,
+    "pdis": per_decision_is,
+    "wis": weighted_is,
+    "is": trajectory_is,
+}
+"""By the names that the field uses; FQE is the direct method with the values of fitted Q evaluation."""
+FITTED = frozenset({"fqe", "wdr", "dr"})
+"""Those that read values of fitted Q evaluation."""
+WEIGHTED = frozenset(ESTIMATORS) - {"fqe"}
+"""Those that read the behaviour's probabilities."""

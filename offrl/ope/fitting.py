@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from offrl.algorithms.algorithm import Algorithm
-from offrl.checks import Checks
-from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._progress import PERIOD, FittingBar
 from offrl.replay import Replay
-from offrl.replay.sampling import Sampling
+from offrl.replay.sampling import Candidates, Sampling
 from offrl.training import FitConfig, LearnerConfig, fit
 from offrl.training.config import Precision
 
@@ -22,28 +22,23 @@ Fittable = TypeVar("Fittable", bound=Algorithm[Any])
 
 
 @dataclass(frozen=True)
-class FittingConfig:
-    """How `rank` fits what its criteria need.
+class EpisodesAgain:
+    """A sampling: as many episodes as there are, drawn with replacement, each step as often as its episode.
 
-    Attributes:
-        updates: Of each model.
-        seed: Of each model's first weights and batches: the same seed gives the same ranking.
-        batch_size: Of an update.
-        encoder: Of the observations.
-        device: Where to train.
+    Fits on different draws say how much a fit depends on its data.
     """
 
-    updates: int = 5_000
-    seed: int = 0
-    batch_size: int = 256
-    encoder: EncoderFactory = default_encoder
-    device: str = "auto"
+    seed: int
 
-    def __post_init__(self) -> None:
-        checks = Checks(self)
-        for name in ("updates", "batch_size"):
-            checks.whole(name, least=1)
-        checks.whole("seed", least=0)
+    def weights(self, candidates: Candidates) -> NDArray[np.float64]:
+        """[n]."""
+        episodes, which = np.unique(candidates.episode, return_inverse=True)
+        drawn = np.random.default_rng(self.seed).integers(len(episodes), size=len(episodes))
+        counts = np.bincount(drawn, minlength=len(episodes))
+        return counts[which].astype(np.float64)
+
+    def __str__(self) -> str:
+        return f"episodes-again:{self.seed}"
 
 
 class _Rows(Replay):

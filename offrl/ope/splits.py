@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,34 @@ def shared_split(runs: Sequence[Path]) -> Split:
         RunError: One is damaged.
     """
     first = _split_of(runs[0])
-    for run in runs[1:]:
-        _require(first, _split_of(run), run, runs[0])
     for run in runs:
-        _require_of_first_weights(first, run)
+        _require(first, _split_of(run), run, runs[0])
+        split_on(run, first.dataset)
     return first
+
+
+def split_on(run: Path, dataset: str) -> Split | None:
+    """Which episodes of some data neither a run nor those that its first weights come from were trained on.
+
+    Args:
+        run: Its directory.
+        dataset: The fingerprint of the data.
+
+    Returns:
+        None where none of them was trained on any of it.
+
+    Raises:
+        ConfigError: One was trained on all of it, or two hold out different episodes.
+        RunError: One is damaged.
+    """
+    found, where = None, run
+    for each in _lineage(run):
+        if read_run_config(each).get("dataset") == dataset:
+            split = _split_of(each)
+            if found is None:
+                found, where = split, each
+            _require(found, split, each, where)
+    return found
 
 
 def _split_of(run: Path) -> Split:
@@ -91,8 +114,9 @@ def _require(ours: Split, theirs: Split, run: Path, first: Path) -> None:
         )
 
 
-def _require_of_first_weights(split: Split, run: Path) -> None:
-    """Follows a run's first weights to the runs that they come from."""
+def _lineage(run: Path) -> Iterator[Path]:
+    """A run, and those that its first weights come from, one after the other."""
+    yield run
     seen = {run.resolve()}
     while (init := read_run_config(run).get("init")) is not None:
         origin = Path(init).absolute().parent.parent
@@ -100,14 +124,9 @@ def _require_of_first_weights(split: Split, run: Path) -> None:
             warnings.warn(
                 f"{run}: its first weights are from {init}, which is not there: whether they were trained on the "
                 "held-out episodes is not known",
-                stacklevel=3,
+                stacklevel=4,
             )
             return
-        if _dataset_of(origin) == split.dataset:
-            _require(split, _split_of(origin), origin, run)
+        yield origin
         seen.add(origin.resolve())
         run = origin
-
-
-def _dataset_of(run: Path) -> Any:
-    return read_run_config(run).get("dataset")

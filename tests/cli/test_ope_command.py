@@ -84,8 +84,8 @@ def test_the_result_is_kept_and_shown(folder, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("greedy",), "the run was trained on all episodes of this data, and has none left to be judged by; "),
-        (("run", "--held-out", 0.3), "--held-out beside the data that the run was trained on; "),
+        (("greedy",), "greedy: was trained on all episodes; "),
+        (("run", "--held-out", 0.3), "--held-out beside data that the run, or the one of its first weights, was trained on; "),
         (("run", "--estimators", "fqe,magic"), "error: OpeConfig.estimators: "),
         (("run", "--discount", 2), "error: OpeConfig.discount: "),
         (("run", "--clip", 0), "error: OpeConfig.clip: "),

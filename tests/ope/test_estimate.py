@@ -11,7 +11,7 @@ from two_rooms import POLICIES, VALUES, two_rooms
 import offrl
 from offrl.errors import ConfigError
 from offrl.ope import ESTIMATORS, Estimated, Estimates, OpeConfig, Steps, estimate_each
-from offrl.ope.fitted_q import fitting_gap
+from offrl.ope.fitted_values import fitting_gap
 from offrl.ope.intervals import Estimate
 from offrl.ope.judgement import verdict
 from offrl.statistics import Interval

@@ -11,7 +11,7 @@ from offrl import LearnerConfig
 from offrl.batch import Batch
 from offrl.errors import ConfigError, RunError
 from offrl.ope import FittedQ, FittedQConfig, FittedValues, PolicyTable, fit_q, read, tabulate
-from offrl.ope.fitted_q import EpisodesAgain
+from offrl.ope.fitting import EpisodesAgain
 from offrl.replay.sampling import Candidates
 
 QUICK = LearnerConfig(learning_rate=3e-3, polyak=0.2, precision="fp32", compile="off", threads=1)
@@ -68,7 +68,7 @@ def batch(**changes):
 def of_constants(model, q, target_q):
     """Gives the networks these outputs [P * A], whatever they see."""
     with torch.no_grad():
-        for head, values in ((model.q_head, q), (model.target_q_head, target_q)):
+        for head, values in ((model.head, q), (model.target_head, target_q)):
             head.output.weight.zero_()
             head.output.bias.copy_(torch.tensor(values))
     return model

@@ -1,7 +1,7 @@
 import pytest
 
 from offrl.errors import ConfigError, RunError
-from offrl.ope import Split, shared_split
+from offrl.ope import Split, shared_split, split_on
 from offrl.runs.files import write_run_config
 
 
@@ -58,3 +58,15 @@ def test_a_damaged_config_is_named(tmp_path, replay):
     write_run_config(tmp_path, {"replay": replay, "dataset": "frames-1"})
     with pytest.raises(RunError, match="config.json: replay is "):
         shared_split([tmp_path])
+
+
+def test_data_that_only_the_first_weights_have_seen_keep_their_split(tmp_path):
+    first = run(tmp_path, "first", dataset="frames-2", held_out=0.3)
+    last = run(tmp_path, "last", init=str(first / "checkpoints" / "step-000000010"))
+    assert split_on(last, "frames-1") == Split(held_out=0.1, split_seed=4, dataset="frames-1")
+    assert split_on(last, "frames-2") == Split(held_out=0.3, split_seed=4, dataset="frames-2")
+    assert split_on(last, "frames-3") is None
+    on_all = run(tmp_path, "on-all", held_out=0.0, dataset="frames-3")
+    after = run(tmp_path, "after", init=str(on_all / "checkpoints" / "step-000000010"))
+    with pytest.raises(ConfigError, match="on-all: was trained on all episodes"):
+        split_on(after, "frames-3")

@@ -9,9 +9,9 @@ from toy_replay import ToyReplay
 
 from offrl import BC, DQN, DiscreteBCQ, FitConfig, LearnerConfig, TaskSpec, fit
 from offrl.errors import ConfigError, OfflineRLError, RunError
-from offrl.ope import agreement, td_error
 from offrl.runs import checkpoints, latest_checkpoint
 from offrl.runs.checkpoint import find_resumable
+from offrl.selection import agreement, td_error
 from offrl.training import Selection, Statistic
 from offrl.training.selection import Ratings
 

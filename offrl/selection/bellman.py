@@ -10,20 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput
+from offrl.algorithms.algorithm import Metrics
 from offrl.batch import Batch
 from offrl.checks import Checks
 from offrl.errors import ConfigError
 from offrl.networks import EncoderFactory, default_encoder
-from offrl.networks.encoders import feature_dim
-from offrl.networks.heads import Head
 from offrl.ope._progress import FittingBar
 from offrl.ope.fitting import default_learner, fit_on, rows_of
+from offrl.ope.looked_up import LookedUp, read_values
 from offrl.replay import Replay
 from offrl.training import LearnerConfig
-from offrl.training.optimizer import exact_convolutions
-
-_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class BackupRegressionConfig:
         Checks(self).whole("num_candidates", least=1)
 
 
-class BackupRegression(Algorithm[BackupRegressionConfig]):
+class BackupRegression(LookedUp[BackupRegressionConfig]):
     """The mean of each candidate's one-step backup r + discount * q_k(s', pi_k(s')), given s and a.
 
     Supervised Bellman validation (Zitovsky et al. 2023, arXiv:2302.00141) measures a candidate's q by it. The backups
@@ -49,13 +45,16 @@ class BackupRegression(Algorithm[BackupRegressionConfig]):
     """
 
     name = "backup-regression"
-    needs = frozenset({"index"})
     backups: Tensor | None
+
+    @property
+    def num_policies(self) -> int:
+        """K."""
+        return self.config.num_candidates
 
     def make_networks(self, encoder: EncoderFactory) -> None:
         """An encoder and a head for the backups of all candidates and actions."""
-        self.encoder = encoder(self.spec.observation_shape)
-        self.head = Head(feature_dim(self.encoder), self.config.num_candidates * self.spec.num_actions)
+        super().make_networks(encoder)
         self.register_buffer("backups", None, persistent=False)
 
     def learn(self, backups: NDArray[np.floating]) -> None:
@@ -76,24 +75,9 @@ class BackupRegression(Algorithm[BackupRegressionConfig]):
         """Mean squared error over the candidates."""
         if self.backups is None:
             raise ConfigError("no backups", where="BackupRegression", expected="those to learn", hint="call learn")
-        action = batch.action[:, None, None].expand(-1, self.config.num_candidates, 1)
-        found = self.candidate_values(batch.observation).gather(2, action).squeeze(2)
+        found = self.logged_values(batch.observation, batch.action)
         loss = (found - self.backups[batch.needed("index")]).square().mean()
         return loss, {"backup": found.mean()}
-
-    def candidate_values(self, observation: Tensor) -> Tensor:
-        """The regression for every candidate. [B, ...] -> [B, K, A]."""
-        output: Tensor = self.head(self.encoder(observation))
-        return output.reshape(-1, self.config.num_candidates, self.spec.num_actions)
-
-    def values(self, observation: Tensor) -> Tensor:
-        """The mean over the candidates. [B, ...] -> [B, A]."""
-        return self.candidate_values(observation).mean(dim=1)
-
-    def forward(self, observation: Tensor) -> PolicyOutput:
-        """Ranks the actions by `values`; what is regressed on are candidates, this is none of them."""
-        values = self.values(observation)
-        return PolicyOutput(scores=values, logits=torch.zeros_like(values))
 
 
 @dataclass(frozen=True)
@@ -113,14 +97,10 @@ class FittedBackups:
     def read(self, replay: Replay) -> NDArray[np.float64]:
         """The regression at the logged observations and actions of a replay, its held-out part say. [N, K]."""
         store, rows = replay.store, replay.rows
-        device = next(self.model.parameters()).device
+        action = store.actions[rows]
         found = np.empty((len(rows), len(self.mean)))
-        for start in range(0, len(rows), _AT_ONCE):
-            part = rows[start : start + _AT_ONCE]
-            with torch.inference_mode(), exact_convolutions(device):
-                prepared = self.model.spec.normalise(torch.from_numpy(store.observations(part)).to(device))
-                values = self.model.candidate_values(prepared).double().cpu().numpy()
-            found[start : start + len(part)] = values[np.arange(len(part)), :, store.actions[part]]
+        for part, values in read_values(self.model, store.observations, rows):
+            found[part] = values[np.arange(len(values)), :, action[part]]
         return self.mean + self.deviation * found
 
 

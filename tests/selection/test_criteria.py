@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from offrl.errors import DatasetError
-from offrl.ope import CRITERIA, Fitted, Log, Reading, one_step_backup
+from offrl.selection import CRITERIA, Fitted, Log, Reading, one_step_backup
 
 # Two episodes: of two steps, which is cut, and of one, which terminates.
 LOG = Log(

@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
-from offrl.ope.reading import Log, Reading
+from offrl.ope.behaviour import SUPPORT_FLOOR
+from offrl.selection.reading import Log, Reading
 
 Model: TypeAlias = Literal["backups", "q", "behaviour"]
 """What a criterion needs fitted: see the attributes `backup`, `first_q` and `behaviour` of `Fitted`."""
-
-SUPPORT_FLOOR = 0.05
-"""An action to which the behaviour model gives a lower probability does not count as supported by the data."""
 
 
 @dataclass(frozen=True)

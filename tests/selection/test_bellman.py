@@ -8,7 +8,7 @@ from two_rooms import SPEC, two_rooms
 from offrl import LearnerConfig
 from offrl.batch import Batch
 from offrl.errors import ConfigError
-from offrl.ope import BackupRegression, BackupRegressionConfig, FittedBackups, fit_backups
+from offrl.selection import BackupRegression, BackupRegressionConfig, FittedBackups, fit_backups
 
 QUICK = LearnerConfig(learning_rate=3e-3, average_decay=0.99, precision="fp32", compile="off", threads=1)
 

@@ -7,9 +7,9 @@ from two_rooms import SPEC, two_rooms
 from offrl import DQN, Algorithm, DiscreteBCQ, TaskSpec
 from offrl.algorithms import PolicyOutput
 from offrl.errors import ConfigError, DatasetError, OfflineRLError, SpecMismatchError
-from offrl.ope import CRITERIA, Candidate, Criterion, FittingConfig, Ranked, Ranking, rank
-from offrl.ope.selection import _ranks
 from offrl.replay import open_replay
+from offrl.selection import CRITERIA, Candidate, Criterion, FittingConfig, Ranked, Ranking, rank
+from offrl.selection.ranking import _ranks
 
 
 @pytest.fixture

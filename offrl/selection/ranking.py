@@ -12,11 +12,10 @@ from tqdm import tqdm
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, OfflineRLError
-from offrl.ope._candidate_fits import Fits, fit_models
-from offrl.ope.criteria import Criterion
-from offrl.ope.fitting import FittingConfig
-from offrl.ope.reading import Log, Reading, read_candidate
 from offrl.replay import Replay
+from offrl.selection.criteria import Criterion
+from offrl.selection.fits import Fits, FittingConfig, fit_models
+from offrl.selection.reading import Log, Reading, read_candidate
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def rank(
         candidates: In the order in which equals are taken.
         replay: The held-out part, `replay.held_out()`, of data that no candidate was trained on. Its discount and
             `reward_clip` are what the candidates' values mean; its n_step and `reward_scale` have no say.
-        criteria: Some of `offrl.ope.CRITERIA`, or your own.
+        criteria: Some of `offrl.selection.CRITERIA`, or your own.
         fitting: How models are fitted; None takes the defaults.
         progress: Whether to show a bar; None shows it on a terminal only.
 

@@ -2,7 +2,7 @@ import torch
 
 from offrl import Batch, TaskSpec
 from offrl.algorithms import Algorithm, PolicyOutput
-from offrl.ope import agreement, td_error
+from offrl.selection import agreement, td_error
 
 SPEC = TaskSpec.vector(2, ("left", "stay", "right"))
 

@@ -7,19 +7,43 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from offrl.checks import Checks
+from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope.behaviour import fit_behaviour
-from offrl.ope.bellman import fit_backups
-from offrl.ope.criteria import Model, one_step_backup
 from offrl.ope.fitted_q import FittedQ, fit_q
-from offrl.ope.fitting import FittingConfig, default_learner
-from offrl.ope.reading import Fitted, Log, Reading
+from offrl.ope.fitting import default_learner
+from offrl.ope.looked_up import read_values
 from offrl.replay import Replay
-from offrl.training.optimizer import exact_convolutions
+from offrl.selection.bellman import fit_backups
+from offrl.selection.criteria import Model, one_step_backup
+from offrl.selection.reading import Fitted, Log, Reading
 
-_AT_ONCE = 512
+
+@dataclass(frozen=True)
+class FittingConfig:
+    """How the models of a ranking are fitted, see `offrl.selection.rank`.
+
+    Attributes:
+        updates: Of each model.
+        seed: Of each model's first weights and batches: the same seed gives the same ranking.
+        batch_size: Of an update.
+        encoder: Of the observations.
+        device: Where to train.
+    """
+
+    updates: int = 5_000
+    seed: int = 0
+    batch_size: int = 256
+    encoder: EncoderFactory = default_encoder
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        checks = Checks(self)
+        for name in ("updates", "batch_size"):
+            checks.whole(name, least=1)
+        checks.whole("seed", least=0)
 
 
 @dataclass(frozen=True)
@@ -98,10 +122,4 @@ def fit_models(
 def _first_q(model: FittedQ, replay: Replay) -> NDArray[np.float64]:
     """The q of all policies at the first observation of each episode. [E, K, A]."""
     rows = replay.rows[Log.of(replay).is_first]
-    device = next(model.parameters()).device
-    found = []
-    for start in range(0, len(rows), _AT_ONCE):
-        observations = torch.from_numpy(replay.store.observations(rows[start : start + _AT_ONCE]))
-        with torch.inference_mode(), exact_convolutions(device):
-            found.append(model.policy_values(model.spec.normalise(observations.to(device))).double().cpu().numpy())
-    return np.concatenate(found)
+    return np.concatenate([found for _, found in read_values(model, replay.store.observations, rows)])
