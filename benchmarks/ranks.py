@@ -107,13 +107,13 @@ def measure(data: Path, folder: Path, options: list[str], cores: int) -> dict[st
 
 
 def stop_by_signal(data: Path, target: Path, options: list[str], wait: float) -> dict[str, Any]:
-    """Sends torchrun a SIGTERM in the middle of a run of two ranks."""
+    """Sends torchrun a SIGTERM in the middle of a run of two ranks: after its first row of metrics."""
     shutil.rmtree(target, ignore_errors=True)
     command = [*torchrun(2), str(data), *options, "--run", str(target)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while not (target / "metrics.csv").exists():
+        while not (target / "metrics.csv").exists() or not column(target, "metrics.csv", "step"):
             if process.poll() is not None:
                 raise click.ClickException(f"torchrun ended with {process.returncode} before it was told to")
             time.sleep(0.02)
@@ -128,7 +128,7 @@ def stop_by_signal(data: Path, target: Path, options: list[str], wait: float) ->
     step = int(found[-1].name[-9:])
     # The rows of the table reach as far as the checkpoint, and not beyond.
     rows = column(target, "metrics.csv", "step")
-    return {"seconds": seconds, "step": step, "saved": step > 0 and step - 10 < rows[-1] <= step}
+    return {"seconds": seconds, "step": step, "saved": step - 10 < rows[-1] <= step}
 
 
 @click.command()
