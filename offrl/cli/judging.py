@@ -139,9 +139,10 @@ def _load(
         if data is None:
             raise ConfigError("no data", where="ope", expected="DIRECTORY beside an ONNX file")
         share = _HELD_OUT if held_out is None else held_out
+        judged = OnnxPolicy(file, threshold=threshold)
         warn("an ONNX file does not say what it was trained on: if on these episodes, the values flatter it")
         replay = open_replay(data, held_out=share, progress=progress)
-        return _Judged(OnnxPolicy(file, threshold=threshold), str(path), replay, None, None)
+        return _Judged(judged, str(path), replay, None, None)
     trained = load_trained(path, algorithm, encoder, device)
     run, request = run_of(trained.checkpoint), trained.request
     policy = TorchPolicy(trained.algorithm, threshold=threshold)

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from naive_replay import save_frames
 from run_offrl import offrl, offrl_json
@@ -13,6 +14,7 @@ from test_select_command import WITHOUT_ENVIRONMENTS
 from two_rooms import SPEC, episode
 
 from offrl import TaskSpec
+from offrl.policies._onnx_seal import sealed
 from offrl.runs.files import RUN_KEY
 from offrl.shards import Episode
 from offrl.system.json_files import read_json
@@ -124,6 +126,22 @@ def test_probabilities_that_say_nothing_are_fitted_or_refused(folder, tmp_path):
     words = ("--behaviour", "logged", "--held-out", 0.5, "--quiet")
     error = offrl("ope", folder / "greedy", certain, *words, code=2).stderr
     assert "logged probabilities that say nothing: 4 of 4 episodes" in error
+
+
+def test_a_logged_action_that_was_impossible_is_refused(folder, tmp_path):
+    save_frames(tmp_path / "wrong", [[with_probabilities([0.5, 0.0])] * 8], SPEC)
+    error = offrl("ope", folder / "greedy", tmp_path / "wrong", "--quiet", code=2).stderr
+    assert "behaviour_probability" in error
+    assert error.count("\n") == 1
+
+
+def test_a_file_without_logits_is_refused(folder, tmp_path):
+    model = onnx.load(folder / "run" / "model-uint8.onnx")
+    del model.graph.output[[value.name for value in model.graph.output].index("logits")]
+    (tmp_path / "other.onnx").write_bytes(sealed(model))
+    error = offrl("ope", tmp_path / "other.onnx", folder / "data", "--quiet", code=2).stderr
+    assert "outputs ['action', 'q']; expected an offrl policy" in error
+    assert error.count("\n") == 1
 
 
 def test_a_policy_of_another_task_is_refused(folder, tmp_path):
