@@ -123,6 +123,7 @@ def fit_behaviour(
     held_out: Replay,
     *,
     updates: int = 2000,
+    batch_size: int = FitConfig.batch_size,
     seed: int = 0,
     floor: float = 1e-3,
     learner: LearnerConfig | None = None,
@@ -140,6 +141,7 @@ def fit_behaviour(
         train: The episodes to learn from; each of its transitions is drawn equally often, whatever its `sampling`.
         held_out: The episodes to read probabilities at, two or more: `train.held_out()`.
         updates: Of behaviour cloning.
+        batch_size: Of an update.
         seed: Seed of the model, of its batches and of the halves.
         floor: The least probability of a logged action, in [0, 1): no ratio is above 1 / floor. It biases estimates:
             actions that were rarer count too little, so with rewards that are never negative the value of a policy that
@@ -171,7 +173,7 @@ def fit_behaviour(
         rows,
         BC(rows.spec, encoder=encoder, seed=seed),
         updates,
-        batch_size=FitConfig.batch_size,
+        batch_size=batch_size,
         learner=learner or LearnerConfig(),
         bar=FittingBar("behaviour model", updates, progress),
         device=device,

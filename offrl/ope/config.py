@@ -24,8 +24,8 @@ class OpeConfig:
         updates: Of fitted Q evaluation, each refit; and of the behaviour model.
         refits: How often fitted Q evaluation is fitted anew, each time on training episodes drawn again with
             replacement but for the first: the intervals of what reads its values are over episodes and refits.
-        batch_size: Of fitted Q evaluation; the behaviour model has the defaults of `FitConfig` and `LearnerConfig`.
-        learning_rate: Of fitted Q evaluation.
+        batch_size: Of both.
+        learning_rate: Of fitted Q evaluation; the behaviour model has that of `LearnerConfig`.
         precision: Of both.
         clip: The largest weight of an episode, over 0; None clips nothing. Clipping bounds the variance and makes
             returns of positive rewards too low on average.

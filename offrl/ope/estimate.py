@@ -168,6 +168,7 @@ def _behaviour(
         parts.train,
         parts.held_out,
         updates=config.updates,
+        batch_size=config.batch_size,
         seed=config.seed,
         learner=LearnerConfig(precision=config.precision, compile="off", threads=torch.get_num_threads()),
         device=device,

@@ -115,7 +115,10 @@ def fit_models(
         found_q = _first_q(fitted, held_out)
     if "behaviour" in models:
         learner = default_learner(discount, updates)
-        found_behaviour = fit_behaviour(train, held_out, updates=updates, learner=learner, **how).probabilities
+        behaviour = fit_behaviour(
+            train, held_out, updates=updates, batch_size=config.batch_size, learner=learner, **how
+        )
+        found_behaviour = behaviour.probabilities
     return Fits(found_backups, found_q, found_behaviour)
 
 

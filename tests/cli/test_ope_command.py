@@ -87,7 +87,7 @@ def test_the_result_is_kept_and_shown(folder, tmp_path):
     ("words", "said"),
     [
         (("greedy",), "greedy: was trained on all episodes; "),
-        (("run", "--held-out", 0.3), "--held-out beside data that the run, or the one of its first weights, was trained on; "),
+        (("run", "--held-out", 0.3), "--held-out beside data that the run, or the one "),
         (("run", "--estimators", "fqe,magic"), "error: OpeConfig.estimators: "),
         (("run", "--discount", 2), "error: OpeConfig.discount: "),
         (("run", "--clip", 0), "error: OpeConfig.clip: "),
