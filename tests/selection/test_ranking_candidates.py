@@ -178,7 +178,7 @@ def test_models_are_fitted_on_training_episodes_only(rooms, monkeypatch):
     monkeypatch.setattr("offrl.ope.fitting._Rows.gather", watched)
     few = FittingConfig(updates=20, batch_size=16, device="cpu")
     rank(ROOMS[:2], rooms.held_out(), FITTED, fitting=few, progress=False)
-    assert sizes == {16}
+    assert max(sizes) == 16  # fit tries a few rows first
     assert not np.intersect1d(seen, rooms.held_out().rows).size
 
 
