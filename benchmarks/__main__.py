@@ -32,6 +32,7 @@ from benchmarks.ranks import ranks
 from benchmarks.readme import readme
 from benchmarks.same import same
 from benchmarks.scores import scores
+from benchmarks.select import select
 from benchmarks.ship import animation, ship
 from benchmarks.soak import soak
 from benchmarks.speed import collection, environment, evaluation
@@ -87,6 +88,7 @@ for command in (
     identity,
     obp,
     ope,
+    select,
     memory,
     streaming,
     corruption,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -13,21 +11,20 @@ from typing import Any
 
 import click
 import numpy as np
+import torch
 
 from benchmarks.judging.candidates import HELD_OUT, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
-from benchmarks.judging.playing import policy_of, replay_of, truth
+from benchmarks.judging.playing import algorithm_of, encoder_of, play_all, policy_of, replay_of, truth
 from benchmarks.scoring.ranking import Values, binomial_interval, chosen_over_best, regret, spearman_interval
 from benchmarks.stores import ROOT
 from offrl import selection as offline
-from offrl.algorithms import Algorithm
-from offrl.cli.names import ENCODERS, load_class
-from offrl.ope import ESTIMATORS, OpeConfig, estimate_each
+from offrl.ope import ESTIMATORS, OpeConfig, estimate_each, fit_q, read, tabulate
 from offrl.policies import TorchPolicy
+from offrl.replay import Replay
 from offrl.runs import describe_machine
 from offrl.selection import CRITERIA, FittingConfig
 from offrl.statistics import t_interval
 from offrl.system.json_files import read_json, write_json
-from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
 
 RESULTS = ROOT / "benchmarks" / "results" / "ope"
@@ -44,13 +41,14 @@ _ELSEWHERE = ("fqe", "soft_opc")
 @click.option("--work", default=ROOT / "data" / "ope", type=click.Path(path_type=Path), help="Kept: goes on there.")
 def ope(tasks: Sequence[str], parts: Sequence[str], processes: int, work: Path) -> None:
     """Trains the candidates, plays them for their true values, and compares what estimators say of them."""
+    torch.set_num_threads(1)  # as the candidates are trained, so that costs compare
     for name, part in product(tasks or TASKS, parts or PARTS):
         task, directory = TASKS[name], work.resolve() / name
         directory.mkdir(parents=True, exist_ok=True)
         task.collect(directory)
         replay_of(directory, task)  # ingested once, before two would
         candidates = [*task.candidates(part)]
-        _play(name, part, directory, candidates, processes)
+        play_all(name, part, directory, candidates, processes)
         said = _estimates(task, part, directory, candidates)
         result = {
             "command": f"python -m benchmarks ope --task {name} --set {part}",
@@ -63,49 +61,53 @@ def ope(tasks: Sequence[str], parts: Sequence[str], processes: int, work: Path) 
         show(result)
 
 
-def _play(name: str, part: str, work: Path, candidates: Sequence[Candidate], processes: int) -> None:
-    algorithms = dict.fromkeys(each.algorithm for each in candidates)  # each knows what is left to do
-    commands = {
-        algorithm: [sys.executable, "-m", "benchmarks.judging.playing", str(work), name, part, algorithm]
-        for algorithm in algorithms
-    }
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    for ended in side_by_side(commands, at_once=processes, environment=environment):
-        if ended.exit_code != 0:
-            sys.exit(f"{ended.name} failed; the same command goes on with the others")
-        print(f"{ended.name}: played", flush=True)
-
-
 def _estimates(task: Task, part: str, work: Path, candidates: Sequence[Candidate]) -> dict[str, Any]:
     """What is said of each candidate, by estimator and criterion; kept."""
     path = work / f"estimates-{part}.json"
-    if path.exists():
-        return read_json(path)
+    asked = {"updates": task.updates, "refits": REFITS, "discount": task.discount}
+    if path.exists() and {name: (found := read_json(path)).get(name) for name in asked} == asked:
+        return found
     replay = replay_of(work, task, discount=task.discount)
-    encoder = {} if task.encoder is None else {"encoder": load_class(task.encoder, ENCODERS, "encoder")}
     config = OpeConfig(updates=task.updates, refits=REFITS)
     policies = {each.name: policy_of(work, each) for each in candidates}
+    seconds = {"one fit of fqe for all": _seconds(lambda: _fit(policies, replay, task))}
     start = time.perf_counter()
-    found = estimate_each(policies, replay, config, device="cpu", **encoder)
-    seconds = time.perf_counter() - start
-    estimators = {name: [found[each.name][name].to_dict() for each in candidates] for name in ESTIMATORS}
-    support = [found[each.name].support for each in candidates]
+    found = estimate_each(policies, replay, config, device="cpu", **encoder_of(task))
+    seconds["all estimators"] = time.perf_counter() - start
+    start = time.perf_counter()
+    criteria = _criteria(task, work, candidates)
+    seconds["all statistics"] = time.perf_counter() - start
     result = {
+        **asked,
         "seconds": seconds,
-        "estimators": estimators,
-        "criteria": _criteria(task, work, candidates),
-        "support": support,
+        "estimators": {name: [found[each.name][name].to_dict() for each in candidates] for name in ESTIMATORS},
+        "criteria": criteria,
+        "support": [found[each.name].support for each in candidates],
         "behaviour": found[candidates[0].name].behaviour_source,
     }
     write_json(path, result)
     return result
 
 
+def _seconds(action: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def _fit(policies: Mapping[str, TorchPolicy], replay: Replay, task: Task) -> None:
+    """Point estimates of all candidates by one fit: what they do, the fit, and reading it."""
+    held_out = replay.held_out()
+    assert held_out is not None
+    asked = [{name: tabulate(each, part) for name, each in policies.items()} for part in (replay, held_out)]
+    model = fit_q(asked[0], replay, task.updates, device="cpu", **encoder_of(task))
+    read(model, held_out, [*asked[1].values()])
+
+
 def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[str, list[float | None]]:
     """What `offrl select` ranks by; None where the criterion reads values and the algorithm learns none."""
     replay = replay_of(work, task, **{"discount": TRAINING_DISCOUNT, **task.replay}).held_out()  # of their values
-    encoder = {} if task.encoder is None else {"encoder": load_class(task.encoder, ENCODERS, "encoder")}
-    fitting = FittingConfig(updates=task.updates, device="cpu", **encoder)
+    fitting = FittingConfig(updates=task.updates, device="cpu", **encoder_of(task))
     found: dict[str, list[float | None]] = {}
     for with_values in (False, True):
         # FQE is among the estimators; what is success or not, no task here has.
@@ -116,7 +118,7 @@ def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[s
         policies = [policy_of(work, each) for each in chosen]
         ranked = offline.rank(
             [
-                offline.Candidate(each.name, partial(_algorithm_of, policy), [policy.threshold])
+                offline.Candidate(each.name, partial(algorithm_of, policy), [policy.threshold])
                 for each, policy in zip(chosen, policies, strict=True)
             ],
             replay,
@@ -127,10 +129,6 @@ def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[s
         for criterion in criteria:
             found[criterion.name] = [statistics.get(each.name, {}).get(criterion.name) for each in candidates]
     return found
-
-
-def _algorithm_of(policy: TorchPolicy) -> Algorithm:
-    return policy.algorithm
 
 
 def compare(work: Path, candidates: Sequence[Candidate], said: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,7 +210,8 @@ def _about(name: str, task: Task, work: Path, said: Mapping[str, Any]) -> dict[s
         "values_are_of_episodes_of": task.endless,
         "seeds": [SEEDS[0], SEEDS[task.episodes - 1]],
         "behaviour_probabilities": said["behaviour"],
-        "seconds_of_all_estimates": said["seconds"],
+        "seconds": said["seconds"],
+        "threads": 1,
         "seconds_of_training_a_run": t_interval(seconds).mean if seconds else None,
     }
 

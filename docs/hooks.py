@@ -510,11 +510,44 @@ def judged() -> str:
             f"{found['episodes']:,} episodes, {found['held_out']:.0%} held out; values with a discount of "
             f"{found['discount']:g}; behaviour probabilities {found['behaviour_probabilities']}; true values from "
             f"{found['episodes_played']} episodes each.\n\n{_table(head, rows)}\n\n"
-            f"All estimates of all candidates took {found['seconds_of_all_estimates']:.0f} s, {found['refits']} refits "
-            f"of {found['updates']:,} updates included; training one candidate's run took "
-            f"{found['seconds_of_training_a_run']:.0f} s. `{found['command']}`. {_machine(found['machine'])}."
+            f"On one thread, {_costs(found)} `{found['command']}`. {_machine(found['machine'])}."
         )
     return "\n\n".join(parts)
+
+
+def _costs(found: Mapping[str, Any]) -> str:
+    """Of the estimates, beside that of training one of the candidates."""
+    seconds, training = found["seconds"], found["seconds_of_training_a_run"]
+    fit = seconds["one fit of fqe for all"]
+    return (
+        f"one fit of {found['updates']:,} updates with the values of all candidates by `fqe` took {fit:.0f} s, "
+        f"{fit / training:.1f} times the {training:.0f} s of training one candidate's run; all estimators with "
+        f"{found['refits']} fits {seconds['all estimators']:.0f} s, all statistics {seconds['all statistics']:.0f} s."
+    )
+
+
+def gained() -> str:
+    """What choosing a checkpoint offline gains over taking the last one, for each task."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RESULTS / "selection").glob("*.json"))]
+    if not results:
+        return _missing("select")
+    names = list(dict.fromkeys(name for found in results for name in found["gains"]))
+    head = ("chosen by", *(f"{found['task']}" for found in results))
+    rows = [("the last checkpoint's return", *(_over_runs(found["last"]) for found in results))]
+    rows += [(name, *(_gain(found["gains"].get(name)) for found in results)) for name in names]
+    parts = [
+        f"{found['task']}: {found['runs']} runs of BCQ with {found['updates']:,} updates, {found['checkpoints']} "
+        f"checkpoints each, {found['episodes_played']} episodes a checkpoint. `{found['command']}`."
+        for found in results
+    ]
+    return f"{_table(head, rows)}\n\n{' '.join(parts)} {_machine(results[0]['machine'])}."
+
+
+def _gain(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    low, high = row["interval_95"] or (float("nan"),) * 2
+    return f"{row['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _ranked(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -884,6 +917,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "identity": identity,
     "inference": inference,
     "judged": judged,
+    "gained": gained,
     "leaderboard": leaderboard,
     "memory": memory,
     "precision": precision,

@@ -73,7 +73,11 @@ class Task:
     longest: int | None = None
 
     def candidates(self, part: str) -> Iterator[Candidate]:
-        """All of one set."""
+        """All of one set; those of `RUNS` are checkpoints of several runs, of each of which one is to be chosen."""
+        if part == RUNS:
+            for seed, quarter in product(RUN_SEEDS, range(1, 5)):
+                yield Candidate("bcq", seed, self.ages[-1] * quarter // 4, None)
+            return
         chosen, seed = (self.first, 0) if part == "first" else (self.second, 1)
         for algorithm, thresholds in chosen.items():
             for step, threshold in product(self.ages, thresholds):
@@ -99,6 +103,8 @@ class Task:
             collect(self.make_env, CartPoleMixture(), self.data(work), transitions=self.transitions)
 
 
+RUNS = "runs"
+RUN_SEEDS = range(10, 15)
 HELD_OUT = 0.25
 TRAINING_DISCOUNT = 0.99
 """Of the candidates, where the task does not say another."""

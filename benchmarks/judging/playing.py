@@ -1,10 +1,11 @@
-"""Trains a run of candidates and plays each of them for its true value. Run as a process, on one thread."""
+"""Trains runs of candidates and plays each of them for its true value, a process of one thread for each run."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import numpy as np
 
 import offrl
 from benchmarks.judging.candidates import ENDLESS_EPISODES, HELD_OUT, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
+from benchmarks.stores import ROOT
 from offrl.cli.names import ENCODERS, algorithm_class, load_class
 from offrl.system.json_files import read_json, write_json
+from offrl.system.side_by_side import side_by_side
 
 
 class Discounting(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -56,17 +59,17 @@ def replay_of(work: Path, task: Task, **settings: Any) -> Any:
     return offrl.open_replay(task.data(work), progress=False, held_out=HELD_OUT, **settings)
 
 
-def train(work: Path, task: Task, algorithm: str, seed: int) -> Path:
-    """Trains a run, from its newest checkpoint where it was interrupted; its checkpoints are the candidates."""
+def train(work: Path, task: Task, candidates: Sequence[Candidate]) -> Path:
+    """Trains the run whose checkpoints the candidates are, from its newest checkpoint where it was interrupted."""
+    algorithm, seed, steps = candidates[0].algorithm, candidates[0].seed, [each.step for each in candidates]
     kind = algorithm_class(algorithm)
     needs = tuple(sorted(kind.needs))
     replay = replay_of(work, task, seed=seed, include=needs, **{"discount": TRAINING_DISCOUNT, **task.replay})
-    encoder = {} if task.encoder is None else {"encoder": load_class(task.encoder, ENCODERS, "encoder")}
     run = run_directory(work, algorithm, seed)
     offrl.fit(
-        kind(replay.spec, seed=seed, **encoder),
+        kind(replay.spec, seed=seed, **encoder_of(task)),
         replay,
-        offrl.FitConfig(updates=task.ages[-1], batch_size=128, checkpoint_period=int(np.gcd.reduce(task.ages))),
+        offrl.FitConfig(updates=max(steps), batch_size=128, checkpoint_period=int(np.gcd.reduce(steps))),
         # Nothing is chosen by measuring beside another run.
         learner=offrl.LearnerConfig(precision="fp32", compile="off", threads=1, **task.learner),
         run=run,
@@ -84,6 +87,16 @@ def policy_of(work: Path, candidate: Candidate) -> offrl.TorchPolicy:
     policy = offrl.load(checkpoint, threshold=candidate.threshold, device="cpu")
     assert isinstance(policy, offrl.TorchPolicy)
     return policy
+
+
+def algorithm_of(policy: offrl.TorchPolicy) -> offrl.Algorithm:
+    """A policy's algorithm."""
+    return policy.algorithm
+
+
+def encoder_of(task: Task) -> dict[str, Any]:
+    """The argument `encoder` of what is trained on a task; empty for the default."""
+    return {} if task.encoder is None else {"encoder": load_class(task.encoder, ENCODERS, "encoder")}
 
 
 def play(task: Task, policy: Callable[..., Any], episodes: int, longest: int | None = None) -> dict[str, Any]:
@@ -119,14 +132,35 @@ def true_values(work: Path, task: Task, candidate: Candidate) -> dict[str, Any]:
     return found
 
 
-def main(work: Path, name: str, part: str, algorithm: str) -> None:
-    """Trains and plays all candidates of one algorithm."""
+def play_all(name: str, part: str, work: Path, candidates: Sequence[Candidate], processes: int) -> None:
+    """Trains and plays candidates, a run in each of some processes; goes on where it was stopped.
+
+    Raises:
+        SystemExit: One failed.
+    """
+    runs = dict.fromkeys((each.algorithm, each.seed) for each in candidates)  # each knows what is left to do
+    commands = {
+        f"{algorithm} {seed}": [
+            *(sys.executable, "-m", "benchmarks.judging.playing"),
+            *(str(work), name, part, algorithm, str(seed)),
+        ]
+        for algorithm, seed in runs
+    }
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for ended in side_by_side(commands, at_once=processes, environment=environment):
+        if ended.exit_code != 0:
+            sys.exit(f"{ended.name} failed; the same command goes on with the others")
+        print(f"{ended.name}: played", flush=True)
+
+
+def main(work: Path, name: str, part: str, algorithm: str, seed: str) -> None:
+    """Trains and plays all candidates of one run."""
     task = TASKS[name]
-    mine = [each for each in task.candidates(part) if each.algorithm == algorithm]
-    timed = run_directory(work, algorithm, mine[0].seed) / "seconds.json"
+    mine = [each for each in task.candidates(part) if (each.algorithm, each.seed) == (algorithm, int(seed))]
+    timed = run_directory(work, algorithm, int(seed)) / "seconds.json"
     if not timed.exists():
         start = time.perf_counter()
-        train(work, task, algorithm, mine[0].seed)
+        train(work, task, mine)
         write_json(timed, {"seconds": time.perf_counter() - start})
     for candidate in mine:
         true_values(work, task, candidate)
