@@ -35,6 +35,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._number: int | None = None
+        self._has_come = False
         self._depth = 0
         self._is_late = False
         self._raises = False
@@ -44,7 +45,10 @@ class StopRequest:
         return self._number is not None
 
     def set(self, number: int = signal.SIGINT) -> None:
-        """As if the signal had come."""
+        """Says that another process has met a signal: the first one that comes here is still no second one.
+
+        All ranks are sent the same signal, one after the other, and may have told each other of it in between.
+        """
         self._number = self._number or number
 
     def error(self, *, is_agreed: bool = False) -> Interrupted:
@@ -74,9 +78,9 @@ class StopRequest:
             self._raises = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        is_second = self._number is not None
+        is_second, self._has_come = self._has_come, True
         if not (is_second or self._raises):
-            self._number = number
+            self.set(number)
         elif self._depth:
             self._is_late = True
         else:

@@ -35,6 +35,15 @@ def test_a_second_signal_does_not_cut_a_save():
     assert done == ["saved"]
 
 
+def test_the_own_signal_after_that_of_another_rank_is_no_second_one():
+    with stopping_on_signals() as request:
+        request.set(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # would cut the save that has begun because of the first
+        assert request.error().exit_code == 143
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_work_after_which_all_is_saved_ends_at_once():
     with stopping_on_signals() as request:
         with request.at_once():
