@@ -29,7 +29,11 @@ _HELD_OUT = 0.2
 @option("--estimators", help="Some of fqe,wdr,dr,wpdis,pdis,wis,is; default: all.")
 @option("--behaviour", type=click.Choice(["auto", "logged", "fitted"]), default="auto", show_default=True)
 @option("--discount", type=float, help="Per step; default: the run's, or 0.99.")
-@option("--updates", type=click.IntRange(1), help="Of fitted Q evaluation and of a behaviour model; default: 5000.")
+@option(
+    "--updates",
+    type=click.IntRange(1),
+    help="Of each model; default: 5000, of fitted Q more with a discount over 0.99.",
+)
 @option("--refits", type=click.IntRange(1), help="Of fitted Q evaluation, for its intervals; default: 3.")
 @option("--clip", type=float, help="Cut the weights of importance sampling at this number; default: not at all.")
 @option("--held-out", type=float, help=f"Share of the episodes; default: as the run was trained, else {_HELD_OUT}.")

@@ -28,7 +28,7 @@ _BY = "td_error"
 @click.command(short_help="Choose among checkpoints of runs, without playing.")
 @argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 @option("--by", default=_BY, show_default=True, metavar="NAMES", help="Statistics; several decide by their mean rank.")
-@option("--updates", type=int, default=5_000, show_default=True, help="Of each model that a statistic needs.")
+@option("--updates", type=int, help="Of each model that a statistic needs; default: 5000, of fqe as offrl ope.")
 @option("--seed", type=int, default=0, show_default=True, help="Seed of these models.")
 @option("--thresholds", help="Such as 0.1,0.3,0.5, each tried with every checkpoint; default: the run's own.")
 @option("--data", type=DATA, help="The dataset; default: where the first run says that it was.")
@@ -38,7 +38,7 @@ _BY = "td_error"
 def select(
     runs: tuple[Path, ...],
     by: str,
-    updates: int,
+    updates: int | None,
     seed: int,
     thresholds: str | None,
     data: Path | str | None,
@@ -80,11 +80,13 @@ def select(
     replay = Replay(_store(runs[0], data, quiet=quiet), **meaning, **chosen)
     ranking = rank(found, replay, criteria, fitting=fitting, progress=False if quiet else None)
     about: dict[str, Any] = {"held_out": split.held_out, "split_seed": split.split_seed, "dataset": split.dataset}
-    fitted = [each.name for each in criteria if each.model is not None]
+    discount = replay.config.discount
+    fitted = {each.name: fitting.updates_of(each.model, discount) for each in criteria if each.model is not None}
     note = ""
     if fitted:
-        about |= {"fitted": fitted, "updates": updates, "seed": seed, "discount": replay.config.discount}
-        note = f"\n{', '.join(fitted)}: fitted on the training episodes with {updates:,} updates, seed {seed}"
+        about |= {"fitted": fitted, "seed": seed, "discount": discount}
+        words = ", ".join(f"{name} with {count:,} updates" for name, count in fitted.items())
+        note = f"\nfitted on the training episodes with seed {seed}: {words}"
     show({**ranking.to_dict(), **about}, as_json, f"{ranking.to_text()}{note}\n\ntake {ranking.reason()}")
 
 

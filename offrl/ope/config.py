@@ -21,7 +21,8 @@ class OpeConfig:
         discount: Per step, in [0, 1]; None takes the replay's.
         behaviour: "logged" reads the behaviour's probabilities from the data and refuses those that say nothing;
             "fitted" fits a model of the behaviour; "auto" takes the logged ones where they count, else fits.
-        updates: Of fitted Q evaluation, each refit; and of the behaviour model.
+        updates: Of fitted Q evaluation, each refit, and of the behaviour model; None takes `enough_updates` for the
+            discount, and 5,000 for the behaviour model.
         refits: How often fitted Q evaluation is fitted anew, each time on training episodes drawn again with
             replacement but for the first: the intervals of what reads its values are over episodes and refits.
         batch_size: Of both.
@@ -36,7 +37,7 @@ class OpeConfig:
     estimators: Sequence[str] = tuple(ESTIMATORS)
     discount: float | None = None
     behaviour: Source = "auto"
-    updates: int = 5_000
+    updates: int | None = None
     refits: int = 3
     batch_size: int = 256
     learning_rate: float = 5e-4
@@ -54,7 +55,7 @@ class OpeConfig:
             checks.number("discount", "a number in [0, 1], or None", lambda discount: 0 <= discount <= 1)
         checks.choice("behaviour", get_args(Source))
         checks.choice("precision", ("fp32", "bf16"))
-        for name in ("updates", "refits", "batch_size"):
+        for name in ("refits", "batch_size") if self.updates is None else ("updates", "refits", "batch_size"):
             checks.whole(name, least=1)
         checks.whole("resamples", least=100)
         checks.whole("seed", least=0)

@@ -18,7 +18,7 @@ from offrl.ope.episodes import Episodes
 from offrl.ope.estimators import ESTIMATORS, FITTED, WEIGHTED, effective_sample_size
 from offrl.ope.fitted_q import FittedQ, fit_q
 from offrl.ope.fitted_values import FittedValues, fitting_gap, read
-from offrl.ope.fitting import EpisodesAgain, default_learner
+from offrl.ope.fitting import EpisodesAgain, default_learner, enough_updates
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
@@ -28,6 +28,7 @@ from offrl.statistics import LEAST_VALUES
 from offrl.training import LearnerConfig
 
 _FEW_EPISODES = 30
+_BEHAVIOUR_UPDATES = 5_000
 
 
 def estimate(
@@ -167,7 +168,7 @@ def _behaviour(
     fitted = fit_behaviour(
         parts.train,
         parts.held_out,
-        updates=config.updates,
+        updates=config.updates or _BEHAVIOUR_UPDATES,
         batch_size=config.batch_size,
         seed=config.seed,
         learner=LearnerConfig(precision=config.precision, compile="off", threads=torch.get_num_threads()),
@@ -191,13 +192,14 @@ def _fitted(
 ) -> FittedQ:
     """Fitted Q of all policies: on the training episodes, or in a refit on as many that are drawn from them."""
     seed = config.seed + number
+    updates = config.updates or enough_updates(train.config.discount)
     sampling: Any = "uniform" if number == 0 else EpisodesAgain(seed)
     return fit_q(
         tables,
         train,
-        config.updates,
+        updates,
         batch_size=config.batch_size,
-        learner=default_learner(train.config.discount, config.updates, config.learning_rate, config.precision),
+        learner=default_learner(train.config.discount, updates, config.learning_rate, config.precision),
         encoder=encoder,
         sampling=sampling,
         seed=seed,

@@ -13,12 +13,14 @@ from offrl.checks import Checks
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope.behaviour import fit_behaviour
 from offrl.ope.fitted_q import FittedQ, fit_q
-from offrl.ope.fitting import default_learner
+from offrl.ope.fitting import default_learner, enough_updates
 from offrl.ope.looked_up import read_values
 from offrl.replay import Replay
 from offrl.selection.bellman import fit_backups
 from offrl.selection.criteria import Model, one_step_backup
 from offrl.selection.reading import Fitted, Log, Reading
+
+_UPDATES = 5_000
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,14 @@ class FittingConfig:
     """How the models of a ranking are fitted, see `offrl.selection.rank`.
 
     Attributes:
-        updates: Of each model.
+        updates: Of each model; None takes `enough_updates` for fitted Q evaluation and 5,000 for the others.
         seed: Of each model's first weights and batches: the same seed gives the same ranking.
         batch_size: Of an update.
         encoder: Of the observations.
         device: Where to train.
     """
 
-    updates: int = 5_000
+    updates: int | None = None
     seed: int = 0
     batch_size: int = 256
     encoder: EncoderFactory = default_encoder
@@ -41,9 +43,15 @@ class FittingConfig:
 
     def __post_init__(self) -> None:
         checks = Checks(self)
-        for name in ("updates", "batch_size"):
+        for name in ("batch_size",) if self.updates is None else ("updates", "batch_size"):
             checks.whole(name, least=1)
         checks.whole("seed", least=0)
+
+    def updates_of(self, model: Model, discount: float) -> int:
+        """Of one model."""
+        if self.updates is not None:
+            return self.updates
+        return enough_updates(discount) if model == "q" else _UPDATES
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ def fit_models(
                 backups[str(number)] = one_step_backup(reading, log).astype(np.float32)
             if "q" in models:
                 following[str(number)] = reading.next_action.astype(np.int16)
-    discount, updates = train.config.discount, config.updates
+    discount = train.config.discount
     how: dict[str, Any] = {
         "encoder": config.encoder,
         "seed": config.seed,
@@ -107,13 +115,16 @@ def fit_models(
     }
     found_backups = found_q = found_behaviour = None
     if "backups" in models:
-        regression = fit_backups(backups, train, updates, batch_size=config.batch_size, **how)
+        regression = fit_backups(
+            backups, train, config.updates_of("backups", discount), batch_size=config.batch_size, **how
+        )
         found_backups = regression.read(held_out)
     if "q" in models:
-        learner = default_learner(discount, updates)
-        fitted = fit_q(following, train, updates, batch_size=config.batch_size, learner=learner, **how)
+        updates = config.updates_of("q", discount)
+        fitted = fit_q(following, train, updates, batch_size=config.batch_size, **how)
         found_q = _first_q(fitted, held_out)
     if "behaviour" in models:
+        updates = config.updates_of("behaviour", discount)
         learner = default_learner(discount, updates)
         behaviour = fit_behaviour(
             train, held_out, updates=updates, batch_size=config.batch_size, learner=learner, **how

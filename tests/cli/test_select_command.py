@@ -77,11 +77,11 @@ def test_models_are_fitted_as_asked_without_an_environment_and_recorded(runs):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["fitted"] == ["fqe", "sbv", "emsbe", "support"]
-    assert (found["updates"], found["seed"], found["discount"]) == (3, 1, 0.99)
+    assert found["fitted"] == {"fqe": 3, "sbv": 3, "emsbe": 3, "support": 3}
+    assert (found["seed"], found["discount"]) == (1, 0.99)
     assert all(np.isfinite([*each["statistics"].values()]).all() for each in found["policies"])
     text = offrl("select", *runs, *options[:6], "--quiet").stdout
-    assert "fqe, sbv, emsbe, support: fitted on the training episodes with 3 updates, seed 1" in text
+    assert "fitted on the training episodes with seed 1: fqe with 3 updates, sbv with 3 updates, " in text
     assert f"take {found['reason']}" in text
 
 

@@ -11,8 +11,9 @@ from offrl import LearnerConfig
 from offrl.batch import Batch
 from offrl.errors import ConfigError, RunError
 from offrl.ope import FittedQ, FittedQConfig, FittedValues, PolicyTable, fit_q, read, tabulate
-from offrl.ope.fitting import EpisodesAgain
+from offrl.ope.fitting import EpisodesAgain, enough_updates
 from offrl.replay.sampling import Candidates
+from offrl.selection import FittingConfig
 
 QUICK = LearnerConfig(learning_rate=3e-3, polyak=0.2, precision="fp32", compile="off", threads=1)
 
@@ -146,3 +147,13 @@ def test_bf16_comes_near_and_is_trained_like_any_other(replay):
     model = fit_q(table, replay, 500, batch_size=64, learner=learner, device="cpu")
     found = model.policy_values(torch.from_numpy(np.stack([A, B]))).detach().numpy()
     assert found[:, 0, 0] == pytest.approx(VALUES["always 0"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("discount", "updates"), [(0.0, 5_000), (0.99, 5_000), (0.997, 16_667), (0.999, 50_000), (1.0, 5_000)]
+)
+def test_the_further_a_discount_looks_the_more_updates_are_made(discount, updates):
+    assert enough_updates(discount) == updates
+    assert FittingConfig().updates_of("q", discount) == updates
+    assert FittingConfig().updates_of("backups", discount) == 5_000
+    assert FittingConfig(updates=7).updates_of("q", discount) == 7
