@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.judging.candidates import HELD_OUT, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
 from benchmarks.judging.playing import algorithm_of, encoder_of, play_all, policy_of, replay_of, truth
-from benchmarks.scoring.ranking import Values, binomial_interval, chosen_over_best, regret, spearman_interval
+from benchmarks.scoring.ranking import Values, binomial_interval, chosen_over_best, ranks, regret, spearman_interval
 from benchmarks.stores import ROOT
 from offrl import selection as offline
 from offrl.ope import ESTIMATORS, OpeConfig, estimate_each, fit_q, read, tabulate
@@ -30,6 +30,8 @@ from offrl.system.workers import num_cores
 RESULTS = ROOT / "benchmarks" / "results" / "ope"
 PARTS = ("first", "second")
 REFITS = 3
+TOGETHER = ("fqe", "agreement")
+"""Whose ranks' mean was the best of all pairs on CartPole's first set: what a policy is worth, and what data supports."""
 WITHOUT_VALUES = ("bc",)
 _ELSEWHERE = ("fqe", "soft_opc")
 
@@ -107,7 +109,7 @@ def _fit(policies: Mapping[str, TorchPolicy], replay: Replay, task: Task) -> Non
 def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[str, list[float | None]]:
     """What `offrl select` ranks by; None where the criterion reads values and the algorithm learns none."""
     replay = replay_of(work, task, **{"discount": TRAINING_DISCOUNT, **task.replay}).held_out()  # of their values
-    fitting = FittingConfig(updates=task.updates, device="cpu", **encoder_of(task))
+    fitting = FittingConfig(updates=min(task.updates, 5_000), device="cpu", **encoder_of(task))
     found: dict[str, list[float | None]] = {}
     for with_values in (False, True):
         # FQE is among the estimators; what is success or not, no task here has.
@@ -154,9 +156,14 @@ def compare(work: Path, candidates: Sequence[Candidate], said: Mapping[str, Any]
             "coverage_interval_95": binomial_interval(int(sum(given)), len(given)) if given else None,
             "without_a_remark": sum(usable),
         }
+    said_by = {
+        name: np.array([_number(each["value"]["mean"]) for each in said["estimators"][name]]) for name in ESTIMATORS
+    }
     for name, numbers in said["criteria"].items():
         sign = 1 if CRITERIA[name].more_is_better else -1
-        rows[name] = _ranking(sign * np.array([_number(each) for each in numbers]), plain)
+        said_by[name] = sign * np.array([_number(each) for each in numbers])
+        rows[name] = _ranking(said_by[name], plain)
+    rows[" and ".join(TOGETHER)] = _ranking(np.sum([ranks(said_by[name]) for name in TOGETHER], axis=0), plain)
     return {
         "candidates": [
             {"name": each.name, "return": float(one), "discounted_return": float(two)}
