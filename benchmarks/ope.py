@@ -31,7 +31,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "ope"
 PARTS = ("first", "second")
 REFITS = 3
 TOGETHER = ("fqe", "agreement")
-"""Whose ranks' mean was the best of all pairs on CartPole's first set: what a policy is worth, and what data supports."""
+"""Whose ranks together were the best of all pairs on CartPole's first set: what a policy is worth, and its support."""
 WITHOUT_VALUES = ("bc",)
 _ELSEWHERE = ("fqe", "soft_opc")
 

@@ -1,8 +1,9 @@
 """The candidates of both sets. The estimators were built while looking at `first`; `second` is to confirm.
 
 The candidates were fixed and committed before any was played. The discount of CartPole's values was 0.99 then: it tells
-episodes of 200 and of 500 steps hardly apart, as the first set showed. So did 4,000 updates of fitted Q evaluation where
-its discount needs 16,667 (`offrl.ope.fitting.enough_updates`): after these CartPole's second set was looked at again.
+episodes of 200 and of 500 steps hardly apart, as the first set showed. It showed, too, that 4,000 updates of fitted Q
+evaluation are too few for that discount, where `offrl.ope.fitting.enough_updates` makes 16,667. The second set of
+CartPole had been looked at before that.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ _BY = "td_error"
 @argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
 @option("--by", default=_BY, show_default=True, metavar="NAMES", help="Statistics; several decide by their mean rank.")
 @option("--updates", type=int, help="Of each model that a statistic needs; default: 5000, of fqe as offrl ope.")
+@option("--refits", type=click.IntRange(1), default=3, show_default=True, help="Of fqe, whose mean counts.")
 @option("--seed", type=int, default=0, show_default=True, help="Seed of these models.")
 @option("--thresholds", help="Such as 0.1,0.3,0.5, each tried with every checkpoint; default: the run's own.")
 @option("--data", type=DATA, help="The dataset; default: where the first run says that it was.")
@@ -39,6 +40,7 @@ def select(
     runs: tuple[Path, ...],
     by: str,
     updates: int | None,
+    refits: int,
     seed: int,
     thresholds: str | None,
     data: Path | str | None,
@@ -64,7 +66,7 @@ def select(
     requests = {run: recorded_request(run) for run in runs}
     name = encoder or requests[runs[0]].encoder
     encoders = {} if name is None else {"encoder": load_class(name, ENCODERS, "encoder")}
-    fitting = FittingConfig(updates=updates, seed=seed, device=device or "auto", **encoders)
+    fitting = FittingConfig(updates=updates, refits=refits, seed=seed, device=device or "auto", **encoders)
     split = shared_split(runs)
     tried = None if thresholds is None else _thresholds(thresholds)
     if any(each.needs_values for each in criteria):
@@ -84,7 +86,7 @@ def select(
     fitted = {each.name: fitting.updates_of(each.model, discount) for each in criteria if each.model is not None}
     note = ""
     if fitted:
-        about |= {"fitted": fitted, "seed": seed, "discount": discount}
+        about |= {"fitted": fitted, "refits": refits, "seed": seed, "discount": discount}
         words = ", ".join(f"{name} with {count:,} updates" for name, count in fitted.items())
         note = f"\nfitted on the training episodes with seed {seed}: {words}"
     show({**ranking.to_dict(), **about}, as_json, f"{ranking.to_text()}{note}\n\ntake {ranking.reason()}")

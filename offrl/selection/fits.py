@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from offrl.checks import Checks
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope.behaviour import fit_behaviour
 from offrl.ope.fitted_q import FittedQ, fit_q
-from offrl.ope.fitting import default_learner, enough_updates
+from offrl.ope.fitting import EpisodesAgain, default_learner, enough_updates
 from offrl.ope.looked_up import read_values
 from offrl.replay import Replay
 from offrl.selection.bellman import fit_backups
@@ -30,6 +30,8 @@ class FittingConfig:
     Attributes:
         updates: Of each model; None takes `enough_updates` for fitted Q evaluation and 5,000 for the others.
         seed: Of each model's first weights and batches: the same seed gives the same ranking.
+        refits: How often fitted Q evaluation is fitted anew, each time on training episodes drawn again but for the
+            first; its values are the mean of theirs. One fit alone ranks by its own errors as well.
         batch_size: Of an update.
         encoder: Of the observations.
         device: Where to train.
@@ -37,13 +39,14 @@ class FittingConfig:
 
     updates: int | None = None
     seed: int = 0
+    refits: int = 3
     batch_size: int = 256
     encoder: EncoderFactory = default_encoder
     device: str = "auto"
 
     def __post_init__(self) -> None:
         checks = Checks(self)
-        for name in ("batch_size",) if self.updates is None else ("updates", "batch_size"):
+        for name in ("refits", "batch_size", *(() if self.updates is None else ("updates",))):
             checks.whole(name, least=1)
         checks.whole("seed", least=0)
 
@@ -120,9 +123,13 @@ def fit_models(
         )
         found_backups = regression.read(held_out)
     if "q" in models:
-        updates = config.updates_of("q", discount)
-        fitted = fit_q(following, train, updates, batch_size=config.batch_size, **how)
-        found_q = _first_q(fitted, held_out)
+        found_q = np.mean(
+            [
+                _first_q(_fitted_q(following, train, config, number, progress), held_out)
+                for number in range(config.refits)
+            ],
+            axis=0,
+        )
     if "behaviour" in models:
         updates = config.updates_of("behaviour", discount)
         learner = default_learner(discount, updates)
@@ -131,6 +138,29 @@ def fit_models(
         )
         found_behaviour = behaviour.probabilities
     return Fits(found_backups, found_q, found_behaviour)
+
+
+def _fitted_q(
+    following: Mapping[str, NDArray[np.int16]],
+    train: Replay,
+    config: FittingConfig,
+    number: int,
+    progress: bool | None,
+) -> FittedQ:
+    """On the training episodes, or in a refit on as many that are drawn from them."""
+    seed = config.seed + number
+    return fit_q(
+        following,
+        train,
+        config.updates_of("q", train.config.discount),
+        batch_size=config.batch_size,
+        encoder=config.encoder,
+        sampling="uniform" if number == 0 else EpisodesAgain(seed),
+        seed=seed,
+        device=config.device,
+        title=f"fitted Q evaluation, {number + 1} of {config.refits}",
+        progress=progress,
+    )
 
 
 def _first_q(model: FittedQ, replay: Replay) -> NDArray[np.float64]:

@@ -133,7 +133,7 @@ ROOMS = [
     Candidate("diverged", lambda: Table([[float("inf"), 0.3], [1.0, 0.81]])),
 ]
 FITTED = [CRITERIA[name] for name in ("fqe", "sbv", "emsbe", "support")]
-QUICK = FittingConfig(updates=600, batch_size=64, device="cpu")
+QUICK = FittingConfig(updates=600, refits=1, batch_size=64, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_models_are_fitted_on_training_episodes_only(rooms, monkeypatch):
         return gather(self, indices)
 
     monkeypatch.setattr("offrl.ope.fitting._Rows.gather", watched)
-    few = FittingConfig(updates=20, batch_size=16, device="cpu")
+    few = FittingConfig(updates=20, refits=2, batch_size=16, device="cpu")
     rank(ROOMS[:2], rooms.held_out(), FITTED, fitting=few, progress=False)
     assert max(sizes) == 16  # fit tries a few rows first
     assert not np.intersect1d(seen, rooms.held_out().rows).size
@@ -189,3 +189,19 @@ def test_what_cannot_be_fitted_is_refused_before_it_costs_anything(rooms, tmp_pa
     whole = two_rooms(tmp_path, num_episodes=3)
     with pytest.raises(ConfigError, match="a replay without training episodes; expected some to fit what sbv needs"):
         rank([never], whole, [CRITERIA["td_error"], CRITERIA["sbv"]], progress=False)
+
+
+def test_fitted_q_is_the_mean_of_its_refits(rooms, monkeypatch):
+    held_out = rooms.held_out()
+    num_episodes = len(np.unique(held_out.store.segment_end[held_out.rows]))
+    asked, found = [], iter([np.full((num_episodes, 2, 2), each) for each in (1.0, 2.0, 6.0)])
+
+    def fit_q(tables, replay, updates, **how):
+        asked.append((how["seed"], str(how["sampling"])))
+
+    monkeypatch.setattr("offrl.selection.fits.fit_q", fit_q)
+    monkeypatch.setattr("offrl.selection.fits._first_q", lambda model, replay: next(found))
+    fitting = FittingConfig(updates=1, refits=3, seed=5, device="cpu")
+    ranking = rank(ROOMS[:2], held_out, [CRITERIA["fqe"]], fitting=fitting, progress=False)
+    assert asked == [(5, "uniform"), (6, "episodes-again:6"), (7, "episodes-again:7")]
+    assert [each.statistics["fqe"] for each in ranking.policies] == [3.0, 3.0]
