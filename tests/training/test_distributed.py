@@ -28,7 +28,7 @@ from offrl.system.signals import StopRequest
 from offrl.system.torchrun import describe, launcher, was_begun_by_this_launcher
 from offrl.training import FitConfig
 from offrl.training._feed import gathered_ahead, plan_updates
-from offrl.training.loop import _Loop
+from offrl.training._updates import Loop
 
 HELPERS = Path(ranks_script.__file__).parent
 COLLECTED = ("collected-on-1", "collected-on-2")
@@ -296,5 +296,5 @@ def test_a_signal_that_the_others_have_not_heard_of_waits_for_the_next_update():
         return number
 
     loop = SimpleNamespace(_ranks=SimpleNamespace(largest=largest))
-    assert not _Loop._is_stopped(loop, stop)
-    assert _Loop._is_stopped(loop, stop)
+    assert not Loop._is_stopped(loop, stop)
+    assert Loop._is_stopped(loop, stop)
