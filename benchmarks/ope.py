@@ -106,10 +106,15 @@ def _fit(policies: Mapping[str, TorchPolicy], replay: Replay, task: Task) -> Non
     read(model, held_out, [*asked[1].values()])
 
 
+def fitting_updates(task: Task) -> int:
+    """Of each model of `offrl select`: its default, but for pixels that take their time."""
+    return min(task.updates, 5_000)
+
+
 def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[str, list[float | None]]:
     """What `offrl select` ranks by; None where the criterion reads values and the algorithm learns none."""
     replay = replay_of(work, task, **{"discount": TRAINING_DISCOUNT, **task.replay}).held_out()  # of their values
-    fitting = FittingConfig(updates=min(task.updates, 5_000), device="cpu", **encoder_of(task))
+    fitting = FittingConfig(updates=fitting_updates(task), device="cpu", **encoder_of(task))
     found: dict[str, list[float | None]] = {}
     for with_values in (False, True):
         # FQE is among the estimators; what is success or not, no task here has.

@@ -13,6 +13,8 @@ import torch
 
 from benchmarks.judging.candidates import HELD_OUT, RUN_SEEDS, RUNS, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
 from benchmarks.judging.playing import algorithm_of, encoder_of, play_all, policy_of, replay_of, truth
+from benchmarks.ope import TOGETHER, fitting_updates
+from benchmarks.scoring.ranking import ranks
 from benchmarks.stores import ROOT
 from offrl import selection
 from offrl.runs import describe_machine
@@ -22,7 +24,6 @@ from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
 
 RESULTS = ROOT / "benchmarks" / "results" / "selection"
-TOGETHER = "mean rank of all"
 BEST = "(the truly best)"
 _CRITERIA = [each for each in CRITERIA.values() if each.name != "soft_opc"]
 """But for what needs rewards of success or not."""
@@ -44,6 +45,7 @@ def select(tasks: Sequence[str], processes: int, work: Path) -> None:
         play_all(name, RUNS, directory, candidates, processes)
         played = {each: truth(directory, each) for each in candidates}
         returns = {each: float(np.mean(found["returns"])) for each, found in played.items() if found is not None}
+        assert len(returns) == len(candidates)
         result = {
             "command": f"python -m benchmarks select --task {name}",
             "task": name,
@@ -53,7 +55,7 @@ def select(tasks: Sequence[str], processes: int, work: Path) -> None:
             "episodes_played": task.episodes,
             "seeds": [SEEDS[0], SEEDS[task.episodes - 1]],
             "held_out": HELD_OUT,
-            "fitting_updates": task.updates,
+            "fitting_updates": fitting_updates(task),
             **gains(returns, statistics(task, directory, candidates)),
             "machine": describe_machine(),
         }
@@ -68,17 +70,16 @@ def statistics(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[
         [selection.Candidate(each.name, partial(algorithm_of, policy_of(work, each))) for each in candidates],
         replay,
         _CRITERIA,
-        fitting=FittingConfig(updates=task.updates, device="cpu", **encoder_of(task)),
+        fitting=FittingConfig(updates=fitting_updates(task), device="cpu", **encoder_of(task)),
     )
     ranked = {each.name: each for each in ranking.policies}
-    found = {
+    return {
         criterion.name: [
             (1 if criterion.more_is_better else -1) * ranked[each.name].statistics[criterion.name]
             for each in candidates
         ]
         for criterion in _CRITERIA
     }
-    return {**found, TOGETHER: [-ranked[each.name].mean_rank for each in candidates]}
 
 
 def gains(returns: Mapping[Candidate, float], said: Mapping[str, Sequence[float]]) -> dict[str, Any]:
@@ -89,23 +90,25 @@ def gains(returns: Mapping[Candidate, float], said: Mapping[str, Sequence[float]
         said: Of each statistic, a number for each candidate in that order; the largest of a run's is chosen.
     """
     candidates, true = [*returns], np.array([*returns.values()])
+    runs = [
+        [number for number, each in enumerate(candidates) if each.seed == seed]
+        for seed in dict.fromkeys(each.seed for each in candidates)
+    ]
+    values = {name: np.nan_to_num(np.asarray(each, np.float64), nan=-np.inf) for name, each in said.items()}
+    if {*TOGETHER} <= values.keys():
+        together = np.empty(len(candidates))
+        for mine in runs:  # as `offrl select RUN` ranks them
+            together[mine] = np.sum([ranks(values[name][mine]) for name in TOGETHER], axis=0)
+        values[" and ".join(TOGETHER)] = together
+    last = true[[max(mine, key=lambda number: candidates[number].step) for mine in runs]]
     rows: dict[str, Any] = {}
-    seeds = dict.fromkeys(each.seed for each in candidates)
-    last = []
-    for name, numbers in {**said, BEST: true}.items():
-        values = np.nan_to_num(np.asarray(numbers, np.float64), nan=-np.inf)
-        gained, steps, last = [], [], []
-        for seed in seeds:
-            mine = [number for number, each in enumerate(candidates) if each.seed == seed]
-            end = max(mine, key=lambda number: candidates[number].step)
-            # Of equals the older run's checkpoint says less: the later one is taken.
-            chosen = max(mine, key=lambda number: (values[number], candidates[number].step))
-            gained.append(float(true[chosen] - true[end]))
-            steps.append(candidates[chosen].step)
-            last.append(float(true[end]))
-        rows[name] = {**t_interval(gained).to_dict(), "runs": gained, "steps": steps}
+    for name, each in {**values, BEST: true}.items():
+        # Of equals the later one is taken.
+        chosen = [max((each[number], candidates[number].step, number) for number in mine)[2] for mine in runs]
+        gained = (true[chosen] - last).tolist()
+        rows[name] = {**t_interval(gained).to_dict(), "runs": gained, "steps": [candidates[n].step for n in chosen]}
     return {
-        "last": {**t_interval(last).to_dict(), "runs": last},
+        "last": {**t_interval(last.tolist()).to_dict(), "runs": last.tolist()},
         "gains": rows,
         "candidates": [{"seed": each.seed, "step": each.step, "return": value} for each, value in returns.items()],
     }

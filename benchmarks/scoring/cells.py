@@ -49,7 +49,8 @@ class Cell(NamedTuple):
     def score(self, work: Path) -> dict[str, Any] | None:
         """What was measured before; None where it was not."""
         path = self.directory(work) / "score.json"
-        return read_json(path) if path.exists() else None
+        found = read_json(path) if path.exists() else None
+        return found if found and "cpu_seconds" in found else None  # earlier ones have seconds of the clock
 
     def command(self, work: Path) -> list[str]:
         """Runs it in a process of its own."""

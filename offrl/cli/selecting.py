@@ -64,7 +64,8 @@ def select(
 
     criteria = _criteria(by)
     requests = {run: recorded_request(run) for run in runs}
-    name = encoder or requests[runs[0]].encoder
+    recorded = requests[runs[0]].encoder
+    name = encoder or (recorded if recorded in ENCODERS else None)  # a file must not choose what code runs
     encoders = {} if name is None else {"encoder": load_class(name, ENCODERS, "encoder")}
     fitting = FittingConfig(updates=updates, refits=refits, seed=seed, device=device or "auto", **encoders)
     split = shared_split(runs)
@@ -82,13 +83,12 @@ def select(
     replay = Replay(_store(runs[0], data, quiet=quiet), **meaning, **chosen)
     ranking = rank(found, replay, criteria, fitting=fitting, progress=False if quiet else None)
     about: dict[str, Any] = {"held_out": split.held_out, "split_seed": split.split_seed, "dataset": split.dataset}
-    discount = replay.config.discount
-    fitted = {each.name: fitting.updates_of(each.model, discount) for each in criteria if each.model is not None}
     note = ""
-    if fitted:
-        about |= {"fitted": fitted, "refits": refits, "seed": seed, "discount": discount}
-        words = ", ".join(f"{name} with {count:,} updates" for name, count in fitted.items())
-        note = f"\nfitted on the training episodes with seed {seed}: {words}"
+    if ranking.fitted:
+        about |= {"refits": refits, "seed": seed, "discount": replay.config.discount}
+        words = ", ".join(f"{name} with {count:,} updates" for name, count in ranking.fitted.items())
+        times = f", fqe {refits} times" if "fqe" in ranking.fitted else ""
+        note = f"\nfitted on the training episodes with seed {seed}{times}: {words}"
     show({**ranking.to_dict(), **about}, as_json, f"{ranking.to_text()}{note}\n\ntake {ranking.reason()}")
 
 

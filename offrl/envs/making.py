@@ -107,8 +107,14 @@ def _register(env_id: str) -> None:
                 f"{env_id} is in the package {package}, which is not installed",
                 hint=f"install it with python -m pip install {package.replace('_', '-')}",
             )
-        module = import_module(_MODULES[namespace])
-        if env_id not in gymnasium.registry and hasattr(module, "register_envs"):
+        try:
+            module = import_module(_MODULES[namespace])
+        except ImportError as error:
+            raise UnknownEnvironmentError(
+                f"the package {package} cannot be imported ({error})", where=env_id
+            ) from error
+        is_known = any(known.startswith(f"{namespace}/") for known in gymnasium.registry)
+        if not is_known and hasattr(module, "register_envs"):
             module.register_envs()
     if env_id not in gymnasium.registry:
         near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3, cutoff=0.5)

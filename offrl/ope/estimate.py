@@ -192,7 +192,7 @@ def _fitted(
 ) -> FittedQ:
     """Fitted Q of all policies: on the training episodes, or in a refit on as many that are drawn from them."""
     seed = config.seed + number
-    updates = config.updates or enough_updates(train.config.discount)
+    updates = _updates(train, config)
     sampling: Any = "uniform" if number == 0 else EpisodesAgain(seed)
     return fit_q(
         tables,
@@ -207,6 +207,10 @@ def _fitted(
         title=f"fitted Q evaluation, {number + 1} of {config.refits}",
         progress=progress,
     )
+
+
+def _updates(train: Replay, config: OpeConfig) -> int:
+    return config.updates or enough_updates(train)
 
 
 def _judge(
@@ -244,7 +248,8 @@ def _judge(
         found = bootstrap(ESTIMATORS[estimator], used, config.resamples, config.seed)
         size = float(effective_sample_size(used[0])[0]) if is_weighted else None
         remark = verdict(found, size, len(episodes), support=support, is_fitted=is_fitted, gap=gap)
-        rows.append(Estimated(estimator, found, size, len(used) if is_fitted else 0, remark))
+        fitted = (len(used), _updates(parts.train, config)) if is_fitted else (0, 0)
+        rows.append(Estimated(estimator, found, size, *fitted, remark))
     return Estimates(
         policy=name,
         discount=parts.discount,

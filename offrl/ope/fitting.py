@@ -96,13 +96,23 @@ def fit_on(
     return fitted
 
 
-def enough_updates(discount: float) -> int:
-    """How many updates fitted Q evaluation makes where nobody says: 5,000, and more where the discount looks further.
+def enough_updates(replay: Replay) -> int:
+    """How many updates fitted Q evaluation makes where nobody says: 50 for each step that the discount looks ahead.
 
-    1 / (1 - discount) steps are looked ahead, and each of them gets 50 updates: 5,000 with a discount of 0.99, 16,667
-    with 0.997. A discount of 1 gets 5,000, and the remark on fits that have not ended says where that is too few.
+    These are 1 / (1 - discount) steps, and with a discount of 1 those of the longest episode: 5,000 updates with a
+    discount of 0.99, 16,667 with 0.997. It is never less than 5,000 nor more than 50,000; the remark on fits that have
+    not ended says where that is too few.
+
+    Args:
+        replay: The training episodes.
     """
-    return max(5_000, round(50 / (1 - discount))) if discount < 1 else 5_000
+    discount = replay.config.discount
+    if discount < 1:
+        steps = 1 / (1 - discount)
+    else:
+        _, lengths = np.unique(replay.store.segment_end[replay.rows], return_counts=True)
+        steps = float(lengths.max())
+    return min(max(round(50 * steps), 5_000), 50_000)
 
 
 def default_learner(

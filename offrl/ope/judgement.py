@@ -27,6 +27,7 @@ class Estimated:
         estimate: the value, the behaviour's, and their difference, with 95 % intervals.
         effective_size: how many of the held-out episodes the estimate rests on; None where it weights none.
         refits: of the fitted values; 0 where it reads none.
+        updates: of each refit; 0 likewise.
         remark: what is wrong with it, in a sentence; "" for nothing that is known.
     """
 
@@ -34,6 +35,7 @@ class Estimated:
     estimate: Estimate
     effective_size: float | None
     refits: int
+    updates: int
     remark: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,6 +46,7 @@ class Estimated:
             "difference_to_behaviour": _finite(self.estimate.difference),
             "effective_size": self.effective_size,
             "refits": self.refits,
+            "updates": self.updates,
             "remark": self.remark,
         }
 
@@ -109,6 +112,9 @@ class Estimates:
             "behaviour": f"{_number(self.behaviour)}, as logged; probabilities {self.behaviour_source}",
             "support": f"{self.support:.0%} of the policy's actions are ones that the behaviour takes, too",
         }
+        if fits := {(row.refits, row.updates) for row in self.rows if row.refits}:
+            ((refits, updates),) = fits
+            facts["fitted Q"] = f"{refits} fits of {updates:,} updates"
         table = [("estimator", "value", "95 % interval", "above the behaviour", "effective episodes")]
         for row in self.rows:
             size = "" if row.effective_size is None else f"{row.effective_size:,.1f}"

@@ -41,7 +41,7 @@ def shared_split(runs: Sequence[Path]) -> Split:
     first = _split_of(runs[0])
     for run in runs:
         _require(first, _split_of(run), run, runs[0])
-        split_on(run, first.dataset)
+        _split_on(run, first.dataset, stacklevel=4)
     return first
 
 
@@ -59,8 +59,12 @@ def split_on(run: Path, dataset: str) -> Split | None:
         ConfigError: One was trained on all of it, or two hold out different episodes.
         RunError: One is damaged.
     """
+    return _split_on(run, dataset, stacklevel=4)
+
+
+def _split_on(run: Path, dataset: str, stacklevel: int) -> Split | None:
     found, where = None, run
-    for each in _lineage(run):
+    for each in _lineage(run, stacklevel):
         if read_run_config(each).get("dataset") == dataset:
             split = _split_of(each)
             if found is None:
@@ -114,7 +118,7 @@ def _require(ours: Split, theirs: Split, run: Path, first: Path) -> None:
         )
 
 
-def _lineage(run: Path) -> Iterator[Path]:
+def _lineage(run: Path, stacklevel: int) -> Iterator[Path]:
     """A run, and those that its first weights come from, one after the other."""
     yield run
     seen = {run.resolve()}
@@ -124,7 +128,7 @@ def _lineage(run: Path) -> Iterator[Path]:
             warnings.warn(
                 f"{run}: its first weights are from {init}, which is not there: whether they were trained on the "
                 "held-out episodes is not known",
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
             return
         yield origin

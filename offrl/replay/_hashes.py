@@ -204,8 +204,10 @@ def map_array(path: Path) -> np.memmap[Any, Any]:
         dtype, shape, order, start = read_npy_header(file)
         if order != "C":
             raise ValueError(f"the values of {path.name} are not in C's order")
+        if dtype.hasobject:
+            raise ValueError(f"{path.name} holds pickled Python objects")
         size, promised = os.fstat(file.fileno()).st_size - start, math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or size != promised:
+        if size != promised:
             raise ValueError(f"{path.name} has {size:,} bytes, where {promised:,} are {dtype} {list(shape)}")
         return np.memmap(file, dtype, "r", start, shape)
 

@@ -50,11 +50,11 @@ class FittingConfig:
             checks.whole(name, least=1)
         checks.whole("seed", least=0)
 
-    def updates_of(self, model: Model, discount: float) -> int:
-        """Of one model."""
+    def updates_of(self, model: Model, train: Replay) -> int:
+        """Of one model, on these episodes."""
         if self.updates is not None:
             return self.updates
-        return enough_updates(discount) if model == "q" else _UPDATES
+        return enough_updates(train) if model == "q" else _UPDATES
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def fit_models(
     found_backups = found_q = found_behaviour = None
     if "backups" in models:
         regression = fit_backups(
-            backups, train, config.updates_of("backups", discount), batch_size=config.batch_size, **how
+            backups, train, config.updates_of("backups", train), batch_size=config.batch_size, **how
         )
         found_backups = regression.read(held_out)
     if "q" in models:
@@ -131,7 +131,7 @@ def fit_models(
             axis=0,
         )
     if "behaviour" in models:
-        updates = config.updates_of("behaviour", discount)
+        updates = config.updates_of("behaviour", train)
         learner = default_learner(discount, updates)
         behaviour = fit_behaviour(
             train, held_out, updates=updates, batch_size=config.batch_size, learner=learner, **how
@@ -152,7 +152,7 @@ def _fitted_q(
     return fit_q(
         following,
         train,
-        config.updates_of("q", train.config.discount),
+        config.updates_of("q", train),
         batch_size=config.batch_size,
         encoder=config.encoder,
         sampling="uniform" if number == 0 else EpisodesAgain(seed),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -65,11 +65,13 @@ class Ranking:
         policies: Of all candidates and thresholds.
         num_transitions: That they were read on.
         num_episodes: Of these.
+        fitted: By the name of a statistic, the updates of the model that was fitted for it.
     """
 
     policies: Sequence[Ranked]
     num_transitions: int
     num_episodes: int
+    fitted: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def winner(self) -> Ranked:
@@ -124,6 +126,7 @@ class Ranking:
             "reason": self.reason(),
             "num_transitions": self.num_transitions,
             "num_episodes": self.num_episodes,
+            "fitted": dict(self.fitted),
             "policies": policies,
         }
 
@@ -166,7 +169,7 @@ def rank(
     for each in criteria:
         if each.check is not None:
             each.check(log)
-    fits = _fits(candidates, replay, criteria, fitting or FittingConfig(), progress)
+    fits, fitted = _fits(candidates, replay, criteria, fitting or FittingConfig(), progress)
     with_values = any(each.needs_values for each in criteria)
     found: list[tuple[str, float, list[float]]] = []
     for number, (name, threshold, plain) in enumerate(_readings(candidates, replay, with_values, "", progress)):
@@ -188,7 +191,7 @@ def rank(
         Ranked(name, threshold, dict(zip(names, values, strict=True)), dict(zip(names, map(float, row), strict=True)))
         for (name, threshold, values), row in zip(found, ranks, strict=True)
     ]
-    return Ranking(sorted(policies, key=_place), len(log.action), int(log.is_first.sum()))
+    return Ranking(sorted(policies, key=_place), len(log.action), int(log.is_first.sum()), fitted)
 
 
 def _readings(
@@ -215,11 +218,11 @@ def _fits(
     criteria: Sequence[Criterion],
     fitting: FittingConfig,
     progress: bool | None,
-) -> Fits:
-    """The models that the criteria need, fitted on the training part."""
+) -> tuple[Fits, dict[str, int]]:
+    """The models that the criteria need, fitted on the training part, and their updates."""
     fitted = [each for each in criteria if each.model is not None]
     if not fitted:
-        return Fits()
+        return Fits(), {}
     if replay.config.held_out == 0:
         raise ConfigError(
             "a replay without training episodes",
@@ -231,7 +234,8 @@ def _fits(
     with_values = any(each.model == "backups" for each in fitted)
     readings = (found[2] for found in _readings(candidates, train, with_values, " on training episodes", progress))
     models = {each.model for each in fitted if each.model is not None}
-    return fit_models(models, readings, train, replay, fitting, progress)
+    updates = {each.name: fitting.updates_of(each.model, train) for each in fitted if each.model is not None}
+    return fit_models(models, readings, train, replay, fitting, progress), updates
 
 
 def _place(policy: Ranked) -> tuple[float, float]:

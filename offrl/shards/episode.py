@@ -161,6 +161,7 @@ def read_shard(path: Path) -> list[Episode]:
 
     Raises:
         DatasetError: it cannot be read.
+        KeyError: it is of the other layout.
     """
     with open_npz(path) as shard:
         members = {name: shard.read(name) for name in shard.names}

@@ -8,6 +8,7 @@ What offrl reads are plain numbers, whose header is one line of a fixed form (nu
 from __future__ import annotations
 
 import re
+import sys
 from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,12 +16,15 @@ import numpy as np
 _MAGIC = b"\x93NUMPY"
 _LENGTH_SIZES = {b"\x01\x00": 2, b"\x02\x00": 4}  # bytes of the header's length, for each version of the format
 _LIMIT = 10_000  # characters, as numpy has it
-_DTYPE = "'descr': *'([<>|=]?[A-Za-z][0-9]*)'"
+_MOST_DIMENSIONS = 32  # numpy's, before version 2
+_DTYPE = "'descr': *'([<>|=]?[biufcSUVO][0-9]*)'"
 _ORDER = "'fortran_order': *(True|False)"
-_SHAPE = r"'shape': *\(([0-9, ]*)\)"
+_SIZE = "(?:0|[1-9][0-9]{0,18})"
+_SHAPE = rf"'shape': *\(((?:{_SIZE},)?|{_SIZE}(?:, *{_SIZE})+,?)\)"
+_ENTRY = rf"(?:{_DTYPE}|{_ORDER}|{_SHAPE})"
 _HEADER = re.compile(
-    rf"{{ *(?=.*{_DTYPE})(?=.*{_ORDER})(?=.*{_SHAPE})"  # each of the three, in any order
-    rf"(?:(?:{_DTYPE}|{_ORDER}|{_SHAPE}) *,? *){{3}}}}\s*"  # and nothing else
+    rf"{{(?=.*{_DTYPE})(?=.*{_ORDER})(?=.*{_SHAPE})"  # each of the three, in any order
+    rf"{_ENTRY}, *{_ENTRY}, *{_ENTRY},? *}}\s*"  # and nothing else
 )
 
 
@@ -48,6 +52,12 @@ def read_npy_header(file: IO[bytes]) -> NpyHeader:
     header = file.read(length).decode("latin1")
     if len(header) < length or (found := _HEADER.fullmatch(header)) is None:
         raise ValueError(f"its header is {header[:100]!r}, not type, order and shape of plain values")
-    dtype, order, shape = found.groups()[:3]
-    sizes = tuple(int(size) for size in shape.rstrip(", ").split(",")) if shape.strip() else ()
-    return NpyHeader(np.dtype(dtype), sizes, "F" if order == "True" else "C", file.tell())
+    name, order, shape = found.groups()[:3]
+    sizes = tuple(map(int, re.findall("[0-9]+", shape)))
+    try:
+        dtype = np.dtype(name)
+    except TypeError:
+        raise ValueError(f"{name!r} is no type of values") from None
+    if dtype.itemsize == 0 or len(sizes) > _MOST_DIMENSIONS or max(sizes, default=0) > sys.maxsize:
+        raise ValueError(f"{name!r} in the shape ({shape[:100]}) is no array")
+    return NpyHeader(dtype, sizes, "F" if order == "True" else "C", file.tell())

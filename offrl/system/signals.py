@@ -73,14 +73,14 @@ class StopRequest:
         try:
             yield
         except Interrupted as error:
-            self.set(error.exit_code - 128)
+            self._number = self._number or error.exit_code - 128
         finally:
             self._raises = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         is_second, self._has_come = self._has_come, True
         if not (is_second or self._raises):
-            self.set(number)
+            self._number = self._number or number
         elif self._depth:
             self._is_late = True
         else:

@@ -24,6 +24,15 @@ def test_what_is_gained_over_the_last_checkpoint():
     assert rows["good"]["mean"] == pytest.approx(1.5)
 
 
+def test_two_statistics_together_rank_the_checkpoints_of_each_run():
+    returns = {**run(0, 5, 9, 7), **run(1, 3, 1, 2)}
+    found = gains(returns, {"fqe": [1, 2, 3, 10, 20, 30], "agreement": [0, 9, 8, 0, 0, 0]})["gains"]
+    # Of run 0 the ranks' sums are 2, 5 and 5; of run 1 agreement says nothing. Of equals the later one is taken.
+    assert found["fqe and agreement"]["steps"] == [30, 30]
+    found = gains(returns, {"fqe": [1, 3, 3, 10, 30, 20], "agreement": [0, 9, 8, 0, 0, 0]})["gains"]
+    assert found["fqe and agreement"]["steps"] == [20, 20]
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_set_of_candidates_is_large_and_apart_from_the_others(task):
     sets = [[*TASKS[task].candidates(part)] for part in ("first", "second", "runs")]

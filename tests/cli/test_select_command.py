@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -81,7 +83,7 @@ def test_models_are_fitted_as_asked_without_an_environment_and_recorded(runs):
     assert (found["seed"], found["discount"]) == (1, 0.99)
     assert all(np.isfinite([*each["statistics"].values()]).all() for each in found["policies"])
     text = offrl("select", *runs, *options[:6], "--quiet").stdout
-    assert "fitted on the training episodes with seed 1: fqe with 3 updates, sbv with 3 updates, " in text
+    assert "fitted on the training episodes with seed 1, fqe 3 times: fqe with 3 updates, sbv with 3 updates, " in text
     assert f"take {found['reason']}" in text
 
 
@@ -109,3 +111,18 @@ def test_what_cannot_be_compared_is_refused_in_a_line(runs, data, trained, tmp_p
     other = tmp_path / "other"
     offrl("collect", "CartPole-v1", other, "--transitions", 200, "--workers", 1, "--quiet", "--seed", 5)
     assert "which the run was trained on" in refused(runs[0], "--data", other, "--quiet")
+
+
+def test_an_encoder_that_a_file_names_is_not_loaded(runs, tmp_path):
+    """Of offrl's own encoders the run's is taken for the models; what else is named could be anything."""
+    run = tmp_path / "run"
+    shutil.copytree(runs[0], run)
+    config = json.loads((run / "config.json").read_text())
+    config = {name: value for name, value in config.items() if name not in ("content_sha256", "sealed")}
+    (run / "config.json").write_text(json.dumps({**config, "encoder": "evil_module:Encoder"}))
+    (tmp_path / "evil_module.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "offrl", "select", str(run), "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "must not choose what code runs" in done.stderr
+    assert not (tmp_path / "ran").exists()

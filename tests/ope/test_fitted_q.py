@@ -1,19 +1,23 @@
 """Fitted Q evaluation against values that anybody can compute."""
 
+import sys
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
-from two_rooms import DISCOUNT, POLICIES, SPEC, VALUES, A, B, two_rooms
+from naive_replay import save_frames
+from two_rooms import DISCOUNT, POLICIES, SPEC, VALUES, A, B, episode, two_rooms
 
 from offrl import LearnerConfig
 from offrl.batch import Batch
 from offrl.errors import ConfigError, RunError
-from offrl.ope import FittedQ, FittedQConfig, FittedValues, PolicyTable, fit_q, read, tabulate
+from offrl.ope import FittedQ, FittedQConfig, FittedValues, OpeConfig, PolicyTable, estimate, fit_q, read, tabulate
 from offrl.ope.fitting import EpisodesAgain, enough_updates
+from offrl.replay import Replay, open_replay
 from offrl.replay.sampling import Candidates
 from offrl.selection import FittingConfig
+from offrl.shards import Episode
 
 QUICK = LearnerConfig(learning_rate=3e-3, polyak=0.2, precision="fp32", compile="off", threads=1)
 
@@ -150,10 +154,36 @@ def test_bf16_comes_near_and_is_trained_like_any_other(replay):
 
 
 @pytest.mark.parametrize(
-    ("discount", "updates"), [(0.0, 5_000), (0.99, 5_000), (0.997, 16_667), (0.999, 50_000), (1.0, 5_000)]
+    ("discount", "updates"), [(0.0, 5_000), (0.99, 5_000), (0.997, 16_667), (0.999, 50_000), (0.99999, 50_000)]
 )
-def test_the_further_a_discount_looks_the_more_updates_are_made(discount, updates):
-    assert enough_updates(discount) == updates
-    assert FittingConfig().updates_of("q", discount) == updates
-    assert FittingConfig().updates_of("backups", discount) == 5_000
-    assert FittingConfig(updates=7).updates_of("q", discount) == 7
+def test_the_further_a_discount_looks_the_more_updates_are_made(tmp_path, discount, updates):
+    replay = two_rooms(tmp_path, num_episodes=3)
+    replay = Replay(replay.store, discount=discount)
+    assert enough_updates(replay) == updates
+    assert FittingConfig().updates_of("q", replay) == updates
+    assert FittingConfig().updates_of("backups", replay) == 5_000
+    assert FittingConfig(updates=7).updates_of("q", replay) == 7
+
+
+def test_without_a_discount_the_longest_episode_says_how_many(tmp_path):
+    rng = np.random.default_rng(0)
+    ended = {"terminated": True, "truncated": False}
+    lasting = Episode(np.tile(A, (201, 1)), np.ones(200, np.int64), np.zeros(200, np.float32), **ended)
+    save_frames(tmp_path, [[episode(rng), lasting]], SPEC)
+    assert enough_updates(open_replay(tmp_path, progress=False, discount=1.0)) == 10_000
+
+
+def test_an_estimate_makes_as_many_updates_as_its_discount_needs(tmp_path, monkeypatch):
+    asked = []
+
+    def fit_q(tables, replay, updates, **how):
+        asked.append(updates)
+        raise StopIteration
+
+    monkeypatch.setattr(sys.modules["offrl.ope.estimate"], "fit_q", fit_q)  # offrl.ope.estimate is the function, too
+    replay = two_rooms(tmp_path, num_episodes=20, held_out=0.5)
+    for updates in (None, 7):
+        config = OpeConfig(discount=0.995, estimators=["fqe"], behaviour="logged", updates=updates)
+        with pytest.raises(StopIteration):
+            estimate(POLICIES["always 0"], replay, config, progress=False)
+    assert asked == [10_000, 7]
