@@ -62,7 +62,7 @@ def test_the_statistic_of_the_last_checkpoint_is_near_that_of_the_table_of_metri
 
 
 def test_no_environment_can_be_touched(runs):
-    command = [sys.executable, "-c", WITHOUT_ENVIRONMENTS, "select", *map(str, runs), "--json", "--quiet"]
+    command = [sys.executable, "-c", WITHOUT_ENVIRONMENTS, "select", *map(str, runs), "--by", "td_error", "--json", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["winner"]["statistics"]["td_error"] >= 0
@@ -99,10 +99,10 @@ def test_what_cannot_be_compared_is_refused_in_a_line(runs, data, trained, tmp_p
     offrl("train", data, "--run", tmp_path / "split", *how, "--set", "split_seed=3")
     assert "holds out other episodes (held_out=0.3, split_seed=3)" in refused(*runs, tmp_path / "split")
     offrl("train", data, "--run", tmp_path / "discount", *how, "--set", "discount=0.5")
-    assert "discount is 0.5; expected 0.99, as" in refused(runs[0], tmp_path / "discount")
+    assert "discount is 0.5; expected 0.99, as" in refused(runs[0], tmp_path / "discount", "--by", "td_error")
     offrl("select", runs[0], tmp_path / "discount", "--by", "agreement", "--quiet")
     offrl("train", data, "--run", tmp_path / "bc", *how, "--algorithm", "bc")
-    assert "bc learns no values" in refused(tmp_path / "bc", "--quiet")
+    assert "bc learns no values" in refused(tmp_path / "bc", "--by", "td_error", "--quiet")
     assert "no statistic 'ess'; expected some of td_error, initial_value, agreement" in refused(runs[0], "--by", "ess")
     assert "no statistic 'td_error'; expected" in refused(runs[0], "--by", "td_error,td_error")
     assert "soft_opc: a reward of 1 before the last one" in refused(runs[0], "--by", "soft_opc")
