@@ -62,7 +62,8 @@ def test_the_statistic_of_the_last_checkpoint_is_near_that_of_the_table_of_metri
 
 
 def test_no_environment_can_be_touched(runs):
-    command = [sys.executable, "-c", WITHOUT_ENVIRONMENTS, "select", *map(str, runs), "--by", "td_error", "--json", "--quiet"]
+    options = ["--by", "td_error", "--json", "--quiet"]
+    command = [sys.executable, "-c", WITHOUT_ENVIRONMENTS, "select", *map(str, runs), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["winner"]["statistics"]["td_error"] >= 0
