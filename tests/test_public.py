@@ -22,11 +22,13 @@ PACKAGES = [module.name for module in pkgutil.iter_modules(offrl.__path__, "offr
 # Described in the reference for those who change offrl, and passed around inside it, but not for users to import.
 NOT_EXPORTED = {
     "offrl.envs.fast_car_racing.FastCarRacing",  # needs Box2D; `make` and gymnasium.make construct it
+    "offrl.ope.looked_up.LookedUp",
     "offrl.policies.policy.Actor",
     "offrl.policies.policy.Shown",
     "offrl.replay.replay.DeviceReplay",
     "offrl.runs.checkpoint.Resumable",
     "offrl.runs.checkpoint.Stateful",
+    "offrl.selection.fits.Fits",
     "offrl.shards.layouts.ShardRows",
     "offrl.shards.layouts.Windows",
     "offrl.training.learner.StepSchedule",

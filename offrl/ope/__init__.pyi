@@ -28,7 +28,6 @@ from .intervals import Estimate as Estimate
 from .intervals import bootstrap as bootstrap
 from .judgement import Estimated as Estimated
 from .judgement import Estimates as Estimates
-from .looked_up import LookedUp as LookedUp
 from .policy_table import Evaluated as Evaluated
 from .policy_table import PolicyTable as PolicyTable
 from .policy_table import tabulate as tabulate
