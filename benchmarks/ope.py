@@ -14,7 +14,16 @@ import numpy as np
 import torch
 
 from benchmarks.judging.candidates import HELD_OUT, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
-from benchmarks.judging.playing import algorithm_of, encoder_of, play_all, policy_of, replay_of, truth
+from benchmarks.judging.playing import (
+    algorithm_of,
+    encoder_of,
+    play_all,
+    policy_of,
+    prepared,
+    replay_of,
+    run_directory,
+    truth,
+)
 from benchmarks.scoring.ranking import Values, binomial_interval, chosen_over_best, ranks, regret, spearman_interval
 from benchmarks.stores import ROOT
 from offrl import selection as offline
@@ -45,10 +54,7 @@ def ope(tasks: Sequence[str], parts: Sequence[str], processes: int, work: Path) 
     """Trains the candidates, plays them for their true values, and compares what estimators say of them."""
     torch.set_num_threads(1)  # as the candidates are trained, so that costs compare
     for name, part in product(tasks or TASKS, parts or PARTS):
-        task, directory = TASKS[name], work.resolve() / name
-        directory.mkdir(parents=True, exist_ok=True)
-        task.collect(directory)
-        replay_of(directory, task)  # ingested once, before two would
+        task, directory = prepared(work, name)
         candidates = [*task.candidates(part)]
         play_all(name, part, directory, candidates, processes)
         said = _estimates(task, part, directory, candidates)
@@ -56,7 +62,7 @@ def ope(tasks: Sequence[str], parts: Sequence[str], processes: int, work: Path) 
             "command": f"python -m benchmarks ope --task {name} --set {part}",
             "set": part,
             **compare(directory, candidates, said),
-            **_about(name, task, directory, said),
+            **_about(name, task, directory, candidates, said),
             "machine": describe_machine(),
         }
         write_json(RESULTS / f"{name}-{part}.json", result)
@@ -205,10 +211,13 @@ def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _about(name: str, task: Task, work: Path, said: Mapping[str, Any]) -> dict[str, Any]:
+def _about(
+    name: str, task: Task, work: Path, candidates: Sequence[Candidate], said: Mapping[str, Any]
+) -> dict[str, Any]:
     store = replay_of(work, task).store
     returns = store.episode_returns()
-    seconds = [read_json(path)["seconds"] for path in sorted((work / "runs").glob("*/seconds.json"))]
+    runs = dict.fromkeys(run_directory(work, each.algorithm, each.seed) for each in candidates)
+    seconds = [read_json(run / "seconds.json")["seconds"] for run in runs]
     return {
         "task": name,
         "transitions": len(store),
@@ -224,7 +233,7 @@ def _about(name: str, task: Task, work: Path, said: Mapping[str, Any]) -> dict[s
         "behaviour_probabilities": said["behaviour"],
         "seconds": said["seconds"],
         "threads": 1,
-        "seconds_of_training_a_run": t_interval(seconds).mean if seconds else None,
+        "seconds_of_training_a_run": t_interval(seconds).mean,
     }
 
 

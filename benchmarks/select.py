@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.judging.candidates import HELD_OUT, RUN_SEEDS, RUNS, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
-from benchmarks.judging.playing import algorithm_of, encoder_of, play_all, policy_of, replay_of, truth
+from benchmarks.judging.playing import algorithm_of, encoder_of, play_all, policy_of, prepared, replay_of, truth
 from benchmarks.ope import TOGETHER, fitting_updates
 from benchmarks.scoring.ranking import ranks
 from benchmarks.stores import ROOT
@@ -37,10 +37,7 @@ def select(tasks: Sequence[str], processes: int, work: Path) -> None:
     """Trains BCQ with five seeds, chooses a checkpoint of each run by each statistic, and plays all of them."""
     torch.set_num_threads(1)
     for name in tasks or TASKS:
-        task, directory = TASKS[name], work.resolve() / name
-        directory.mkdir(parents=True, exist_ok=True)
-        task.collect(directory)
-        replay_of(directory, task)  # ingested once, before two would
+        task, directory = prepared(work, name)
         candidates = [*task.candidates(RUNS)]
         play_all(name, RUNS, directory, candidates, processes)
         played = {each: truth(directory, each) for each in candidates}

@@ -49,6 +49,15 @@ class Discounting(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation, worth, terminated, truncated, info
 
 
+def prepared(work: Path, name: str) -> tuple[Task, Path]:
+    """A task and its directory, with its data collected."""
+    task, directory = TASKS[name], work.resolve() / name
+    directory.mkdir(parents=True, exist_ok=True)
+    task.collect(directory)
+    replay_of(directory, task)  # ingested once, before two would
+    return task, directory
+
+
 def run_directory(work: Path, algorithm: str, seed: int) -> Path:
     """Where a run of candidates lies."""
     return work / "runs" / f"{algorithm}-{seed}"

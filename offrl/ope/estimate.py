@@ -18,7 +18,7 @@ from offrl.ope.episodes import Episodes
 from offrl.ope.estimators import ESTIMATORS, FITTED, WEIGHTED, effective_sample_size
 from offrl.ope.fitted_q import FittedQ, fit_q
 from offrl.ope.fitted_values import FittedValues, fitting_gap, read
-from offrl.ope.fitting import EpisodesAgain, default_learner, enough_updates
+from offrl.ope.fitting import LEAST_UPDATES, EpisodesAgain, default_learner, enough_updates
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
@@ -28,7 +28,6 @@ from offrl.statistics import LEAST_VALUES
 from offrl.training import LearnerConfig
 
 _FEW_EPISODES = 30
-_BEHAVIOUR_UPDATES = 5_000
 
 
 def estimate(
@@ -168,7 +167,7 @@ def _behaviour(
     fitted = fit_behaviour(
         parts.train,
         parts.held_out,
-        updates=config.updates or _BEHAVIOUR_UPDATES,
+        updates=config.updates or LEAST_UPDATES,
         batch_size=config.batch_size,
         seed=config.seed,
         learner=LearnerConfig(precision=config.precision, compile="off", threads=torch.get_num_threads()),

@@ -96,6 +96,10 @@ def fit_on(
     return fitted
 
 
+LEAST_UPDATES = 5_000
+"""Of a model that is fitted where nobody says how many."""
+
+
 def enough_updates(replay: Replay) -> int:
     """How many updates fitted Q evaluation makes where nobody says: 50 for each step that the discount looks ahead.
 
@@ -112,7 +116,7 @@ def enough_updates(replay: Replay) -> int:
     else:
         _, lengths = np.unique(replay.store.segment_end[replay.rows], return_counts=True)
         steps = float(lengths.max())
-    return min(max(round(50 * steps), 5_000), 50_000)
+    return min(max(round(50 * steps), LEAST_UPDATES), 50_000)
 
 
 def default_learner(

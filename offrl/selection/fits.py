@@ -13,14 +13,12 @@ from offrl.checks import Checks
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope.behaviour import fit_behaviour
 from offrl.ope.fitted_q import FittedQ, fit_q
-from offrl.ope.fitting import EpisodesAgain, default_learner, enough_updates
+from offrl.ope.fitting import LEAST_UPDATES, EpisodesAgain, default_learner, enough_updates
 from offrl.ope.looked_up import read_values
 from offrl.replay import Replay
 from offrl.selection.bellman import fit_backups
 from offrl.selection.criteria import Model, one_step_backup
 from offrl.selection.reading import Fitted, Log, Reading
-
-_UPDATES = 5_000
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class FittingConfig:
         """Of one model, on these episodes."""
         if self.updates is not None:
             return self.updates
-        return enough_updates(train) if model == "q" else _UPDATES
+        return enough_updates(train) if model == "q" else LEAST_UPDATES
 
 
 @dataclass(frozen=True)
