@@ -2,71 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.driving import ROOT, Plan, evaluations, example, run_all, summary
+from benchmarks.driving import Recipe, Study, Tracks, show, summary
+from benchmarks.stores import ROOT
 from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
 
 RESULTS = ROOT / "benchmarks" / "results"
-_ALGORITHMS = ("bcq", "bc")
+ALGORITHMS = ("bcq", "bc")
+TUNING = Tracks("TUNING_SEEDS", 1000, 30)
+SCORED = Tracks("SCORE_SEEDS", 0, 100)
 _RUNS = {"demo": 5, "full": 3}
 
 
-def plan(size: str, discount: float | None, *, tuning: bool) -> Plan:
-    """The example's size of that name."""
-    recipe = example()
-    return Plan(
-        transitions=recipe.SIZES[size].transitions,
-        updates=recipe.SIZES[size].updates,
-        discount=recipe.REPLAY["discount"] if discount is None else discount,
-        seeds="TUNING_SEEDS" if tuning else "SCORE_SEEDS",
-        first_episode=1000 if tuning else 0,
-        episodes=30 if tuning else 100,
-    )
+def study(size: str, algorithms: Sequence[str], runs: int | None, tracks: Tracks) -> Study:
+    """The example's runs of that size."""
+    recipes = {name: Recipe.of_size(size, algorithm=name) for name in algorithms}
+    return Study(recipes, runs or _RUNS[size], tracks)
 
 
 @click.command()
 @click.option("--full", "size", flag_value="full", help="The example's full size in place of the demo's.")
 @click.option("--runs", type=click.IntRange(1), help="Training runs of each algorithm; 5, or 3 with --full.")
-@click.option("--algorithm", "algorithms", multiple=True, type=click.Choice(_ALGORITHMS), help="Default: both.")
-@click.option("--discount", type=float, help="Default: the example's.")
-@click.option("--tuning", is_flag=True, help="Play on seeds for tuning, to compare settings.")
-@click.option("--work", type=click.Path(path_type=Path), help="Default: runs/demo-runs or runs/full-runs.")
-def demo_runs(
-    size: str | None,
-    runs: int | None,
-    algorithms: tuple[str, ...],
-    discount: float | None,
-    tuning: bool,
-    work: Path | None,
-) -> None:
+@click.option("--algorithm", "algorithms", multiple=True, type=click.Choice(ALGORITHMS), help="Default: both.")
+@click.option("--tuning", is_flag=True, help="Drive on seeds for tuning, by which `ship` chooses.")
+def demo_runs(size: str | None, runs: int | None, algorithms: tuple[str, ...], tuning: bool) -> None:
     """The example's recipe, BCQ and BC, over several training runs (hours; stop it and go on as you like)."""
     size = size or "demo"
-    runs = runs or _RUNS[size]
+    what = study(size, algorithms or ALGORITHMS, runs, TUNING if tuning else SCORED)
     words = ["--full"] if size == "full" else []
-    words += [f"--runs {runs}", *(f"--algorithm {name}" for name in algorithms)]
-    words += [f"--discount {discount:g}"] if discount is not None else []
+    words += [f"--runs {what.runs}", *(f"--algorithm {name}" for name in algorithms)]
     words += ["--tuning"] if tuning else []
-    what = plan(size, discount, tuning=tuning)
-    name = f"tuning-{what.discount:g}.json" if tuning else "runs.json"
-    target = RESULTS / size / name
-    work = (work or Path("runs") / f"{size}-runs").absolute()
-    chosen = algorithms or _ALGORITHMS
-    write = partial(_write, target, what, work, chosen, runs, f"python -m benchmarks demo-runs {' '.join(words)}")
-    run_all(what, work, chosen, runs, after_each=write)
-    for name, row in write().items():
-        print(f"{name}: {row['mean']:.1f} over {row['runs']} runs, {row['lowest']:.1f} to {row['highest']:.1f}")
+    target = RESULTS / size / ("tuning.json" if tuning else "runs.json")
+    write = partial(_write, target, what, f"python -m benchmarks demo-runs {' '.join(words)}")
+    what.run(after_each=write)
+    show(write())
 
 
-def _write(
-    target: Path, what: Plan, work: Path, algorithms: tuple[str, ...], runs: int, command: str
-) -> dict[str, dict[str, Any]]:
+def _write(target: Path, what: Study, command: str) -> dict[str, dict[str, Any]]:
     """The result, of the runs that are there; returns its rows."""
-    rows = {name: summary(each) for name, each in evaluations(what, work, algorithms, runs).items()}
-    write_json(target, {"command": command, **what.to_dict(), "algorithms": rows, "machine": describe_machine()})
+    rows = {name: summary(each) for name, each in what.evaluations().items()}
+    shared = {**next(iter(what.recipes.values())).sizes(), **what.to_dict()}
+    write_json(target, {"command": command, **shared, "algorithms": rows, "machine": describe_machine()})
     return rows

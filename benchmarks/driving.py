@@ -1,21 +1,24 @@
-"""Training runs on carracing/mixed with the example's settings, evaluated: what `demo-runs` and `leaderboard` share."""
+"""Training runs on carracing/mixed, driven on tracks: what `demo-runs`, `leaderboard` and `recipes` share."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import offrl
-from offrl.cli.names import algorithm_class
-from offrl.collection import RECIPES
+from benchmarks.stores import ROOT, car_racing_shards
+from offrl.cli.names import ENCODERS, algorithm_class, load_class
 from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing
 from offrl.runs import checkpoints
 from offrl.statistics import t_interval
@@ -23,7 +26,7 @@ from offrl.system.json_files import read_json, write_json
 from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
 
-ROOT = Path(__file__).parent.parent
+WORK = ROOT / "data" / "driving"
 _SEEDS = {"SCORE_SEEDS": SCORE_SEEDS, "TUNING_SEEDS": TUNING_SEEDS}
 _NEARLY = 1000 - 1000 / 250 * 3 - 100
 """About what a lap scores that misses three of 250 tiles and drives on to the time limit."""
@@ -41,124 +44,213 @@ def example() -> Any:
     return module
 
 
+def fast_precision() -> str:
+    """What `precision="auto"` comes to for these networks: no run settles it by measuring beside another."""
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
 @dataclass(frozen=True)
-class Plan:
-    """What all runs of a table share.
+class Recipe:
+    """How a run is trained; what `replay` and `learner` leave out is the example's.
 
     Attributes:
-        transitions: of the dataset.
-        updates: of each run.
-        discount: of the replay; its other settings are the example's.
-        seeds: which of the environment's seeds they are evaluated on, "SCORE_SEEDS" or "TUNING_SEEDS".
-        first_episode: where in these.
-        episodes: how many.
-        held_out: share of the episodes that nothing is trained on.
+        algorithm: By name.
+        transitions: Of carracing/mixed.
+        updates: Of the run.
+        batch_size: Of an update.
+        encoder: By name.
+        replay: Settings of the replay.
+        learner: Of the update.
+        settings: Of the algorithm.
     """
 
-    transitions: int
-    updates: int
-    discount: float
-    seeds: str
-    first_episode: int
-    episodes: int
-    held_out: float = 0.0
+    algorithm: str = "bcq"
+    transitions: int = 60_000
+    updates: int = 4_000
+    batch_size: int = 128
+    encoder: str = "nature"
+    replay: Mapping[str, Any] = field(default_factory=dict)
+    learner: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def tracks(self) -> range:
-        """The seeds of the episodes."""
-        return _SEEDS[self.seeds][self.first_episode :][: self.episodes]
+    @classmethod
+    def of_size(cls, size: str, **changes: Any) -> Recipe:
+        """The example's of that size, but for some changes."""
+        sizes = example().SIZES[size]
+        return cls(**{"transitions": sizes.transitions, "updates": sizes.updates, **changes})
 
-    def evaluation(self, work: Path, algorithm: str, seed: int) -> dict[str, Any] | None:
-        """What a run scored, None where it has not been evaluated on these tracks yet."""
-        path = self.evaluation_path(work, algorithm, seed)
-        found = read_json(path) if path.exists() else None
-        played = [row["seed"] for row in found["per_episode"]] if found else []
-        return found if played == [*self.tracks] else None
+    def replay_settings(self) -> dict[str, Any]:
+        """All settings of the replay."""
+        return {**example().REPLAY, **self.replay}
 
-    def evaluation_path(self, work: Path, algorithm: str, seed: int) -> Path:
-        """Where it is kept, in the directory of the run."""
-        name = "tuning.json" if self.seeds == "TUNING_SEEDS" else "evaluation.json"
-        return run_directory(work, algorithm, seed, self.discount) / name
+    def learner_config(self) -> offrl.LearnerConfig:
+        """One thread, and nothing that is settled by measuring."""
+        fixed = {"precision": fast_precision(), "compile": "off", "threads": 1}
+        config: offrl.LearnerConfig = replace(example().LEARNER, **{**fixed, **self.learner})
+        return config
 
     def to_dict(self) -> dict[str, Any]:
-        """For the JSON of a result."""
-        last = self.first_episode + self.episodes
-        tracks = f"{self.seeds}[{self.first_episode or ''}:{last}]"
-        sizes = {name: asdict(self)[name] for name in ("discount", "transitions", "updates", "held_out")}
-        return {"seeds": tracks, **sizes, "threads_a_run": 1, "precision": "fp32"}
+        """For the JSON of a result: everything that a run depends on beside its seed."""
+        given = asdict(self) | {"replay": self.replay_settings(), "learner": asdict(self.learner_config())}
+        return {**given, "settings": dict(self.settings)}
 
-
-def run_directory(work: Path, algorithm: str, seed: int, discount: float) -> Path:
-    """Where a run lies; what is imitated does not depend on the discount."""
-    name = algorithm if algorithm == "bc" else f"{algorithm}-{discount:g}"
-    return work / f"{name}-{seed}"
-
-
-def run_all(plan: Plan, work: Path, algorithms: Sequence[str], num_runs: int, after_each: Callable[[], Any]) -> None:
-    """Trains and evaluates what is not done yet, a run on each core at a time; seed by seed.
-
-    When time is up, what has been done is a table of fewer seeds and not of fewer algorithms.
-    """
-    RECIPES["carracing/mixed"].collect(work / "data", transitions=plan.transitions)
-    offrl.open_replay(work / "data")  # ingested once, before two would
-    jobs = [(algorithm, seed) for seed in range(num_runs) for algorithm in algorithms]
-    commands = {
-        f"{algorithm}, seed {seed}": [
-            *(sys.executable, "-m", "benchmarks.driving"),
-            json.dumps([str(work), algorithm, seed, asdict(plan)]),
-        ]
-        for algorithm, seed in jobs
-        if plan.evaluation(work, algorithm, seed) is None
-    }
-    if len(commands) < len(jobs):
-        print(f"{len(jobs) - len(commands)} of {len(jobs)} runs are there already", flush=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    for ended in side_by_side(commands, at_once=num_cores(), environment=environment):
-        if ended.exit_code != 0:
-            sys.exit(f"{ended.name} failed; the same command goes on with the others")
-        print(f"{ended.name}: done", flush=True)
-        after_each()
-
-
-def train_and_evaluate(work: Path, algorithm: str, seed: int, plan: Plan) -> None:
-    """One run, on one thread, from its newest checkpoint where it was interrupted."""
-    recipe = example()
-    run, cls = run_directory(work, algorithm, seed, plan.discount), algorithm_class(algorithm)
-    settings = {**recipe.REPLAY, "discount": plan.discount, "held_out": plan.held_out}
-    include = tuple(sorted(cls.needs))
-    replay = offrl.open_replay(work / "data", seed=seed, include=include, progress=False, **settings)
-    made = checkpoints(run / "checkpoints")
-    if not made or made[-1].name != f"step-{plan.updates:09d}":
-        offrl.fit(
-            cls(replay.spec, seed=seed),
-            replay,
-            offrl.FitConfig(updates=plan.updates, checkpoint_period=max(500, plan.updates // 10)),
-            # Nothing is settled by measuring beside another run.
-            learner=replace(recipe.LEARNER, precision="fp32", compile="off", threads=1),
-            run=run,
-            resume=(run / "config.json").exists(),
-            device="cpu",
-            loggers=[],
-            notes={"environment": car_racing.ENV_ID},
-        )
-    for older in checkpoints(run / "checkpoints")[:-1]:  # tens of runs would fill a disk with them
-        shutil.rmtree(older)
-    make_env = partial(car_racing.make, hud=replay.spec.hud)
-    found = offrl.evaluate(offrl.load(run), make_env, plan.tracks, workers=1, progress=False)
-    write_json(plan.evaluation_path(work, algorithm, seed), found.to_dict())
-
-
-def evaluations(plan: Plan, work: Path, algorithms: Sequence[str], num_runs: int) -> dict[str, dict[int, Any]]:
-    """What is there, algorithm -> training seed -> evaluation; algorithms without any are left out."""
-    found = {
-        algorithm: {
-            seed: evaluation
-            for seed in range(num_runs)
-            if (evaluation := plan.evaluation(work, algorithm, seed)) is not None
+    def sizes(self) -> dict[str, Any]:
+        """What the pages say of a table's runs."""
+        given = self.replay_settings()
+        return {
+            "transitions": self.transitions,
+            "updates": self.updates,
+            "discount": given["discount"],
+            "held_out": given.get("held_out", 0.0),
         }
-        for algorithm in algorithms
-    }
-    return {algorithm: each for algorithm, each in found.items() if each}
+
+    @property
+    def digest(self) -> str:
+        """Tells runs apart that were trained differently, whatever they are called."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """What runs are driven on.
+
+    Attributes:
+        seeds: "SCORE_SEEDS" or "TUNING_SEEDS".
+        first: Where in these.
+        count: How many.
+    """
+
+    seeds: str
+    first: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.seeds}[{self.first or ''}:{self.first + self.count}]"
+
+    @property
+    def range(self) -> range:
+        """The seeds of the episodes."""
+        return _SEEDS[self.seeds][self.first :][: self.count]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a recipe, kept where every study finds it."""
+
+    work: Path
+    recipe: Recipe
+    seed: int
+
+    @property
+    def directory(self) -> Path:
+        """Where it lies."""
+        return self.work / f"{self.recipe.algorithm}-{self.recipe.digest}-{self.seed}"
+
+    def evaluation_path(self, tracks: Tracks) -> Path:
+        """Where its score on these tracks is kept."""
+        return self.directory / f"{tracks.seeds.lower()}-{tracks.first}-{tracks.count}.json"
+
+    def evaluation(self, tracks: Tracks) -> dict[str, Any] | None:
+        """What it scored; None where it was not driven there yet."""
+        path = self.evaluation_path(tracks)
+        return read_json(path) if path.exists() else None
+
+    def train_and_drive(self, tracks: Tracks) -> None:
+        """On one thread, from its newest checkpoint where it was interrupted."""
+        recipe, run, cls = self.recipe, self.directory, algorithm_class(self.recipe.algorithm)
+        replay = offrl.open_replay(
+            car_racing_shards(ROOT / "data", recipe.transitions),
+            seed=self.seed,
+            include=tuple(sorted(cls.needs)),
+            progress=False,
+            **recipe.replay_settings(),
+        )
+        kind = cls.config_class()
+        config = kind(**recipe.settings) if kind is not None and recipe.settings else None
+        made = checkpoints(run / "checkpoints")
+        if not made or made[-1].name != f"step-{recipe.updates:09d}":
+            offrl.fit(
+                cls(replay.spec, config, encoder=load_class(recipe.encoder, ENCODERS, "encoder"), seed=self.seed),
+                replay,
+                offrl.FitConfig(
+                    updates=recipe.updates,
+                    batch_size=recipe.batch_size,
+                    checkpoint_period=max(500, recipe.updates // 10),
+                ),
+                learner=recipe.learner_config(),
+                run=run,
+                resume=(run / "config.json").exists(),
+                device="cpu",
+                loggers=[],
+                notes={"environment": car_racing.ENV_ID},
+            )
+        for older in checkpoints(run / "checkpoints")[:-1]:  # tens of runs would fill a disk with them
+            shutil.rmtree(older)
+        make_env = partial(car_racing.make, hud=replay.spec.hud)
+        found = offrl.evaluate(offrl.load(run), make_env, tracks.range, workers=1, progress=False)
+        write_json(self.evaluation_path(tracks), found.to_dict())
+
+
+@dataclass(frozen=True)
+class Study:
+    """Recipes, each trained with the same seeds and driven on the same tracks.
+
+    Attributes:
+        recipes: By name.
+        runs: Trainings of each.
+        tracks: What they are driven on.
+        work: Where runs are kept: what has been done is not done again.
+    """
+
+    recipes: Mapping[str, Recipe]
+    runs: int
+    tracks: Tracks
+    work: Path = WORK
+
+    def run(self, after_each: Callable[[], object]) -> None:
+        """Does what is not done yet, a run on each core at a time; seed by seed.
+
+        When time is up, what has been done is a table of fewer seeds and not of fewer recipes.
+        """
+        for transitions in sorted({recipe.transitions for recipe in self.recipes.values()}):
+            offrl.open_replay(car_racing_shards(ROOT / "data", transitions))  # ingested once, before two would
+        jobs = {
+            f"{name}, seed {seed}": Run(self.work.absolute(), recipe, seed)
+            for seed in range(self.runs)
+            for name, recipe in self.recipes.items()
+        }
+        todo = {name: _command(run, self.tracks) for name, run in jobs.items() if run.evaluation(self.tracks) is None}
+        if len(todo) < len(jobs):
+            print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there already", flush=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        for ended in side_by_side(todo, at_once=num_cores(), environment=environment):
+            if ended.exit_code != 0:
+                sys.exit(f"{ended.name} failed; the same command goes on with the others")
+            scored = jobs[ended.name].evaluation(self.tracks)
+            print(f"{ended.name}: {scored and scored['mean']:.1f}", flush=True)
+            after_each()
+
+    def evaluations(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """What is there, name -> training seed -> evaluation; recipes without any are left out."""
+        found = {
+            name: {
+                seed: evaluation
+                for seed in range(self.runs)
+                if (evaluation := Run(self.work, recipe, seed).evaluation(self.tracks)) is not None
+            }
+            for name, recipe in self.recipes.items()
+        }
+        return {name: runs for name, runs in found.items() if runs}
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the JSON of a result: what all runs share."""
+        return {"seeds": str(self.tracks), "threads_a_run": 1, "precision": fast_precision()}
+
+
+def _command(run: Run, tracks: Tracks) -> list[str]:
+    given = json.dumps([str(run.work), asdict(run.recipe), run.seed, asdict(tracks)])
+    return [sys.executable, "-m", "benchmarks.driving", given]
 
 
 def summary(evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -186,6 +278,15 @@ def summary(evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def show(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints the summaries, the best first."""
+    width = max(map(len, rows))
+    for name, row in sorted(rows.items(), key=lambda row: -float(row[1]["mean"])):
+        laps = f"{row['laps_with_every_tile']} of {row['episodes']} laps with every tile"
+        spread = f"{row['lowest']:.1f} to {row['highest']:.1f}"
+        print(f"{name:{width}} {row['mean']:7.1f} over {row['runs']} runs, {spread}, {laps}")
+
+
 if __name__ == "__main__":
-    directory, name, number, common = json.loads(sys.argv[1])
-    train_and_evaluate(Path(directory), name, number, Plan(**common))
+    directory, given, number, driven = json.loads(sys.argv[1])
+    Run(Path(directory), Recipe(**given), number).train_and_drive(Tracks(**driven))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
 import offrl
 from benchmarks import charts
-from benchmarks.driving import ROOT, Plan, evaluations, example, run_all, summary
+from benchmarks.driving import Recipe, Study, Tracks, show, summary
+from benchmarks.stores import ROOT, car_racing_shards
 from offrl.cli.names import ALGORITHMS
 from offrl.datasets import inspect_dataset
 from offrl.runs import describe_machine
@@ -22,6 +23,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "carracing"
 BASELINE = "bc"
 FIRST_EPISODE = 3000
 """Of TUNING_SEEDS; no setting has been chosen on those from there on."""
+HELD_OUT = 0.1
 _COUNT = click.IntRange(1)
 
 
@@ -46,52 +48,43 @@ def leaderboard_rows(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> di
 @click.option("--updates", type=_COUNT, help="Of each run; default: the demo's.")
 @click.option("--transitions", type=_COUNT, help="Of the dataset; default: the demo's.")
 @click.option("--episodes", default=100, show_default=True, type=_COUNT, help="Of each run.")
-@click.option("--work", type=click.Path(path_type=Path), default=Path("runs/leaderboard"), show_default=True)
 def leaderboard(
-    algorithms: Sequence[str], runs: int, updates: int | None, transitions: int | None, episodes: int, work: Path
+    algorithms: Sequence[str], runs: int, updates: int | None, transitions: int | None, episodes: int
 ) -> None:
     """All algorithms on carracing/mixed, several training runs each (hours; stop it and go on as you like).
 
     Settings and budget are the example's for all, nothing is tuned; a tenth of the episodes is held out. The result
     is written after every run.
     """
-    size = example().SIZES["demo"]
-    plan = Plan(
-        transitions=transitions or size.transitions,
-        updates=updates or size.updates,
-        discount=example().REPLAY["discount"],
-        seeds="TUNING_SEEDS",
-        first_episode=FIRST_EPISODE,
-        episodes=episodes,
-        held_out=0.1,
-    )
+    changes = {name: value for name, value in (("updates", updates), ("transitions", transitions)) if value is not None}
+    recipe = Recipe.of_size("demo", replay={"held_out": HELD_OUT}, **changes)
+    recipes = {name: replace(recipe, algorithm=name) for name in (*(algorithms or ALGORITHMS),)}
+    study = Study(recipes, runs, Tracks("TUNING_SEEDS", FIRST_EPISODE, episodes))
     given = {"runs": (runs, 3), "updates": (updates, None), "transitions": (transitions, None)}
     given["episodes"] = (episodes, 100)
     words = [f"--algorithm {name}" for name in algorithms]
     words += [f"--{name} {value}" for name, (value, default) in given.items() if value != default]
-    command = " ".join(["python -m benchmarks leaderboard", *words])
-    work = (work / f"{plan.transitions}-{plan.updates}").absolute()
-    chosen = [*(algorithms or ALGORITHMS)]
-    write = partial(_write, plan, work, chosen, runs, command)
-    run_all(plan, work, chosen, runs, after_each=write)
-    for name, row in write().items():
-        print(f"{name:8} {row['mean']:7.1f} over {row['runs']} runs, {row['lowest']:.1f} to {row['highest']:.1f}")
+    write = partial(_write, study, recipe, " ".join(["python -m benchmarks leaderboard", *words]))
+    study.run(after_each=write)
+    show(write())
 
 
-def _write(plan: Plan, work: Path, algorithms: Sequence[str], runs: int, command: str) -> dict[str, dict[str, Any]]:
+def _write(study: Study, recipe: Recipe, command: str) -> dict[str, dict[str, Any]]:
     """leaderboard.json and its picture, of the runs that are there; returns its rows."""
-    rows = leaderboard_rows(evaluations(plan, work, algorithms, runs))
+    rows = leaderboard_rows(study.evaluations())
     means = {name: [run["mean"] for run in row["per_run"].values()] for name, row in rows.items()}
     charts.runs(means, "mean return of a training run", RESULTS / "leaderboard.png")
+    store = offrl.open_replay(car_racing_shards(ROOT / "data", recipe.transitions), progress=False).store
     write_json(
         RESULTS / "leaderboard.json",
         {
             "command": command,
             "dataset": "carracing/mixed",
-            "dataset_mean": inspect_dataset(offrl.open_replay(work / "data").store).mean_return.mean,
-            **plan.to_dict(),
-            "runs": runs,
-            "planned_algorithms": len(algorithms),
+            "dataset_mean": inspect_dataset(store).mean_return.mean,
+            **study.to_dict(),
+            **recipe.sizes(),
+            "runs": study.runs,
+            "planned_algorithms": len(study.recipes),
             "algorithms": rows,
             "machine": describe_machine(),
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,9 @@ import numpy as np
 import onnx
 
 import offrl
+from benchmarks import demo_runs
+from benchmarks.driving import Run
+from benchmarks.stores import ROOT, car_racing_shards
 from offrl.datasets import sample_stacks
 from offrl.envs import SCORE_SEEDS, car_racing
 from offrl.hub import load_algorithm, model_card
@@ -20,7 +23,6 @@ from offrl.runs import latest_checkpoint
 from offrl.system.files import replacing
 from offrl.system.json_files import write_json
 
-ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "offrl" / "hub" / "models"
 NAME = "carracing-bcq"
 _LARGE = 1024
@@ -43,15 +45,20 @@ def halve_weights(model: onnx.ModelProto) -> None:
 
 
 @click.command()
-@click.option("--work", type=click.Path(path_type=Path), default=Path("runs/demo-runs"), show_default=True)
 @click.option("--episodes", default=100, show_default=True)
-def ship(work: Path, episodes: int) -> None:
+def ship(episodes: int) -> None:
     """Writes offrl/hub/models/carracing-bcq.onnx and its card from the runs of `demo-runs --tuning` and `demo-runs`."""
-    tuned = {path.parent: json.loads(path.read_text())["mean"] for path in sorted(work.glob("bcq-*/tuning.json"))}
-    run = max(tuned, key=lambda path: tuned[path])
-    print(f"{run}: the best of {len(tuned)} runs by tuning seeds, {tuned[run]:.1f}")
+    study = demo_runs.study("demo", ["bcq"], None, demo_runs.TUNING)
+    tuned = {seed: found["mean"] for seed, found in study.evaluations().get("bcq", {}).items()}
+    if not tuned:
+        sys.exit("no run to ship: python -m benchmarks demo-runs --tuning --algorithm bcq makes them")
+    recipe = study.recipes["bcq"]
+    runs = [Run(study.work, recipe, seed) for seed in tuned]
+    run = runs[int(np.argmax([*tuned.values()]))].directory
+    print(f"{run}: the best of {len(tuned)} runs by tuning seeds, {max(tuned.values()):.1f}")
     algorithm = load_algorithm(latest_checkpoint(run / "checkpoints"), device="cpu")
-    observations, _ = sample_stacks(offrl.open_replay(work / "data").store, 5_000, seed=0)
+    store = offrl.open_replay(car_racing_shards(ROOT / "data", recipe.transitions)).store
+    observations, _ = sample_stacks(store, 5_000, seed=0)
     target = MODELS / f"{NAME}.onnx"
     with replacing(target) as partial_path:
         offrl.export_onnx(algorithm, partial_path, contract="uint8")
@@ -66,7 +73,8 @@ def ship(work: Path, episodes: int) -> None:
     found = offrl.evaluate(offrl.load(target), make_env, SCORE_SEEDS[:episodes])
     result = {"file": target.name, "run": run.name, "same_actions_as_float32": same, **found.to_dict()}
     write_json(ROOT / "benchmarks" / "results" / "demo" / "shipped.json", result)
-    evaluations = sorted(work.glob(f"{run.name.rpartition('-')[0]}-*/evaluation.json"))
+    scored = [each.evaluation_path(demo_runs.SCORED) for each in runs]
+    evaluations = [path for path in scored if path.exists()]
     card = model_card(run, evaluations=evaluations)
     laps = f"{sum(found.finished)} of {len(found.seeds)}"
     changed = f"{1 - same:.2%} of the actions on {len(observations):,} observations of the data"

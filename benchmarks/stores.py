@@ -18,11 +18,16 @@ ROOT = Path(__file__).parent.parent
 EPISODE_STEPS = 1000
 
 
-def car_racing_store(directory: Path, transitions: int) -> Path:
-    """A store of carracing/mixed, of which what is missing is collected."""
+def car_racing_shards(directory: Path, transitions: int) -> Path:
+    """Carracing/mixed, of which what is missing is collected."""
     shards = directory / f"carracing-mixed-{transitions}"
     RECIPES["carracing/mixed"].collect(shards, transitions=transitions)  # goes on, or finds that all is there
-    return ingest(shards, tier="mmap").path
+    return shards
+
+
+def car_racing_store(directory: Path, transitions: int) -> Path:
+    """A store of `car_racing_shards`."""
+    return ingest(car_racing_shards(directory, transitions), tier="mmap").path
 
 
 def noise_store(directory: Path, transitions: int) -> Path:

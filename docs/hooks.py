@@ -67,18 +67,13 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def training_runs() -> str:
-    """The example's recipe over several training runs, and what changing its discount gave on seeds for tuning."""
+    """The example's recipe over several training runs."""
     found = {title: _kept(f"{size}/runs.json") for size, title in (("demo", "The demo"), ("full", "The full size"))}
     parts = []
     for title, result in found.items():
         if result is not None:
             rows = [(name.upper(), *over_runs(row)) for name, row in result["algorithms"].items()]
             parts += [f"{title}: {_sizes(result)}", _table(("algorithm", *RUN_COLUMNS), rows)]
-    tuned = [json.loads(each.read_text(encoding="utf-8")) for each in sorted(RESULTS.glob("demo/tuning-*.json"))]
-    if tuned:
-        rows = [(f"{each['discount']:g}", *over_runs(each["algorithms"]["bcq"])) for each in tuned]
-        parts.append(f"Discounts compared on `{tuned[0]['seeds']}`, seeds for tuning:")
-        parts.append(_table(("discount", *RUN_COLUMNS), rows))
     return "\n\n".join(parts)
 
 
@@ -117,6 +112,23 @@ def leaderboard() -> str:
             _table(head, rows),
             _charts("leaderboard", "Mean return of each training run of each algorithm"),
         ]
+    )
+
+
+def tried() -> str:
+    """Recipes for CarRacing beside the example's, over training runs on seeds for tuning."""
+    found = _kept("carracing/recipes.json")
+    if found is None:
+        return _missing("recipes")
+    rows = sorted(found["recipes"].items(), key=lambda row: -float(row[1]["mean"]))
+    cells = [
+        (name, row["why"], *over_runs(row), _welch(row["minus_as_it_was"]) if "minus_as_it_was" in row else "")
+        for name, row in rows
+    ]
+    head = ("recipe", "what differs", *RUN_COLUMNS, "minus the first (95 % Welch interval)")
+    return (
+        f"{_table(head, cells)}\n\nEach run on the same tracks, `{found['seeds']}`, one thread each, "
+        f"{found['precision']}. `{found['command']}`. {_machine(found['machine'])}."
     )
 
 
@@ -739,7 +751,10 @@ def _peers(peers: Mapping[str, Any]) -> str:
 def _difference(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return ""
-    found, star = cell["ours_minus_theirs"], "*" if cell.get("p_holm", 1) < 0.05 else ""
+    return _welch(cell["ours_minus_theirs"], star="*" if cell.get("p_holm", 1) < 0.05 else "")
+
+
+def _welch(found: Mapping[str, Any], star: str = "") -> str:
     if found["low"] is None:
         return f"{found['mean']:+.1f}"
     return f"{found['mean']:+.1f}{star} ({found['low']:+.1f} to {found['high']:+.1f})"
@@ -903,6 +918,7 @@ def _table_of_names(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 _GENERATORS: dict[str, Callable[..., str]] = {
     "training-runs": training_runs,
+    "tried": tried,
     "actions": actions,
     "benchmarks": benchmarks,
     "bound": bound,

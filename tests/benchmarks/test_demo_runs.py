@@ -1,11 +1,10 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
-from benchmarks.driving import Plan, run_directory, summary
+from benchmarks.driving import Recipe, Run, Study, Tracks, summary
 from benchmarks.readme import headline
 from benchmarks.ship import halve_weights
 from offrl import OnnxPolicy, TaskSpec, export_onnx
@@ -44,24 +43,45 @@ def test_a_score_is_over_runs_and_says_where_it_is_lost():
     assert found["steps_of_finished_laps"] == 750
 
 
-def test_what_is_imitated_does_not_depend_on_the_discount(tmp_path):
-    assert run_directory(tmp_path, "bc", 3, 0.97) == run_directory(tmp_path, "bc", 3, 0.99) == tmp_path / "bc-3"
-    assert run_directory(tmp_path, "bcq", 3, 0.985) == tmp_path / "bcq-0.985-3"
+def test_a_recipe_is_the_example_but_for_what_it_changes():
+    demo = Recipe.of_size("demo", learner={"precision": "fp32"})
+    assert (demo.transitions, demo.updates, demo.replay_settings()["n_step"]) == (60_000, 4_000, 10)
+    longer = Recipe(replay={"discount": 0.99}, learner={"precision": "fp32"})
+    assert longer.replay_settings() == {**demo.replay_settings(), "discount": 0.99}
+    config = longer.learner_config()
+    assert (config.schedule, config.threads, config.compile, config.precision) == ("cosine", 1, "off", "fp32")
+    assert longer.sizes() == {"transitions": 60_000, "updates": 4_000, "discount": 0.99, "held_out": 0.0}
 
 
-def test_a_run_counts_as_evaluated_on_these_tracks_only(tmp_path):
-    plan = Plan(60_000, 4_000, 0.97, "SCORE_SEEDS", first_episode=0, episodes=2)
-    path = plan.evaluation_path(tmp_path, "bcq", 0)
-    assert path == tmp_path / "bcq-0.97-0" / "evaluation.json"
-    assert plan.evaluation(tmp_path, "bcq", 0) is None
+def test_runs_that_were_trained_differently_lie_apart(tmp_path):
+    ways = [
+        Recipe(),
+        Recipe(updates=5_000),
+        Recipe(transitions=200_000),
+        Recipe(batch_size=256),
+        Recipe(encoder="compact"),
+        Recipe(algorithm="cql"),
+        Recipe(replay={"discount": 0.99}),
+        Recipe(learner={"augment_shift": 1}),
+        Recipe(settings={"threshold": 0.1}),
+    ]
+    assert len({Run(tmp_path, recipe, 0).directory for recipe in ways}) == len(ways)
+    assert Run(tmp_path, Recipe(), 0).directory == Run(tmp_path, Recipe.of_size("demo"), 0).directory
+    assert Run(tmp_path, Recipe(), 0).directory != Run(tmp_path, Recipe(), 1).directory
+
+
+def test_a_run_counts_as_driven_on_its_tracks_only(tmp_path):
+    tracks = Tracks("SCORE_SEEDS", 0, 2)
+    study = Study({"demo": Recipe()}, 3, tracks, tmp_path)
+    assert study.evaluations() == {}
+    path = Run(tmp_path, Recipe(), 1).evaluation_path(tracks)
     path.parent.mkdir()
-    path.write_text(json.dumps({"per_episode": [{"seed": 2_000_000}, {"seed": 2_000_001}]}))
-    assert plan.evaluation(tmp_path, "bcq", 0) is not None
-    assert replace(plan, episodes=3).evaluation(tmp_path, "bcq", 0) is None
-    tuning = replace(plan, seeds="TUNING_SEEDS", first_episode=1000)
-    assert tuning.evaluation_path(tmp_path, "bcq", 0).name == "tuning.json"
-    assert [*tuning.tracks] == [1_001_000, 1_001_001]
-    assert tuning.to_dict()["seeds"] == "TUNING_SEEDS[1000:1002]"
+    path.write_text('{"mean": 900.0}')
+    assert study.evaluations() == {"demo": {1: {"mean": 900.0}}}
+    tuning = Tracks("TUNING_SEEDS", 1000, 2)
+    assert Study({"demo": Recipe()}, 3, tuning, tmp_path).evaluations() == {}
+    assert [*tuning.range] == [1_001_000, 1_001_001]
+    assert (str(tracks), str(tuning)) == ("SCORE_SEEDS[:2]", "TUNING_SEEDS[1000:1002]")
 
 
 def test_one_run_is_a_headline_without_an_interval(tmp_path):
