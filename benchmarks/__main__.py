@@ -30,6 +30,7 @@ from benchmarks.profile import profile
 from benchmarks.quick import quick
 from benchmarks.ranks import ranks
 from benchmarks.readme import readme
+from benchmarks.recipes import recipes
 from benchmarks.same import same
 from benchmarks.scores import scores
 from benchmarks.select import select
@@ -38,12 +39,14 @@ from benchmarks.soak import soak
 from benchmarks.speed import collection, environment, evaluation
 from benchmarks.streaming import streaming
 from benchmarks.train import train
+from offrl.system.signals import raising_on_signals
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def main(context: click.Context) -> None:
     """Makes the figures under benchmarks/results/; without a command all of them, which takes many hours."""
+    context.with_resource(raising_on_signals())  # who started processes asks them to end, too, whatever signal comes
     if context.invoked_subcommand is None:
         for name in main.commands:
             if name in _NOT_FIGURES:
@@ -66,6 +69,7 @@ for command in (
     demo,
     full,
     demo_runs,
+    recipes,
     leaderboard,
     bound,
     ship,

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from offrl.system.load import OtherLoad
 from offrl.system.workers import num_cores
 
@@ -94,8 +96,10 @@ def _cause(waiting: float, others: float | None) -> str:
             f"it waits for data {waiting:.0%} of the time; keep the frames in memory (tier='ram') or on a faster disk"
         )
     if others is not None and others > _MOSTLY:
-        return (
-            f"other processes keep {others:.1f} of {num_cores()} cores busy; stop them, or interrupt the run and "
-            "resume it with fewer threads (--threads 1)"
+        fewer = (
+            ", or interrupt the run and resume it with fewer threads (--threads 1)"
+            if torch.get_num_threads() > 1
+            else ""
         )
+        return f"other processes keep {others:.1f} of {num_cores()} cores busy; stop them{fewer}"
     return "nothing else runs here; the processor may be throttled, or shared with other machines"

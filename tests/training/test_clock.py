@@ -1,6 +1,7 @@
 """When training says that it has become slow, and what it names as the cause."""
 
 import pytest
+import torch
 
 from offrl.training import _clock
 from offrl.training._clock import RateWatch
@@ -19,6 +20,7 @@ class Load:
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch):
     monkeypatch.setattr(_clock, "num_cores", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
 
 
 def test_half_the_rate_is_not_slow_and_less_is_said_once():
@@ -33,6 +35,13 @@ def test_half_the_rate_is_not_slow_and_less_is_said_once():
     assert watch.add(20, 5.0, 0.0) is None  # still slow, and said
     assert watch.add(90, 5.0, 0.0) is None  # recovered
     assert watch.add(20, 5.0, 0.0) is not None
+
+
+def test_who_has_one_thread_is_not_told_to_take_fewer(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    watch = RateWatch(Load(1.25))
+    watch.add(100, 5.0, 0.0)
+    assert watch.add(10, 5.0, 0.0).endswith("other processes keep 1.2 of 4 cores busy; stop them")
 
 
 def test_less_than_five_seconds_say_nothing():
