@@ -96,10 +96,8 @@ def _cause(waiting: float, others: float | None) -> str:
             f"it waits for data {waiting:.0%} of the time; keep the frames in memory (tier='ram') or on a faster disk"
         )
     if others is not None and others > _MOSTLY:
-        fewer = (
-            ", or interrupt the run and resume it with fewer threads (--threads 1)"
-            if torch.get_num_threads() > 1
-            else ""
-        )
-        return f"other processes keep {others:.1f} of {num_cores()} cores busy; stop them{fewer}"
+        advice = "stop them"
+        if torch.get_num_threads() > 1:
+            advice += ", or interrupt the run and resume it with fewer threads (--threads 1)"
+        return f"other processes keep {others:.1f} of {num_cores()} cores busy; {advice}"
     return "nothing else runs here; the processor may be throttled, or shared with other machines"
