@@ -38,6 +38,7 @@ from benchmarks.ship import animation, ship
 from benchmarks.soak import soak
 from benchmarks.speed import collection, environment, evaluation
 from benchmarks.streaming import streaming
+from benchmarks.time_to_score import time_to_score
 from benchmarks.train import train
 from offrl.system.signals import raising_on_signals
 
@@ -79,6 +80,7 @@ for command in (
     evaluation,
     collection,
     train,
+    time_to_score,
     growth,
     profile,
     precision,

@@ -36,14 +36,43 @@ class Network(nn.Module):
         return q
 
 
+def greedy(q: Tensor, logits: Tensor) -> Tensor:
+    """The best of the actions that are likely enough. [B]."""
+    probability = logits.softmax(dim=1)
+    unlikely = probability / probability.max(dim=1, keepdim=True).values <= THRESHOLD
+    return q.masked_fill(unlikely, -torch.inf).argmax(dim=1)
+
+
+class _Greedy(nn.Module):
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return greedy(*self.network(pixels.float() / 128 - 1))
+
+
+def greedy_policy(network: Network) -> torch.jit.ScriptModule:
+    """Raw pixels [B, 4, 96, 96] -> actions [B], as TorchScript."""
+    traced: torch.jit.ScriptModule = torch.jit.trace(_Greedy(network), torch.zeros(2, 4, 96, 96))
+    return traced
+
+
 class PlainBCQ:
     """The network, its target and the update."""
 
-    def __init__(self, num_actions: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        num_actions: int,
+        device: torch.device | str = "cpu",
+        learning_rate: float = LEARNING_RATE,
+        polyak: float = POLYAK,
+    ) -> None:
         self.device = torch.device(device)
+        self.polyak = polyak
         self.network = Network(num_actions).to(self.device)
         self.target = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
 
     def loss(
         self, observation: Tensor, action: Tensor, reward: Tensor, discount: Tensor, next_observation: Tensor
@@ -52,9 +81,7 @@ class PlainBCQ:
         q, logits = self.network(observation)
         with torch.no_grad():
             next_q, next_logits = self.network(next_observation)
-            probability = next_logits.softmax(dim=1)
-            unlikely = probability / probability.max(dim=1, keepdim=True).values <= THRESHOLD
-            next_action = next_q.masked_fill(unlikely, -torch.inf).argmax(dim=1, keepdim=True)
+            next_action = greedy(next_q, next_logits).unsqueeze(1)
             target = reward + discount * self.target.q(next_observation).gather(1, next_action).squeeze(1)
         td_loss = F.smooth_l1_loss(q.gather(1, action.unsqueeze(1)).squeeze(1), target)
         return td_loss + F.cross_entropy(logits, action) + LOGIT_PENALTY * logits.square().mean()
@@ -68,7 +95,7 @@ class PlainBCQ:
         self.optimizer.step()
         with torch.no_grad():
             for online, target in zip(self.network.parameters(), self.target.parameters(), strict=True):
-                target.lerp_(online, POLYAK)
+                target.lerp_(online, self.polyak)
         return loss.item()
 
 

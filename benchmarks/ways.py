@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Options:
         actions: of a way without data.
         precision: of the networks.
         device: of the networks.
+        run: where the run is kept, a checkpoint after each slice; None keeps none.
     """
 
     store: Path | None
@@ -47,6 +48,7 @@ class Options:
     actions: int
     precision: Precision
     device: str
+    run: Path | None
 
     def replay(self) -> Replay:
         """The data on disk, n-step returns as in the CarRacing example."""
@@ -87,7 +89,7 @@ def end_to_end(channel: Channel, options: Options, encoder: EncoderFactory, **le
     replay = options.replay()
     algorithm = offrl.DiscreteBCQ(replay.spec, encoder=encoder)
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
+        run = options.run or Path(folder) / "run"
         gate = Gate(channel, run, options.updates, options.device)
         channel.say(about(algorithm, options.batch_size))
         gate.open()
@@ -98,7 +100,7 @@ def end_to_end(channel: Channel, options: Options, encoder: EncoderFactory, **le
                 updates=options.run_length,
                 batch_size=options.batch_size,
                 log_period=options.updates,
-                checkpoint_period=options.run_length,
+                checkpoint_period=options.run_length if options.run is None else options.updates,
             ),
             learner=offrl.LearnerConfig(**{"precision": options.precision, **learner}),
             run=run,
@@ -125,6 +127,14 @@ def ceiling(channel: Channel, options: Options) -> None:
         return {"precision": learner.precision, "compile": learner.compile, **memory(options.device)}
 
     serve(channel, about(algorithm, options.batch_size), run)
+
+
+def like_the_example(channel: Channel, options: Options) -> None:
+    """End to end with the CarRacing example's learner."""
+    from benchmarks.driving import example
+
+    settings = asdict(example().LEARNER)
+    end_to_end(channel, options, offrl.NatureEncoder, **{n: v for n, v in settings.items() if n != "precision"})
 
 
 def plain(channel: Channel, options: Options) -> None:
@@ -185,6 +195,7 @@ WAYS: dict[str, Callable[[Channel, Options], None]] = {
     "ceiling": ceiling,
     "float32": partial(end_to_end, encoder=offrl.NatureEncoder, precision="fp32"),
     "compact": partial(end_to_end, encoder=offrl.CompactEncoder),
+    "example": like_the_example,
     "plain": plain,
 }
 
@@ -198,6 +209,7 @@ WAYS: dict[str, Callable[[Channel, Options], None]] = {
 @click.option("--actions", default=25)
 @click.option("--precision", default="auto")
 @click.option("--device", default="cpu")
+@click.option("--run", type=click.Path(path_type=Path))
 def main(name: str, **options: Any) -> None:
     """Serves slices of one way until stdin closes."""
     WAYS[name](Channel(), Options(**options))

@@ -115,6 +115,27 @@ def leaderboard() -> str:
     )
 
 
+def time_to_score() -> str:
+    """Seconds to a driving policy, beside others."""
+    found = _kept("time_to_score.json")
+    if found is None:
+        return _missing("time-to-score")
+    ours = found["rows"]["offrl"]["seconds"]
+    rows = []
+    for name, row in found["rows"].items():
+        times = f"{row['seconds'] / ours:.1f}"
+        best = max((point["score"] for point in row["curve"]), default=math.nan)
+        taken = (
+            (f"{row['seconds']:.0f}", times) if row["has_reached"] else (f"not in {row['seconds']:.0f}", f"> {times}")
+        )
+        rows.append((name, *taken, f"{row['updates']:,}", f"{best:.0f}"))
+    head = ("trained by", f"seconds to {found['score']:g}", "times ours", "updates", "best mean on the way")
+    return (
+        f"{_table(head, rows)}\n\n{found['transitions']:,} transitions, tracks `{found['tracks']}`, stopped at "
+        f"{found['at_most']:g} times our time. `{found['command']}`. {_machine(found['machine'])}."
+    )
+
+
 def tried() -> str:
     """Recipes for CarRacing beside the example's, over training runs on seeds for tuning."""
     found = _kept("carracing/recipes.json")
@@ -919,6 +940,7 @@ def _table_of_names(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 _GENERATORS: dict[str, Callable[..., str]] = {
     "training-runs": training_runs,
     "tried": tried,
+    "time-to-score": time_to_score,
     "actions": actions,
     "benchmarks": benchmarks,
     "bound": bound,

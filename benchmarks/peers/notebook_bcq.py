@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from protocol import Channel, common_options, serve
+from protocol import LIKE_OURS, Channel, common_options, serve
 from torch.utils.data import DataLoader, IterableDataset
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from baseline import PlainBCQ
+from baseline import PlainBCQ, greedy_policy
 
 ROWS_A_FILE = 1000
 DISCOUNT = 0.97
@@ -82,19 +82,25 @@ def main() -> None:
         write_files(options.folder, files)
     loader = DataLoader(Demonstrations(sorted(files.glob("*.npz"))), batch_size=options.batch_size, num_workers=1)
     batches = iter(loader)
-    agent = PlainBCQ(options.num_actions, options.device)
+    settings = {name: LIKE_OURS[name] for name in ("learning_rate", "polyak")} if options.like_ours else {}
+    reward_scale = LIKE_OURS["reward_scale"] if options.like_ours else 1.0
+    agent = PlainBCQ(options.num_actions, options.device, **settings)
 
     def run(updates: int) -> None:
         for _ in range(updates):
-            batch = next(batches)
+            observation, action, reward, discount, next_observation = next(batches)
             if not options.batches:
-                agent.update(*batch)
+                agent.update(observation, action, reward * reward_scale, discount, next_observation)
+
+    def afterwards() -> None:
+        if options.policy is not None:
+            greedy_policy(agent.network).save(str(options.policy))
 
     about = {
         "parameters": sum(parameter.numel() for parameter in agent.network.parameters()),
         "versions": {"torch": torch.__version__},
     }
-    serve(channel, about, run)
+    serve(channel, about, run, afterwards)
 
 
 if __name__ == "__main__":

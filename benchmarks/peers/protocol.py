@@ -19,7 +19,13 @@ def common_options() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--num-actions", type=int, default=25)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--policy", type=Path, help="After each slice the greedy policy goes there as TorchScript.")
+    parser.add_argument("--like-ours", action="store_true", help="The example's settings, where it has them.")
     return parser
+
+
+LIKE_OURS = {"learning_rate": 5e-4, "polyak": 0.01, "reward_scale": 0.1}
+"""What examples/carracing_bcq.py sets and others have, too: not its schedule, averaged weights and n-step returns."""
 
 
 class Channel:
@@ -52,14 +58,21 @@ class Watch:
         return {"seconds": time.perf_counter() - self._wall, "cpu_seconds": time.process_time() - self._cpu}
 
 
-def serve(channel: Channel, about: dict[str, Any], run: Callable[[int], dict[str, Any] | None]) -> None:
+def serve(
+    channel: Channel,
+    about: dict[str, Any],
+    run: Callable[[int], dict[str, Any] | None],
+    afterwards: Callable[[], None] = lambda: None,
+) -> None:
     """Says `about`, then runs a slice of N updates for each `run N` and answers with its seconds and what it returned.
 
-    `run` has to wait for the device before it returns.
+    `run` has to wait for the device before it returns. `afterwards` is called after each slice, off the clock.
     """
     channel.say(about)
     while True:
         updates = channel.next_slice()
         watch = Watch()
         found = run(updates)
-        channel.say({**watch.read(), **(found or {})})
+        taken = watch.read()
+        afterwards()
+        channel.say({**taken, **(found or {})})

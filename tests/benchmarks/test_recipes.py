@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks.recipes import FIRST, TRIED, recipe_rows
+from offrl.runs import describe_machine
 
 
 def evaluation(mean):
@@ -42,7 +43,7 @@ def test_the_page_shows_the_best_first(hooks, tmp_path):
         "seeds": "TUNING_SEEDS[6000:6060]",
         "precision": "bf16",
         "recipes": recipe_rows(FOUND),
-        "machine": {"processor": "<Abacus>"},
+        "machine": describe_machine(),
     }
     (tmp_path / "carracing").mkdir()
     (tmp_path / "carracing" / "recipes.json").write_text(json.dumps(result))

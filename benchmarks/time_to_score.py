@@ -1,0 +1,157 @@
+"""From data on disk to a policy that drives: the time to a mean score, ours beside others."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import offrl
+from benchmarks.alternate import Way
+from benchmarks.driving import example
+from benchmarks.peers.environments import PEERS, python_of
+from benchmarks.stores import ROOT, car_racing_store
+from benchmarks.train import our_command
+from offrl.envs import TUNING_SEEDS, car_racing
+from offrl.policies.policy import ActionFunction
+from offrl.runs import describe_machine
+from offrl.system.json_files import read_json, write_json
+
+RESULTS = ROOT / "benchmarks" / "results" / "time_to_score.json"
+TRACKS = TUNING_SEEDS[4000:4020]
+OURS = "offrl"
+_FEWEST_SECONDS = 45.0
+"""Of a slice of a peer, whose number of updates is made to fit: ours are as long as the example's log says."""
+
+
+class Competitor(NamedTuple):
+    """What is started, and how its policy is read after a slice.
+
+    Attributes:
+        command: Starts it.
+        policy: Reads its policy as it is now.
+        updates: Of a slice; None: as many as `_FEWEST_SECONDS` allow.
+    """
+
+    command: Sequence[str]
+    policy: Callable[[], ActionFunction]
+    updates: int | None = None
+
+
+class Traced:
+    """A TorchScript policy, raw pixels [N, 4, 96, 96] -> actions [N]."""
+
+    def __init__(self, path: Path) -> None:
+        self._module = torch.jit.load(path)
+
+    def __call__(self, observation: NDArray[Any]) -> NDArray[np.int64]:
+        """The greedy actions. [N]."""
+        with torch.no_grad():
+            actions: NDArray[np.int64] = self._module(torch.from_numpy(observation).float()).numpy().astype(np.int64)
+        return actions
+
+
+def competitors(store: Path, folder: Path, updates: int) -> dict[str, Competitor]:
+    """Ours, then the peers with the example's settings, as far as they have them, and with their own."""
+    run, size = folder / "run", example().SIZES["demo"]
+    ours = our_command("example", store=store, updates=updates, run_length=size.updates, run=run)
+    found = {OURS: Competitor(ours, lambda: offrl.load(run, device="cpu"), updates)}
+    for name, own in (("d3rlpy", ["--defaults"]), ("notebook loop", [])):
+        script = str(ROOT / "benchmarks" / "peers" / PEERS[name].script)
+        for settings, words in (("our settings", ["--like-ours"]), ("its own settings", own)):
+            policy = folder / f"{name}-{settings}.pt".replace(" ", "-")
+            command = [str(python_of(name)), script, str(store), "--policy", str(policy), *words]
+            found[f"{name}, {settings}"] = Competitor(command, partial(Traced, policy))
+    return found
+
+
+@click.command("time-to-score")
+@click.option("--score", default=850.0, show_default=True, help="Mean over 20 tracks.")
+@click.option("--at-most", default=8.0, show_default=True, help="Others are stopped at so many times our time.")
+@click.option("--transitions", default=60_000, show_default=True, help="Of carracing/mixed, collected once.")
+@click.option("--updates", default=250, show_default=True, help="Between two evaluations of ours.")
+@click.option("--work", default=ROOT / "data" / "time-to-score", type=click.Path(path_type=Path), help="Kept.")
+def time_to_score(score: float, at_most: float, transitions: int, updates: int, work: Path) -> None:
+    """Seconds from the start of the process to a mean score, evaluations left out. Nothing else may run meanwhile.
+
+    The data are ingested, and lie for the notebook loop as its files, before any clock starts.
+    """
+    store = car_racing_store(ROOT / "data", transitions)
+    kept = work.absolute() / f"{transitions}-{score:g}"
+    kept.mkdir(parents=True, exist_ok=True)
+    logs = kept / "logs"
+    logs.mkdir(exist_ok=True)
+    rows: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, competitor in competitors(store, Path(folder), updates).items():
+            path = kept / f"{name.replace(' ', '-').replace(',', '')}.json"
+            if not path.exists():
+                limit = at_most * rows[OURS]["seconds"] if name != OURS else float("inf")
+                write_json(path, race(name, competitor, score, limit, logs))
+            rows[name] = read_json(path)
+            if not rows[OURS]["has_reached"]:
+                shutil.move(path, path.with_suffix(".failed.json"))
+                sys.exit(f"{OURS} has not reached {score:g} within its run: nothing to compare with")
+    show(rows)
+    given = {"--score": (score, 850.0), "--at-most": (at_most, 8.0)}
+    given |= {"--transitions": (transitions, 60_000), "--updates": (updates, 250)}
+    words = [f"{option} {value:g}" for option, (value, default) in given.items() if value != default]
+    write_json(
+        RESULTS,
+        {
+            "command": " ".join(["python -m benchmarks time-to-score", *words]),
+            "score": score,
+            "at_most": at_most,
+            "transitions": transitions,
+            "tracks": "TUNING_SEEDS[4000:4020]",
+            "rows": rows,
+            "machine": describe_machine(),
+        },
+    )
+
+
+def race(name: str, competitor: Competitor, score: float, limit: float, logs: Path) -> dict[str, Any]:
+    """Trains slice by slice until the score or the limit is reached; where a slice ends within the limit it counts."""
+    start = time.perf_counter()
+    way = Way(competitor.command, logs / f"{name.replace(' ', '-').replace(',', '')}.log")
+    seconds, done, curve = time.perf_counter() - start, 0, list[dict[str, float]]()
+    try:
+        count = competitor.updates or 10  # of a peer, to learn its rate
+        most = example().SIZES["demo"].updates if competitor.updates else sys.maxsize
+        while seconds < limit and done < most:
+            taken = way.run(count)["seconds"]
+            seconds, done = seconds + taken, done + count
+            if competitor.updates is None and taken < 0.8 * _FEWEST_SECONDS:
+                count = max(1, round(count / taken * _FEWEST_SECONDS))
+                if not curve and done == 10:
+                    continue
+            found = offrl.evaluate(competitor.policy(), car_racing.make, TRACKS).mean.mean
+            curve.append({"seconds": seconds, "updates": done, "score": found})
+            print(f"{name}: {done:,} updates, {seconds:.0f} s: {found:.1f}", flush=True)
+            if found >= score:
+                break
+    finally:
+        way.close()
+    reached = bool(curve) and curve[-1]["score"] >= score
+    return {"has_reached": reached, "seconds": seconds, "updates": done, "curve": curve, "versions": way.about}
+
+
+def show(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints the table."""
+    ours = rows[OURS]["seconds"]
+    for name, row in rows.items():
+        ratio = (
+            f"{row['seconds'] / ours:.1f} times ours" if row["has_reached"] else f"not in {row['seconds'] / ours:.1f}"
+        )
+        best = max((point["score"] for point in row["curve"]), default=float("nan"))
+        print(f"{name:<34} {row['seconds']:7.0f} s  {ratio:<22} {row['updates']:,} updates, best {best:.1f}")
