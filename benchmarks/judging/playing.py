@@ -80,7 +80,7 @@ def train(work: Path, task: Task, candidates: Sequence[Candidate]) -> Path:
         replay,
         offrl.FitConfig(updates=max(steps), batch_size=128, checkpoint_period=int(np.gcd.reduce(steps))),
         # Nothing is chosen by measuring beside another run.
-        learner=offrl.LearnerConfig(precision="fp32", compile="off", threads=1, **task.learner),
+        learner=offrl.LearnerConfig(**{"precision": "fp32", "compile": "off", "threads": 1, **task.learner}),
         run=run,
         resume=(run / "config.json").exists(),
         loggers=[],
