@@ -112,7 +112,7 @@ RUN_SEEDS = range(10, 15)
 HELD_OUT = 0.25
 TRAINING_DISCOUNT = 0.99
 """Of the candidates, where the task does not say another."""
-SEEDS = TUNING_SEEDS[4000:4400]
+SEEDS = TUNING_SEEDS[4000:5000]
 ENDLESS_EPISODES = 50
 _THRESHOLDS = (0.1, 0.3, 0.6, 0.9)
 
@@ -135,7 +135,7 @@ TASKS = {
         ages=(1_000, 3_000, 10_000),
         first={"bc": (None,), "dqn": (None,), "cql": (None,), "iql": (None,), "bcq": _THRESHOLDS},
         second={"rem": (None,), "crr": (None,), "bve": (None,), "qr-dqn": (None,), "qr-bcq": _THRESHOLDS},
-        episodes=200,
+        episodes=1_000,
         discount=0.99,
         updates=5_000,
         learner={"learning_rate": 3e-4},

@@ -130,7 +130,7 @@ def true_values(work: Path, task: Task, candidate: Candidate) -> dict[str, Any]:
     """Plays a candidate, where that was not done before."""
     found = truth(work, candidate) or {}
     asked = {"discount": task.discount, "endless": task.endless}
-    if {name: found.get(name) for name in asked} == asked:
+    if {name: found.get(name) for name in asked} == asked and len(found["returns"]) == task.episodes:
         return found
     policy = policy_of(work, candidate)
     found = {**candidate._asdict(), **asked, **play(task, policy, task.episodes)}
