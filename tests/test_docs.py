@@ -224,7 +224,7 @@ def test_every_column_of_a_table_has_a_title(hooks: ModuleType) -> None:
 
 
 def test_a_benchmark_is_drawn_from_its_file(hooks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "RESULTS", tmp_path)
+    monkeypatch.setattr(hooks.results, "RESULTS", tmp_path)
     assert "This checkout has no result. Produce it with `python -m benchmarks demo`." in hooks.benchmarks()
     score = {"episodes": 2, "mean": 800.0, "interval_95": [700.0, 900.0], "median": 810.0, "finished": 1}
     result = {
@@ -253,7 +253,7 @@ def test_a_benchmark_is_drawn_from_its_file(hooks: ModuleType, tmp_path: Path, m
 def test_the_comparison_of_frames_says_what_was_drawn_with(
     hooks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hooks, "RESULTS", tmp_path)
+    monkeypatch.setattr(hooks.results, "RESULTS", tmp_path)
     ways = {"driven": {"tracks": 20, "different": {"3": [7, 8]}}}
     result = {
         "command": "python x",

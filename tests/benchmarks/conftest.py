@@ -39,5 +39,5 @@ def hooks(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(module.results, "RESULTS", tmp_path)
     return module

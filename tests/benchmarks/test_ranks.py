@@ -31,7 +31,7 @@ def test_the_page_shows_what_was_measured(hooks, tmp_path, monkeypatch):
         "machine": {"python": "3.11", "gpu": None, "cores": 2, "processor": "Z", "versions": {"torch": "2.13.0"}},
     }
     (tmp_path / "ranks.json").write_text(json.dumps(found))
-    monkeypatch.setattr(hooks, "RESULTS", tmp_path)
+    monkeypatch.setattr(hooks.results, "RESULTS", tmp_path)
     drawn = hooks.ranks()
     assert "| E | one run on 2 ranks | 1 | 12.3 | 1.0e-07 |" in drawn
     assert "Of 50 runs on two ranks that torchrun was told to end with SIGTERM, 50 ended with a checkpoint" in drawn

@@ -1,0 +1,107 @@
+"""CarRacing on the pages: training runs, recipes, the leaderboard, the bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.pages.kept import (
+    charts_of,
+    difference_text,
+    kept,
+    machine_text,
+    mean_and_interval,
+    missing,
+    table,
+)
+from benchmarks.readme import RUN_COLUMNS, over_runs
+
+
+def training_runs() -> str:
+    """The example's recipe over several training runs."""
+    found = {title: kept(f"{size}/runs.json") for size, title in (("demo", "The demo"), ("full", "The full size"))}
+    parts = []
+    for title, result in found.items():
+        if result is not None:
+            rows = [(name.upper(), *over_runs(row)) for name, row in result["algorithms"].items()]
+            parts += [f"{title}: {_sizes(result)}", table(("algorithm", *RUN_COLUMNS), rows)]
+    return "\n\n".join(parts)
+
+
+def _sizes(found: Mapping[str, Any]) -> str:
+    """How the runs of a table were made."""
+    held_out = f"{found['held_out']:.0%} of the episodes held out, " if found.get("held_out") else ""
+    return (
+        f"{found['transitions']:,} transitions, {held_out}{found['updates']:,} updates, discount "
+        f"{found['discount']:g}; each run on the same tracks, `{found['seeds']}` (`{found['command']}`, one thread "
+        f"each, {found['precision']}, {found['machine']['processor']})."
+    )
+
+
+def tried() -> str:
+    """Recipes for CarRacing beside the example's, over training runs on seeds for tuning."""
+    found = kept("carracing/recipes.json")
+    if found is None:
+        return missing("recipes")
+    rows = sorted(found["recipes"].items(), key=lambda row: -float(row[1]["mean"]))
+    cells = [
+        (
+            name,
+            row["why"],
+            *over_runs(row),
+            difference_text(row["minus_as_it_was"]) if "minus_as_it_was" in row else "",
+        )
+        for name, row in rows
+    ]
+    head = ("recipe", "what differs", *RUN_COLUMNS, "minus the first (95 % Welch interval)")
+    return (
+        f"{table(head, cells)}\n\nEach run on the same tracks, `{found['seeds']}`, one thread each, "
+        f"{found['precision']}. `{found['command']}`. {machine_text(found['machine'])}."
+    )
+
+
+def leaderboard() -> str:
+    """Every algorithm on carracing/mixed over training runs, beside BC."""
+    found = kept("carracing/leaderboard.json")
+    if found is None:
+        return missing("leaderboard")
+    algorithms = found["algorithms"]
+    rows = [
+        (
+            name.upper(),
+            *over_runs(row),
+            f"{row['steps_of_finished_laps']:.0f}" if row["laps_with_every_tile"] else "",
+            mean_and_interval(row["minus_bc"]) if "minus_bc" in row else "",
+        )
+        for name, row in algorithms.items()
+    ]
+    done = sum(row["runs"] for row in algorithms.values())
+    planned = found["runs"] * found["planned_algorithms"]
+    unfinished = f" {done} of {planned} runs so far." if done < planned else ""
+    head = ("algorithm", *RUN_COLUMNS, "steps of a finished lap", "minus BC (95 % t interval)")
+    return "\n\n".join(
+        [
+            f"`{found['dataset']}`, whose mean return is {found['dataset_mean']:.0f}: {_sizes(found)}{unfinished}",
+            table(head, rows),
+            charts_of("leaderboard", "Mean return of each training run of each algorithm"),
+        ]
+    )
+
+
+def bound() -> str:
+    """The best laps that a search finds for each track, beside the scripted expert's."""
+    found = kept("carracing/bound.json")
+    if found is None:
+        return missing("bound")
+    names = {"expert": "`EXPERT`, the same settings on every track", "best": "the best settings found for each track"}
+    rows = [
+        (title, mean_and_interval(found[name]), f"{found[name]['mean_steps']:.0f}", str(found[name]["finished"]))
+        for name, title in names.items()
+    ]
+    head = ("driver", "mean return (95 % interval over tracks)", "steps of a lap", "finished laps")
+    after = ", ".join(f"{mean:.1f} after {count}" for count, mean in found["mean_best_after_laps"].items())
+    return (
+        f"{table(head, rows)}\n\nPaired by track, the search adds {mean_and_interval(found['best_minus_expert'])}. "
+        f"{len(found['tracks'])} tracks, `{found['seeds']}`, {found['laps_a_track']} laps driven on each; mean of the "
+        f"best so far: {after}. `{found['command']}`. {machine_text(found['machine'])}."
+    )

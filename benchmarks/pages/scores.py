@@ -1,0 +1,155 @@
+"""Scores on the pages: of one training run, and of all algorithms on the five kinds of datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.pages.kept import (
+    difference_text,
+    interval_of,
+    interval_text,
+    is_there,
+    kept,
+    machine_text,
+    mean_and_interval,
+    missing,
+    table,
+)
+from offrl.statistics import Interval
+
+BENCHMARKS = {
+    "demo": "CarRacing: the demo",
+    "full": "CarRacing: the full size",
+    "cartpole": "CartPole",
+}
+PLOTS = {
+    "scores": "Every episode's return, its mean and 95 % interval, for each policy",
+    "dataset_returns": "Histogram of the returns of the dataset's episodes",
+}
+
+
+def benchmarks() -> str:
+    """Each stored result as a section; a missing one says how to produce it."""
+    return "\n\n".join(f"### {title}\n\n{_benchmark(name)}" for name, title in BENCHMARKS.items())
+
+
+def _benchmark(name: str) -> str:
+    result = kept(f"{name}/evaluation.json")
+    if result is None:
+        return missing(name)
+    policies = result.get("policies") or {"BCQ": result["BCQ"]}
+    dataset = result.get("dataset") or {"mean": result["dataset_mean"]["mean"], **interval_of(result["dataset_mean"])}
+    rows = [_score_row("the dataset", dataset), *(_score_row(policy, score) for policy, score in policies.items())]
+    head = ("policy", "mean return", "95 % interval", "median", "episodes", "finished laps")
+    filled = [column for column in zip(head, *rows, strict=True) if any(column[1:])]
+    first, *others = zip(*filled, strict=True)
+    parts = [table(first, others)]
+    if "bcq_minus_bc" in result:
+        difference = result["bcq_minus_bc"]
+        ends = difference["low"], difference["high"]
+        parts.append(
+            "BCQ minus BC on the same seeds: "
+            f"**{difference['mean']:.1f}**, {interval_text(ends, len(_seeds(policies)))}."
+        )
+    parts.append(_origin(result, policies))
+    parts += [
+        f"![{text}](benchmarks/{name}/{plot}.png)"
+        for plot, text in PLOTS.items()
+        if is_there(f"{name}/plots/{plot}.png")
+    ]
+    return "\n\n".join(parts)
+
+
+def _seeds(policies: Mapping[str, Any]) -> list[int]:
+    """The seeds of the episodes that the policies played."""
+    return [episode["seed"] for episode in next(iter(policies.values()))["per_episode"]]
+
+
+def _score_row(name: str, score: Mapping[str, Any]) -> tuple[str, ...]:
+    bounds = Interval(score["mean"], *(score["interval_95"] or (None, None))).bounds(score.get("episodes", 0))
+    median = f"{score['median']:.1f}" if "median" in score else ""
+    finished = str(score.get("finished", ""))
+    return name, f"{score['mean']:.1f}", bounds, median, str(score.get("episodes", "")), finished
+
+
+def _origin(result: Mapping[str, Any], policies: Mapping[str, Any]) -> str:
+    """How a result was made: command, seeds, time, machine, versions."""
+    seeds = _seeds(policies)
+    minutes = result.get("minutes_from_an_empty_folder", result.get("seconds", 0) / 60)
+    size = result.get("size")
+    sizes = f"{size['transitions']:,} transitions, {size['updates']:,} updates. " if size else ""
+    return (
+        f"`{result['command']}`: {sizes}Seeds {min(seeds):,} to {max(seeds):,}. "
+        f"{minutes:.1f} minutes in total on {machine_text(result['machine'])}."
+    )
+
+
+def shelf() -> str:
+    """Scores of all algorithms on the five kinds of datasets."""
+    found = kept("scores/results.json")
+    if found is None:
+        return missing("scores")
+    datasets = found["datasets"]
+    head = ("dataset", "data", *found["algorithms"])
+    rows = []
+    for name, about in datasets.items():
+        cells = [mean_and_interval(row["cells"][name]) for row in found["algorithms"].values()]
+        rows.append((name.replace("/", ", "), f"{about['mean_return']:.1f}", *cells))
+    shown = [*found["algorithms"].values()]
+    better = "probability_of_improvement_over_bc"
+    total = ("interquartile mean", "", *(_estimate(row["interquartile_mean"]) for row in shown))
+    improved = ("better than BC", "", *(_estimate(row[better]) if better in row else "" for row in shown))
+    seconds = ("seconds of one core", "", *(f"{row['cpu_seconds_per_run']:.0f}" for row in shown))
+    first, last = found["evaluation_seeds"]
+    return (
+        f"{table(head, [*rows, total, improved, seconds])}\n\n{found['runs']} training runs a cell, "
+        f"{found['updates']:,} updates each, datasets of {found['transitions']:,} transitions, batch size "
+        f"{found['batch_size']}, the same settings everywhere, 10 % of the episodes held out; {last - first + 1} "
+        f"episodes a run. `{found['command']}`. {machine_text(found['machine'])}."
+        f"{_peers(found.get('peers', {}))}{_rliable(found.get('rliable'))}"
+    )
+
+
+def _peers(peers: Mapping[str, Any]) -> str:
+    """Tables of ours minus each other library's."""
+    parts = []
+    for library, columns in peers.items():
+        for settings, rows in columns.items():
+            names = list(dict.fromkeys(name for row in rows.values() for name in row["cells"]))
+            cells = [
+                (name.replace("/", ", "), *(_difference(row["cells"].get(name)) for row in rows.values()))
+                for name in names
+            ]
+            times = ("its seconds of one core over ours", *(f"{row['time_over_ours']:.2f}" for row in rows.values()))
+            whose = (
+                "with our learning rate, discount, network and target rule"
+                if settings == "ours"
+                else "with its defaults"
+            )
+            parts.append(f"\n\nOurs minus {library}'s, {whose}:\n\n{table(('dataset', *rows), [*cells, times])}")
+    if not parts:
+        return ""
+    return (
+        "".join(parts) + "\n\nMean over training runs and its 95 % interval (Welch); * marks p < 0.05 after Holm's "
+        "correction for all cells of one column of settings."
+    )
+
+
+def _difference(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    return difference_text(cell["ours_minus_theirs"], star="*" if cell.get("p_holm", 1) < 0.05 else "")
+
+
+def _rliable(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f" rliable {found['version']} computes the same {found['aggregates']} aggregates, with a largest difference of "
+        f"{found['largest_difference']:.0e}."
+    )
+
+
+def _estimate(found: Mapping[str, float]) -> str:
+    return f"{found['value']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
