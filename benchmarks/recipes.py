@@ -30,12 +30,15 @@ _FIRST = Recipe(replay={"discount": 0.97})
 _MORE = replace(_FIRST, transitions=200_000)
 _COMPACT = replace(_MORE, encoder="compact", updates=10_000)
 _FASTER = replace(_FIRST, learner={"learning_rate": 1e-3})
+_SMALLER = replace(_FIRST, batch_size=64, updates=8_000)
 TRIED = {
     FIRST: Tried("discount 0.97, 60,000 transitions, 4,000 updates", _FIRST),
     "discount 0.985": Tried("a missed tile is punished late", replace(_FIRST, replay={"discount": 0.985})),
     "200,000 transitions": Tried("2.5 passes over the data in place of 8.5", _MORE),
     "learning rate 0.001": Tried("learns faster", _FASTER),
     "learning rate 0.001, 200,000": Tried("the same with more data", replace(_FASTER, transitions=200_000)),
+    "batches of 64": Tried("twice the updates on as many transitions", _SMALLER),
+    "batches of 64, 200,000": Tried("the same with more data", replace(_SMALLER, transitions=200_000)),
     "compact": Tried("a network 2.5 times as fast, and 10,000 updates", replace(_COMPACT, transitions=60_000)),
     "compact, 200,000": Tried("the same with more data", _COMPACT),
 }
