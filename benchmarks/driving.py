@@ -8,18 +8,22 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import offrl
 from benchmarks.stores import ROOT, car_racing_shards
 from offrl.cli.names import ENCODERS, algorithm_class, load_class
 from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing
+from offrl.errors import ConfigError
+from offrl.replay import Replay
 from offrl.runs import checkpoints
 from offrl.statistics import t_interval
 from offrl.system.json_files import read_json, write_json
@@ -133,6 +137,57 @@ class Tracks:
         """The seeds of the episodes."""
         return _SEEDS[self.seeds][self.first :][: self.count]
 
+    @property
+    def file_name(self) -> str:
+        """What a run's score is kept as."""
+        return f"{self.seeds.lower()}-{self.first}-{self.count}.json"
+
+    def judge(self, run: Path, replay: Replay) -> dict[str, Any]:
+        """Drives the run's policy."""
+        make_env = partial(car_racing.make, hud=replay.spec.hud or "visible")
+        found = offrl.evaluate(offrl.load(run), make_env, self.range, workers=1, progress=False).to_dict()
+        return dict(found)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What runs are read on: transitions of episodes that they were not trained on. A minute, where driving takes five.
+
+    Attributes:
+        count: How many transitions.
+    """
+
+    count: int = 6_000
+
+    def __str__(self) -> str:
+        return f"{self.count:,} transitions of held-out episodes"
+
+    @property
+    def file_name(self) -> str:
+        """What a run's figures are kept as."""
+        return f"held-out-{self.count}.json"
+
+    def judge(self, run: Path, replay: Replay) -> dict[str, Any]:
+        """How well the run foretells what the drivers did: the loss, in nats, of its logits, and how often it agrees.
+
+        Raises:
+            ConfigError: The recipe holds no episodes out.
+        """
+        held_out, policy = replay.held_out(), offrl.load(run, device="cpu")
+        if held_out is None or not isinstance(policy, offrl.TorchPolicy):
+            raise ConfigError("no held-out episodes", where="Recipe.replay", expected="held_out over 0")
+        rows = np.sort(np.random.default_rng(0).choice(len(held_out), self.count, replace=False))
+        loss, likeliest, chosen = 0.0, 0, 0
+        for some in np.array_split(rows, max(1, self.count // 500)):
+            batch = held_out.gather(some)
+            choices = policy.choices(batch.observation.numpy())
+            log_probabilities = choices.logits.float().log_softmax(1)
+            loss -= log_probabilities.gather(1, batch.action[:, None]).sum().item()
+            likeliest += int((log_probabilities.argmax(1) == batch.action).sum())
+            chosen += int((choices.greedy() == batch.action.numpy()).sum())
+        count = self.count
+        return {"imitation_loss": loss / count, "imitation_accuracy": likeliest / count, "agreement": chosen / count}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -147,16 +202,16 @@ class Run:
         """Where it lies."""
         return self.work / f"{self.recipe.algorithm}-{self.recipe.digest}-{self.seed}"
 
-    def evaluation_path(self, tracks: Tracks) -> Path:
-        """Where its score on these tracks is kept."""
-        return self.directory / f"{tracks.seeds.lower()}-{tracks.first}-{tracks.count}.json"
+    def evaluation_path(self, judge: Tracks | HeldOut) -> Path:
+        """Where what is said of it is kept."""
+        return self.directory / judge.file_name
 
-    def evaluation(self, tracks: Tracks) -> dict[str, Any] | None:
-        """What it scored; None where it was not driven there yet."""
-        path = self.evaluation_path(tracks)
+    def evaluation(self, judge: Tracks | HeldOut) -> dict[str, Any] | None:
+        """What is said of it; None where it was not judged so yet."""
+        path = self.evaluation_path(judge)
         return read_json(path) if path.exists() else None
 
-    def train_and_drive(self, tracks: Tracks) -> None:
+    def train_and_judge(self, judge: Tracks | HeldOut) -> None:
         """On one thread, from its newest checkpoint where it was interrupted."""
         recipe, run, cls = self.recipe, self.directory, algorithm_class(self.recipe.algorithm)
         replay = offrl.open_replay(
@@ -168,7 +223,7 @@ class Run:
         )
         kind = cls.config_class()
         config = kind(**recipe.settings) if kind is not None and recipe.settings else None
-        made = checkpoints(run / "checkpoints")
+        made, is_resumed, start = checkpoints(run / "checkpoints"), (run / "config.json").exists(), time.process_time()
         if not made or made[-1].name != f"step-{recipe.updates:09d}":
             offrl.fit(
                 cls(replay.spec, config, encoder=load_class(recipe.encoder, ENCODERS, "encoder"), seed=self.seed),
@@ -180,32 +235,32 @@ class Run:
                 ),
                 learner=recipe.learner_config(),
                 run=run,
-                resume=(run / "config.json").exists(),
+                resume=is_resumed,
                 device="cpu",
                 loggers=[],
                 notes={"environment": car_racing.ENV_ID},
             )
         for older in checkpoints(run / "checkpoints")[:-1]:  # tens of runs would fill a disk with them
             shutil.rmtree(older)
-        make_env = partial(car_racing.make, hud=replay.spec.hud)
-        found = offrl.evaluate(offrl.load(run), make_env, tracks.range, workers=1, progress=False)
-        write_json(self.evaluation_path(tracks), found.to_dict())
+        # Of this one thread, whatever else the machine does meanwhile; the first part of a resumed run is not known.
+        seconds = None if is_resumed else time.process_time() - start
+        write_json(self.evaluation_path(judge), {**judge.judge(run, replay), "training_cpu_seconds": seconds})
 
 
 @dataclass(frozen=True)
 class Study:
-    """Recipes, each trained with the same seeds and driven on the same tracks.
+    """Recipes, each trained with the same seeds and judged alike.
 
     Attributes:
         recipes: By name.
         runs: Trainings of each.
-        tracks: What they are driven on.
+        judge: What says how good they are.
         work: Where runs are kept: what has been done is not done again.
     """
 
     recipes: Mapping[str, Recipe]
     runs: int
-    tracks: Tracks
+    judge: Tracks | HeldOut
     work: Path = WORK
 
     def run(self, after_each: Callable[[], object]) -> None:
@@ -220,15 +275,14 @@ class Study:
             for seed in range(self.runs)
             for name, recipe in self.recipes.items()
         }
-        todo = {name: _command(run, self.tracks) for name, run in jobs.items() if run.evaluation(self.tracks) is None}
+        todo = {name: _command(run, self.judge) for name, run in jobs.items() if run.evaluation(self.judge) is None}
         if len(todo) < len(jobs):
             print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there already", flush=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         for ended in side_by_side(todo, at_once=num_cores(), environment=environment):
             if ended.exit_code != 0:
                 sys.exit(f"{ended.name} failed; the same command goes on with the others")
-            scored = jobs[ended.name].evaluation(self.tracks)
-            print(f"{ended.name}: {scored and scored['mean']:.1f}", flush=True)
+            print(f"{ended.name}: done", flush=True)
             after_each()
 
     def evaluations(self) -> dict[str, dict[int, dict[str, Any]]]:
@@ -237,7 +291,7 @@ class Study:
             name: {
                 seed: evaluation
                 for seed in range(self.runs)
-                if (evaluation := Run(self.work, recipe, seed).evaluation(self.tracks)) is not None
+                if (evaluation := Run(self.work, recipe, seed).evaluation(self.judge)) is not None
             }
             for name, recipe in self.recipes.items()
         }
@@ -245,11 +299,11 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """For the JSON of a result: what all runs share."""
-        return {"seeds": str(self.tracks), "threads_a_run": 1, "precision": fast_precision()}
+        return {"seeds": str(self.judge), "threads_a_run": 1, "precision": fast_precision()}
 
 
-def _command(run: Run, tracks: Tracks) -> list[str]:
-    given = json.dumps([str(run.work), asdict(run.recipe), run.seed, asdict(tracks)])
+def _command(run: Run, judge: Tracks | HeldOut) -> list[str]:
+    given = json.dumps([str(run.work), asdict(run.recipe), run.seed, asdict(judge)])
     return [sys.executable, "-m", "benchmarks.driving", given]
 
 
@@ -288,5 +342,6 @@ def show(rows: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    directory, given, number, driven = json.loads(sys.argv[1])
-    Run(Path(directory), Recipe(**given), number).train_and_drive(Tracks(**driven))
+    directory, given, number, by = json.loads(sys.argv[1])
+    judge = Tracks(**by) if "seeds" in by else HeldOut(**by)
+    Run(Path(directory), Recipe(**given), number).train_and_judge(judge)

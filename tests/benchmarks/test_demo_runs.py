@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.driving import Recipe, Run, Study, Tracks, summary
+from benchmarks.driving import HeldOut, Recipe, Run, Study, Tracks, summary
 from benchmarks.readme import headline
 from benchmarks.ship import halve_weights
 from offrl import OnnxPolicy, TaskSpec, export_onnx
@@ -80,6 +80,7 @@ def test_a_run_counts_as_driven_on_its_tracks_only(tmp_path):
     assert study.evaluations() == {"demo": {1: {"mean": 900.0}}}
     tuning = Tracks("TUNING_SEEDS", 1000, 2)
     assert Study({"demo": Recipe()}, 3, tuning, tmp_path).evaluations() == {}
+    assert Study({"demo": Recipe()}, 3, HeldOut(), tmp_path).evaluations() == {}
     assert [*tuning.range] == [1_001_000, 1_001_001]
     assert (str(tracks), str(tuning)) == ("SCORE_SEEDS[:2]", "TUNING_SEEDS[1000:1002]")
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.recipes import FIRST, TRIED, recipe_rows
+from benchmarks.recipes import FIRST, TRIED, held_out_rows, recipe_rows, shorter
 from offrl.runs import describe_machine
 
 
@@ -34,6 +34,16 @@ def test_a_recipe_is_compared_with_the_first():
     assert difference["low"] < 0 < difference["high"]
     assert difference["low"] + difference["high"] == pytest.approx(50.0)
     assert "minus_as_it_was" not in recipe_rows({OTHER: FOUND[OTHER]})[OTHER]
+
+
+def test_recipes_are_sorted_by_shorter_runs_that_hold_episodes_out():
+    whole, half = TRIED[FIRST].recipe, shorter(TRIED[FIRST].recipe)
+    assert half.updates == whole.updates / 2
+    assert half.replay_settings() == {**whole.replay_settings(), "held_out": 0.1}
+    runs = {0: {"imitation_loss": 1.5, "training_cpu_seconds": 280.0}}
+    runs[1] = {"imitation_loss": 1.4, "training_cpu_seconds": None}  # it was resumed
+    row = held_out_rows({FIRST: runs})[FIRST]
+    assert (row["imitation_loss"], row["training_cpu_seconds"], row["runs"]) == (1.45, 280.0, 2)
 
 
 def test_the_page_shows_the_best_first(hooks, tmp_path):
