@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -40,7 +42,7 @@ from benchmarks.speed import collection, environment, evaluation
 from benchmarks.streaming import streaming
 from benchmarks.time_to_score import time_to_score
 from benchmarks.train import train
-from offrl.system.signals import raising_on_signals
+from offrl.system.signals import Interrupted, raising_on_signals
 
 
 @click.group(invoke_without_command=True)
@@ -54,7 +56,20 @@ def main(context: click.Context) -> None:
                 continue
             options = _OPTIONS.get(name, [])
             print(f"\n== {' '.join([name, *options])}", flush=True)
-            subprocess.run([sys.executable, "-m", "benchmarks", name, *options], check=True)
+            _run([sys.executable, "-m", "benchmarks", name, *options])
+
+
+def _run(command: Sequence[str]) -> None:
+    """Waits for a command. A signal is passed on to it, once, and it is given the time to save."""
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            exit_code = process.wait()
+        except KeyboardInterrupt as error:
+            process.send_signal(error.exit_code - 128 if isinstance(error, Interrupted) else signal.SIGINT)
+            process.wait()
+            raise
+    if exit_code != 0:
+        sys.exit(exit_code)
 
 
 _OPTIONS = {"train": ["--peers"], "quick": ["--record"]}

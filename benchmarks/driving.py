@@ -22,7 +22,6 @@ import offrl
 from benchmarks.stores import ROOT, car_racing_shards
 from offrl.cli.names import ENCODERS, algorithm_class, load_class
 from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing
-from offrl.errors import ConfigError
 from offrl.replay import Replay
 from offrl.runs import checkpoints
 from offrl.statistics import t_interval
@@ -50,7 +49,9 @@ def example() -> Any:
 
 def fast_precision() -> str:
     """What `precision="auto"` comes to for these networks: no run settles it by measuring beside another."""
-    capabilities = torch.cpu.get_capabilities()
+    capabilities: Mapping[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # older versions of torch do not say
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 
@@ -151,41 +152,39 @@ class Tracks:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What runs are read on: transitions of episodes that they were not trained on. A minute, where driving takes five.
+    """What runs are read on: a dataset made likewise with another seed. A minute, where driving takes five.
 
     Attributes:
-        count: How many transitions.
+        count: About how many transitions.
     """
 
     count: int = 6_000
 
     def __str__(self) -> str:
-        return f"{self.count:,} transitions of held-out episodes"
+        return f"{self.count:,} transitions of carracing/mixed with another seed"
 
     @property
     def file_name(self) -> str:
         """What a run's figures are kept as."""
         return f"held-out-{self.count}.json"
 
-    def judge(self, run: Path, replay: Replay) -> dict[str, Any]:
-        """How well the run foretells what the drivers did: the loss, in nats, of its logits, and how often it agrees.
+    def prepare(self) -> Path:
+        """The dataset."""
+        return car_racing_shards(ROOT / "data", self.count, seed=1)
 
-        Raises:
-            ConfigError: The recipe holds no episodes out.
-        """
-        held_out, policy = replay.held_out(), offrl.load(run, device="cpu")
-        if held_out is None or not isinstance(policy, offrl.TorchPolicy):
-            raise ConfigError("no held-out episodes", where="Recipe.replay", expected="held_out over 0")
-        rows = np.sort(np.random.default_rng(0).choice(len(held_out), self.count, replace=False))
-        loss, likeliest, chosen = 0.0, 0, 0
-        for some in np.array_split(rows, max(1, self.count // 500)):
-            batch = held_out.gather(some)
+    def judge(self, run: Path, replay: Replay) -> dict[str, Any]:
+        """How well the run foretells what the drivers did: the loss of its logits, in nats, and how often it agrees."""
+        others, policy = offrl.open_replay(self.prepare(), progress=False), offrl.load(run, device="cpu")
+        assert isinstance(policy, offrl.TorchPolicy)
+        replay.spec.require_same(others.spec, where="HeldOut", hint="collect it anew")
+        loss, likeliest, chosen, count = 0.0, 0, 0, len(others)
+        for rows in np.array_split(np.arange(count), max(1, count // 500)):
+            batch = others.gather(rows)
             choices = policy.choices(batch.observation.numpy())
             log_probabilities = choices.logits.float().log_softmax(1)
             loss -= log_probabilities.gather(1, batch.action[:, None]).sum().item()
             likeliest += int((log_probabilities.argmax(1) == batch.action).sum())
             chosen += int((choices.greedy() == batch.action.numpy()).sum())
-        count = self.count
         return {"imitation_loss": loss / count, "imitation_accuracy": likeliest / count, "agreement": chosen / count}
 
 
@@ -242,7 +241,7 @@ class Run:
             )
         for older in checkpoints(run / "checkpoints")[:-1]:  # tens of runs would fill a disk with them
             shutil.rmtree(older)
-        # Of this one thread, whatever else the machine does meanwhile; the first part of a resumed run is not known.
+        # Of this process, whatever else the machine does meanwhile; the first part of a resumed run is not known.
         seconds = None if is_resumed else time.process_time() - start
         write_json(self.evaluation_path(judge), {**judge.judge(run, replay), "training_cpu_seconds": seconds})
 
@@ -270,6 +269,8 @@ class Study:
         """
         for transitions in sorted({recipe.transitions for recipe in self.recipes.values()}):
             offrl.open_replay(car_racing_shards(ROOT / "data", transitions))  # ingested once, before two would
+        if isinstance(self.judge, HeldOut):
+            offrl.open_replay(self.judge.prepare())
         jobs = {
             f"{name}, seed {seed}": Run(self.work.absolute(), recipe, seed)
             for seed in range(self.runs)

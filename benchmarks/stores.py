@@ -18,10 +18,10 @@ ROOT = Path(__file__).parent.parent
 EPISODE_STEPS = 1000
 
 
-def car_racing_shards(directory: Path, transitions: int) -> Path:
-    """Carracing/mixed, of which what is missing is collected."""
-    shards = directory / f"carracing-mixed-{transitions}"
-    RECIPES["carracing/mixed"].collect(shards, transitions=transitions)  # goes on, or finds that all is there
+def car_racing_shards(directory: Path, transitions: int, seed: int = 0) -> Path:
+    """Carracing/mixed, of which what is missing is collected; another seed has other episodes."""
+    shards = directory / f"carracing-mixed-{transitions}{f'-seed-{seed}' if seed else ''}"
+    RECIPES["carracing/mixed"].collect(shards, transitions=transitions, seed=seed)  # or finds that all is there
     return shards
 
 

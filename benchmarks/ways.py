@@ -54,7 +54,9 @@ class Options:
         """The data on disk, n-step returns as in the CarRacing example."""
         if self.store is None:
             raise click.UsageError("--store is missing")
-        return Replay(FrameStore.open(self.store, "mmap"), n_step=10, discount=0.97, reward_scale=0.1)
+        from benchmarks.driving import example
+
+        return Replay(FrameStore.open(self.store, "mmap"), **example().REPLAY)
 
 
 class Gate:
@@ -84,13 +86,44 @@ class Gate:
         """Nothing is open."""
 
 
+class SavedGate(Gate):
+    """Answers half a slice late, when the checkpoint of the slice's end is there; its seconds are the slice's.
+
+    `fit` logs twice a slice, before it saves: what it does after the end of a slice is part of the next one.
+    """
+
+    def __init__(self, channel: Channel, run: Path, updates: int, device: str) -> None:
+        super().__init__(channel, run, updates, device)
+        self._ended: dict[str, float] | None = None
+        self._carried = {"seconds": 0.0, "cpu_seconds": 0.0}
+
+    def log(self, step: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Notes the end of a slice, or answers for the one that has ended."""
+        if step % self._updates == 0:
+            self._ended = self._watch.read()
+        elif self._ended is not None:
+            self._answer(self._ended)
+            self.open()
+
+    def close(self) -> None:
+        """Answers for the last slice: all is saved."""
+        if self._ended is not None:
+            self._answer(self._ended)
+
+    def _answer(self, ended: Mapping[str, float]) -> None:
+        self._channel.say({name: self._carried[name] + value for name, value in ended.items()})
+        self._carried = {name: value - ended[name] for name, value in self._watch.read().items()}
+        self._ended = None
+
+
 def end_to_end(channel: Channel, options: Options, encoder: EncoderFactory, **learner: Any) -> None:
     """`offrl.fit` on data from disk, as users run it; `learner` are further settings of the Learner."""
     replay = options.replay()
     algorithm = offrl.DiscreteBCQ(replay.spec, encoder=encoder)
     with tempfile.TemporaryDirectory() as folder:
         run = options.run or Path(folder) / "run"
-        gate = Gate(channel, run, options.updates, options.device)
+        kind, log_period = (Gate, options.updates) if options.run is None else (SavedGate, options.updates // 2)
+        gate = kind(channel, run, options.updates, options.device)
         channel.say(about(algorithm, options.batch_size))
         gate.open()
         offrl.fit(
@@ -99,7 +132,7 @@ def end_to_end(channel: Channel, options: Options, encoder: EncoderFactory, **le
             offrl.FitConfig(
                 updates=options.run_length,
                 batch_size=options.batch_size,
-                log_period=options.updates,
+                log_period=log_period,
                 checkpoint_period=options.run_length if options.run is None else options.updates,
             ),
             learner=offrl.LearnerConfig(**{"precision": options.precision, **learner}),

@@ -39,24 +39,50 @@ def _sizes(found: Mapping[str, Any]) -> str:
 
 
 def tried() -> str:
-    """Recipes for CarRacing beside the example's, over training runs on seeds for tuning."""
-    found = kept("carracing/recipes.json")
-    if found is None:
+    """Recipes for CarRacing beside the example's: driven on seeds for tuning, and shorter ones read on other data."""
+    driven, read = kept("carracing/recipes.json"), kept("carracing/recipes-held-out.json")
+    if driven is None and read is None:
         return missing("recipes")
+    return "\n\n".join([*([] if driven is None else [_driven(driven)]), *([] if read is None else [_read(read)])])
+
+
+def _driven(found: Mapping[str, Any]) -> str:
     rows = sorted(found["recipes"].items(), key=lambda row: -float(row[1]["mean"]))
+    head = ("recipe", "what differs", *RUN_COLUMNS, "minus the first (95 % Welch interval)")
     cells = [
-        (
-            name,
-            row["why"],
-            *over_runs(row),
-            difference_text(row["minus_as_it_was"]) if "minus_as_it_was" in row else "",
-        )
+        (name, row["why"], *over_runs(row), difference_text(row["minus_as_it_was"]) if "minus_as_it_was" in row else "")
         for name, row in rows
     ]
-    head = ("recipe", "what differs", *RUN_COLUMNS, "minus the first (95 % Welch interval)")
     return (
         f"{table(head, cells)}\n\nEach run on the same tracks, `{found['seeds']}`, one thread each, "
         f"{found['precision']}. `{found['command']}`. {machine_text(found['machine'])}."
+    )
+
+
+def _read(found: Mapping[str, Any]) -> str:
+    rows = sorted(found["recipes"].items(), key=lambda row: float(row[1]["imitation_loss"]))
+    head = (
+        "recipe",
+        "training runs",
+        "updates",
+        "seconds of one core",
+        "loss of the imitator",
+        "likeliest action is the driver's",
+    )
+    cells = [
+        (
+            name,
+            str(row["runs"]),
+            f"{row['updates']:,}",
+            "" if row["training_cpu_seconds"] is None else f"{row['training_cpu_seconds']:.0f}",
+            f"{row['imitation_loss']:.3f}",
+            f"{row['imitation_accuracy']:.1%}",
+        )
+        for name, row in rows
+    ]
+    return (
+        f"Half as long runs, read on {found['seeds']}:\n\n{table(head, cells)}\n\n"
+        f"`{found['command']}`, {found['precision']}. {machine_text(found['machine'])}."
     )
 
 

@@ -82,8 +82,9 @@ def time_to_score() -> str:
         rows.append((name, *taken, f"{row['updates']:,}", f"{best:.0f}"))
     head = ("trained by", f"seconds to {found['score']:g}", "times ours", "updates", "best mean on the way")
     return (
-        f"{table(head, rows)}\n\n{found['transitions']:,} transitions, tracks `{found['tracks']}`, stopped at "
-        f"{found['at_most']:g} times our time. `{found['command']}`. {machine_text(found['machine'])}."
+        f"{table(head, rows)}\n\n{found['transitions']:,} transitions, tracks `{found['tracks']}`, one training run "
+        f"each; others are stopped with the first evaluation after {found['at_most']:g} times our time. "
+        f"`{found['command']}`. {machine_text(found['machine'])}."
     )
 
 

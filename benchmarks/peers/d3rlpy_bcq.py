@@ -4,8 +4,9 @@ Read in the sources of 2.8.1. Encoder, hidden layer included, shared by q and im
 fewer weights than two hidden layers have. An update runs the encoder five times: at s for q and for the imitator, at s'
 for both again, and in the target; the target is copied every 8,000 updates. A batch is picked one transition at a time,
 stacked by its picker, cast to float32, divided by 255. It cannot combine n-step returns with stacking, so n is 1.
-With `--defaults` learning rate, discount, batch size and the weight of the imitator's loss are the library's, too; with
-`--like-ours` the learning rate, the Polyak targets and the scale of rewards are the CarRacing example's.
+With `--defaults` learning rate, discount, batch size and the weight of the logits' penalty are the library's, too; with
+`--like-ours` the learning rate, which stays constant, the Polyak targets and the scale of rewards are the CarRacing
+example's.
 """
 
 from __future__ import annotations

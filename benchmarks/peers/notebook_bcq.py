@@ -76,10 +76,13 @@ def main() -> None:
     channel = Channel()
     parser = common_options()
     parser.add_argument("--batches", action="store_true", help="only draw them, update nothing")
+    parser.add_argument("--prepare", action="store_true", help="only write the files")
     options = parser.parse_args()
     files = options.folder / "notebook"
     if not (files / "complete").exists():
         write_files(options.folder, files)
+    if options.prepare:
+        return
     loader = DataLoader(Demonstrations(sorted(files.glob("*.npz"))), batch_size=options.batch_size, num_workers=1)
     batches = iter(loader)
     settings = {name: LIKE_OURS[name] for name in ("learning_rate", "polyak")} if options.like_ours else {}

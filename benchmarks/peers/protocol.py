@@ -25,7 +25,7 @@ def common_options() -> argparse.ArgumentParser:
 
 
 LIKE_OURS = {"learning_rate": 5e-4, "polyak": 0.01, "reward_scale": 0.1}
-"""What examples/carracing_bcq.py sets and others have, too: not its schedule, averaged weights and n-step returns."""
+"""What the peers take over of examples/carracing_bcq.py: no schedule, averaged weights or n-step returns."""
 
 
 class Channel:

@@ -1,15 +1,25 @@
 """The time to a score: slices until it is reached, and how it is shown."""
 
 import json
+import re
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import time_to_score
+from benchmarks.alternate import Way
 from benchmarks.baseline import PlainBCQ, greedy_policy
+from benchmarks.driving import example
+from benchmarks.peers.protocol import LIKE_OURS
+from benchmarks.stores import ROOT
 from benchmarks.time_to_score import Competitor, Traced, race
-from offrl.runs import describe_machine
+from benchmarks.train import our_command
+from offrl.collection import collect
+from offrl.envs import RandomBehaviour, car_racing
+from offrl.replay import ingest
+from offrl.runs import describe_machine, latest_checkpoint
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")  # what other libraries write their policies as
@@ -73,9 +83,34 @@ def test_a_peer_is_stopped_at_the_limit_and_its_slices_fit_its_rate(scores, tmp_
     scores += [0.0] * 10
     row = race("other", Competitor([], lambda: None), 850.0, 120.0, tmp_path)
     assert not row["has_reached"]
-    # 10 updates tell the rate; then slices of 45 seconds, the last one over the limit.
-    assert [point["updates"] for point in row["curve"]] == [460, 910, 1360]
-    assert row["seconds"] == pytest.approx(136, abs=1)
+    # 10 updates tell the rate; then slices of 40 seconds, the last one beyond the limit.
+    assert [point["updates"] for point in row["curve"]] == [410, 810, 1210]
+    assert row["seconds"] == pytest.approx(121, abs=1)
+
+
+def test_a_slice_of_ours_is_answered_when_its_checkpoint_is_there(tmp_path):
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    collect(partial(car_racing.make, max_episode_steps=40), RandomBehaviour(), shards, transitions=60, workers=1)
+    words = our_command("example", store=ingest(shards).path, updates=2, run_length=4, batch_size=4, run=run)
+    way = Way(words, tmp_path / "log", threads=1)
+    try:
+        for step in (2, 4):
+            assert way.run(2)["seconds"] > 0
+            assert latest_checkpoint(run / "checkpoints").name == f"step-{step:09d}"
+    finally:
+        way.close()
+
+
+def test_what_the_peers_take_over_is_what_the_example_has():
+    recipe = example()
+    ours = {"learning_rate": recipe.LEARNER.learning_rate, "polyak": recipe.LEARNER.polyak}
+    assert {**ours, "reward_scale": recipe.REPLAY["reward_scale"]} == LIKE_OURS
+    assert recipe.REPLAY["discount"] == notebook_discount()
+
+
+def notebook_discount():
+    text = (ROOT / "benchmarks" / "peers" / "notebook_bcq.py").read_text(encoding="utf-8")
+    return float(re.search(r"^DISCOUNT = (.*)$", text, re.MULTILINE)[1])
 
 
 def test_the_page_says_who_has_not_arrived(hooks, tmp_path):
