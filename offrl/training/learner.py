@@ -152,7 +152,8 @@ class Learner:
         batch = batch.to(self.device)
         parts: list[Batch | FrameBatch] = [*batch.split(count)]
         self.autotune(parts[0])
-        self.algorithm.train()  # a policy made of it in the meantime has switched it to evaluation
+        if not self.algorithm.training:  # a policy made of it in the meantime has switched it to evaluation
+            self.algorithm.train()
         steps = range(self.step, self.step + count)
         draws = self._draws(steps, len(parts[0]))
         schedules = [self._step_schedule(step) for step in steps]
