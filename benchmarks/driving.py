@@ -22,12 +22,13 @@ import offrl
 from benchmarks.stores import ROOT, car_racing_shards
 from offrl.cli.names import ENCODERS, algorithm_class, load_class
 from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing
-from offrl.replay import Replay
-from offrl.runs import checkpoints
+from offrl.hub import load_algorithm
+from offrl.runs import checkpoints, latest_checkpoint
 from offrl.statistics import t_interval
 from offrl.system.json_files import read_json, write_json
 from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
+from offrl.training import Learner
 
 WORK = ROOT / "data" / "driving"
 _SEEDS = {"SCORE_SEEDS": SCORE_SEEDS, "TUNING_SEEDS": TUNING_SEEDS}
@@ -49,9 +50,8 @@ def example() -> Any:
 
 def fast_precision() -> str:
     """What `precision="auto"` comes to for these networks: no run settles it by measuring beside another."""
-    capabilities: Mapping[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # older versions of torch do not say
+    capabilities_of = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch do not say
+    capabilities: Mapping[str, Any] = capabilities_of()
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 
@@ -143,11 +143,13 @@ class Tracks:
         """What a run's score is kept as."""
         return f"{self.seeds.lower()}-{self.first}-{self.count}.json"
 
-    def judge(self, run: Path, replay: Replay) -> dict[str, Any]:
+    def judge(self, run: Path, recipe: Recipe, spec: offrl.TaskSpec) -> dict[str, Any]:
         """Drives the run's policy."""
-        make_env = partial(car_racing.make, hud=replay.spec.hud or "visible")
-        found = offrl.evaluate(offrl.load(run), make_env, self.range, workers=1, progress=False).to_dict()
-        return dict(found)
+        make_env = partial(car_racing.make, hud=spec.hud or "visible")
+        found: dict[str, Any] = offrl.evaluate(
+            offrl.load(run), make_env, self.range, workers=1, progress=False
+        ).to_dict()
+        return found
 
 
 @dataclass(frozen=True)
@@ -172,20 +174,15 @@ class HeldOut:
         """The dataset."""
         return car_racing_shards(ROOT / "data", self.count, seed=1)
 
-    def judge(self, run: Path, replay: Replay) -> dict[str, Any]:
-        """How well the run foretells what the drivers did: the loss of its logits, in nats, and how often it agrees."""
-        others, policy = offrl.open_replay(self.prepare(), progress=False), offrl.load(run, device="cpu")
-        assert isinstance(policy, offrl.TorchPolicy)
-        replay.spec.require_same(others.spec, where="HeldOut", hint="collect it anew")
-        loss, likeliest, chosen, count = 0.0, 0, 0, len(others)
-        for rows in np.array_split(np.arange(count), max(1, count // 500)):
-            batch = others.gather(rows)
-            choices = policy.choices(batch.observation.numpy())
-            log_probabilities = choices.logits.float().log_softmax(1)
-            loss -= log_probabilities.gather(1, batch.action[:, None]).sum().item()
-            likeliest += int((log_probabilities.argmax(1) == batch.action).sum())
-            chosen += int((choices.greedy() == batch.action.numpy()).sum())
-        return {"imitation_loss": loss / count, "imitation_accuracy": likeliest / count, "agreement": chosen / count}
+    def judge(self, run: Path, recipe: Recipe, spec: offrl.TaskSpec) -> dict[str, Any]:
+        """The loss of the averaged weights and its metrics, such as `imitation_loss` in nats."""
+        needs = tuple(sorted(algorithm_class(recipe.algorithm).needs))
+        replay = offrl.open_replay(self.prepare(), include=needs, progress=False, **recipe.replay_settings())
+        spec.require_same(replay.spec, where="HeldOut", hint="collect it anew")
+        algorithm = load_algorithm(latest_checkpoint(run / "checkpoints"), device="cpu")
+        learner = Learner(algorithm, recipe.learner_config(), total_updates=recipe.updates)
+        parts = np.array_split(np.arange(len(replay)), max(1, len(replay) // 500))
+        return dict(learner.measure(replay.gather(rows) for rows in parts))
 
 
 @dataclass(frozen=True)
@@ -243,7 +240,9 @@ class Run:
             shutil.rmtree(older)
         # Of this process, whatever else the machine does meanwhile; the first part of a resumed run is not known.
         seconds = None if is_resumed else time.process_time() - start
-        write_json(self.evaluation_path(judge), {**judge.judge(run, replay), "training_cpu_seconds": seconds})
+        write_json(
+            self.evaluation_path(judge), {**judge.judge(run, recipe, replay.spec), "training_cpu_seconds": seconds}
+        )
 
 
 @dataclass(frozen=True)

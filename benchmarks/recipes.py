@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import click
@@ -20,7 +21,6 @@ HELD_OUT = RESULTS.with_name("recipes-held-out.json")
 TRACKS = Tracks("TUNING_SEEDS", 6000, 60)
 FIRST = "as it was"
 _MOST_RUNS = 100
-_COMMAND = "python -m benchmarks recipes"
 
 
 class Tried(NamedTuple):
@@ -43,11 +43,11 @@ TRIED = {
     "discount 0.985": Tried("a missed tile is punished late", replace(_FIRST, replay={**_REPLAY, "discount": 0.985})),
     "200,000 transitions": Tried("2.5 passes over the data in place of 8.5", _MORE),
     "learning rate 0.001": Tried("learns faster", _FASTER),
-    "learning rate 0.001, 200,000": Tried("the same with more data", replace(_FASTER, transitions=200_000)),
+    "learning rate 0.001, 200,000": Tried("learns faster, on more data", replace(_FASTER, transitions=200_000)),
     "batches of 64": Tried("twice the updates on as many transitions", _SMALLER),
-    "batches of 64, 200,000": Tried("the same with more data", replace(_SMALLER, transitions=200_000)),
+    "batches of 64, 200,000": Tried("twice the updates, on more data", replace(_SMALLER, transitions=200_000)),
     "compact": Tried("a network 2.5 times as fast, and 10,000 updates", replace(_COMPACT, transitions=60_000)),
-    "compact, 200,000": Tried("the same with more data", _COMPACT),
+    "compact, 200,000": Tried("a network 2.5 times as fast, 10,000 updates, more data", _COMPACT),
 }
 
 
@@ -60,7 +60,7 @@ def recipes(names: Sequence[str], runs: int, held_out: bool) -> None:
 
     The result has all runs that are there, of these recipes and others, and is written after each.
     """
-    write = _write_held_out if held_out else _write
+    write = partial(_write, held_out=held_out)
     _study(names or [*TRIED], runs, held_out=held_out).run(after_each=write)
     rows = write()
     if held_out:
@@ -81,21 +81,13 @@ def _study(names: Iterable[str], runs: int, *, held_out: bool) -> Study:
     return Study(chosen, runs, TRACKS)
 
 
-def _write() -> dict[str, dict[str, Any]]:
-    """recipes.json, of all runs that are there; returns its rows."""
-    study = _study(TRIED, _MOST_RUNS, held_out=False)
-    rows = recipe_rows(study.evaluations())
-    command = f"{_COMMAND} --runs {most_runs(rows)}"
-    write_json(RESULTS, {"command": command, **study.to_dict(), "recipes": rows, "machine": describe_machine()})
-    return rows
-
-
-def _write_held_out() -> dict[str, dict[str, Any]]:
-    """recipes-held-out.json, likewise."""
-    study = _study(TRIED, _MOST_RUNS, held_out=True)
-    rows = held_out_rows(study.evaluations())
-    command = f"{_COMMAND} --held-out --runs {most_runs(rows)}"
-    write_json(HELD_OUT, {"command": command, **study.to_dict(), "recipes": rows, "machine": describe_machine()})
+def _write(*, held_out: bool) -> dict[str, dict[str, Any]]:
+    """recipes.json or recipes-held-out.json, of all runs that are there; returns its rows."""
+    study = _study(TRIED, _MOST_RUNS, held_out=held_out)
+    rows = (held_out_rows if held_out else recipe_rows)(study.evaluations())
+    command = f"python -m benchmarks recipes{' --held-out' if held_out else ''} --runs {most_runs(rows)}"
+    result = {"command": command, **study.to_dict(), "recipes": rows, "machine": describe_machine()}
+    write_json(HELD_OUT if held_out else RESULTS, result)
     return rows
 
 

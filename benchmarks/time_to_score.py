@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 import offrl
 from benchmarks.alternate import Way, WayError
-from benchmarks.driving import example
+from benchmarks.driving import Tracks, example
 from benchmarks.peers.environments import PEERS, PeerError, python_of
 from benchmarks.stores import ROOT, car_racing_store
 from benchmarks.train import our_command
-from offrl.envs import TUNING_SEEDS, car_racing
+from offrl.envs import car_racing
 from offrl.policies.policy import ActionFunction
 from offrl.runs import describe_machine
 from offrl.system.json_files import read_json, write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "time_to_score.json"
-TRACKS = TUNING_SEEDS[4000:4020]
+TRACKS = Tracks("TUNING_SEEDS", 4000, 20)
 OURS = "offrl"
 _SLICE_SECONDS = 40.0
 """About, between two evaluations of a peer; ours have a fixed number of updates, which take about as long."""
@@ -131,7 +131,7 @@ def time_to_score(score: float, at_most: float, transitions: int, updates: int, 
             "score": score,
             "at_most": at_most,
             "transitions": transitions,
-            "tracks": "TUNING_SEEDS[4000:4020]",
+            "tracks": str(TRACKS),
             "rows": rows,
             "machine": describe_machine(),
         },
@@ -163,7 +163,7 @@ def race(name: str, competitor: Competitor, score: float, limit: float, logs: Pa
                 count = max(1, round(count / taken * _SLICE_SECONDS))
                 if not curve and done == 10:
                     continue
-            found = offrl.evaluate(competitor.policy(), car_racing.make, TRACKS).mean.mean
+            found = offrl.evaluate(competitor.policy(), car_racing.make, TRACKS.range).mean.mean
             curve.append({"seconds": seconds, "updates": done, "score": found})
             print(f"{name}: {done:,} updates, {seconds:.0f} s: {found:.1f}", flush=True)
             if found >= score:
@@ -171,15 +171,14 @@ def race(name: str, competitor: Competitor, score: float, limit: float, logs: Pa
     finally:
         way.close()
     reached = bool(curve) and curve[-1]["score"] >= score
-    return {"has_reached": reached, "seconds": seconds, "updates": done, "curve": curve, "versions": way.about}
+    return {"has_reached": reached, "seconds": seconds, "updates": done, "curve": curve, "about": way.about}
 
 
 def show(rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Prints the table."""
     ours = rows[OURS]["seconds"]
     for name, row in rows.items():
-        ratio = (
-            f"{row['seconds'] / ours:.1f} times ours" if row["has_reached"] else f"not in {row['seconds'] / ours:.1f}"
-        )
+        reached = "" if row["has_reached"] else "not in "
+        ratio = f"{reached}{row['seconds'] / ours:.1f} times ours"
         best = max((point["score"] for point in row["curve"]), default=float("nan"))
         print(f"{name:<34} {row['seconds']:7.0f} s  {ratio:<22} {row['updates']:,} updates, best {best:.1f}")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from d3rlpy.dataset import Episode, FrameStackTransitionPicker, InfiniteBuffer, ReplayBuffer
 from d3rlpy.torch_utility import soft_sync
-from protocol import LIKE_OURS, Channel, common_options, serve
+from protocol import LIKE_OURS, Channel, add_policy_options, common_options, serve
 
 NEVER = 10**12
 
@@ -48,6 +48,7 @@ def main() -> None:
     """Serves slices until stdin closes."""
     channel = Channel()
     parser = common_options()
+    add_policy_options(parser)
     parser.add_argument("--compile", action="store_true", help="its compile_graph: CUDA graphs; CUDA only")
     parser.add_argument("--batches", action="store_true", help="only draw them, update nothing")
     parser.add_argument("--defaults", action="store_true", help="the library's own settings, its batch size among them")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from protocol import LIKE_OURS, Channel, common_options, serve
+from protocol import LIKE_OURS, Channel, add_policy_options, common_options, serve
 from torch.utils.data import DataLoader, IterableDataset
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -75,6 +75,7 @@ def main() -> None:
     """Serves slices until stdin closes."""
     channel = Channel()
     parser = common_options()
+    add_policy_options(parser)
     parser.add_argument("--batches", action="store_true", help="only draw them, update nothing")
     parser.add_argument("--prepare", action="store_true", help="only write the files")
     options = parser.parse_args()

@@ -19,9 +19,13 @@ def common_options() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--num-actions", type=int, default=25)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--policy", type=Path, help="After each slice the greedy policy goes there as TorchScript.")
-    parser.add_argument("--like-ours", action="store_true", help="The example's settings, where it has them.")
     return parser
+
+
+def add_policy_options(parser: argparse.ArgumentParser) -> None:
+    """Of the peers whose policies drive, see `benchmarks.time_to_score`."""
+    parser.add_argument("--policy", type=Path, help="after each slice the greedy policy goes there as TorchScript")
+    parser.add_argument("--like-ours", action="store_true", help="with what LIKE_OURS says")
 
 
 LIKE_OURS = {"learning_rate": 5e-4, "polyak": 0.01, "reward_scale": 0.1}
