@@ -54,7 +54,9 @@ class _Greedy(nn.Module):
 
 def greedy_policy(network: Network) -> torch.jit.ScriptModule:
     """Raw pixels [B, 4, 96, 96] -> actions [B], as TorchScript."""
-    traced: torch.jit.ScriptModule = torch.jit.trace(_Greedy(network), torch.zeros(2, 4, 96, 96))
+    traced: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
+        _Greedy(network), torch.zeros(2, 4, 96, 96)
+    )
     return traced
 
 
@@ -84,7 +86,8 @@ class PlainBCQ:
             next_action = greedy(next_q, next_logits).unsqueeze(1)
             target = reward + discount * self.target.q(next_observation).gather(1, next_action).squeeze(1)
         td_loss = F.smooth_l1_loss(q.gather(1, action.unsqueeze(1)).squeeze(1), target)
-        return td_loss + F.cross_entropy(logits, action) + LOGIT_PENALTY * logits.square().mean()
+        loss: Tensor = td_loss + F.cross_entropy(logits, action) + LOGIT_PENALTY * logits.square().mean()
+        return loss
 
     def update(self, *batch: Tensor) -> float:
         """One step on (observation, action, reward, discount, next_observation); frames uint8 or normalised."""

@@ -135,8 +135,9 @@ class Pipe:
 def pack(members: Members, packing: str, edit: Callable[[zipfile.ZipFile], None] = lambda archive: None) -> bytes:
     """An `.npz` file; `edit` may change the directory before it is written."""
     pipe, buffer = Pipe(), io.BytesIO()
+    target: Any = pipe if packing == "streamed" else buffer
     method = zipfile.ZIP_STORED if packing == "stored" else zipfile.ZIP_DEFLATED
-    with warnings.catch_warnings(), zipfile.ZipFile(pipe if packing == "streamed" else buffer, "w", method) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(target, "w", method) as archive:
         warnings.simplefilter("ignore")  # of a name that comes twice
         for name, content in members:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -197,21 +198,29 @@ def append(rng: np.random.Generator, content: bytes) -> bytes:
 # ---- the damage: to a shard's members or its directory
 
 
+def _member(rng: np.random.Generator, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    return archive.filelist[rng.choice(len(archive.filelist))]
+
+
+def _two_members(rng: np.random.Generator, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    return [archive.filelist[i] for i in rng.choice(len(archive.filelist), 2, replace=False)]
+
+
 def rename(rng: np.random.Generator, archive: zipfile.ZipFile) -> None:
     """The directory exchanges two names."""
-    one, other = rng.choice(archive.filelist, 2, replace=False)
+    one, other = _two_members(rng, archive)
     one.filename, other.filename = other.filename, one.filename
 
 
 def misname(rng: np.random.Generator, archive: zipfile.ZipFile) -> None:
     """The directory gives a member another name."""
-    info = rng.choice(archive.filelist)
+    info = _member(rng, archive)
     info.filename = info.filename[::-1]
 
 
 def redirect(rng: np.random.Generator, archive: zipfile.ZipFile) -> None:
     """The directory exchanges two members' places, and what it says of their content."""
-    one, other = rng.choice(archive.filelist, 2, replace=False)
+    one, other = _two_members(rng, archive)
     for field in ("header_offset", "CRC", "compress_size", "file_size"):
         mine, others = getattr(one, field), getattr(other, field)
         setattr(one, field, others)
@@ -220,12 +229,12 @@ def redirect(rng: np.random.Generator, archive: zipfile.ZipFile) -> None:
 
 def forget(rng: np.random.Generator, archive: zipfile.ZipFile) -> None:
     """The directory lacks a member."""
-    archive.filelist.remove(rng.choice(archive.filelist))
+    archive.filelist.remove(_member(rng, archive))
 
 
 def promise(rng: np.random.Generator, archive: zipfile.ZipFile) -> None:
     """The directory says that a member has terabytes."""
-    info = rng.choice(archive.filelist)
+    info = _member(rng, archive)
     for field in ("file_size", "compress_size")[: rng.integers(1, 3)]:
         setattr(info, field, int(rng.integers(2**20, 2**50)))
 

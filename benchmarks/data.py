@@ -19,7 +19,7 @@ from benchmarks.batches import forget_pages, memory_kib, read_mib
 from benchmarks.stores import ROOT, car_racing_store, noise_store
 from benchmarks.train import measure, peer_commands
 from offrl.replay import FrameStore, Replay
-from offrl.replay.config import ReplayTier
+from offrl.replay.store import Tier
 from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
@@ -34,14 +34,14 @@ WAYS = {
 }
 
 
-def batch_commands(store: Path, tier: ReplayTier) -> dict[str, list[str]]:
+def batch_commands(store: Path, tier: Tier) -> dict[str, list[str]]:
     """What starts each of our ways of gathering."""
     commands = zip(WAYS, ("ours", "stack", "index"), strict=True)
     options = ["--store", str(store), "--tier", tier, "--batch-size", str(BATCH_SIZE)]
     return {name: [sys.executable, "-m", "benchmarks.batches", way, *options] for name, way in commands}
 
 
-def training(path: Path, tier: ReplayTier, updates: int) -> dict[str, float]:
+def training(path: Path, tier: Tier, updates: int) -> dict[str, float]:
     """BCQ trained from a store: how long it waits for data, and its memory. In a process of its own."""
     torch.set_num_threads(num_cores())
     replay = Replay(FrameStore.open(path, tier), n_step=10, discount=0.97)
@@ -107,7 +107,7 @@ def data(peers: bool, transitions: int, small: int, batches: int, rounds: int, u
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     stores = {size: noise_store(directory, size) for size in (small, transitions)}
-    cases: tuple[tuple[str, int, ReplayTier], ...] = (
+    cases: tuple[tuple[str, int, Tier], ...] = (
         (f"{small:,} transitions in RAM", small, "ram"),
         (f"{small:,} transitions, memory map", small, "mmap"),
         (f"{transitions:,} transitions, memory map", transitions, "mmap"),

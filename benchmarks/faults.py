@@ -51,6 +51,7 @@ def faults_command(
     if not are_seen():
         cannot |= dict.fromkeys(NEED_EVENTS, "file events cannot be watched here")
     watched = "events" not in cannot
+    tasks: list[Task]
     if quick:
         tasks, at_once = [("all", "quick", partial(_quick_tries, chosen, frozenset(cannot)))], 1
     else:

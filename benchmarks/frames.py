@@ -53,8 +53,8 @@ def differing_steps(seed: int, num_steps: int, make_actions: Callable[..., NextA
             different.append(step)
         if theirs[1]:
             break
-    slow.close()
-    fast.close()
+    for env in (slow, fast):
+        env.close()  # type: ignore[no-untyped-call]
     return different
 
 
@@ -66,7 +66,7 @@ def main(tracks: int, steps: int) -> None:
         "random, Gymnasium's discrete actions": (at_random, {"continuous": False}),
         "driven, domain_randomize": (driven, {"domain_randomize": True}),
     }
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, (make_actions, options) in ways.items():
         count = tracks if not options else max(1, tracks // 4)
         found[name] = {

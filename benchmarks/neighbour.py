@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import click
 
@@ -64,7 +65,7 @@ def neighbour(updates: int, rounds: int, transitions: int, directory: Path) -> N
         pair = [start(stack, f"together {number}", command, 1) for number in range(2)]
         rates[TOGETHER] = together(pair, updates, rounds)
     quiet = median(rates[ALONE])
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         name: {"updates_per_second": median(found), "rates": found, "share": spread([rate / quiet for rate in found])}
         for name, found in rates.items()
     }

@@ -54,7 +54,7 @@ def estimates(log: Mapping[str, NDArray[Any]], folder: Path) -> dict[str, float]
     """Our estimates of a log, read as any dataset: written as episodes of one step, and opened as a replay."""
     num_actions = log["policy"].shape[1]
     context = log["context"].astype(np.float32)
-    spec = TaskSpec.vector(context.shape[1], [f"item {i}" for i in range(num_actions)])
+    spec = TaskSpec.vector(context.shape[1], tuple(f"item {i}" for i in range(num_actions)))
     episodes = (
         Episode(
             observations=np.stack([context[i], context[i]]),  # nothing follows

@@ -73,8 +73,10 @@ def _estimates(task: Task, part: str, work: Path, candidates: Sequence[Candidate
     """What is said of each candidate, by estimator and criterion; kept."""
     path = work / f"estimates-{part}.json"
     asked = {"updates": task.updates, "refits": REFITS, "discount": task.discount}
-    if path.exists() and {name: (found := read_json(path)).get(name) for name in asked} == asked:
-        return found
+    if path.exists():
+        kept = read_json(path)
+        if {name: kept.get(name) for name in asked} == asked:
+            return kept
     replay = replay_of(work, task, discount=task.discount)
     config = OpeConfig(updates=task.updates, refits=REFITS)
     policies = {each.name: policy_of(work, each) for each in candidates}

@@ -185,7 +185,8 @@ def make_runs(trees: Mapping[str, Path], folder: Path) -> dict[str, float]:
 
     A side that fails ends the comparison: two sides that lack the same items would be equal.
     """
-    processes, seconds = {}, {}
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    seconds: dict[str, float] = {}
     start = time.perf_counter()
     try:
         for side, tree in trees.items():
@@ -227,8 +228,8 @@ def show(comparison: Comparison, resumed: Sequence[Difference]) -> None:
     for title, differences in titles.items():
         if differences:
             print(f"\n{title}: {len(differences)}")
-        for _, part in groupby(differences, key=lambda difference: difference.item.split("/")[0]):
-            listed = list(part)
+        for _, of_part in groupby(differences, key=lambda difference: difference.item.split("/")[0]):
+            listed = list(of_part)
             for difference in listed[:_SHOWN]:
                 reason = "" if difference.reason is None else f" ({difference.reason})"
                 print(f"  {difference.item}: {difference.what}{reason}")

@@ -351,7 +351,7 @@ def _stacked_vectors(shard: Path) -> dict[str, NDArray[Any]]:
 
 def _savez(directory: Path, index: int, rows: Mapping[str, NDArray[Any]]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    np.savez(directory / f"log-{index:03}.npz", **dict(rows))
+    np.savez(directory / f"log-{index:03}.npz", **dict(rows))  # type: ignore[arg-type]  # of its own options
 
 
 def stores(items: Items) -> None:
@@ -517,7 +517,9 @@ GRID = tuple(
         algorithm,
         f"{kind}-{layout}",
         precision,
-        **{**how, "learner": {**how["learner"], **(_AUGMENTED[algorithm] if kind == "pixels" else {})}},
+        config=how.get("config", {}),
+        replay=how["replay"],
+        learner={**how["learner"], **(_AUGMENTED[algorithm] if kind == "pixels" else {})},
     )
     for algorithm, how in _HOW.items()
     for kind in ("vectors", "pixels")

@@ -25,7 +25,7 @@ from benchmarks.scoring.statistics import Scores, estimate, interquartile_mean, 
 from benchmarks.stores import ROOT
 from offrl import envs, open_replay
 from offrl.cli.names import ALGORITHMS
-from offrl.collection import KINDS, collect_protocol
+from offrl.collection import KINDS, Kind, collect_protocol
 from offrl.runs import describe_machine
 from offrl.shards import Manifest
 from offrl.statistics import t_interval
@@ -63,7 +63,7 @@ def _names(allowed: Sequence[str]) -> Any:
 @click.option("--work", default=ROOT / "data" / "scores", type=click.Path(path_type=Path), help="Kept: goes on there.")
 def scores(
     environments: Sequence[str],
-    kinds: Sequence[str],
+    kinds: Sequence[Kind],
     algorithms: Sequence[str],
     runs: int,
     updates: int,
@@ -94,9 +94,10 @@ def scores(
         others = peer_scores.peer_cells(
             environments, kinds, algorithms, runs, updates, SETTINGS if peers_defaults else SETTINGS[:1]
         )
-    todo = {cell.name: cell.command(work) for cell in (*cells, *others) if cell.score(work) is None}
+    everything: list[Cell | peer_scores.PeerCell] = [*cells, *others]
+    todo = {cell.name: cell.command(work) for cell in everything if cell.score(work) is None}
     environment_variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    count = len(cells) + len(others)
+    count = len(everything)
     with tqdm(total=count, initial=count - len(todo), unit="run", disable=None) as bar:
         for ended in side_by_side(todo, at_once=num_cores(), environment=environment_variables):
             if ended.exit_code != 0:
@@ -121,7 +122,8 @@ def write_results(
     table: dict[str, dict[str, Any]] = {}
     normalised: dict[str, Scores] = {}
     for algorithm in algorithms:
-        rows, row = [], {}
+        rows: list[list[float]] = []
+        row: dict[str, Any] = {}
         for environment, kind in tasks:
             means = [
                 score["score"]
@@ -142,8 +144,8 @@ def write_results(
     compared = peer_scores.compare(work, cells, others)
     peer_scores.show(compared)
     checked = rliable_check(normalised, table) if check_with_rliable else None
-    means = {algorithm: row["interquartile_mean"]["value"] for algorithm, row in table.items()}
-    charts.bars(means, "interquartile mean (0: random, 1: the best online policy)", RESULTS / "results.png", [])
+    centres = {algorithm: row["interquartile_mean"]["value"] for algorithm, row in table.items()}
+    charts.bars(centres, "interquartile mean (0: random, 1: the best online policy)", RESULTS / "results.png", [])
     first = cells[0]
     runs = 1 + max(cell.seed for cell in cells)
     given = "".join(f" --environment {name}" for name in environments)

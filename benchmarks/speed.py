@@ -58,7 +58,7 @@ def drive(env: envs.Env, actions: Sequence[NDArray[np.float32]], seed: int) -> t
 
 def driver_actions(seed: int, num_steps: int) -> list[NDArray[np.float32]]:
     """What the expert does in the first steps on the track of `seed`."""
-    env = car_racing.make()
+    env: envs.Env = car_racing.make()
     driver = TrackDriver(EXPERT)
     observation, _ = env.reset(seed=seed)
     driver.begin(env, np.random.default_rng(seed))

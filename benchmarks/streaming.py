@@ -19,6 +19,7 @@ from benchmarks.batches import memory_kib
 from benchmarks.data import apart
 from benchmarks.stores import ROOT
 from offrl.envs import car_racing
+from offrl.replay.streaming.source import StreamingReplay
 from offrl.runs import describe_machine
 from offrl.shards import Episode, Manifest
 from offrl.shards._file_systems import _Remote
@@ -105,7 +106,7 @@ def training(shards: Path, stream: int | None, updates: int) -> dict[str, float]
         fetched += target.stat().st_size
         return version
 
-    _Remote.fetch = counted  # type: ignore[method-assign]
+    _Remote.fetch = counted  # type: ignore[method-assign, assignment]
     with tempfile.TemporaryDirectory(dir=shards.parent) as folder:
         cache = Path(folder) if stream is not None else shards.parent / "cache"  # a store is made once for all rounds
         settings: dict[str, Any] = {"n_step": 10, "discount": 0.97, "cache": cache, "progress": False}
@@ -113,7 +114,7 @@ def training(shards: Path, stream: int | None, updates: int) -> dict[str, float]
         config = offrl.FitConfig(updates=updates, batch_size=BATCH_SIZE, log_period=max(1, updates // LOGS))
         watch = _Watch(Path(folder))
         offrl.fit(offrl.DiscreteBCQ(replay.spec), replay, config, loggers=[watch], device="cpu")
-        if stream is not None:
+        if isinstance(replay, StreamingReplay):
             replay.close()
     return {
         "updates_per_second": watch.rate(),

@@ -204,7 +204,8 @@ def about(algorithm: offrl.Algorithm, batch_size: int) -> dict[str, float]:
     batch = synthetic_batch(algorithm.spec, 1)
     now, after = (algorithm.spec.normalise(pixels) for pixels in (batch.observation, batch.next_observation))
     with FlopCounterMode(display=False) as counter:
-        algorithm.loss(replace(batch, observation=now, next_observation=after))[0].backward()
+        loss, _ = algorithm.loss(replace(batch, observation=now, next_observation=after))
+        loss.backward()  # type: ignore[no-untyped-call]
     algorithm.zero_grad(set_to_none=True)
     return {"parameters": num_parameters(algorithm), "gflop": counter.get_total_flops() * batch_size / 1e9}
 

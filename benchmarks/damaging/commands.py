@@ -15,7 +15,6 @@ import click
 from click.testing import CliRunner
 
 import offrl
-from offrl.algorithms import BC
 from offrl.cli import main
 from offrl.cli.names import environment_factory
 from offrl.cli.request import build_algorithm, open_training_data, read_request
@@ -29,12 +28,12 @@ _NOT_COMPARED = ("*timings.csv", "*logs.json", "*.damaged*", "*plots*", "*.lock"
 """What differs from one run to the next, and what a command that went back sets aside."""
 
 
-def train(algorithm: BC, replay: offrl.ReplaySource, run: Path, updates: int, **how: Any) -> None:
+def train(algorithm: offrl.Algorithm, replay: offrl.ReplaySource, run: Path, updates: int, **how: Any) -> None:
     """Trains as `offrl train --evaluate-every` does, but plays in this process and draws nothing."""
     config = FitConfig(updates=updates, batch_size=8, log_period=1, checkpoint_period=2)
     learner = LearnerConfig(precision="fp32", compile="off")
     evaluator = EpisodeEvaluator(environment_factory(ENVIRONMENT, None), TUNING_SEEDS[:1], workers=0)
-    watched = {"evaluate_every": 2, "evaluator": evaluator, "loggers": [], "device": "cpu"}
+    watched: dict[str, Any] = {"evaluate_every": 2, "evaluator": evaluator, "loggers": [], "device": "cpu"}
     fit(algorithm, replay, config, learner=learner, run=run, **watched, **how)
 
 

@@ -112,8 +112,9 @@ def _machine() -> tuple[int, int, int]:
 
 
 def _numbers() -> dict[int, str]:
-    column = 2 + _machine()[1]
-    return {call[column]: name for name, call in _CALLS.items() if call[column] is not None}
+    column = _machine()[1]
+    found = {name: (first, second)[column] for name, (_, _, first, second) in _CALLS.items()}
+    return {number: name for name, number in found.items() if number is not None}
 
 
 def _program() -> bytes:

@@ -59,8 +59,8 @@ def make_readers(root: Path) -> dict[str, Reader]:
     unsealed = root / "unsealed" / checkpoint.name
     shutil.copytree(checkpoint, unsealed)
     (unsealed / "seal.json").unlink()
-    for name, contract in (("float.onnx", "float"), ("uint8.onnx", "uint8")):
-        export_onnx(_algorithm(), root / name, contract=contract)
+    export_onnx(_algorithm(), root / "float.onnx", contract="float")
+    export_onnx(_algorithm(), root / "uint8.onnx", contract="uint8")
     run, frames, stacked = root / "run-0", root / "frames-0", root / "stacked-0"
     (store,) = (frames / ".store").glob("*/store.json")
     (root / "log").mkdir()

@@ -13,6 +13,7 @@ from offrl.statistics import Interval
 RESULTS = Path(__file__).parents[1] / "results"
 CHARTS = {
     "leaderboard": ("carracing/leaderboard.png",),
+    "shelf": ("scores/results.png",),
     "train": ("train/results.png", "train/cuda.png"),
     "growth": ("growth/growth.png",),
     "inference": ("inference/inference.png",),
@@ -50,7 +51,7 @@ def charts_of(name: str, text: str) -> str:
     return "\n\n".join(f"![{text}](benchmarks/{chart})" for chart in drawn)
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A table in Markdown."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.pages.kept import (
+    charts_of,
     difference_text,
     interval_of,
     interval_text,
@@ -102,8 +103,9 @@ def shelf() -> str:
     improved = ("better than BC", "", *(_estimate(row[better]) if better in row else "" for row in shown))
     seconds = ("seconds of one core", "", *(f"{row['cpu_seconds_per_run']:.0f}" for row in shown))
     first, last = found["evaluation_seeds"]
+    chart = charts_of("shelf", "Interquartile mean of each algorithm over all datasets")
     return (
-        f"{table(head, [*rows, total, improved, seconds])}\n\n{found['runs']} training runs a cell, "
+        f"{table(head, [*rows, total, improved, seconds])}\n\n{chart}\n\n{found['runs']} training runs a cell, "
         f"{found['updates']:,} updates each, datasets of {found['transitions']:,} transitions, batch size "
         f"{found['batch_size']}, the same settings everywhere, 10 % of the episodes held out; {last - first + 1} "
         f"episodes a run. `{found['command']}`. {machine_text(found['machine'])}."

@@ -146,7 +146,7 @@ def record_episodes(
     if path.suffix.lower() != ".mp4":
         raise ConfigError(f"a film named {path.name}", where="record_episodes", expected="a name that ends in .mp4")
     try:
-        import imageio_ffmpeg  # type: ignore[import-untyped]
+        import imageio_ffmpeg
     except ImportError as error:
         raise missing_dependency("imageio-ffmpeg", "video", "record_episode") from error
     with closing(make_env()) as env, replacing(path) as partial:
