@@ -124,11 +124,13 @@ class Tracks:
         seeds: "SCORE_SEEDS" or "TUNING_SEEDS".
         first: Where in these.
         count: How many.
+        threshold: Of the policy that drives, in place of its own.
     """
 
     seeds: str
     first: int
     count: int
+    threshold: float | None = None
 
     def __str__(self) -> str:
         return f"{self.seeds}[{self.first or ''}:{self.first + self.count}]"
@@ -141,14 +143,16 @@ class Tracks:
     @property
     def file_name(self) -> str:
         """What a run's score is kept as."""
-        return f"{self.seeds.lower()}-{self.first}-{self.count}.json"
+        threshold = "" if self.threshold is None else f"-threshold-{self.threshold:g}"
+        return f"{self.seeds.lower()}-{self.first}-{self.count}{threshold}.json"
 
     def judge(self, run: Path, recipe: Recipe, spec: offrl.TaskSpec) -> dict[str, Any]:
         """Drives the run's policy."""
         make_env = partial(car_racing.make, hud=spec.hud or "visible")
-        found: dict[str, Any] = offrl.evaluate(
-            offrl.load(run), make_env, self.range, workers=1, progress=False
-        ).to_dict()
+        policy = offrl.load(run)
+        if self.threshold is not None:
+            policy = policy.with_threshold(self.threshold)
+        found: dict[str, Any] = offrl.evaluate(policy, make_env, self.range, workers=1, progress=False).to_dict()
         return found
 
 

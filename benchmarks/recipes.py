@@ -19,6 +19,8 @@ from offrl.system.json_files import write_json
 RESULTS = ROOT / "benchmarks" / "results" / "carracing" / "recipes.json"
 HELD_OUT = RESULTS.with_name("recipes-held-out.json")
 TRACKS = Tracks("TUNING_SEEDS", 6000, 60)
+IMITATOR = replace(TRACKS, threshold=0.99)
+"""The same by the likeliest action alone: what is left of a policy without its q."""
 FIRST = "as it was"
 _MOST_RUNS = 100
 
@@ -61,14 +63,18 @@ TRIED = {
 @click.command()
 @click.option("--recipe", "names", multiple=True, type=click.Choice([*TRIED]), help="Default: all.")
 @click.option("--runs", default=2, show_default=True, type=click.IntRange(1), help="Training runs of each.")
+@click.option("--imitator", is_flag=True, help="Drive by the imitator alone, to see what q is worth.")
 @click.option("--held-out", is_flag=True, help="After half the updates, read on other data in place of driving.")
-def recipes(names: Sequence[str], runs: int, held_out: bool) -> None:
+def recipes(names: Sequence[str], runs: int, imitator: bool, held_out: bool) -> None:
     """Trains recipes, a run on each core at a time, seed by seed (hours; stop it and go on as you like).
 
     The result has all runs that are there, of these recipes and others, and is written after each.
     """
+    if imitator and held_out:
+        raise click.UsageError("--imitator says how runs drive, which --held-out runs do not")
     write = partial(_write, held_out=held_out)
-    _study(names or [*TRIED], runs, held_out=held_out).run(after_each=write)
+    judge = HeldOut() if held_out else IMITATOR if imitator else TRACKS
+    _study(names or [*TRIED], runs, judge).run(after_each=write)
     rows = write()
     if held_out:
         show_held_out(rows)
@@ -81,17 +87,22 @@ def shorter(recipe: Recipe) -> Recipe:
     return replace(recipe, updates=recipe.updates // 2)
 
 
-def _study(names: Iterable[str], runs: int, *, held_out: bool) -> Study:
+def _study(names: Iterable[str], runs: int, judge: Tracks | HeldOut) -> Study:
     chosen = {name: TRIED[name].recipe for name in names}
-    if held_out:
-        return Study({name: shorter(recipe) for name, recipe in chosen.items()}, runs, HeldOut())
-    return Study(chosen, runs, TRACKS)
+    if isinstance(judge, HeldOut):
+        chosen = {name: shorter(recipe) for name, recipe in chosen.items()}
+    return Study(chosen, runs, judge)
 
 
 def _write(*, held_out: bool) -> dict[str, dict[str, Any]]:
     """recipes.json or recipes-held-out.json, of all runs that are there; returns its rows."""
-    study = _study(TRIED, _MOST_RUNS, held_out=held_out)
-    rows = (held_out_rows if held_out else recipe_rows)(study.evaluations())
+    study = _study(TRIED, _MOST_RUNS, HeldOut() if held_out else TRACKS)
+    if held_out:
+        rows = held_out_rows(study.evaluations())
+    else:
+        rows = recipe_rows(study.evaluations())
+        for name, found in _study(TRIED, _MOST_RUNS, IMITATOR).evaluations().items():
+            rows[name]["imitator_alone"] = summary(found)
     command = f"python -m benchmarks recipes{' --held-out' if held_out else ''} --runs {most_runs(rows)}"
     result = {"command": command, **study.to_dict(), "recipes": rows, "machine": describe_machine()}
     write_json(HELD_OUT if held_out else RESULTS, result)

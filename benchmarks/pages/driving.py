@@ -56,7 +56,26 @@ def _driven(found: Mapping[str, Any]) -> str:
     return (
         f"{table(head, cells)}\n\nEach run on the same tracks, `{found['seeds']}`, one thread each, "
         f"{found['precision']}. `{found['command']}`. {machine_text(found['machine'])}."
+        f"{_without_q(found['recipes'])}"
     )
+
+
+def _without_q(recipes: Mapping[str, Any]) -> str:
+    """What the same runs score by the imitator alone."""
+    cells = []
+    for name, row in recipes.items():
+        alone = row.get("imitator_alone")
+        if alone is None:
+            continue
+        ours = [row["per_run"][seed] for seed in alone["per_run"]]
+        means = [sum(run["mean"] for run in each) / alone["runs"] for each in (ours, alone["per_run"].values())]
+        laps = sum(run["finished"] for run in ours)
+        finished = (f"{count} of {alone['episodes']}" for count in (laps, alone["laps_with_every_tile"]))
+        cells.append((name, str(alone["runs"]), *(f"{mean:.1f}" for mean in means), *finished))
+    if not cells:
+        return ""
+    head = ("recipe", "runs", "mean", "without q", "laps with every tile", "without q")
+    return f"\n\nThe same runs by the imitator's likeliest action alone, as if there was no q:\n\n{table(head, cells)}"
 
 
 def _read(found: Mapping[str, Any]) -> str:
