@@ -49,6 +49,9 @@ TRIED = {
     "learning rate 0.001": Tried("learns faster", _FASTER),
     "learning rate 0.001, 200,000": Tried("learns faster, on more data", replace(_FASTER, transitions=200_000)),
     "batches of 64": Tried("twice the updates on as many transitions", _SMALLER),
+    "batches of 64, 120,000": Tried(
+        "twice the updates, on as much data as a demo can collect", replace(_SMALLER, transitions=120_000)
+    ),
     "batches of 64, 200,000": Tried("twice the updates, on more data", replace(_SMALLER, transitions=200_000)),
     "batches of 32, 200,000": Tried("four times the updates, on more data", _SMALLEST),
     "good laps more often": Tried("batches of 64 on 120,000, drawn by return, softmax-returns:0.3", _GOOD),
