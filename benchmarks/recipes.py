@@ -41,6 +41,7 @@ _COMPACT = replace(_MORE, encoder="compact", updates=10_000)
 _FASTER = replace(_FIRST, learner={**_LEARNER, "learning_rate": 1e-3})
 _SMALLER = replace(_FIRST, batch_size=64, updates=8_000)
 _SMALLEST = replace(_MORE, batch_size=32, updates=16_000)
+_CRR = replace(_SMALLER, algorithm="crr", transitions=120_000)
 _GOOD = replace(_SMALLER, transitions=120_000, replay={**_REPLAY, "sampling": "softmax-returns:0.3"})
 TRIED = {
     FIRST: Tried("discount 0.97, 60,000 transitions, 4,000 updates", _FIRST),
@@ -54,6 +55,13 @@ TRIED = {
     ),
     "batches of 64, 200,000": Tried("twice the updates, on more data", replace(_SMALLER, transitions=200_000)),
     "batches of 32, 200,000": Tried("four times the updates, on more data", _SMALLEST),
+    "CRR, binary": Tried(
+        "imitates what its q finds better than average, in batches of 64 on 120,000",
+        replace(_CRR, settings={"weighting": "binary"}),
+    ),
+    "CRR, exponential": Tried(
+        "weights by the advantage, beta 0.2, in batches of 64 on 120,000", replace(_CRR, settings={"beta": 0.2})
+    ),
     "good laps more often": Tried("batches of 64 on 120,000, drawn by return, softmax-returns:0.3", _GOOD),
     "good laps more often, discount 0.985": Tried(
         "and a missed tile is punished late", replace(_GOOD, replay={**_GOOD.replay, "discount": 0.985})
