@@ -19,8 +19,8 @@ from offrl.system.json_files import write_json
 RESULTS = ROOT / "benchmarks" / "results" / "carracing" / "recipes.json"
 HELD_OUT = RESULTS.with_name("recipes-held-out.json")
 TRACKS = Tracks("TUNING_SEEDS", 6000, 60)
-IMITATOR = replace(TRACKS, threshold=0.99)
-"""The same by the likeliest action alone: what is left of a policy without its q."""
+THRESHOLDS = (0.1, 0.5, 0.7, 0.99)
+"""To drive the same runs with in place of 0.3: at 0.99 the likeliest action alone is left, and q has no say."""
 FIRST = "as it was"
 _MOST_RUNS = 100
 
@@ -74,17 +74,21 @@ TRIED = {
 @click.command()
 @click.option("--recipe", "names", multiple=True, type=click.Choice([*TRIED]), help="Default: all.")
 @click.option("--runs", default=2, show_default=True, type=click.IntRange(1), help="Training runs of each.")
-@click.option("--imitator", is_flag=True, help="Drive by the imitator alone, to see what q is worth.")
+@click.option(
+    "--threshold",
+    type=click.Choice([f"{each:g}" for each in THRESHOLDS]),
+    help="Drive BCQ with another one; 0.99: no q.",
+)
 @click.option("--held-out", is_flag=True, help="After half the updates, read on other data in place of driving.")
-def recipes(names: Sequence[str], runs: int, imitator: bool, held_out: bool) -> None:
+def recipes(names: Sequence[str], runs: int, threshold: str | None, held_out: bool) -> None:
     """Trains recipes, a run on each core at a time, seed by seed (hours; stop it and go on as you like).
 
     The result has all runs that are there, of these recipes and others, and is written after each.
     """
-    if imitator and held_out:
-        raise click.UsageError("--imitator says how runs drive, which --held-out runs do not")
+    if threshold is not None and held_out:
+        raise click.UsageError("--threshold says how runs drive, which --held-out runs do not")
     write = partial(_write, held_out=held_out)
-    judge = HeldOut() if held_out else IMITATOR if imitator else TRACKS
+    judge = HeldOut() if held_out else replace(TRACKS, threshold=None if threshold is None else float(threshold))
     _study(names or [*TRIED], runs, judge).run(after_each=write)
     rows = write()
     if held_out:
@@ -112,8 +116,10 @@ def _write(*, held_out: bool) -> dict[str, dict[str, Any]]:
         rows = held_out_rows(study.evaluations())
     else:
         rows = recipe_rows(study.evaluations())
-        for name, found in _study(TRIED, _MOST_RUNS, IMITATOR).evaluations().items():
-            rows[name]["imitator_alone"] = summary(found)
+        for threshold in THRESHOLDS:
+            other = _study(TRIED, _MOST_RUNS, replace(TRACKS, threshold=threshold))
+            for name, found in other.evaluations().items():
+                rows[name].setdefault("thresholds", {})[f"{threshold:g}"] = summary(found)["per_run"]
     command = f"python -m benchmarks recipes{' --held-out' if held_out else ''} --runs {most_runs(rows)}"
     result = {"command": command, **study.to_dict(), "recipes": rows, "machine": describe_machine()}
     write_json(HELD_OUT if held_out else RESULTS, result)

@@ -56,26 +56,25 @@ def _driven(found: Mapping[str, Any]) -> str:
     return (
         f"{table(head, cells)}\n\nEach run on the same tracks, `{found['seeds']}`, one thread each, "
         f"{found['precision']}. `{found['command']}`. {machine_text(found['machine'])}."
-        f"{_without_q(found['recipes'])}"
+        f"{_thresholds(found['recipes'])}"
     )
 
 
-def _without_q(recipes: Mapping[str, Any]) -> str:
-    """What the same runs score by the imitator alone."""
+def _thresholds(recipes: Mapping[str, Any]) -> str:
+    """What the same runs score with other thresholds."""
+    known = sorted({each for row in recipes.values() for each in row.get("thresholds", {})}, key=float)
+    if not known:
+        return ""
     cells = []
     for name, row in recipes.items():
-        alone = row.get("imitator_alone")
-        if alone is None:
-            continue
-        ours = [row["per_run"][seed] for seed in alone["per_run"]]
-        means = [sum(run["mean"] for run in each) / alone["runs"] for each in (ours, alone["per_run"].values())]
-        laps = sum(run["finished"] for run in ours)
-        finished = (f"{count} of {alone['episodes']}" for count in (laps, alone["laps_with_every_tile"]))
-        cells.append((name, str(alone["runs"]), *(f"{mean:.1f}" for mean in means), *finished))
-    if not cells:
-        return ""
-    head = ("recipe", "runs", "mean", "without q", "laps with every tile", "without q")
-    return f"\n\nThe same runs by the imitator's likeliest action alone, as if there was no q:\n\n{table(head, cells)}"
+        others = row.get("thresholds", {})
+        for seed in sorted({seed for runs in others.values() for seed in runs}, key=int):
+            runs = (row["per_run"][seed], *(others.get(each, {}).get(seed) for each in known))
+            cells.append(
+                (name, seed, *("" if run is None else f"{run['mean']:.1f}, {run['finished']}" for run in runs))
+            )
+    head = ("recipe", "training seed", "its own, 0.3", *known)
+    return f"\n\nThe same runs with other thresholds, mean and laps with every tile:\n\n{table(head, cells)}"
 
 
 def _read(found: Mapping[str, Any]) -> str:

@@ -58,12 +58,13 @@ def test_the_page_shows_the_best_first(hooks, tmp_path):
     }
     (tmp_path / "carracing").mkdir()
     (tmp_path / "carracing" / "recipes.json").write_text(json.dumps(result))
-    assert "without q" not in hooks.tried()
-    result["recipes"][OTHER]["imitator_alone"] = summary({1: evaluation(899.0), 2: evaluation(931.0)})
+    assert "thresholds" not in hooks.tried()
+    found = {"0.99": {1: evaluation(899.0), 2: evaluation(931.0)}, "0.5": {1: evaluation(926.0)}}
+    result["recipes"][OTHER]["thresholds"] = {name: summary(runs)["per_run"] for name, runs in found.items()}
     (tmp_path / "carracing" / "recipes.json").write_text(json.dumps(result))
     shown = hooks.tried()
-    # Of the runs that were driven in both ways: 925 and 920 beside 899 and 931.
-    assert f"| {OTHER} | 2 | 922.5 | 915.0 | 2 of 2 | 1 of 2 |" in shown
+    assert f"| {OTHER} | 1 | 925.0, 1 | 926.0, 1 | 899.0, 0 |" in shown
+    assert f"| {OTHER} | 2 | 920.0, 1 |  | 931.0, 1 |" in shown
     assert shown.index("920.0") < shown.index("895.0")
     assert "| +25.0 (" in shown
     row = {"runs": 1, "updates": 2_000, "imitation_loss": 1.5, "imitation_accuracy": 0.6, "training_cpu_seconds": None}
