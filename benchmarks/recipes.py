@@ -62,6 +62,9 @@ TRIED = {
     "CRR, exponential": Tried(
         "weights by the advantage, beta 0.2, in batches of 64 on 120,000", replace(_CRR, settings={"beta": 0.2})
     ),
+    "CRR, exponential, discount 0.99": Tried(
+        "sees three times as far", replace(_CRR, settings={"beta": 0.2}, replay={**_REPLAY, "discount": 0.99})
+    ),
     "good laps more often": Tried("batches of 64 on 120,000, drawn by return, softmax-returns:0.3", _GOOD),
     "good laps more often, discount 0.985": Tried(
         "and a missed tile is punished late", replace(_GOOD, replay={**_GOOD.replay, "discount": 0.985})
