@@ -48,16 +48,36 @@ def tried() -> str:
 
 def _driven(found: Mapping[str, Any]) -> str:
     rows = sorted(found["recipes"].items(), key=lambda row: -float(row[1]["mean"]))
-    head = ("recipe", "what differs", *RUN_COLUMNS, "minus the first (95 % Welch interval)")
+    head = (
+        "recipe",
+        "mean",
+        "each run's mean",
+        "laps with every tile",
+        "their steps",
+        "minus the first (95 % interval)",
+    )
     cells = [
-        (name, row["why"], *over_runs(row), difference_text(row["minus_as_it_was"]) if "minus_as_it_was" in row else "")
+        (
+            f"**{name}**: {row['why']}",
+            f"{row['mean']:.1f}",
+            ", ".join(f"{run['mean']:.1f}" for run in row["per_run"].values()),
+            f"{row['laps_with_every_tile']} of {row['episodes']}",
+            f"{row['steps_of_finished_laps']:.0f}" if row["laps_with_every_tile"] else "",
+            _minus_first(row),
+        )
         for name, row in rows
     ]
     return (
         f"{table(head, cells)}\n\nEach run on the same tracks, `{found['seeds']}`, one thread each, "
-        f"{found['precision']}. `{found['command']}`. {machine_text(found['machine'])}."
-        f"{_thresholds(found['recipes'])}"
+        f"{found['precision']}; the interval is Welch's over training runs. `{found['command']}`. "
+        f"{machine_text(found['machine'])}.{_thresholds(found['recipes'])}"
     )
+
+
+def _minus_first(row: Mapping[str, Any]) -> str:
+    """Only with its interval: a difference between single runs would look like a result."""
+    found = row.get("minus_as_it_was")
+    return "" if found is None or found["low"] is None else difference_text(found)
 
 
 def _thresholds(recipes: Mapping[str, Any]) -> str:
