@@ -22,7 +22,7 @@ from offrl.system.json_files import write_json
 RESULTS = ROOT / "benchmarks" / "results" / "carracing"
 BASELINE = "bc"
 FIRST_EPISODE = 3000
-"""Of TUNING_SEEDS; no setting has been chosen on those from there on."""
+"""Of TUNING_SEEDS; no setting has been chosen on the 1,000 from there on."""
 HELD_OUT = 0.1
 _COUNT = click.IntRange(1)
 

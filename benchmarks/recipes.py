@@ -20,7 +20,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "carracing" / "recipes.json"
 HELD_OUT = RESULTS.with_name("recipes-held-out.json")
 TRACKS = Tracks("TUNING_SEEDS", 6000, 60)
 THRESHOLDS = (0.1, 0.5, 0.7, 0.99)
-"""To drive the same runs with in place of 0.3: at 0.99 the likeliest action alone is left, and q has no say."""
+"""Of BCQ's policy, in place of 0.3: at 0.99 only the imitator's likeliest action is allowed, whatever its q."""
 FIRST = "as it was"
 _MOST_RUNS = 100
 
@@ -80,7 +80,7 @@ TRIED = {
 @click.option(
     "--threshold",
     type=click.Choice([f"{each:g}" for each in THRESHOLDS]),
-    help="Drive BCQ with another one; 0.99: no q.",
+    help="Drive BCQ's runs with another one than 0.3.",
 )
 @click.option("--held-out", is_flag=True, help="After half the updates, read on other data in place of driving.")
 def recipes(names: Sequence[str], runs: int, threshold: str | None, held_out: bool) -> None:
@@ -90,14 +90,19 @@ def recipes(names: Sequence[str], runs: int, threshold: str | None, held_out: bo
     """
     if threshold is not None and held_out:
         raise click.UsageError("--threshold says how runs drive, which --held-out runs do not")
+    if threshold is not None:
+        names = [name for name in names or TRIED if TRIED[name].recipe.algorithm == "bcq"]
+        if not names:
+            raise click.UsageError("--threshold is for recipes of BCQ: the others' policies have none")
     write = partial(_write, held_out=held_out)
     judge = HeldOut() if held_out else replace(TRACKS, threshold=None if threshold is None else float(threshold))
-    _study(names or [*TRIED], runs, judge).run(after_each=write)
+    study = _study(names or [*TRIED], runs, judge)
+    study.run(after_each=write)
     rows = write()
     if held_out:
         show_held_out(rows)
     else:
-        show(rows)
+        show(rows if threshold is None else recipe_rows(study.evaluations()))
 
 
 def shorter(recipe: Recipe) -> Recipe:
@@ -121,12 +126,22 @@ def _write(*, held_out: bool) -> dict[str, dict[str, Any]]:
         rows = recipe_rows(study.evaluations())
         for threshold in THRESHOLDS:
             other = _study(TRIED, _MOST_RUNS, replace(TRACKS, threshold=threshold))
-            for name, found in other.evaluations().items():
-                rows[name].setdefault("thresholds", {})[f"{threshold:g}"] = summary(found)["per_run"]
+            add_thresholds(rows, f"{threshold:g}", other.evaluations())
     command = f"python -m benchmarks recipes{' --held-out' if held_out else ''} --runs {most_runs(rows)}"
     result = {"command": command, **study.to_dict(), "recipes": rows, "machine": describe_machine()}
     write_json(HELD_OUT if held_out else RESULTS, result)
     return rows
+
+
+def add_thresholds(
+    rows: Mapping[str, dict[str, Any]], threshold: str, found: Mapping[str, Mapping[int, Mapping[str, Any]]]
+) -> None:
+    """Puts what runs score with another threshold into the rows, where they have driven with their own too."""
+    for name, runs in found.items():
+        own = rows[name]["per_run"] if name in rows else {}
+        beside = {seed: run for seed, run in summary(runs)["per_run"].items() if seed in own}
+        if beside:
+            rows[name].setdefault("thresholds", {})[threshold] = beside
 
 
 def most_runs(rows: Mapping[str, Mapping[str, Any]]) -> int:

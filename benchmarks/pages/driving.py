@@ -48,7 +48,7 @@ def tried() -> str:
 
 def _driven(found: Mapping[str, Any]) -> str:
     rows = sorted(found["recipes"].items(), key=lambda row: -float(row[1]["mean"]))
-    head = (
+    head: tuple[str, ...] = (
         "recipe",
         "mean",
         "each run's mean",
@@ -56,7 +56,7 @@ def _driven(found: Mapping[str, Any]) -> str:
         "their steps",
         "minus the first (95 % interval)",
     )
-    cells = [
+    cells: list[tuple[str, ...]] = [
         (
             f"**{name}**: {row['why']}",
             f"{row['mean']:.1f}",
@@ -67,9 +67,12 @@ def _driven(found: Mapping[str, Any]) -> str:
         )
         for name, row in rows
     ]
+    interval = "; the interval is Welch's over training runs"
+    if not any(cell[-1] for cell in cells):
+        head, cells, interval = head[:-1], [cell[:-1] for cell in cells], ""
     return (
-        f"{table(head, cells)}\n\nEach run on the same tracks, `{found['seeds']}`, one thread each, "
-        f"{found['precision']}; the interval is Welch's over training runs. `{found['command']}`. "
+        f"{table(head, cells)}\n\nEach run on the same tracks, `{found['seeds']}`, one "
+        f"thread each, {found['precision']}{interval}. `{found['command']}`. "
         f"{machine_text(found['machine'])}.{_thresholds(found['recipes'])}"
     )
 
@@ -94,7 +97,10 @@ def _thresholds(recipes: Mapping[str, Any]) -> str:
                 (name, seed, *("" if run is None else f"{run['mean']:.1f}, {run['finished']}" for run in runs))
             )
     head = ("recipe", "training seed", "its own, 0.3", *known)
-    return f"\n\nThe same runs with other thresholds, mean and laps with every tile:\n\n{table(head, cells)}"
+    return (
+        "\n\nThe same runs with other thresholds (`python -m benchmarks recipes --threshold 0.99`), mean and laps with "
+        f"every tile:\n\n{table(head, cells)}"
+    )
 
 
 def _read(found: Mapping[str, Any]) -> str:

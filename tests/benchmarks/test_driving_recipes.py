@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.driving import summary
-from benchmarks.recipes import FIRST, TRIED, held_out_rows, most_runs, recipe_rows, shorter
+from benchmarks.recipes import FIRST, TRIED, add_thresholds, held_out_rows, most_runs, recipe_rows, shorter
 from offrl.runs import describe_machine
 
 
@@ -59,12 +58,15 @@ def test_the_page_shows_the_best_first(hooks, tmp_path):
     (tmp_path / "carracing").mkdir()
     (tmp_path / "carracing" / "recipes.json").write_text(json.dumps(result))
     assert "thresholds" not in hooks.tried()
-    found = {"0.99": {1: evaluation(899.0), 2: evaluation(931.0)}, "0.5": {1: evaluation(926.0)}}
-    result["recipes"][OTHER]["thresholds"] = {name: summary(runs)["per_run"] for name, runs in found.items()}
+    driven = {1: evaluation(899.0), 2: evaluation(931.0), 3: evaluation(940.0)}  # 3 has not driven with its own yet
+    add_thresholds(result["recipes"], "0.99", {OTHER: driven, "no run of it has": driven})
+    add_thresholds(result["recipes"], "0.5", {OTHER: {1: evaluation(926.0)}, FIRST: {7: evaluation(900.0)}})
+    assert "thresholds" not in result["recipes"][FIRST]
     (tmp_path / "carracing" / "recipes.json").write_text(json.dumps(result))
     shown = hooks.tried()
     assert f"| {OTHER} | 1 | 925.0, 1 | 926.0, 1 | 899.0, 0 |" in shown
     assert f"| {OTHER} | 2 | 920.0, 1 |  | 931.0, 1 |" in shown
+    assert f"| {OTHER} | 3 |" not in shown
     assert shown.index("920.0") < shown.index("895.0")
     assert "| +25.0 (" in shown
     row = {"runs": 1, "updates": 2_000, "imitation_loss": 1.5, "imitation_accuracy": 0.6, "training_cpu_seconds": None}
