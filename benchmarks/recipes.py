@@ -42,6 +42,7 @@ _FASTER = replace(_FIRST, learner={**_LEARNER, "learning_rate": 1e-3})
 _SMALLER = replace(_FIRST, batch_size=64, updates=8_000)
 _SMALLEST = replace(_MORE, batch_size=32, updates=16_000)
 _CRR = replace(_SMALLER, algorithm="crr", transitions=120_000)
+_ONE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 1})
 _GOOD = replace(_SMALLER, transitions=120_000, replay={**_REPLAY, "sampling": "softmax-returns:0.3"})
 TRIED = {
     FIRST: Tried("discount 0.97, 60,000 transitions, 4,000 updates", _FIRST),
@@ -55,6 +56,13 @@ TRIED = {
     ),
     "batches of 64, 200,000": Tried("twice the updates, on more data", replace(_SMALLER, transitions=200_000)),
     "batches of 32, 200,000": Tried("four times the updates, on more data", _SMALLEST),
+    "one-step returns": Tried("no reward of the drivers' later actions, in batches of 64", _ONE_STEP),
+    "one-step returns, discount 0.99": Tried(
+        "and sees three times as far", replace(_ONE_STEP, replay={**_ONE_STEP.replay, "discount": 0.99})
+    ),
+    "three-step returns, discount 0.99": Tried(
+        "learns it sooner, in batches of 64", replace(_ONE_STEP, replay={**_REPLAY, "n_step": 3, "discount": 0.99})
+    ),
     "CRR, binary": Tried(
         "imitates what its q finds better than average, in batches of 64 on 120,000",
         replace(_CRR, settings={"weighting": "binary"}),
