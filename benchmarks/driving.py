@@ -311,7 +311,7 @@ def _command(run: Run, judge: Tracks | HeldOut) -> list[str]:
     return [sys.executable, "-m", "benchmarks.driving", given]
 
 
-def summary(evaluations: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def summary(evaluations: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
     """Of the evaluations by training seed: the mean of the runs' means, its t interval, and where scores are lost."""
     means = [found["mean"] for found in evaluations.values()]
     interval = t_interval(means)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from benchmarks.driving import HeldOut, Recipe, Study, Tracks, show, summary
 from benchmarks.scoring.comparison import welch
 from benchmarks.stores import ROOT
 from offrl.runs import describe_machine
-from offrl.system.json_files import write_json
+from offrl.system.json_files import read_json, write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "carracing" / "recipes.json"
 HELD_OUT = RESULTS.with_name("recipes-held-out.json")
@@ -94,7 +94,8 @@ TRIED = {
 def recipes(names: Sequence[str], runs: int, threshold: str | None, held_out: bool) -> None:
     """Trains recipes, a run on each core at a time, seed by seed (hours; stop it and go on as you like).
 
-    The result has all runs that are there, of these recipes and others, and is written after each.
+    The result has all runs that are there, of these recipes and others, with those that it had before of the same
+    recipes, and is written after each.
     """
     if threshold is not None and held_out:
         raise click.UsageError("--threshold says how runs drive, which --held-out runs do not")
@@ -110,7 +111,7 @@ def recipes(names: Sequence[str], runs: int, threshold: str | None, held_out: bo
     if held_out:
         show_held_out(rows)
     else:
-        show(rows if threshold is None else recipe_rows(study.evaluations()))
+        show(rows if threshold is None else recipe_rows(_on_this_machine(study)))
 
 
 def shorter(recipe: Recipe) -> Recipe:
@@ -128,21 +129,58 @@ def _study(names: Iterable[str], runs: int, judge: Tracks | HeldOut) -> Study:
 def _write(*, held_out: bool) -> dict[str, dict[str, Any]]:
     """recipes.json or recipes-held-out.json, of all runs that are there; returns its rows."""
     study = _study(TRIED, _MOST_RUNS, HeldOut() if held_out else TRACKS)
-    if held_out:
-        rows = held_out_rows(study.evaluations())
-    else:
-        rows = recipe_rows(study.evaluations())
-        for threshold in THRESHOLDS:
-            other = _study(TRIED, _MOST_RUNS, replace(TRACKS, threshold=threshold))
-            add_thresholds(rows, f"{threshold:g}", other.evaluations())
+    rows = held_out_rows(study.evaluations()) if held_out else _driven_rows(study)
     command = f"python -m benchmarks recipes{' --held-out' if held_out else ''} --runs {most_runs(rows)}"
     result = {"command": command, **study.to_dict(), "recipes": rows, "machine": describe_machine()}
     write_json(HELD_OUT if held_out else RESULTS, result)
     return rows
 
 
+def _driven_rows(study: Study) -> dict[str, dict[str, Any]]:
+    earlier = read_json(RESULTS)["recipes"] if RESULTS.exists() else {}
+    rows = recipe_rows(with_earlier(_on_this_machine(study), earlier))
+    for threshold in THRESHOLDS:
+        other = _study(TRIED, _MOST_RUNS, replace(TRACKS, threshold=threshold))
+        driven = with_earlier(_on_this_machine(other), earlier, f"{threshold:g}")
+        add_thresholds(rows, f"{threshold:g}", driven)
+    return rows
+
+
+def _on_this_machine(study: Study) -> dict[str, dict[str, Any]]:
+    """Name -> training seed and processor -> evaluation: in bf16 another processor makes another run of a seed."""
+    processor = describe_machine()["processor"]
+    return {
+        name: {f"{seed}, {processor}": run for seed, run in runs.items()} for name, runs in study.evaluations().items()
+    }
+
+
+def with_earlier(
+    found: Mapping[str, Mapping[str, Any]], earlier: Mapping[str, Mapping[str, Any]], threshold: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """Runs, and those that the earlier rows have beside them: of other machines, or no longer kept on this one.
+
+    A search goes on over many machines. A recipe that has changed since begins anew.
+    """
+    runs: dict[str, dict[str, Any]] = {}
+    for name, tried in TRIED.items():
+        row = earlier.get(name, {})
+        driven = row.get("per_run", {}) if threshold is None else row.get("thresholds", {}).get(threshold, {})
+        known = {**(driven if _states(row, asdict(tried.recipe)) else {}), **found.get(name, {})}
+        if known:
+            runs[name] = dict(sorted(known.items()))
+    return runs
+
+
+def _states(row: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether all settings are in the row, whatever else is."""
+    return all(
+        _states(row.get(name, {}), value) if isinstance(value, Mapping) else row.get(name) == value
+        for name, value in settings.items()
+    )
+
+
 def add_thresholds(
-    rows: Mapping[str, dict[str, Any]], threshold: str, found: Mapping[str, Mapping[int, Mapping[str, Any]]]
+    rows: Mapping[str, dict[str, Any]], threshold: str, found: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> None:
     """Puts what runs score with another threshold into the rows, where they have driven with their own too."""
     for name, runs in found.items():
@@ -178,7 +216,7 @@ def show_held_out(rows: Mapping[str, Mapping[str, Any]]) -> None:
         print(f"{name:28} {figures}{cost}, {row['runs']} runs")
 
 
-def recipe_rows(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+def recipe_rows(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
     """`summary` of each recipe, and its difference to the first by Welch's test: the runs share nothing but tracks."""
     rows: dict[str, dict[str, Any]] = {}
     for name, runs in found.items():

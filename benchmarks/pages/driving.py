@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,8 +74,14 @@ def _driven(found: Mapping[str, Any]) -> str:
     return (
         f"{table(head, cells)}\n\nEach run on the same tracks, `{found['seeds']}`, one "
         f"thread each, {found['precision']}{interval}. `{found['command']}`. "
-        f"{machine_text(found['machine'])}.{_thresholds(found['recipes'])}"
+        f"{machine_text(found['machine'])}; {_processors(found['recipes'])}.{_thresholds(found['recipes'])}"
     )
+
+
+def _processors(recipes: Mapping[str, Any]) -> str:
+    """Which have trained: a search goes on over many machines."""
+    runs = Counter(key.partition(", ")[2] for row in recipes.values() for key in row["per_run"])
+    return "runs by " + " and ".join(f"{processor} ({count})" for processor, count in sorted(runs.items()))
 
 
 def _minus_first(row: Mapping[str, Any]) -> str:
@@ -91,12 +98,12 @@ def _thresholds(recipes: Mapping[str, Any]) -> str:
     cells = []
     for name, row in recipes.items():
         others = row.get("thresholds", {})
-        for seed in sorted({seed for runs in others.values() for seed in runs}, key=int):
+        for seed in sorted({seed for runs in others.values() for seed in runs}):
             runs = (row["per_run"][seed], *(others.get(each, {}).get(seed) for each in known))
             cells.append(
                 (name, seed, *("" if run is None else f"{run['mean']:.1f}, {run['finished']}" for run in runs))
             )
-    head = ("recipe", "training seed", "its own, 0.3", *known)
+    head = ("recipe", "training seed, processor", "its own, 0.3", *known)
     return (
         "\n\nThe same runs with other thresholds (`python -m benchmarks recipes --threshold 0.99`), mean and laps with "
         f"every tile:\n\n{table(head, cells)}"

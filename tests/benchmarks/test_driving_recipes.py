@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from benchmarks.recipes import FIRST, TRIED, add_thresholds, held_out_rows, most_runs, recipe_rows, shorter
+from benchmarks.recipes import (
+    FIRST,
+    TRIED,
+    add_thresholds,
+    held_out_rows,
+    most_runs,
+    recipe_rows,
+    shorter,
+    with_earlier,
+)
 from offrl.runs import describe_machine
 
 
@@ -15,8 +24,8 @@ def evaluation(mean):
 
 OTHER = next(name for name in TRIED if name != FIRST)
 FOUND = {
-    FIRST: {0: evaluation(890.0), 1: evaluation(900.0)},
-    OTHER: {0: evaluation(915.0), 1: evaluation(925.0), 2: evaluation(920.0)},
+    FIRST: {"0, Xeon": evaluation(890.0), "1, Xeon": evaluation(900.0)},
+    OTHER: {"0, Xeon": evaluation(915.0), "1, EPYC": evaluation(925.0), "1, Xeon": evaluation(920.0)},
 }
 
 
@@ -35,6 +44,22 @@ def test_a_recipe_is_compared_with_the_first():
     assert difference["low"] < 0 < difference["high"]
     assert difference["low"] + difference["high"] == pytest.approx(50.0)
     assert "minus_as_it_was" not in recipe_rows({OTHER: FOUND[OTHER]})[OTHER]
+
+
+def test_runs_of_other_machines_stay_while_their_recipe_does():
+    rows = recipe_rows(FOUND)
+    add_thresholds(rows, "0.99", {OTHER: {"1, EPYC": evaluation(899.0)}})
+    assert with_earlier({}, rows) == {name: rows[name]["per_run"] for name in (FIRST, OTHER)}
+    assert with_earlier({}, rows, "0.99") == {OTHER: {"1, EPYC": evaluation(899.0)}}
+    assert with_earlier({}, rows, "0.5") == {}
+    again = with_earlier({FIRST: {"0, EPYC": evaluation(880.0), "0, Xeon": evaluation(891.0)}}, rows)[FIRST]
+    assert [(key, run["mean"]) for key, run in again.items()] == [
+        ("0, EPYC", 880.0),
+        ("0, Xeon", 891.0),
+        ("1, Xeon", 900.0),
+    ]
+    rows[FIRST]["replay"]["discount"] = 0.9
+    assert FIRST not in with_earlier({}, rows)
 
 
 def test_recipes_are_sorted_by_shorter_runs():
@@ -58,15 +83,19 @@ def test_the_page_shows_the_best_first(hooks, tmp_path):
     (tmp_path / "carracing").mkdir()
     (tmp_path / "carracing" / "recipes.json").write_text(json.dumps(result))
     assert "thresholds" not in hooks.tried()
-    driven = {1: evaluation(899.0), 2: evaluation(931.0), 3: evaluation(940.0)}  # 3 has not driven with its own yet
+    driven = {"1, EPYC": evaluation(899.0), "1, Xeon": evaluation(931.0)}
+    driven["3, Xeon"] = evaluation(940.0)  # has not driven with its own yet
     add_thresholds(result["recipes"], "0.99", {OTHER: driven, "no run of it has": driven})
-    add_thresholds(result["recipes"], "0.5", {OTHER: {1: evaluation(926.0)}, FIRST: {7: evaluation(900.0)}})
+    add_thresholds(
+        result["recipes"], "0.5", {OTHER: {"1, EPYC": evaluation(926.0)}, FIRST: {"7, Xeon": evaluation(900.0)}}
+    )
     assert "thresholds" not in result["recipes"][FIRST]
     (tmp_path / "carracing" / "recipes.json").write_text(json.dumps(result))
     shown = hooks.tried()
-    assert f"| {OTHER} | 1 | 925.0, 1 | 926.0, 1 | 899.0, 0 |" in shown
-    assert f"| {OTHER} | 2 | 920.0, 1 |  | 931.0, 1 |" in shown
-    assert f"| {OTHER} | 3 |" not in shown
+    assert f"| {OTHER} | 1, EPYC | 925.0, 1 | 926.0, 1 | 899.0, 0 |" in shown
+    assert f"| {OTHER} | 1, Xeon | 920.0, 1 |  | 931.0, 1 |" in shown
+    assert f"| {OTHER} | 3, Xeon |" not in shown
+    assert "runs by EPYC (1) and Xeon (4)." in shown
     assert shown.index("920.0") < shown.index("895.0")
     assert "| +25.0 (" in shown
     row = {"runs": 1, "updates": 2_000, "imitation_loss": 1.5, "imitation_accuracy": 0.6, "training_cpu_seconds": None}
