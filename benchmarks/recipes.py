@@ -43,6 +43,7 @@ _SMALLER = replace(_FIRST, batch_size=64, updates=8_000)
 _SMALLEST = replace(_MORE, batch_size=32, updates=16_000)
 _CRR = replace(_SMALLER, algorithm="crr", transitions=120_000)
 _ONE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 1})
+_THREE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 3, "discount": 0.99})
 _GOOD = replace(_SMALLER, transitions=120_000, replay={**_REPLAY, "sampling": "softmax-returns:0.3"})
 TRIED = {
     FIRST: Tried("discount 0.97, 60,000 transitions, 4,000 updates", _FIRST),
@@ -60,8 +61,17 @@ TRIED = {
     "one-step returns, discount 0.99": Tried(
         "and sees three times as far", replace(_ONE_STEP, replay={**_ONE_STEP.replay, "discount": 0.99})
     ),
-    "three-step returns, discount 0.99": Tried(
-        "learns it sooner, in batches of 64", replace(_ONE_STEP, replay={**_REPLAY, "n_step": 3, "discount": 0.99})
+    "three-step returns, discount 0.99": Tried("learns it sooner, in batches of 64", _THREE_STEP),
+    "three-step returns, discount 0.99, 120,000": Tried(
+        "and on as much data as a demo can collect", replace(_THREE_STEP, transitions=120_000)
+    ),
+    "three-step returns, discount 0.995, 120,000": Tried(
+        "and sees twice as far",
+        replace(_THREE_STEP, transitions=120_000, replay={**_THREE_STEP.replay, "discount": 0.995}),
+    ),
+    "five-step returns, discount 0.99, 120,000": Tried(
+        "between three steps and ten",
+        replace(_THREE_STEP, transitions=120_000, replay={**_THREE_STEP.replay, "n_step": 5}),
     ),
     "CRR, binary": Tried(
         "imitates what its q finds better than average, in batches of 64 on 120,000",
