@@ -72,8 +72,8 @@ class Recipe:
 
     algorithm: str = "bcq"
     transitions: int = 60_000
-    updates: int = 4_000
-    batch_size: int = 128
+    updates: int = 8_000
+    batch_size: int = 64
     encoder: str = "nature"
     replay: Mapping[str, Any] = field(default_factory=dict)
     learner: Mapping[str, Any] = field(default_factory=dict)
@@ -83,7 +83,8 @@ class Recipe:
     def of_size(cls, size: str, **changes: Any) -> Recipe:
         """The example's of that size, but for some changes."""
         sizes = example().SIZES[size]
-        return cls(**{"transitions": sizes.transitions, "updates": sizes.updates, **changes})
+        given = {"transitions": sizes.transitions, "updates": sizes.updates, "batch_size": example().BATCH_SIZE}
+        return cls(**{**given, **changes})
 
     def replay_settings(self) -> dict[str, Any]:
         """All settings of the replay."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from benchmarks.driving import example
 from offrl.statistics import Interval
 
 ROOT = Path(__file__).parent.parent
@@ -135,8 +136,10 @@ def results_text(results: Path) -> str:
 def _car_racing(title: str, found: dict[str, Any]) -> list[str]:
     machine = found["machine"]
     rows = {"dataset": found["dataset"], **found["policies"]}
+    now = {"batch_size": example().BATCH_SIZE, **example().REPLAY}
+    earlier = "" if found.get("recipe") == now else " of an earlier recipe, before the example's own was changed"
     lines = [
-        f"{title}: {found['size']['transitions']:,} transitions, {found['size']['updates']:,} updates each, "
+        f"{title}{earlier}: {found['size']['transitions']:,} transitions, {found['size']['updates']:,} updates each, "
         f"{found['minutes_from_an_empty_folder']:.0f} minutes from an empty folder "
         f"({machine['cores']} cores, {machine['processor']}, torch {machine['versions']['torch']}, "
         f"Gymnasium {machine['versions']['gymnasium']}).",

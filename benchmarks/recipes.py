@@ -62,12 +62,14 @@ TRIED = {
         "and sees three times as far", replace(_ONE_STEP, replay={**_ONE_STEP.replay, "discount": 0.99})
     ),
     "three-step returns, discount 0.99": Tried("learns it sooner, in batches of 64", _THREE_STEP),
+    "three-step returns, discount 0.99, 12,000 updates": Tried(
+        "half as many updates again", replace(_THREE_STEP, updates=12_000)
+    ),
+    "three-step returns, discount 0.995": Tried(
+        "sees twice as far", replace(_THREE_STEP, replay={**_THREE_STEP.replay, "discount": 0.995})
+    ),
     "three-step returns, discount 0.99, 120,000": Tried(
         "and on as much data as a demo can collect", replace(_THREE_STEP, transitions=120_000)
-    ),
-    "three-step returns, discount 0.995, 120,000": Tried(
-        "and sees twice as far",
-        replace(_THREE_STEP, transitions=120_000, replay={**_THREE_STEP.replay, "discount": 0.995}),
     ),
     "five-step returns, discount 0.99, 120,000": Tried(
         "between three steps and ten",

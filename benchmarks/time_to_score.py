@@ -65,8 +65,8 @@ class Traced:
 
 def competitors(store: Path, folder: Path, updates: int) -> dict[str, Competitor]:
     """Ours, then the peers with some of the example's settings and with their own, where they can be installed."""
-    run, size = folder / "run", example().SIZES["demo"]
-    ours = our_command("example", store=store, updates=updates, run_length=size.updates, run=run)
+    run, size, batch_size = folder / "run", example().SIZES["demo"], example().BATCH_SIZE
+    ours = our_command("example", store=store, updates=updates, run_length=size.updates, run=run, batch_size=batch_size)
     found = {OURS: Competitor(ours, lambda: offrl.load(run, device="cpu"), updates)}
     for name, own in (("d3rlpy", ["--defaults"]), ("notebook loop", [])):
         script = str(ROOT / "benchmarks" / "peers" / PEERS[name].script)

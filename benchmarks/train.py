@@ -35,7 +35,7 @@ OURS = {
 }
 ON_CUDA = {"offrl, eager": "eager"}
 NOTES = {
-    "offrl": "`offrl.fit`, frames memory-mapped (for a GPU in its memory), 10-step returns",
+    "offrl": "`offrl.fit`, frames memory-mapped (for a GPU in its memory), 3-step returns",
     "offrl, float32": 'the same with `precision="fp32"`',
     "offrl, one batch again and again": "the Learner without a data path: the ceiling",
     "offrl, CompactEncoder": "`offrl.fit` with the smaller network",

@@ -51,7 +51,7 @@ class PlaceEncoder(nn.Module):
 def main(transitions: int = 2_000, updates: int = 100) -> Verification:
     data = Path("data") / f"carracing-mixed-{transitions // 1000}k"
     RECIPES["carracing/mixed"].collect(data, transitions=transitions)
-    replay = offrl.open_replay(data, n_step=10, discount=0.97, reward_scale=0.1)
+    replay = offrl.open_replay(data, n_step=3, reward_scale=0.1)
 
     encoder = partial(PlaceEncoder, channels=16)  # the class itself where its defaults are right
     bcq = offrl.DiscreteBCQ(replay.spec, encoder=encoder)

@@ -45,12 +45,12 @@ def test_a_score_is_over_runs_and_says_where_it_is_lost():
 
 def test_a_recipe_is_the_example_but_for_what_it_changes():
     demo = Recipe.of_size("demo", learner={"precision": "fp32"})
-    assert (demo.transitions, demo.updates, demo.replay_settings()["n_step"]) == (60_000, 4_000, 10)
-    longer = Recipe(replay={"discount": 0.99}, learner={"precision": "fp32"})
-    assert longer.replay_settings() == {**demo.replay_settings(), "discount": 0.99}
+    assert (demo.transitions, demo.updates, demo.replay_settings()["n_step"]) == (60_000, 8_000, 3)
+    longer = Recipe(replay={"discount": 0.995}, learner={"precision": "fp32"})
+    assert longer.replay_settings() == {**demo.replay_settings(), "discount": 0.995}
     config = longer.learner_config()
     assert (config.schedule, config.threads, config.compile, config.precision) == ("cosine", 1, "off", "fp32")
-    assert longer.sizes() == {"transitions": 60_000, "updates": 4_000, "discount": 0.99, "held_out": 0.0}
+    assert longer.sizes() == {"transitions": 60_000, "updates": 8_000, "discount": 0.995, "held_out": 0.0}
 
 
 def test_runs_that_were_trained_differently_lie_apart(tmp_path):
@@ -61,7 +61,7 @@ def test_runs_that_were_trained_differently_lie_apart(tmp_path):
         Recipe(batch_size=256),
         Recipe(encoder="compact"),
         Recipe(algorithm="cql"),
-        Recipe(replay={"discount": 0.99}),
+        Recipe(replay={"discount": 0.9}),
         Recipe(learner={"augment_shift": 1}),
         Recipe(settings={"threshold": 0.1}),
     ]
