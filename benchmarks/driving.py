@@ -107,6 +107,8 @@ class Recipe:
         return {
             "transitions": self.transitions,
             "updates": self.updates,
+            "batch_size": self.batch_size,
+            "n_step": given["n_step"],
             "discount": given["discount"],
             "held_out": given.get("held_out", 0.0),
         }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
-from benchmarks.driving import HeldOut, Recipe, Study, Tracks, show, summary
+from benchmarks.driving import HeldOut, Recipe, Study, Tracks, fast_precision, show, summary
 from benchmarks.scoring.comparison import welch
 from benchmarks.stores import ROOT
 from offrl.runs import describe_machine
@@ -106,8 +106,8 @@ TRIED = {
 def recipes(names: Sequence[str], runs: int, threshold: str | None, held_out: bool) -> None:
     """Trains recipes, a run on each core at a time, seed by seed (hours; stop it and go on as you like).
 
-    The result has all runs that are there, of these recipes and others, with those that it had before of the same
-    recipes, and is written after each.
+    The result has all runs that are there, of these recipes and others, and is written after each. Driven runs of
+    the same recipes that it has from another machine stay in it.
     """
     if threshold is not None and held_out:
         raise click.UsageError("--threshold says how runs drive, which --held-out runs do not")
@@ -149,46 +149,50 @@ def _write(*, held_out: bool) -> dict[str, dict[str, Any]]:
 
 
 def _driven_rows(study: Study) -> dict[str, dict[str, Any]]:
-    earlier = read_json(RESULTS)["recipes"] if RESULTS.exists() else {}
-    rows = recipe_rows(with_earlier(_on_this_machine(study), earlier))
+    """Of the runs on this machine, and of those that the result has from others: a search goes on over many."""
+    here, earlier = _on_this_machine(study), read_json(RESULTS) if RESULTS.exists() else {}
+    before = still_tried(earlier["recipes"]) if earlier.get("seeds") == str(study.judge) else {}
+    rows = recipe_rows(together(here, {name: row["per_run"] for name, row in before.items()}))
     for threshold in THRESHOLDS:
         other = _study(TRIED, _MOST_RUNS, replace(TRACKS, threshold=threshold))
-        driven = with_earlier(_on_this_machine(other), earlier, f"{threshold:g}")
-        add_thresholds(rows, f"{threshold:g}", driven)
+        driven = {name: row.get("thresholds", {}).get(f"{threshold:g}", {}) for name, row in before.items()}
+        # A run that was trained anew says nothing of what the one before it scored.
+        driven = {
+            name: {key: run for key, run in runs.items() if key not in here.get(name, {})}
+            for name, runs in driven.items()
+        }
+        add_thresholds(rows, f"{threshold:g}", together(_on_this_machine(other), driven))
     return rows
 
 
 def _on_this_machine(study: Study) -> dict[str, dict[str, Any]]:
-    """Name -> training seed and processor -> evaluation: in bf16 another processor makes another run of a seed."""
-    processor = describe_machine()["processor"]
-    return {
-        name: {f"{seed}, {processor}": run for seed, run in runs.items()} for name, runs in study.evaluations().items()
-    }
+    """Name -> training seed, processor and precision -> evaluation: a seed's runs on two processors drift apart."""
+    how = f"{describe_machine()['processor']}, {fast_precision()}"
+    return {name: {f"{seed}, {how}": run for seed, run in runs.items()} for name, runs in study.evaluations().items()}
 
 
-def with_earlier(
-    found: Mapping[str, Mapping[str, Any]], earlier: Mapping[str, Mapping[str, Any]], threshold: str | None = None
+def still_tried(rows: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows whose recipe is today's of that name."""
+    return {name: row for name, row in rows.items() if name in TRIED and _is_of(row, TRIED[name].recipe)}
+
+
+def _is_of(row: Mapping[str, Any], recipe: Recipe) -> bool:
+    stated = {**asdict(recipe), "replay": recipe.replay_settings()}
+    learner = stated.pop("learner")  # the row has all of its settings, the recipe those that it changes
+    return all(row[name] == value for name, value in stated.items()) and learner.items() <= row["learner"].items()
+
+
+def together(
+    here: Mapping[str, Mapping[str, Any]], elsewhere: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Runs, and those that the earlier rows have beside them: of other machines, or no longer kept on this one.
-
-    A search goes on over many machines. A recipe that has changed since begins anew.
-    """
-    runs: dict[str, dict[str, Any]] = {}
-    for name, tried in TRIED.items():
-        row = earlier.get(name, {})
-        driven = row.get("per_run", {}) if threshold is None else row.get("thresholds", {}).get(threshold, {})
-        known = {**(driven if _states(row, asdict(tried.recipe)) else {}), **found.get(name, {})}
-        if known:
-            runs[name] = dict(sorted(known.items()))
-    return runs
+    """The runs of both, in the order of `TRIED` and of their seeds; of a run that both have, the one from here."""
+    merged = {name: {**elsewhere.get(name, {}), **here.get(name, {})} for name in TRIED}
+    return {name: dict(sorted(runs.items(), key=lambda run: seed_of(run[0]))) for name, runs in merged.items() if runs}
 
 
-def _states(row: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Whether all settings are in the row, whatever else is."""
-    return all(
-        _states(row.get(name, {}), value) if isinstance(value, Mapping) else row.get(name) == value
-        for name, value in settings.items()
-    )
+def seed_of(run: str) -> int:
+    """The training seed in a key of `per_run`."""
+    return int(run.partition(", ")[0])
 
 
 def add_thresholds(
@@ -203,8 +207,9 @@ def add_thresholds(
 
 
 def most_runs(rows: Mapping[str, Mapping[str, Any]]) -> int:
-    """Of the recipe that has most: the command with as many makes all that is there, and the rest."""
-    return max((int(row["runs"]) for row in rows.values()), default=1)
+    """The command with as many makes all that is there, and the rest."""
+    counts = [1 + max(map(seed_of, row["per_run"])) if "per_run" in row else int(row["runs"]) for row in rows.values()]
+    return max(counts, default=1)
 
 
 def held_out_rows(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 import offrl
 from benchmarks.alternate import Way, WayError
-from benchmarks.driving import Tracks, example
+from benchmarks.driving import Recipe, Tracks, example
 from benchmarks.peers.environments import PEERS, PeerError, python_of
 from benchmarks.stores import ROOT, car_racing_store
 from benchmarks.train import our_command
@@ -67,6 +68,7 @@ def competitors(store: Path, folder: Path, updates: int) -> dict[str, Competitor
     """Ours, then the peers with some of the example's settings and with their own, where they can be installed."""
     run, size, batch_size = folder / "run", example().SIZES["demo"], example().BATCH_SIZE
     ours = our_command("example", store=store, updates=updates, run_length=size.updates, run=run, batch_size=batch_size)
+    like_ours = ["--like-ours", "--batch-size", str(batch_size)]
     found = {OURS: Competitor(ours, lambda: offrl.load(run, device="cpu"), updates)}
     for name, own in (("d3rlpy", ["--defaults"]), ("notebook loop", [])):
         script = str(ROOT / "benchmarks" / "peers" / PEERS[name].script)
@@ -75,7 +77,7 @@ def competitors(store: Path, folder: Path, updates: int) -> dict[str, Competitor
         except PeerError as error:
             print(f"{name}: left out: {error}")
             continue
-        for settings, words in (("more like ours", ["--like-ours"]), ("its own settings", own)):
+        for settings, words in (("more like ours", like_ours), ("its own settings", own)):
             policy = folder / f"{name}-{settings}.pt".replace(" ", "-")
             command = [python, script, str(store), "--policy", str(policy), *words]
             prepare = [python, script, str(store), "--prepare"] if name == "notebook loop" else []
@@ -100,7 +102,12 @@ def time_to_score(score: float, at_most: float, transitions: int, updates: int, 
     store = car_racing_store(ROOT / "data", transitions)
     kept = work.absolute() / f"{transitions}-{score:g}"
     (kept / "logs").mkdir(parents=True, exist_ok=True)
-    asked = {"updates": updates, "at_most": at_most, "machine": describe_machine()}
+    asked = {
+        "updates": updates,
+        "at_most": at_most,
+        "recipe": asdict(Recipe.of_size("demo")),
+        "machine": describe_machine(),
+    }
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, competitor in competitors(store, Path(folder), updates).items():

@@ -60,7 +60,7 @@ def main() -> None:
         action_space=d3rlpy.ActionSpace.DISCRETE,
         action_size=options.num_actions,
     )
-    settings = {"batch_size": options.batch_size, "learning_rate": 3e-4, "gamma": 0.97}
+    settings = {"batch_size": options.batch_size, "learning_rate": 3e-4, "gamma": 0.99}
     settings |= {"action_flexibility": 0.3, "beta": 0.01}
     if options.like_ours:
         settings |= {"learning_rate": LIKE_OURS["learning_rate"], "target_update_interval": NEVER}

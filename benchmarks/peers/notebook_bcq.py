@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from baseline import PlainBCQ, greedy_policy
 
 ROWS_A_FILE = 1000
-DISCOUNT = 0.97
+DISCOUNT = 0.99
 
 
 def write_files(folder: Path, target: Path) -> None:

@@ -73,7 +73,7 @@ def main() -> None:
     algorithm = DiscreteBCQ(
         policy=policy,
         optim=AdamOptimizerFactory(lr=3e-4),
-        gamma=0.97,
+        gamma=0.99,
         n_step_return_horizon=10,
         imitation_logits_penalty=0.01,
     ).to(options.device)

@@ -108,7 +108,7 @@ def train(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Example: offrl train data/carracing --updates 7000 --set n_step=10
+    """Example: offrl train data/carracing --updates 7000 --set n_step=3
 
     Trains discrete BCQ, or another --algorithm, on the shards in DIRECTORY, in either layout, or at a URL such as
     s3://bucket/folder, which are fetched into the cache. --set takes the fields of the algorithm's config, of

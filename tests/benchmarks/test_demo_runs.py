@@ -50,7 +50,8 @@ def test_a_recipe_is_the_example_but_for_what_it_changes():
     assert longer.replay_settings() == {**demo.replay_settings(), "discount": 0.995}
     config = longer.learner_config()
     assert (config.schedule, config.threads, config.compile, config.precision) == ("cosine", 1, "off", "fp32")
-    assert longer.sizes() == {"transitions": 60_000, "updates": 8_000, "discount": 0.995, "held_out": 0.0}
+    sizes = {"transitions": 60_000, "updates": 8_000, "batch_size": 64, "n_step": 3, "discount": 0.995}
+    assert longer.sizes() == {**sizes, "held_out": 0.0}
 
 
 def test_runs_that_were_trained_differently_lie_apart(tmp_path):

@@ -12,7 +12,8 @@ from benchmarks.recipes import (
     most_runs,
     recipe_rows,
     shorter,
-    with_earlier,
+    still_tried,
+    together,
 )
 from offrl.runs import describe_machine
 
@@ -24,8 +25,8 @@ def evaluation(mean):
 
 OTHER = next(name for name in TRIED if name != FIRST)
 FOUND = {
-    FIRST: {"0, Xeon": evaluation(890.0), "1, Xeon": evaluation(900.0)},
-    OTHER: {"0, Xeon": evaluation(915.0), "1, EPYC": evaluation(925.0), "1, Xeon": evaluation(920.0)},
+    FIRST: {"0, Xeon, bf16": evaluation(890.0), "1, Xeon, bf16": evaluation(900.0)},
+    OTHER: {"0, Xeon, bf16": evaluation(915.0), "1, EPYC, bf16": evaluation(925.0), "1, Xeon, bf16": evaluation(920.0)},
 }
 
 
@@ -36,7 +37,8 @@ def test_every_recipe_is_another_one():
 
 def test_a_recipe_is_compared_with_the_first():
     rows = recipe_rows(FOUND)
-    assert most_runs(rows) == 3
+    assert most_runs(rows) == 2  # seeds 0 and 1, one of them on two processors
+    assert most_runs({OTHER: {"per_run": {"2, Xeon, bf16": {}, "10, Xeon, bf16": {}}}}) == 11
     assert "minus_as_it_was" not in rows[FIRST]
     difference = rows[OTHER]["minus_as_it_was"]
     # 920 - 895; variances 25 / 3 and 50 / 2, so an error of 5.77; 1.51 degrees of freedom.
@@ -46,20 +48,21 @@ def test_a_recipe_is_compared_with_the_first():
     assert "minus_as_it_was" not in recipe_rows({OTHER: FOUND[OTHER]})[OTHER]
 
 
-def test_runs_of_other_machines_stay_while_their_recipe_does():
+def test_a_row_counts_while_its_recipe_stays_the_same():
     rows = recipe_rows(FOUND)
-    add_thresholds(rows, "0.99", {OTHER: {"1, EPYC": evaluation(899.0)}})
-    assert with_earlier({}, rows) == {name: rows[name]["per_run"] for name in (FIRST, OTHER)}
-    assert with_earlier({}, rows, "0.99") == {OTHER: {"1, EPYC": evaluation(899.0)}}
-    assert with_earlier({}, rows, "0.5") == {}
-    again = with_earlier({FIRST: {"0, EPYC": evaluation(880.0), "0, Xeon": evaluation(891.0)}}, rows)[FIRST]
-    assert [(key, run["mean"]) for key, run in again.items()] == [
-        ("0, EPYC", 880.0),
-        ("0, Xeon", 891.0),
-        ("1, Xeon", 900.0),
-    ]
-    rows[FIRST]["replay"]["discount"] = 0.9
-    assert FIRST not in with_earlier({}, rows)
+    assert still_tried(rows) == rows
+    assert still_tried({"no longer tried": rows[FIRST]}) == {}
+    for section, setting, value in (("replay", "discount", 0.9), ("learner", "polyak", 0.5), ("settings", "beta", 1.0)):
+        changed = {**rows[FIRST], section: {**rows[FIRST][section], setting: value}}
+        assert still_tried({FIRST: changed, OTHER: rows[OTHER]}) == {OTHER: rows[OTHER]}
+
+
+def test_runs_of_two_machines_stand_together():
+    here = {FIRST: {"10, Xeon, bf16": evaluation(891.0), "0, Xeon, bf16": evaluation(892.0)}}
+    merged = together(here, FOUND)
+    means = [(run, found["mean"]) for run, found in merged[FIRST].items()]
+    assert means == [("0, Xeon, bf16", 892.0), ("1, Xeon, bf16", 900.0), ("10, Xeon, bf16", 891.0)]
+    assert merged[OTHER] == FOUND[OTHER]
 
 
 def test_recipes_are_sorted_by_shorter_runs():
@@ -83,19 +86,21 @@ def test_the_page_shows_the_best_first(hooks, tmp_path):
     (tmp_path / "carracing").mkdir()
     (tmp_path / "carracing" / "recipes.json").write_text(json.dumps(result))
     assert "thresholds" not in hooks.tried()
-    driven = {"1, EPYC": evaluation(899.0), "1, Xeon": evaluation(931.0)}
-    driven["3, Xeon"] = evaluation(940.0)  # has not driven with its own yet
+    driven = {"1, EPYC, bf16": evaluation(899.0), "1, Xeon, bf16": evaluation(931.0)}
+    driven["3, Xeon, bf16"] = evaluation(940.0)  # has not driven with its own yet
     add_thresholds(result["recipes"], "0.99", {OTHER: driven, "no run of it has": driven})
     add_thresholds(
-        result["recipes"], "0.5", {OTHER: {"1, EPYC": evaluation(926.0)}, FIRST: {"7, Xeon": evaluation(900.0)}}
+        result["recipes"],
+        "0.5",
+        {OTHER: {"1, EPYC, bf16": evaluation(926.0)}, FIRST: {"7, Xeon, bf16": evaluation(900.0)}},
     )
     assert "thresholds" not in result["recipes"][FIRST]
     (tmp_path / "carracing" / "recipes.json").write_text(json.dumps(result))
     shown = hooks.tried()
-    assert f"| {OTHER} | 1, EPYC | 925.0, 1 | 926.0, 1 | 899.0, 0 |" in shown
-    assert f"| {OTHER} | 1, Xeon | 920.0, 1 |  | 931.0, 1 |" in shown
-    assert f"| {OTHER} | 3, Xeon |" not in shown
-    assert "runs by EPYC (1) and Xeon (4)." in shown
+    assert f"| {OTHER} | 1, EPYC, bf16 | 925.0, 1 | 926.0, 1 | 899.0, 0 |" in shown
+    assert f"| {OTHER} | 1, Xeon, bf16 | 920.0, 1 |  | 931.0, 1 |" in shown
+    assert f"| {OTHER} | 3, Xeon, bf16 |" not in shown
+    assert "runs by EPYC, bf16 (1) and Xeon, bf16 (4)." in shown
     assert shown.index("920.0") < shown.index("895.0")
     assert "| +25.0 (" in shown
     row = {"runs": 1, "updates": 2_000, "imitation_loss": 1.5, "imitation_accuracy": 0.6, "training_cpu_seconds": None}
