@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.driving import HeldOut, Recipe, Study, Tracks, fast_precision, show, summary
 from benchmarks.scoring.comparison import welch
 from benchmarks.stores import ROOT
+from offrl.envs import car_racing
 from offrl.runs import describe_machine
 from offrl.system.json_files import read_json, write_json
 
@@ -33,7 +34,7 @@ class Tried(NamedTuple):
 
 
 # All of it in numbers: the example may take over what is found here, and these would mean something else.
-_REPLAY = {"n_step": 10, "discount": 0.97, "reward_scale": 0.1}
+_REPLAY = {"n_step": 10, "discount": 0.97, "reward_scale": 0.1, "actions": None}
 _LEARNER = {"learning_rate": 5e-4, "schedule": "cosine", "polyak": 0.01, "average_decay": 0.999}
 _FIRST = Recipe("bcq", 60_000, 4_000, 128, "nature", _REPLAY, _LEARNER)
 _MORE = replace(_FIRST, transitions=200_000)
@@ -44,6 +45,7 @@ _SMALLEST = replace(_MORE, batch_size=32, updates=16_000)
 _CRR = replace(_SMALLER, algorithm="crr", transitions=120_000)
 _ONE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 1})
 _THREE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 3, "discount": 0.99})
+_NO_FULL_BRAKE = tuple(int(action) for action in np.flatnonzero(car_racing.ACTION_TABLE[:, 2] < 1))
 _GOOD = replace(_SMALLER, transitions=120_000, replay={**_REPLAY, "sampling": "softmax-returns:0.3"})
 TRIED = {
     FIRST: Tried("discount 0.97, 60,000 transitions, 4,000 updates", _FIRST),
@@ -62,6 +64,10 @@ TRIED = {
         "and sees three times as far", replace(_ONE_STEP, replay={**_ONE_STEP.replay, "discount": 0.99})
     ),
     "three-step returns, discount 0.99": Tried("learns it sooner, in batches of 64", _THREE_STEP),
+    "three-step returns, discount 0.99, no full brake": Tried(
+        "neither learns nor takes what only the noise does",
+        replace(_THREE_STEP, replay={**_THREE_STEP.replay, "actions": _NO_FULL_BRAKE}),
+    ),
     "three-step returns, discount 0.99, 12,000 updates": Tried(
         "half as many updates again", replace(_THREE_STEP, updates=12_000)
     ),
