@@ -57,7 +57,7 @@ BATCH_SIZE = 64
 # Scaled rewards keep the errors of q small, where the Huber loss is quadratic. Steps and discount were chosen on tracks
 # for tuning, see docs/carracing-tried.md.
 REPLAY: dict[str, Any] = {"n_step": 3, "discount": 0.99, "reward_scale": 0.1}
-# No driver brakes fully; the data's noise does, for some frames. A policy that imitates it may come to a stop, and brake
+# No driver brakes fully; the data's noise does, for some frames. A policy that imitates it may come to a stop and brake
 # on to the end of the episode. So these five of the 25 actions are neither learned nor taken.
 ACTIONS = tuple(action for action, (_, _, brake) in enumerate(car_racing.ACTION_TABLE) if brake < 1)
 LEARNER = offrl.LearnerConfig(learning_rate=5e-4, schedule="cosine", polyak=0.01, average_decay=0.999)
