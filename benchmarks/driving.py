@@ -87,9 +87,8 @@ class Recipe:
         return cls(**{**given, **changes})
 
     def replay_settings(self) -> dict[str, Any]:
-        """All settings of the replay; None takes one of the example's away."""
-        given = {**example().REPLAY, "actions": example().ACTIONS, **self.replay}
-        return {name: value for name, value in given.items() if value is not None}
+        """All settings of the replay."""
+        return {**example().REPLAY, **self.replay}
 
     def learner_config(self) -> offrl.LearnerConfig:
         """One thread, and nothing that is settled by measuring."""

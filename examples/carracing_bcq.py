@@ -57,9 +57,6 @@ BATCH_SIZE = 64
 # Scaled rewards keep the errors of q small, where the Huber loss is quadratic. Steps and discount were chosen on tracks
 # for tuning, see docs/carracing-tried.md.
 REPLAY: dict[str, Any] = {"n_step": 3, "discount": 0.99, "reward_scale": 0.1}
-# No driver brakes fully; the data's noise does, for some frames. A policy that imitates it may come to a stop and brake
-# on to the end of the episode. So these five of the 25 actions are neither learned nor taken.
-ACTIONS = tuple(action for action, (_, _, brake) in enumerate(car_racing.ACTION_TABLE) if brake < 1)
 LEARNER = offrl.LearnerConfig(learning_rate=5e-4, schedule="cosine", polyak=0.01, average_decay=0.999)
 
 
@@ -69,11 +66,11 @@ def collect_data(directory: Path, size: Size) -> None:
     RECIPES["carracing/mixed"].collect(directory, transitions=size.transitions)
 
 
-def open_data(directory: Path, seed: int, actions: tuple[int, ...] | None) -> Replay:
-    """A dataset in either layout, as both algorithms read it; `actions` None keeps all."""
+def open_data(directory: Path, seed: int) -> Replay:
+    """A dataset in either layout, as both algorithms read it."""
     # Stacked shards say nothing of the task, so it is said here; a manifest says it itself (the HUD, for one).
     spec = None if (directory / "manifest.json").exists() else car_racing.spec()
-    replay = offrl.open_replay(directory, spec=spec, seed=seed, actions=actions, **REPLAY)
+    replay = offrl.open_replay(directory, spec=spec, seed=seed, **REPLAY)
     expected = car_racing.spec(replay.spec.hud or "visible")
     hint = "this example drives CarRacing: pass data of that task"
     expected.require_same(replay.spec, where=directory, hint=hint, legal_actions=False)
@@ -164,7 +161,7 @@ def run_all(size_name: str | None, data: Path | None, runs: Path, device: str, s
     directory = data or Path("data") / f"carracing-mixed-{size.transitions // 1000}k"
     if data is None:
         collect_data(directory, size)
-    replay = open_data(directory, seed, ACTIONS if data is None else None)
+    replay = open_data(directory, seed)
     run = create_run(runs, f"carracing-{size_name}")
     plot_directory = run / "plots"
     dataset = show_data(replay, plot_directory)
@@ -195,7 +192,7 @@ def run_all(size_name: str | None, data: Path | None, runs: Path, device: str, s
         run / "evaluation.json",
         {
             "size": {"name": size_name, **asdict(size)},
-            "recipe": {"batch_size": BATCH_SIZE, **REPLAY, "actions": replay.settings["actions"]},
+            "recipe": {"batch_size": BATCH_SIZE, **REPLAY},
             "minutes": (time.perf_counter() - start) / 60,
             "dataset": {**dataset, "fingerprint": replay.fingerprint},
             "policies": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
