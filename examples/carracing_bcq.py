@@ -186,7 +186,7 @@ def run_all(size_name: str | None, data: Path | None, runs: Path, device: str, s
     if "shipped" in policies:
         print(
             f"{size.updates} updates show that every step works; they teach little. `shipped` is the policy that\n"
-            "comes with offrl, BCQ after the 8,000 updates of make demo.\n"
+            "comes with offrl, BCQ of the demo's size by an earlier recipe.\n"
         )
     write_json(
         run / "evaluation.json",
