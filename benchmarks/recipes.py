@@ -63,7 +63,7 @@ TRIED = {
     "one-step returns, discount 0.99": Tried(
         "and sees three times as far", replace(_ONE_STEP, replay={**_ONE_STEP.replay, "discount": 0.99})
     ),
-    "three-step returns, discount 0.99": Tried("learns it sooner, in batches of 64", _THREE_STEP),
+    "three-step returns, discount 0.99": Tried("short returns that see far, in batches of 64", _THREE_STEP),
     "three-step returns, discount 0.99, no full brake": Tried(
         "neither learns nor takes what only the noise does",
         replace(_THREE_STEP, replay={**_THREE_STEP.replay, "actions": _NO_FULL_BRAKE}),
