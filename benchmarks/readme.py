@@ -34,7 +34,7 @@ def headline(results: Path) -> str:
     bounds = Interval(bcq["mean"], *(bcq["t_interval_95"] or (None, None))).bounds(runs, "run", ".0f")
     interval = f"95 % t interval over the runs {bounds}" if bcq["t_interval_95"] else bounds
     return (
-        f"`make demo` ({found['transitions']:,} transitions, {found['updates']:,} updates, 15 to 25 minutes on "
+        f"`make demo` ({found['transitions']:,} transitions, {found['updates']:,} updates, 12 to 25 minutes on "
         f"2 cores), over **{_NUMBERS.get(runs, runs)} training runs**, each on {episodes} fresh tracks: "
         f"**BCQ {bcq['mean']:.0f}** on average, {bcq['lowest']:.0f} in the worst run and {bcq['highest']:.0f} in the "
         f"best ({interval}); {bcq['laps_with_every_tile']} of "
