@@ -45,7 +45,7 @@ _SMALLEST = replace(_MORE, batch_size=32, updates=16_000)
 _CRR = replace(_SMALLER, algorithm="crr", transitions=120_000)
 _ONE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 1})
 _THREE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 3, "discount": 0.99})
-_NO_FULL_BRAKE = tuple(int(action) for action in np.flatnonzero(car_racing.ACTION_TABLE[:, 2] < 1))
+_NO_FULL_BRAKE = np.flatnonzero(car_racing.ACTION_TABLE[:, 2] < 1).tolist()
 _GOOD = replace(_SMALLER, transitions=120_000, replay={**_REPLAY, "sampling": "softmax-returns:0.3"})
 TRIED = {
     FIRST: Tried("discount 0.97, 60,000 transitions, 4,000 updates", _FIRST),
@@ -161,11 +161,13 @@ def _driven_rows(study: Study) -> dict[str, dict[str, Any]]:
     rows = recipe_rows(together(here, {name: row["per_run"] for name, row in before.items()}))
     for threshold in THRESHOLDS:
         other = _study(TRIED, _MOST_RUNS, replace(TRACKS, threshold=threshold))
-        driven = {name: row.get("thresholds", {}).get(f"{threshold:g}", {}) for name, row in before.items()}
-        # A run that was trained anew says nothing of what the one before it scored.
         driven = {
-            name: {key: run for key, run in runs.items() if key not in here.get(name, {})}
-            for name, runs in driven.items()
+            name: {  # what an earlier run of that name scored says nothing of the one that lies here
+                key: run
+                for key, run in row.get("thresholds", {}).get(f"{threshold:g}", {}).items()
+                if key not in here.get(name, {})
+            }
+            for name, row in before.items()
         }
         add_thresholds(rows, f"{threshold:g}", together(_on_this_machine(other), driven))
     return rows

@@ -4,7 +4,7 @@ The candidates were fixed and committed before any was played. The discount of C
 episodes of 200 and of 500 steps hardly apart, as the first set showed. It showed, too, that 4,000 updates of fitted Q
 evaluation are too few for that discount, where `offrl.ope.fitting.enough_updates` makes 16,667. The second set of
 CartPole had been looked at before that. CarRacing's first candidates were trained too shortly, on too few transitions:
-none was better than the data; these have the example's settings and length, with the smaller network.
+none was better than the data; these have the example's settings and length of then, with the smaller network.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ TASKS = {
         discount=0.99,
         updates=5_000,
         learner={**asdict(example().LEARNER), "precision": "bf16", "compile": "off", "threads": 1},
-        replay={"n_step": 10, "discount": 0.97, "reward_scale": 0.1},  # the example's when the first set was made
+        replay={"n_step": 10, "discount": 0.97, "reward_scale": 0.1},
         encoder="compact",
     ),
 }

@@ -98,11 +98,11 @@ def _thresholds(recipes: Mapping[str, Any]) -> str:
     cells = []
     for name, row in recipes.items():
         others = row.get("thresholds", {})
-        for seed in sorted({seed for runs in others.values() for seed in runs}):
-            runs = (row["per_run"][seed], *(others.get(each, {}).get(seed) for each in known))
-            cells.append(
-                (name, seed, *("" if run is None else f"{run['mean']:.1f}, {run['finished']}" for run in runs))
-            )
+        for seed, own in row["per_run"].items():
+            runs = [others.get(each, {}).get(seed) for each in known]
+            if any(runs):
+                shown = ("" if run is None else f"{run['mean']:.1f}, {run['finished']}" for run in (own, *runs))
+                cells.append((name, seed, *shown))
     head = ("recipe", "training seed, processor", "its own, 0.3", *known)
     return (
         "\n\nThe same runs with other thresholds (`python -m benchmarks recipes --threshold 0.99`), mean and laps with "

@@ -51,6 +51,8 @@ def test_a_recipe_is_compared_with_the_first():
 def test_a_row_counts_while_its_recipe_stays_the_same():
     rows = recipe_rows(FOUND)
     assert still_tried(rows) == rows
+    every = {name: {**tried.recipe.to_dict(), "per_run": {}} for name, tried in TRIED.items()}
+    assert [*still_tried(json.loads(json.dumps(every)))] == [*TRIED]
     assert still_tried({"no longer tried": rows[FIRST]}) == {}
     for section, setting, value in (("replay", "discount", 0.9), ("learner", "polyak", 0.5), ("settings", "beta", 1.0)):
         changed = {**rows[FIRST], section: {**rows[FIRST][section], setting: value}}
