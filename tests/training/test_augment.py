@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -116,3 +118,45 @@ def test_pictures_prepared_in_parts_are_normalised_as_a_whole(monkeypatch, count
         assert found.dtype == dtype
         assert found.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(found, (given.to(dtype) * spec.scale + spec.offset))
+
+
+def test_planes_woven_as_whole_numbers_are_the_same_pixels():
+    """What only the compiler is given: every byte at its place, sign bits included, in channels-last order."""
+    stacks = torch.arange(256, dtype=torch.uint8).repeat(3 * 4).view(3, 4, 16, 16).flip(0, 2)
+    woven = _augment._four_planes_last(stacks)
+    assert torch.equal(woven, stacks)
+    assert woven.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("stacks", "is_taken"),
+    [
+        (torch.zeros(2, 4, 5, 6, dtype=torch.uint8), True),
+        (torch.zeros(2, 3, 5, 6, dtype=torch.uint8), False),  # pixels of three bytes are no whole numbers
+        (torch.zeros(2, 4, 5, 6), False),
+        (torch.zeros(2, 4, 5, 6, dtype=torch.uint8).contiguous(memory_format=torch.channels_last), False),
+    ],
+)
+def test_only_four_planes_of_bytes_are_woven(stacks, is_taken):
+    assert _augment._is_four_planes(stacks) is is_taken
+
+
+@pytest.mark.slow  # the compiler takes seconds for each
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own making
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("shift", [0, 2])
+def test_compiled_preparation_gives_the_same_pixels(channels, precision, shift):
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("no C++ compiler")
+    spec = TaskSpec.pixels((channels, 12, 12), ("a", "b"))
+    prepare = _augment.Preparation(spec, Augmentation(shift=shift, seed=1))
+    draws = Augmentation(shift=shift, seed=1).draws(range(1), 256)[0]
+    grays = torch.arange(256, dtype=torch.uint8)[:, None, None, None].expand(256, channels, 12, 12).clone()
+    grays += torch.arange(12, dtype=torch.uint8)[:, None] + 3 * torch.arange(12, dtype=torch.uint8)  # no two rows alike
+    batch = Batch(grays, torch.zeros(256, dtype=torch.int64), torch.zeros(256), torch.zeros(256), 255 - grays)
+    eager = prepare(batch, draws, precision)
+    compiled = torch.compile(prepare.__call__, dynamic=False)(batch, draws, precision)
+    assert torch.equal(compiled.observation, eager.observation)
+    assert torch.equal(compiled.next_observation, eager.next_observation)
+    assert compiled.observation.is_contiguous(memory_format=torch.channels_last)
