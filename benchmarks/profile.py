@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,15 +26,17 @@ from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
 from offrl.training import Learner
 from offrl.training._augment import Preparation
-from offrl.training.config import Precision
+from offrl.training.config import Compile, Precision
 
 RESULTS = ROOT / "benchmarks" / "results" / "profile"
 PARTS = ("gather", "prepare", "forward", "backward", "optimiser", "targets", "the rest")
-ROWS: dict[str, tuple[EncoderFactory, Precision]] = {
-    "NatureEncoder, float32": (offrl.NatureEncoder, "fp32"),
-    "NatureEncoder, bf16": (offrl.NatureEncoder, "bf16"),
-    "CompactEncoder, float32": (offrl.CompactEncoder, "fp32"),
-    "CompactEncoder, bf16": (offrl.CompactEncoder, "bf16"),
+ROWS: dict[str, tuple[EncoderFactory, Precision, Compile]] = {
+    "NatureEncoder, float32": (offrl.NatureEncoder, "fp32", "off"),
+    "NatureEncoder, bf16": (offrl.NatureEncoder, "bf16", "off"),
+    "NatureEncoder, bf16, compiled": (offrl.NatureEncoder, "bf16", "on"),
+    "CompactEncoder, float32": (offrl.CompactEncoder, "fp32", "off"),
+    "CompactEncoder, bf16": (offrl.CompactEncoder, "bf16", "off"),
+    "CompactEncoder, bf16, compiled": (offrl.CompactEncoder, "bf16", "on"),
 }
 
 
@@ -68,8 +70,8 @@ class Clock:
 
 
 @contextmanager
-def clocked(clock: Clock, algorithm: offrl.Algorithm) -> Iterator[None]:
-    """Within it an eager Learner's update is timed part by part."""
+def clocked(clock: Clock, algorithm: offrl.Algorithm, *, is_compiled: bool) -> Iterator[None]:
+    """Within it a Learner's update is timed part by part; compiled, preparation is part of the forward pass."""
     started = 0.0
 
     def before(*_: Any) -> None:
@@ -80,13 +82,24 @@ def clocked(clock: Clock, algorithm: offrl.Algorithm) -> Iterator[None]:
         clock.add("optimiser", clock.now() - started)
 
     hooks = (register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after))
-    try:
-        with (
+    patches: list[AbstractContextManager[object]] = [
+        patch.object(torch.Tensor, "backward", clock.around("backward", torch.Tensor.backward)),
+        patch.object(torch, "_foreach_lerp_", clock.around("targets", torch._foreach_lerp_)),
+    ]
+    if is_compiled:
+        compiler = torch.compile
+        patches.append(
+            patch.object(torch, "compile", lambda *given, **how: clock.around("forward", compiler(*given, **how)))
+        )
+    else:
+        patches += [
             patch.object(algorithm, "loss", clock.around("forward", algorithm.loss)),
-            patch.object(torch.Tensor, "backward", clock.around("backward", torch.Tensor.backward)),
-            patch.object(torch, "_foreach_lerp_", clock.around("targets", torch._foreach_lerp_)),
             patch.object(Preparation, "__call__", clock.around("prepare", Preparation.__call__)),
-        ):
+        ]
+    try:
+        with ExitStack() as stack:
+            for each in patches:
+                stack.enter_context(each)
             yield
     finally:
         for hook in hooks:
@@ -96,13 +109,13 @@ def clocked(clock: Clock, algorithm: offrl.Algorithm) -> Iterator[None]:
 def seconds_of_parts(row: str, store: Path, batch_size: int, updates: int, device: str) -> dict[str, float]:
     """Mean milliseconds of each part over the faster half of the updates; the others were disturbed."""
     torch.set_num_threads(num_cores())
-    encoder, precision = ROWS[row]
-    replay = Replay(FrameStore.open(store, "mmap"), n_step=10, discount=0.97, tier="mmap")
+    encoder, precision, compiled = ROWS[row]
+    replay = Replay(FrameStore.open(store, "mmap"), n_step=3, discount=0.99, tier="mmap").to(torch.device(device))
     algorithm = offrl.DiscreteBCQ(replay.spec, encoder=encoder)
-    config = offrl.LearnerConfig(precision=precision, compile="off", updates_per_graph=0)
+    config = offrl.LearnerConfig(precision=precision, compile=compiled, updates_per_graph=0)
     clock = Clock(torch.device(device))
     found = []
-    with clocked(clock, algorithm):
+    with clocked(clock, algorithm, is_compiled=compiled == "on"):
         learner = Learner(algorithm, config, total_updates=updates, device=device)  # takes the loss as it is now
         for step in range(updates):
             clock.seconds = {}
@@ -126,9 +139,9 @@ def profile(updates: int, batch_size: int, device: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = noise_store(Path(folder), 10_000)
         found = {row: apart(seconds_of_parts, row, store, batch_size, updates, device) for row in ROWS}
-    print(f"{'ms':<26}" + "".join(f"{part:>11}" for part in (*PARTS, "in all")))
+    print(f"{'ms':<32}" + "".join(f"{part:>11}" for part in (*PARTS, "in all")))
     for row, parts in found.items():
-        print(f"{row:<26}" + "".join(f"{value:11.2f}" for value in (*parts.values(), sum(parts.values()))))
+        print(f"{row:<32}" + "".join(f"{value:11.2f}" for value in (*parts.values(), sum(parts.values()))))
     charts.stacked(found, "milliseconds of one update", RESULTS / "profile.png")
     write_json(
         RESULTS / "results.json",

@@ -26,6 +26,7 @@ NOT_EXPORTED = {
     "offrl.policies.policy.Actor",
     "offrl.policies.policy.Shown",
     "offrl.replay.replay.DeviceReplay",
+    "offrl.replay.replay.HostReplay",
     "offrl.runs.checkpoint.Resumable",
     "offrl.runs.checkpoint.Stateful",
     "offrl.selection.fits.Fits",

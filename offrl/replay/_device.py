@@ -1,6 +1,8 @@
-"""Frames in a device's memory, from which batches are gathered and stacked there."""
+"""Frames where the update runs, which gathers and stacks its batches there."""
 
 from __future__ import annotations
+
+import warnings
 
 import numpy as np
 import torch
@@ -35,6 +37,13 @@ def frames_on(device: torch.device, store: FrameStore) -> Tensor:
             np.array(store.frames_between(start, min(start + rows, len(frames))))
         )
     return placed
+
+
+def frames_of(store: FrameStore) -> Tensor:
+    """All frames of a store where they are: a tensor that shares their memory. Nothing may write to it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch says so of a read-only memory map
+        return torch.from_numpy(store.frames)
 
 
 def fits_on(device: torch.device, store: FrameStore) -> bool:

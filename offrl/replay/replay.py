@@ -14,7 +14,7 @@ from torch import Tensor
 
 from offrl.batch import Batch, FrameBatch
 from offrl.errors import ConfigError
-from offrl.replay._device import fits_on, frames_on
+from offrl.replay._device import fits_on, frames_of, frames_on
 from offrl.replay._windows import n_step_returns, stack_windows
 from offrl.replay.config import ReplayConfig
 from offrl.replay.ingestion import ingest
@@ -175,12 +175,14 @@ class Replay(ReplaySource):
 
         Raises:
             IndexError: An index outside 0 .. len - 1.
+            DatasetError: Frames that were changed since the store was made.
         """
         store, stack = self.store, self.spec.stack
         rows = self._rows(indices)
         values, last_rows = self._values(rows, indices)
         windows = stack_windows(store.last[rows], store.first[rows], stack)
         next_windows = stack_windows(store.next_last[last_rows], store.next_first[last_rows], stack)
+        store.require_sound(windows, next_windows)
         return FrameBatch(
             frames=frames, rows=torch.from_numpy(windows), next_rows=torch.from_numpy(next_windows), **values
         )
@@ -192,15 +194,20 @@ class Replay(ReplaySource):
             self.store.prefetch(rows, self._last_rows(rows))
 
     def to(self, device: torch.device) -> ReplaySource:
-        """The replay to train on `device` with: one whose frames are there, if the tier says so, or else this one.
+        """The replay to train on `device` with: one whose frames are there, if the tier says so.
+
+        On a CPU they are there in any case, and the update stacks them by itself, on all its threads. Where they do not
+        fit on another device, this replay gathers them on the host; a subclass with a `gather` of its own always does.
 
         Raises:
             ConfigError: The frames do not fit there.
         """
+        if type(self).gather is not Replay.gather:
+            return self
         tier = self.config.tier
         if tier == "device" or (tier == "auto" and fits_on(device, self.store)):
             return DeviceReplay(self, frames_on(device, self.store))
-        return self
+        return HostReplay(self, frames_of(self.store)) if device.type == "cpu" else self
 
     def _rows(self, indices: ArrayLike) -> NDArray[np.int64]:
         """The store's rows of the transitions at `indices`."""
@@ -287,11 +294,19 @@ class DeviceReplay(ReplaySource):
     def held_out(self) -> DeviceReplay | None:
         """What the replay keeps from training, with frames on the device."""
         held_out = self.replay.held_out()
-        return None if held_out is None else DeviceReplay(held_out, self.frames)
+        return None if held_out is None else type(self)(held_out, self.frames)
 
     def settings(self) -> dict[str, Any]:
         """Those of the replay."""
         return self.replay.settings()
+
+
+class HostReplay(DeviceReplay):
+    """The same for a CPU: the frames are where the store has them, in memory or memory-mapped."""
+
+    def prefetch(self, indices: ArrayLike) -> None:
+        """Asks the system to read what the update of the batch at `indices` will touch."""
+        self.replay.prefetch(indices)
 
 
 def _config(config: ReplayConfig | None, settings: Mapping[str, Any]) -> ReplayConfig:

@@ -99,7 +99,7 @@ class FrameStore:
         fingerprint: a hash of the data that the store was made from, for a run's records.
         tier: where the arrays are, "ram" or "mmap".
         frames: uint8 [F, H, W] or [F, C, H, W], or float32 [F, D] for vectors; read them with `frames_at` or
-            `frames_between`, which check that they are as they were written.
+            `frames_between`, which check that they are as they were written, or after `require_sound`.
         actions: int64 [N].
         rewards: float32 [N].
         terminated: bool [N], true only at the end of a segment.
@@ -239,12 +239,21 @@ class FrameStore:
         Raises:
             DatasetError: The file was changed there since it was written; each part is checked when it is first read.
         """
-        if self._blocks is not None:
-            self._blocks.require(indices)
+        self.require_sound(indices)
         out = np.empty((len(indices), *self.frames.shape[1:]), self.frames.dtype)
         # mode="clip" lets take write straight into `out`; the indices are inside the frames by construction.
         np.take(self.frames, indices, axis=0, out=out, mode="clip")
         return out
+
+    def require_sound(self, *indices: NDArray[np.int64]) -> None:
+        """Checks the frames at `indices`, arrays of any shape, as far as they were not.
+
+        Raises:
+            DatasetError: The file was changed there since it was written.
+        """
+        if self._blocks is not None:
+            for each in indices:
+                self._blocks.require(each.ravel())
 
     def frames_between(self, first: int, stop: int) -> NDArray[Any]:
         """The frames from `first` to before `stop`, a view.

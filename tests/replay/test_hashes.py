@@ -54,11 +54,12 @@ def test_the_rows_hash_is_of_the_values_and_their_type_and_shape(tmp_path):
     assert f'"actions": "{about}"' in (store.path / "store.json").read_text()
 
 
-def test_a_flipped_byte_is_noticed_when_its_frame_is_gathered_and_not_before(tmp_path):
+@pytest.mark.parametrize("is_placed", [False, True])
+def test_a_flipped_byte_is_noticed_when_its_frame_is_gathered_and_not_before(tmp_path, is_placed):
     path = make_store(tmp_path, 40, 64)  # 16 frames a block
     flip(path / "frames.npy", HEADER + 20 * 4096 + 5)
     store = FrameStore.open(path, "mmap")
-    replay = Replay(store)
+    replay = Replay(store).to(torch.device("cpu")) if is_placed else Replay(store)
     replay.gather(np.array([0, 14, 33, 38]))  # frames 0, 13 to 15, 32 to 34, 37 to 39
     for row in (15, 20, 31):  # blocks are checked whole: 15 leads to frame 16
         with pytest.raises(DatasetError, match=r"frames\.npy: block 1 \(frames 16 to 31\) was changed since it was "):

@@ -23,7 +23,7 @@ from naive_replay import (
 
 from offrl import TaskSpec
 from offrl.errors import ConfigError, SpecMismatchError
-from offrl.replay import ReplaySource, open_replay
+from offrl.replay import Replay, ReplaySource, open_replay
 from offrl.shards import Episode
 
 pytestmark = pytest.mark.filterwarnings(
@@ -310,11 +310,29 @@ def test_prefetching_asks_for_what_a_batch_needs_and_changes_nothing(tmp_path, t
     assert_same_bytes(replay.gather([0, 4, 7]), before)
 
 
-def test_only_the_device_tier_is_placed_on_a_cpu(tmp_path):
+@pytest.mark.parametrize("tier", ["auto", "ram", "mmap"])
+def test_on_a_cpu_frames_are_named_where_the_store_has_them(tmp_path, tier, monkeypatch):
+    save_frames(tmp_path, [[make_episode(0, 5), make_episode(1, 3)]], make_spec(stack=2))
+    replay = open_replay(tmp_path, tier=tier, n_step=2, held_out=0.5)
+    placed = replay.to(torch.device("cpu"))
+    held_out = placed.held_out()
+    for named, gathered in ((placed, replay), (held_out, replay.held_out())):
+        assert named.frames.data_ptr() == replay.store.frames.ctypes.data
+        assert_same_bytes(named.gather([0, 2]).stacked(), gathered.gather([0, 2]))
+    asked = []
+    monkeypatch.setattr(type(replay.store), "prefetch", lambda store, *rows: asked.append(rows))
+    placed.prefetch([0, 2])
+    assert len(asked) == (replay.store.tier == "mmap")
+
+
+def test_a_replay_that_gathers_in_its_own_way_does_so_on_a_cpu(tmp_path):
+    class Mirrored(Replay):
+        def gather(self, indices):
+            return super().gather(indices).map(lambda tensor: tensor.flip(-1))
+
     save_frames(tmp_path, [[make_episode(0)]], make_spec())
-    for tier in ("auto", "ram", "mmap"):
-        replay = open_replay(tmp_path, tier=tier)
-        assert replay.to(torch.device("cpu")) is replay
+    replay = Mirrored(open_replay(tmp_path).store)
+    assert replay.to(torch.device("cpu")) is replay
 
 
 def test_rewards_are_cut_step_by_step_and_then_scaled(tmp_path):
