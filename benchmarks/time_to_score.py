@@ -31,8 +31,8 @@ from offrl.system.json_files import read_json, write_json
 RESULTS = ROOT / "benchmarks" / "results" / "time_to_score.json"
 TRACKS = Tracks("TUNING_SEEDS", 4000, 20)
 OURS = "offrl"
-_SLICE_SECONDS = 40.0
-"""About, between two evaluations of a peer; ours have a fixed number of updates, which take about as long."""
+_SHORTEST_SLICE = 40.0
+"""Seconds, about, between two evaluations of a peer; where we took longer to the score, as many as that."""
 
 
 class Competitor(NamedTuple):
@@ -41,7 +41,7 @@ class Competitor(NamedTuple):
     Attributes:
         command: Starts it.
         policy: Reads its policy as it is now.
-        updates: Of a slice; None: as many as `_SLICE_SECONDS` allow.
+        updates: Of a slice; None: as many as its seconds allow.
         prepare: Writes the data as it reads them, before any clock starts.
     """
 
@@ -114,9 +114,10 @@ def time_to_score(score: float, at_most: float, transitions: int, updates: int, 
             path = kept / f"{_file_name(name)}.json"
             found = read_json(path) if path.exists() else {}
             if found.get("asked") != asked:
-                limit = at_most * rows[OURS]["seconds"] if name != OURS else float("inf")
+                ours = rows[OURS]["seconds"] if name != OURS else float("inf")
                 try:
-                    found = {"asked": asked, **race(name, competitor, score, limit, kept / "logs")}
+                    raced = race(name, competitor, score, at_most * ours, kept / "logs", max(_SHORTEST_SLICE, ours))
+                    found = {"asked": asked, **raced}
                 except WayError as error:
                     if name == OURS:
                         raise
@@ -149,8 +150,23 @@ def _file_name(name: str) -> str:
     return name.replace(" ", "-").replace(",", "")
 
 
-def race(name: str, competitor: Competitor, score: float, limit: float, logs: Path) -> dict[str, Any]:
+def race(
+    name: str,
+    competitor: Competitor,
+    score: float,
+    limit: float,
+    logs: Path,
+    slice_seconds: float = _SHORTEST_SLICE,
+) -> dict[str, Any]:
     """Trains slice by slice until one ends with the score, or beyond the limit; the last one is evaluated, too.
+
+    Args:
+        name: Of the competitor.
+        competitor: What is trained.
+        score: To reach.
+        limit: Seconds of training.
+        logs: Where the process's stderr goes.
+        slice_seconds: Of training between two evaluations, about, where the competitor names no updates.
 
     Raises:
         WayError: Its process ended.
@@ -166,8 +182,8 @@ def race(name: str, competitor: Competitor, score: float, limit: float, logs: Pa
         while seconds < limit and done < most:
             taken = way.run(count)["seconds"]
             seconds, done = seconds + taken, done + count
-            if competitor.updates is None and taken < 0.8 * _SLICE_SECONDS:
-                count = max(1, round(count / taken * _SLICE_SECONDS))
+            if competitor.updates is None and taken < 0.8 * slice_seconds:
+                count = max(1, round(count / taken * slice_seconds))
                 if not curve and done == 10:
                     continue
             found = offrl.evaluate(competitor.policy(), car_racing.make, TRACKS.range).mean.mean
