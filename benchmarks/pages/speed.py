@@ -160,7 +160,7 @@ def profile() -> str:
     return "\n\n".join(
         [
             table(("milliseconds", *parts, "total"), rows),
-            f"Batch {found['batch_size']}, {found['threads']} threads, {found['device']}, uncompiled. "
+            f"Batch {found['batch_size']}, {found['threads']} threads, {found['device']}. "
             f"`{found['command']}`. {machine_text(found['machine'], found['device'])}.",
             charts_of("profile", "Milliseconds of each part of an update"),
         ]
