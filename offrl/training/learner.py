@@ -163,8 +163,10 @@ class Learner:
             graph.replay(batch, draws.pin_memory(), torch.tensor(schedules).pin_memory())
         else:
             draws = draws.to(self.device)
-            for part, draw, schedule in zip(parts, draws, schedules, strict=True):
+            for step, part, draw, schedule in zip(steps, parts, draws, schedules, strict=True):
                 self._update(part, draw, schedule)
+                if self.device.type == "cpu" and (step + 1) % optimizer.CLEARING_PERIOD == 0:
+                    optimizer.clear_tiny(self._optimizer)
             self._record(batch, draws, torch.tensor(schedules))  # what has run once is set up
         self.step += count
         self._metrics.count += count

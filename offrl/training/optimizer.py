@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import ParameterGroup
@@ -44,6 +45,25 @@ def make_optimizer(
 def stays_on_device(optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
     """Whether a step can be left out without asking the host, as Adam's fused CUDA kernels do, also inside a graph."""
     return device.type == "cuda" and all(map(optimizer.defaults.get, ("fused", "capturable")))
+
+
+CLEARING_PERIOD = 50  # updates
+_TINY = 1e-35
+"""In 50 updates 0.9, Adam's first decay, makes 5e-38 of it, which is still a normal number."""
+
+
+@torch.no_grad()
+def clear_tiny(optimizer: torch.optim.Optimizer) -> None:
+    """Sets to 0 what an optimiser remembers of weights that have had no gradient for hundreds of updates.
+
+    Their moments decay towards the subnormal numbers below 1e-38, stay there, and are a hundred times as slow as others
+    on a CPU: in half of the weights of a network for pixels they make an update take 1.5 times as long. Beside Adam's
+    epsilon of 1e-8 they move no weight.
+    """
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0:
+                value.copy_(F.hardshrink(value, _TINY))
 
 
 def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

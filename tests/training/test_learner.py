@@ -295,6 +295,23 @@ def test_the_optimisers_own_way_of_looping_can_be_asked_for():
     assert learner.algorithm.weight.item() == 9
 
 
+def test_moments_of_weights_without_gradients_do_not_become_subnormal():
+    """Such numbers are slow to calculate with. The weights are those of the bare optimiser, bit for bit."""
+    least = torch.finfo(torch.float32).tiny
+    learner = make_learner(total_updates=2000, optimizer="Adam", learning_rate=0.1)
+    bare = nn.Parameter(torch.tensor([10.0]))
+    adam = torch.optim.Adam([bare], lr=0.1)
+    for gradient in [2.0] * 3 + [0.0] * 1200:
+        learner.update(batch_of(gradient))
+        bare.grad = torch.tensor([gradient])
+        adam.step()
+    remembered = adam.state[bare]["exp_avg"].item()
+    assert 0 < remembered < least
+    moments = [t for name, t in learner.state_tensors().items() if name.endswith(("exp_avg", "exp_avg_sq"))]
+    assert all(((moment == 0) | (moment.abs() >= least)).all() for moment in moments)
+    assert learner.algorithm.weight.item() == bare.item()
+
+
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "RMSprop", "NAdam", "Adagrad"])
 def test_any_optimiser_by_name_makes_the_loss_smaller(name):
     learner = make_learner(optimizer=name, learning_rate=0.1)
