@@ -111,9 +111,10 @@ class SavedGate(Gate):
             self._answer(self._ended)
 
     def _answer(self, ended: Mapping[str, float]) -> None:
-        self._channel.say({name: self._carried[name] + value for name, value in ended.items()})
+        answer = {name: self._carried[name] + value for name, value in ended.items()}
         self._carried = {name: value - ended[name] for name, value in self._watch.read().items()}
         self._ended = None
+        self._channel.say(answer)  # last: whoever hears it stops this process, and its clock goes on
 
 
 def end_to_end(channel: Channel, options: Options, encoder: EncoderFactory, **learner: Any) -> None:

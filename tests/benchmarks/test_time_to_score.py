@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import time_to_score
+from benchmarks import time_to_score, ways
 from benchmarks.alternate import Way
 from benchmarks.baseline import PlainBCQ, greedy_policy
 from benchmarks.driving import example
@@ -99,6 +99,44 @@ def test_a_slice_of_ours_is_answered_when_its_checkpoint_is_there(tmp_path):
             assert latest_checkpoint(run / "checkpoints").name == f"step-{step:09d}"
     finally:
         way.close()
+
+
+class StoppedChannel:
+    """What hears an answer stops the process for a hundred seconds."""
+
+    def __init__(self, watch):
+        self.watch = watch
+        self.answers = []
+
+    def say(self, answer):
+        self.answers.append(answer)
+        self.watch.now += 100.0
+
+    def next_slice(self):
+        return 4
+
+
+class FakeWatch:
+    now = 0.0
+
+    def __init__(self):
+        self.start = FakeWatch.now
+
+    def read(self):
+        return {"seconds": FakeWatch.now - self.start, "cpu_seconds": 0.0}
+
+
+def test_no_slice_of_ours_counts_the_time_that_it_was_stopped(monkeypatch, tmp_path):
+    """Of 4 updates of a second each; what comes between a slice's end and its answer is part of the next one."""
+    monkeypatch.setattr(ways, "Watch", FakeWatch)
+    channel = StoppedChannel(FakeWatch)
+    gate = ways.SavedGate(channel, tmp_path, 4, "cpu")
+    gate.open()
+    for step in range(2, 13, 2):
+        FakeWatch.now += 2.0
+        gate.log(step, {}, {})
+    gate.close()
+    assert [answer["seconds"] for answer in channel.answers] == [4.0] * 3
 
 
 def test_what_the_peers_take_over_is_what_the_example_has():
