@@ -28,6 +28,7 @@ from benchmarks.neighbour import neighbour
 from benchmarks.obp import obp
 from benchmarks.ope import ope
 from benchmarks.precision import precision
+from benchmarks.precision_runs import precision_runs
 from benchmarks.profile import profile
 from benchmarks.quick import quick
 from benchmarks.ranks import ranks
@@ -99,6 +100,7 @@ for command in (
     growth,
     profile,
     precision,
+    precision_runs,
     inference,
     quick,
     data,

@@ -77,7 +77,7 @@ def competitors(store: Path, folder: Path, updates: int) -> dict[str, Competitor
         except PeerError as error:
             print(f"{name}: left out: {error}")
             continue
-        for settings, words in (("more like ours", like_ours), ("its own settings", own)):
+        for settings, words in (("its own settings", own), ("more like ours", like_ours)):
             policy = folder / f"{name}-{settings}.pt".replace(" ", "-")
             command = [python, script, str(store), "--policy", str(policy), *words]
             prepare = [python, script, str(store), "--prepare"] if name == "notebook loop" else []
@@ -95,7 +95,8 @@ def time_to_score(score: float, at_most: float, transitions: int, updates: int, 
     """Seconds from the start of the process to a mean score, evaluations left out. Nothing else may run meanwhile.
 
     One training run of each. The data are ingested, and lie for the notebook loop as its files, before any clock
-    starts. What was measured here with the same options is not measured again, whether it reached the score or not.
+    starts. What was measured here with the same options is not measured again, whether it reached the score or not;
+    the result has what is measured so far.
     """
     if example().SIZES["demo"].updates % updates or updates % 2:
         raise click.BadParameter(f"{updates}; expected an even divisor of {example().SIZES['demo'].updates}")
@@ -106,6 +107,17 @@ def time_to_score(score: float, at_most: float, transitions: int, updates: int, 
         "updates": updates,
         "at_most": at_most,
         "recipe": asdict(Recipe.of_size("demo")),
+        "machine": describe_machine(),
+    }
+    given = {"--score": (score, 850.0), "--at-most": (at_most, 8.0)}
+    given |= {"--transitions": (transitions, 60_000), "--updates": (updates, 500)}
+    words = [f"{option} {value:g}" for option, (value, default) in given.items() if value != default]
+    about = {
+        "command": " ".join(["python -m benchmarks time-to-score", *words]),
+        "score": score,
+        "at_most": at_most,
+        "transitions": transitions,
+        "tracks": str(TRACKS),
         "machine": describe_machine(),
     }
     rows: dict[str, dict[str, Any]] = {}
@@ -125,25 +137,11 @@ def time_to_score(score: float, at_most: float, transitions: int, updates: int, 
                     continue
                 write_json(path, found)
             rows[name] = {key: value for key, value in found.items() if key != "asked"}
+            write_json(RESULTS, {**about, "rows": rows})  # what comes next may take an hour
             if not rows[OURS]["has_reached"]:
                 print(f"{OURS} has not reached {score:g} within its run: there is nothing to compare with")
                 break
     show(rows)
-    given = {"--score": (score, 850.0), "--at-most": (at_most, 8.0)}
-    given |= {"--transitions": (transitions, 60_000), "--updates": (updates, 500)}
-    words = [f"{option} {value:g}" for option, (value, default) in given.items() if value != default]
-    write_json(
-        RESULTS,
-        {
-            "command": " ".join(["python -m benchmarks time-to-score", *words]),
-            "score": score,
-            "at_most": at_most,
-            "transitions": transitions,
-            "tracks": str(TRACKS),
-            "rows": rows,
-            "machine": describe_machine(),
-        },
-    )
 
 
 def _file_name(name: str) -> str:

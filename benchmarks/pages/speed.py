@@ -195,6 +195,31 @@ def precision() -> str:
     )
 
 
+def precision_runs() -> str:
+    """The demo's training runs in both precisions."""
+    found = kept("precision_runs.json")
+    if found is None:
+        return missing("precision-runs")
+    rows = [
+        (
+            name,
+            ", ".join(f"{run['mean']:.1f}" for run in row["per_run"].values()),
+            f"{row['mean']:.1f}",
+            f"{row['laps_with_every_tile']} of {row['episodes']}",
+        )
+        for name, row in found["precisions"].items()
+    ]
+    difference, count = found["score_difference"], len(found["differences"])
+    bounds = interval_text((difference["low"], difference["high"]), count, "run", "+.1f")
+    return "\n\n".join(
+        [
+            table(("the demo in", "mean score of each run", "their mean", "laps with every tile"), rows),
+            f"bf16 minus float32, run by run with the same seed: **{difference['mean']:+.1f}**, {bounds}. Tracks "
+            f"`{found['seeds']}`, one thread a run. `{found['command']}`. {machine_text(found['machine'])}.",
+        ]
+    )
+
+
 def quick() -> str:
     """The ratios that CI compares with."""
     found = kept("quick.json")

@@ -5,7 +5,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import precision
+from benchmarks import precision, precision_runs
+from benchmarks.driving import Recipe
+from offrl.runs import describe_machine
 
 
 def a_run(loss, *scores):
@@ -21,6 +23,38 @@ def test_runs_are_compared_in_pairs():
     )
     assert found["loss_difference"] == pytest.approx(0.05)
     assert found["score_difference"]["mean"] == pytest.approx(((3 + 1) / 2 + (4 + 0) / 2) / 2)
+
+
+def a_driven_run(mean):
+    episode = {"score": mean, "length": 800, "finished": True}
+    return {"mean": mean, "finished": 1, "mean_length": 800.0, "per_episode": [episode]}
+
+
+def test_the_demos_runs_are_compared_seed_by_seed(hooks, tmp_path):
+    assert "precision-runs" in hooks.precision_runs()
+    evaluations = {
+        "fp32": {seed: a_driven_run(mean) for seed, mean in enumerate((900.0, 910.0, 880.0))},
+        "bf16": {seed: a_driven_run(mean) for seed, mean in enumerate((901.0, 913.0, 885.0, 999.0))},
+    }
+    found = precision_runs.compare(evaluations)
+    assert found["differences"] == {"0": 1.0, "1": 3.0, "2": 5.0}
+    assert found["score_difference"]["mean"] == 3.0
+    # Student's t for 2 degrees of freedom is 4.303, and the standard error 2 / sqrt(3)
+    assert found["score_difference"]["low"] == pytest.approx(3 - 4.303 * 2 / 3**0.5, abs=1e-3)
+    result = {"command": "c", "seeds": "S", **found, "machine": describe_machine()}
+    (tmp_path / "precision_runs.json").write_text(json.dumps(result))
+    shown = hooks.precision_runs()
+    assert "| bf16 | 901.0, 913.0, 885.0, 999.0 |" in shown
+    assert "**+3.0**, 95 % interval over the runs -2.0 to +8.0" in shown
+
+
+@pytest.mark.parametrize("fast", ["fp32", "bf16"])
+def test_what_the_demo_trains_in_here_has_its_own_runs(fast, monkeypatch):
+    monkeypatch.setattr("benchmarks.precision_runs.fast_precision", lambda: fast)
+    monkeypatch.setattr("benchmarks.driving.fast_precision", lambda: fast)
+    found = precision_runs.recipes()
+    assert found[fast] == Recipe.of_size("demo")
+    assert {name: recipe.learner_config().precision for name, recipe in found.items()} == {n: n for n in found}
 
 
 @pytest.mark.slow
