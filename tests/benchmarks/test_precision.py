@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import precision, precision_runs
+from benchmarks import driving, precision, precision_runs
 from benchmarks.driving import Recipe
 from offrl.runs import describe_machine
 
@@ -50,8 +50,8 @@ def test_the_demos_runs_are_compared_seed_by_seed(hooks, tmp_path):
 
 @pytest.mark.parametrize("fast", ["fp32", "bf16"])
 def test_what_the_demo_trains_in_here_has_its_own_runs(fast, monkeypatch):
-    monkeypatch.setattr("benchmarks.precision_runs.fast_precision", lambda: fast)
-    monkeypatch.setattr("benchmarks.driving.fast_precision", lambda: fast)
+    monkeypatch.setattr(precision_runs, "fast_precision", lambda: fast)
+    monkeypatch.setattr(driving, "fast_precision", lambda: fast)
     found = precision_runs.recipes()
     assert found[fast] == Recipe.of_size("demo")
     assert {name: recipe.learner_config().precision for name, recipe in found.items()} == {n: n for n in found}
