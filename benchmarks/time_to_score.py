@@ -125,8 +125,10 @@ def time_to_score(score: float, at_most: float, transitions: int, updates: int, 
         for name, competitor in competitors(store, Path(folder), updates).items():
             path = kept / f"{_file_name(name)}.json"
             found = read_json(path) if path.exists() else {}
-            if found.get("asked") != asked:
-                ours = rows[OURS]["seconds"] if name != OURS else float("inf")
+            ours = rows[OURS]["seconds"] if name != OURS else float("inf")
+            # What was stopped too early for today's time of ours is raced again.
+            is_done = name == OURS or found.get("has_reached") or found.get("seconds", 0.0) >= at_most * ours
+            if found.get("asked") != asked or not is_done:
                 try:
                     raced = race(name, competitor, score, at_most * ours, kept / "logs", max(_SHORTEST_SLICE, ours))
                     found = {"asked": asked, **raced}

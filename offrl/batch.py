@@ -135,9 +135,10 @@ class Batch(_Tensors):
 
 @dataclass(frozen=True)
 class FrameBatch(_Tensors):
-    """A batch whose observations are still single frames on a device, named by their rows there.
+    """A batch whose observations are still single frames where the update runs, named by their rows there.
 
-    `stacked` gathers and stacks them on that device, so that only row numbers cross from the host.
+    `stacked` gathers and stacks them there: to a GPU only row numbers cross from the host, and on a CPU the update
+    reads the memory map by itself.
 
     Attributes:
         frames: [F, H, W] or [F, C, H, W] uint8, or [F, D] float32: all frames of the dataset, shared by all batches.

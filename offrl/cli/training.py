@@ -205,7 +205,8 @@ def train(
         def measure() -> dict[str, str]:
             device = resolve_device(request.device)
             learner = Learner(model, replace(learner_config, threads=number), total_updates=total, device=device)
-            learner.autotune(replay.gather(replay.indices(0, config.batch_size)))
+            placed = replay.to(device)  # as the runs have it: what is compiled here they take from torch's cache
+            learner.autotune(placed.gather(placed.indices(0, config.batch_size)))
             return {name: getattr(learner, name) for name in CHOSEN}
 
         try:

@@ -188,7 +188,7 @@ class Replay(ReplaySource):
         )
 
     def prefetch(self, indices: ArrayLike) -> None:
-        """Starts to read from disk what `gather` will need where it is not in memory, and returns at once."""
+        """Starts to read from disk what a batch will need where it is not in memory, and returns at once."""
         if self.store.tier == "mmap":
             rows = self._rows(indices)
             self.store.prefetch(rows, self._last_rows(rows))
@@ -197,17 +197,16 @@ class Replay(ReplaySource):
         """The replay to train on `device` with: one whose frames are there, if the tier says so.
 
         On a CPU they are there in any case, and the update stacks them by itself, on all its threads. Where they do not
-        fit on another device, this replay gathers them on the host; a subclass with a `gather` of its own always does.
+        fit on another device, this replay gathers them on the host, as does a subclass with a `gather` of its own.
 
         Raises:
             ConfigError: The frames do not fit there.
         """
-        if type(self).gather is not Replay.gather:
-            return self
         tier = self.config.tier
         if tier == "device" or (tier == "auto" and fits_on(device, self.store)):
             return DeviceReplay(self, frames_on(device, self.store))
-        return HostReplay(self, frames_of(self.store)) if device.type == "cpu" else self
+        gathers_itself = device.type != "cpu" or type(self).gather is not Replay.gather
+        return self if gathers_itself else HostReplay(self, frames_of(self.store))
 
     def _rows(self, indices: ArrayLike) -> NDArray[np.int64]:
         """The store's rows of the transitions at `indices`."""
@@ -303,6 +302,12 @@ class DeviceReplay(ReplaySource):
 
 class HostReplay(DeviceReplay):
     """The same for a CPU: the frames are where the store has them, in memory or memory-mapped."""
+
+    def gather(self, indices: ArrayLike) -> FrameBatch:
+        """The transitions at `indices` [B], with their frames in memory: the update does not wait for the disk."""
+        batch = super().gather(indices)
+        self.replay.store.touch(batch.rows.numpy(), batch.next_rows.numpy())
+        return batch
 
     def prefetch(self, indices: ArrayLike) -> None:
         """Asks the system to read what the update of the batch at `indices` will touch."""

@@ -70,7 +70,7 @@ class ReplaySource(ABC):
         """The transitions at `indices` [B], wherever the frames are: memory map, RAM or device."""
 
     def prefetch(self, indices: ArrayLike) -> None:  # noqa: B027  (a default that does nothing)
-        """Starts to read from disk what `gather` will need, and returns at once. Called some batches ahead.
+        """Starts to read from disk what a batch will need, and returns at once. Called some batches ahead.
 
         The default does nothing.
         """

@@ -255,6 +255,16 @@ class FrameStore:
             for each in indices:
                 self._blocks.require(each.ravel())
 
+    def touch(self, *indices: NDArray[np.int64]) -> None:
+        """Waits until frames have been read from disk, at `indices`, arrays of any shape: reads a byte of each page."""
+        if self.tier == "ram":
+            return
+        size = self.frames[:1].nbytes
+        pages = np.append(np.arange(0, size, mmap.PAGESIZE), size - 1)
+        frames = self.frames.reshape(len(self.frames), -1).view(np.uint8)
+        for each in indices:
+            frames[each.reshape(-1, 1), pages]
+
     def frames_between(self, first: int, stop: int) -> NDArray[Any]:
         """The frames from `first` to before `stop`, a view.
 

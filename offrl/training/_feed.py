@@ -34,7 +34,7 @@ def gathered_ahead(
     """The batch of each group of updates, and how many they are; on several ranks, this rank's rows of each batch.
 
     The replay is asked to prefetch some batches ahead. For a GPU, and for a replay that wants it, a thread gathers
-    them ahead, too; elsewhere the update has all cores busy, and a thread would stop it for longer than the copy takes.
+    them ahead, too; elsewhere the update has all cores busy, and a thread would stop it for longer than that takes.
     """
     rows = ranks.rows(batch_size)
     uses_thread = replay.gather_ahead or device.type != "cpu"

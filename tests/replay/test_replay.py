@@ -281,14 +281,15 @@ def test_a_spec_that_differs_from_the_manifests_is_refused(tmp_path):
         open_replay(tmp_path, spec=TaskSpec.pixels((4, 2, 3), NAMES))
 
 
+@pytest.mark.parametrize("tier", ["device", "ram", "mmap"])
 @settings(max_examples=30, deadline=None)
-@given(datasets(), st.integers(1, 3))
-def test_frames_on_a_device_give_the_same_batches(dataset, n_step):
+@given(dataset=datasets(), n_step=st.integers(1, 3))
+def test_frames_where_the_update_runs_give_the_same_batches(tier, dataset, n_step):
     pixels, stack, shards = dataset
     with tempfile.TemporaryDirectory() as folder:
         save_frames(Path(folder), shards, make_spec(stack, pixels=pixels))
         host = open_replay(folder, n_step=n_step, tier="ram")
-        device = open_replay(folder, n_step=n_step, tier="device").to(torch.device("cpu"))
+        device = open_replay(folder, n_step=n_step, tier=tier).to(torch.device("cpu"))
         indices = host.indices(3, 16)
         located = device.gather(indices)
         assert located.frames.device.type == "cpu"

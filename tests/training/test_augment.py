@@ -6,6 +6,7 @@ import torch
 
 from offrl import Batch, TaskSpec
 from offrl.algorithms import BC
+from offrl.batch import FrameBatch
 from offrl.errors import ConfigError
 from offrl.replay import Sampler
 from offrl.training import Learner, LearnerConfig, _augment
@@ -142,11 +143,12 @@ def test_only_four_planes_of_bytes_are_woven(stacks, is_taken):
 
 
 @pytest.mark.slow  # the compiler takes seconds for each
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own making
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The given NumPy array is not writable")
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("shift", [0, 2])
-def test_compiled_preparation_gives_the_same_pixels(channels, precision, shift):
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_compiled_preparation_gives_the_same_pixels(channels, precision, shift, is_mapped):
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("no C++ compiler")
     spec = TaskSpec.pixels((channels, 12, 12), ("a", "b"))
@@ -154,7 +156,13 @@ def test_compiled_preparation_gives_the_same_pixels(channels, precision, shift):
     draws = Augmentation(shift=shift, seed=1).draws(range(1), 256)[0]
     grays = torch.arange(256, dtype=torch.uint8)[:, None, None, None].expand(256, channels, 12, 12).clone()
     grays += torch.arange(12, dtype=torch.uint8)[:, None] + 3 * torch.arange(12, dtype=torch.uint8)  # no two rows alike
-    batch = Batch(grays, torch.zeros(256, dtype=torch.int64), torch.zeros(256), torch.zeros(256), 255 - grays)
+    rest = {"action": torch.zeros(256, dtype=torch.int64), "reward": torch.zeros(256), "discount": torch.zeros(256)}
+    batch = Batch(observation=grays, next_observation=255 - grays, **rest)
+    if is_mapped:  # as `fit` has it on a CPU
+        frames = torch.cat([grays, 255 - grays]).flatten(0, 1).numpy()
+        frames.setflags(write=False)
+        rows = torch.arange(2 * 256 * channels).reshape(2, 256, channels)
+        batch = FrameBatch(torch.from_numpy(frames), rows[0], rows[1], **rest)
     eager = prepare(batch, draws, precision)
     compiled = torch.compile(prepare.__call__, dynamic=False)(batch, draws, precision)
     assert torch.equal(compiled.observation, eager.observation)

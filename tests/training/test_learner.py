@@ -15,7 +15,7 @@ from offrl.training import Learner, LearnerConfig
 from offrl.training import learner as learner_module
 from offrl.training._autotune import best_threads
 from offrl.training.learner import StepSchedule
-from offrl.training.optimizer import move
+from offrl.training.optimizer import clear_tiny, move
 
 SPEC = TaskSpec.vector(1, ("left", "right"))
 
@@ -299,9 +299,12 @@ def test_moments_of_weights_without_gradients_do_not_become_subnormal():
     """Such numbers are slow to calculate with. The weights are those of the bare optimiser, bit for bit."""
     least = torch.finfo(torch.float32).tiny
     learner = make_learner(total_updates=2000, optimizer="Adam", learning_rate=0.1)
+    resumed = make_learner(total_updates=2000, optimizer="Adam", learning_rate=0.1)
     bare = nn.Parameter(torch.tensor([10.0]))
     adam = torch.optim.Adam([bare], lr=0.1)
-    for gradient in [2.0] * 3 + [0.0] * 1200:
+    for step, gradient in enumerate([2.0] * 3 + [0.0] * 1199):
+        if step == 950:
+            resumed.load_state(learner.state_tensors(), learner.state_values())
         learner.update(batch_of(gradient))
         bare.grad = torch.tensor([gradient])
         adam.step()
@@ -310,6 +313,26 @@ def test_moments_of_weights_without_gradients_do_not_become_subnormal():
     moments = [t for name, t in learner.state_tensors().items() if name.endswith(("exp_avg", "exp_avg_sq"))]
     assert all(((moment == 0) | (moment.abs() >= least)).all() for moment in moments)
     assert learner.algorithm.weight.item() == bare.item()
+    resumed.update(batch_of(0.0, size=4 * 252), count=252)
+    for name, tensor in learner.state_tensors().items():
+        assert torch.equal(resumed.state_tensors()[name], tensor) or name.startswith("metric.")
+
+
+@pytest.mark.parametrize(("eps", "squares"), [(1e-8, 0.0), (1e-15, 1e-34)])
+def test_squares_are_cleared_where_epsilon_hides_them(eps, squares):
+    weight = nn.Parameter(torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    adam = torch.optim.Adam([weight], eps=eps)
+    weight.grad = torch.ones_like(weight)
+    adam.step()
+    state = adam.state[weight]
+    state["exp_avg"].fill_(1e-34)
+    state["exp_avg_sq"].fill_(1e-34)
+    state["exp_avg"][0] = state["exp_avg_sq"][0] = 0.5
+    clear_tiny(adam)
+    for name, second in (("exp_avg", 0.0), ("exp_avg_sq", squares)):
+        assert state[name].stride() == weight.stride()  # fused kernels walk raw memory
+        assert (state[name][0] == 0.5).all()
+        assert (state[name][1] == second).all()
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "RMSprop", "NAdam", "Adagrad"])
