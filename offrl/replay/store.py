@@ -255,15 +255,13 @@ class FrameStore:
             for each in indices:
                 self._blocks.require(each.ravel())
 
-    def touch(self, *indices: NDArray[np.int64]) -> None:
-        """Waits until frames have been read from disk, at `indices`, arrays of any shape: reads a byte of each page."""
+    def touch(self, *windows: NDArray[np.int64]) -> None:
+        """Waits until windows [B, S] of frames have been read from disk: touches the two ends of each."""
         if self.tier == "ram":
             return
-        size = self.frames[:1].nbytes
-        pages = np.append(np.arange(0, size, mmap.PAGESIZE), size - 1)
-        frames = self.frames.reshape(len(self.frames), -1).view(np.uint8)
-        for each in indices:
-            frames[each.reshape(-1, 1), pages]
+        frames = self.frames.reshape(len(self.frames), -1)
+        for each in windows:
+            frames[each[:, 0], 0], frames[each[:, -1], -1]
 
     def frames_between(self, first: int, stop: int) -> NDArray[Any]:
         """The frames from `first` to before `stop`, a view.
