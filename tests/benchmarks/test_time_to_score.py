@@ -81,7 +81,7 @@ def test_ours_ends_at_the_first_slice_that_reaches_the_score(scores, tmp_path):
 
 def test_a_peer_is_stopped_at_the_limit_and_its_slices_fit_its_rate(scores, tmp_path):
     scores += [0.0] * 10
-    row = race("other", Competitor([], lambda: None), 850.0, 120.0, tmp_path, 40.0)
+    row = race("other", Competitor([], lambda: None), 850.0, 120.0, tmp_path)
     assert not row["has_reached"]
     # 10 updates tell the rate; then slices of 40 seconds, the last one beyond the limit.
     assert [point["updates"] for point in row["curve"]] == [410, 810, 1210]
