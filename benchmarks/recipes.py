@@ -68,6 +68,10 @@ TRIED = {
         "neither learns nor takes what only the noise does",
         replace(_THREE_STEP, replay={**_THREE_STEP.replay, "actions": _NO_FULL_BRAKE}),
     ),
+    "three-step returns, discount 0.99, never full brake": Tried(
+        "learns from it, but does not take it",
+        replace(_THREE_STEP, replay={**_THREE_STEP.replay, "legal_actions": _NO_FULL_BRAKE}),
+    ),
     "three-step returns, discount 0.99, 12,000 updates": Tried(
         "half as many updates again", replace(_THREE_STEP, updates=12_000)
     ),

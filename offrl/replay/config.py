@@ -29,8 +29,11 @@ class ReplayConfig:
         reward_clip: Each step's reward is cut to -reward_clip .. reward_clip; None leaves it as it is.
         reward_scale: Rewards are then multiplied by it; finite and not 0.
         actions: Only transitions that took one of these actions are drawn, and all other actions count as illegal;
-            None takes all. Where the data says what is legal, transitions that lead to where none of these actions is
-            legal are not drawn either.
+            None takes all.
+        legal_actions: The only actions that the policy may take, when it acts and in the next state of its targets,
+            while transitions with any action are learned from; None for all, or for `actions` where these are given.
+            Where the data says what is legal, transitions that lead to where none of these actions is legal are not
+            drawn.
         sampling: How often each transition is drawn: "uniform", "top-returns:0.1" (only the best tenth of the
             episodes), "softmax-returns:0.1" (a temperature), "balanced-actions", or an object with `weights`.
         held_out: Share of the episodes to keep from training, 0 or more, under 1.
@@ -54,6 +57,7 @@ class ReplayConfig:
     reward_clip: float | None = None
     reward_scale: float = 1.0
     actions: Sequence[int] | None = None
+    legal_actions: Sequence[int] | None = None
     sampling: Sampling | str = "uniform"
     held_out: float = 0.0
     split_seed: int = 0
@@ -77,11 +81,13 @@ class ReplayConfig:
         checks.choice("part", get_args(Part))
         holds_out = self.part == "train" or self.held_out > 0
         checks.that(holds_out, "part", "'train', or held_out over 0 beside it: no episodes are held out")
-        if self.actions is not None:
-            is_list = isinstance(self.actions, Sequence | np.ndarray) and not isinstance(self.actions, str)
-            known = is_list and len(self.actions) > 0 and all(is_whole(each) and each >= 0 for each in self.actions)
-            checks.that(known, "actions", "one or more actions, or None")
-            object.__setattr__(self, "actions", tuple(sorted({int(action) for action in self.actions})))
+        for name in ("actions", "legal_actions"):
+            if (given := getattr(self, name)) is not None:
+                checks.that(_are_actions(given), name, "one or more actions, or None")
+                object.__setattr__(self, name, tuple(sorted({int(action) for action in given})))
+        if self.actions is not None and self.legal_actions is not None:
+            are_drawn = {*self.legal_actions} <= {*self.actions}
+            checks.that(are_drawn, "legal_actions", f"some of the setting actions, {self.actions}, or None")
         if isinstance(self.sampling, str):
             object.__setattr__(self, "sampling", parse_sampling(self.sampling))
         is_strategy = callable(getattr(self.sampling, "weights", None))
@@ -93,6 +99,12 @@ class ReplayConfig:
             object.__setattr__(self, "stream", _bytes(self.stream))
         for name in ("n_step", "split_seed", "seed"):
             object.__setattr__(self, name, int(getattr(self, name)))
+
+    @property
+    def legal(self) -> tuple[int, ...] | None:
+        """The only actions that the policy may take, ascending; None for all."""
+        found = self.actions if self.legal_actions is None else self.legal_actions
+        return None if found is None else tuple(found)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> ReplayConfig:
@@ -114,19 +126,24 @@ class ReplayConfig:
         return cls(**settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """What a run's result depends on, JSON-ready: all but `tier`; `include` and `stream` only where set."""
+        """What a run's result depends on, JSON-ready: all but `tier`; what is newer only where set."""
         values = {
             **asdict(self),
             "actions": None if self.actions is None else list(self.actions),
+            "legal_actions": None if self.legal_actions is None else list(self.legal_actions),
             "sampling": str(self.sampling),
             "include": list(self.include),
         }
         del values["tier"]
-        if not self.include:
-            del values["include"]
-        if self.stream is None:
-            del values["stream"]
+        for name in ("include", "legal_actions", "stream"):  # runs of before them are to be gone on with
+            if not values[name]:
+                del values[name]
         return values
+
+
+def _are_actions(given: Any) -> bool:
+    is_list = isinstance(given, Sequence | np.ndarray) and not isinstance(given, str)
+    return is_list and len(given) > 0 and all(is_whole(each) and each >= 0 for each in given)
 
 
 def _bytes(size: object) -> int:

@@ -39,7 +39,7 @@ class Replay(ReplaySource):
         settings: Fields of `ReplayConfig` by name, in place of `config`: `Replay(store, n_step=10)`.
 
     Attributes:
-        spec: The task that the data is of, with its legal actions: `config.actions`, and whether the data has masks.
+        spec: The task that the data is of, with its legal actions: `config.legal`, and whether the data has masks.
         config: As given.
         fingerprint: A hash of the data, for a run's records.
         weights: float64 [n], how often each transition is drawn in proportion to the others; None where all are equal.
@@ -55,10 +55,13 @@ class Replay(ReplaySource):
         self.config = config = _config(config, settings)
         _require(config.stream is None, "stream", config.stream, "None for a store: open_replay streams")
         num_actions = store.spec.num_actions
-        known = config.actions is None or max(config.actions) < num_actions
-        _require(known, "actions", config.actions, f"one or more of 0..{num_actions - 1}")
-        legal = None if config.actions is None else tuple(config.actions)
-        self.spec: TaskSpec = replace(store.spec, legal_actions=legal, action_masks=store.action_mask is not None)
+        for name, actions in (("actions", config.actions), ("legal_actions", config.legal_actions)):
+            _require(
+                actions is None or max(actions) < num_actions, name, actions, f"one or more of 0..{num_actions - 1}"
+            )
+        self.spec: TaskSpec = replace(
+            store.spec, legal_actions=config.legal, action_masks=store.action_mask is not None
+        )
         self.store = store
         self.fingerprint = store.fingerprint
         self._subset = self._choose_rows()
@@ -71,7 +74,8 @@ class Replay(ReplaySource):
 
     def _choose_rows(self) -> NDArray[np.int64] | None:
         """The store's rows that can be drawn, or None for all."""
-        if self.config.held_out == 0 and self.config.actions is None:
+        may_end_illegally = self.config.legal is not None and self.store.action_mask is not None
+        if self.config.held_out == 0 and self.config.actions is None and not may_end_illegally:
             return None
         chosen = np.ones(len(self.store), np.bool_)
         if self.config.held_out > 0:
@@ -87,8 +91,10 @@ class Replay(ReplaySource):
                 )
             out = np.random.default_rng(self.config.split_seed).permutation(num_episodes)[:count]
             chosen = np.isin(episode, out, invert=self.config.part == "train")
+        if self.config.legal is not None:
+            chosen &= self._goes_on_legally(self.config.legal)
         if self.config.actions is not None:
-            chosen &= np.isin(self.store.actions, self.config.actions) & self._goes_on_legally(self.config.actions)
+            chosen &= np.isin(self.store.actions, self.config.actions)
             _require(bool(chosen.any()), "actions", self.config.actions, "actions that the data has")
         return np.flatnonzero(chosen)
 
@@ -134,8 +140,8 @@ class Replay(ReplaySource):
         last_rows = self._last_rows(rows)
         everywhere = np.ones((1, self.spec.num_actions), np.bool_)
         legal: NDArray[np.bool_] = np.any(everywhere if store.action_mask is None else store.action_mask, axis=0)
-        if self.config.actions is not None:
-            legal &= np.isin(np.arange(self.spec.num_actions), self.config.actions)
+        if self.config.legal is not None:
+            legal &= np.isin(np.arange(self.spec.num_actions), self.config.legal)
         # A return of several steps may sum the rewards of transitions that are not drawn themselves.
         rewards = self._rewards[rows] if self.config.n_step == 1 else self._rewards
         return Contents(
@@ -244,12 +250,17 @@ class Replay(ReplaySource):
     def _action_masks(
         self, rows: NDArray[np.int64], last_rows: NDArray[np.int64]
     ) -> tuple[Tensor | None, Tensor | None]:
-        legal, next_legal = self._logged_action_masks(rows, last_rows)
-        if self.config.actions is not None:
-            subset = np.isin(np.arange(self.spec.num_actions), self.config.actions)
-            legal = np.tile(subset, (len(rows), 1)) if legal is None else legal & subset
-            next_legal = np.tile(subset, (len(rows), 1)) if next_legal is None else next_legal & subset
-        return (None, None) if legal is None else (torch.from_numpy(legal), torch.from_numpy(next_legal))
+        """Those of the state, which allow the action that was taken, and of the next one, where the policy chooses."""
+        logged, next_logged = self._logged_action_masks(rows, last_rows)
+        return self._confined(logged, len(rows), self.config.actions), self._confined(
+            next_logged, len(rows), self.config.legal
+        )
+
+    def _confined(self, mask: NDArray[np.bool_] | None, num_rows: int, actions: Sequence[int] | None) -> Tensor | None:
+        if actions is not None:
+            subset = np.isin(np.arange(self.spec.num_actions), actions)
+            mask = np.tile(subset, (num_rows, 1)) if mask is None else mask & subset
+        return None if mask is None else torch.from_numpy(mask)
 
     def _logged_action_masks(
         self, rows: NDArray[np.int64], last_rows: NDArray[np.int64]

@@ -53,10 +53,12 @@ ALGORITHMS = [algorithm_class(name) for name in names.ALGORITHMS]
 OBSERVATIONS = np.random.default_rng(9).normal(size=(300, 2)).astype(np.float32)
 
 
+@pytest.mark.parametrize("setting", ["actions", "legal_actions"])
 @pytest.mark.parametrize("kind", ALGORITHMS)
-def test_a_subset_of_the_actions_is_part_of_the_policy_and_of_both_contracts(kind, tmp_path):
+def test_a_subset_of_the_actions_is_part_of_the_policy_and_of_both_contracts(kind, setting, tmp_path):
     data = save(tmp_path / "data", masks=False)
-    replay = offrl.open_replay(data, actions=(0, 1), include=sorted(kind.needs), progress=False)
+    replay = offrl.open_replay(data, **{setting: (0, 1)}, include=sorted(kind.needs), progress=False)
+    assert (len(replay) == 200) == (setting == "legal_actions")  # the others are learned from too
     algorithm = train(kind, replay)
     assert algorithm.spec.legal_actions == (0, 1)
     policies = [offrl.TorchPolicy(algorithm), offrl.TorchPolicy(algorithm, epsilon=1.0)]

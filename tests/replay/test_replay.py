@@ -371,6 +371,38 @@ def test_a_subset_of_actions_is_drawn_alone_and_the_others_are_illegal(tmp_path)
     assert batch.action_mask.tolist() == batch.next_action_mask.tolist() == [[True, False, False]]
 
 
+def test_legal_actions_confine_what_follows_and_leave_all_transitions(tmp_path):
+    episode = make_episode(0, 3)
+    episode = replace(episode, actions=np.array([0, 1, 2]))
+    save_frames(tmp_path / "plain", [[episode]], make_spec())
+    replay = open_replay(tmp_path / "plain", legal_actions=[2, 1])
+    batch = replay.gather([0, 1, 2])
+    assert batch.action.tolist() == [0, 1, 2]
+    assert batch.action_mask is None
+    assert batch.next_action_mask.tolist() == [[False, True, True]] * 3
+    assert replay.spec.legal_actions == (1, 2)
+    assert replay.contents().legal.tolist() == [False, True, True]
+    assert replay.contents().action_counts.tolist() == [1, 1, 1]
+    assert replay.to(torch.device("cpu")).gather([0]).next_action_mask.tolist() == [[False, True, True]]
+
+    logged = np.array([[True, True, False], [True, True, False], [True, False, True]])
+    save_frames(tmp_path / "masked", [[replace(episode, action_mask=logged)]], make_spec())
+    replay = open_replay(tmp_path / "masked", legal_actions=[1])
+    batch = replay.gather(np.arange(len(replay)))
+    # Not the second transition: where it leads to, action 1 is illegal. After the last one nothing is known.
+    assert batch.action.tolist() == [0, 2]
+    assert batch.action_mask.tolist() == logged[[0, 2]].tolist()
+    assert batch.next_action_mask.tolist() == [[False, True, False]] * 2
+
+    # Only actions 0 and 1 are learned from, and of these only 1 is taken.
+    replay = open_replay(tmp_path / "plain", actions=[0, 1], legal_actions=[1])
+    batch = replay.gather([0, 1])
+    assert batch.action.tolist() == [0, 1]
+    assert batch.action_mask.tolist() == [[True, True, False]] * 2
+    assert batch.next_action_mask.tolist() == [[False, True, False]] * 2
+    assert replay.spec.legal_actions == (1,)
+
+
 @pytest.mark.parametrize(("n_step", "drawn"), [(1, [2, 3]), (2, [0, 2, 3])])
 def test_a_step_to_where_no_action_of_the_subset_is_legal_is_not_drawn(tmp_path, n_step, drawn):
     only_1, others = [False, True, False], [True, False, True]
@@ -445,6 +477,8 @@ def test_a_run_records_how_data_was_chosen(tmp_path):
     assert (recorded["n_step"], recorded["seed"]) == (2, 5)
     assert (recorded["part"], recorded["actions"], recorded["reward_clip"]) == ("train", [0, 1], 2.0)
     assert recorded["sampling"] == "softmax-returns:0.1"
+    assert "legal_actions" not in recorded
+    assert open_replay(tmp_path, legal_actions=(2, 0)).settings()["legal_actions"] == [0, 2]
     again = open_replay(tmp_path, **recorded)
     assert again.indices(5, 16).tolist() == replay.indices(5, 16).tolist()
 
@@ -456,6 +490,13 @@ def test_a_run_records_how_data_was_chosen(tmp_path):
         ({"actions": ()}, r"Replay\.actions: \(\); expected one or more actions, or None"),
         ({"actions": (3,)}, r"Replay\.actions: \(3,\); expected one or more of 0\.\.2"),
         ({"actions": (0.5,)}, r"Replay\.actions: \(0\.5,\); expected one or more actions, or None"),
+        ({"legal_actions": ()}, r"Replay\.legal_actions: \(\); expected one or more actions, or None"),
+        ({"legal_actions": (3,)}, r"Replay\.legal_actions: \(3,\); expected one or more of 0\.\.2"),
+        ({"legal_actions": "12"}, r"Replay\.legal_actions: '12'; expected one or more actions, or None"),
+        (
+            {"actions": (0, 1), "legal_actions": (1, 2)},
+            r"Replay\.legal_actions: \(1, 2\); expected some of the setting actions, \(0, 1\), or None",
+        ),
         ({"n_step": 1.5}, r"Replay\.n_step: 1\.5; expected 1 or more, a whole number"),
         ({"seed": 1.5}, r"Replay\.seed: 1\.5"),
         ({"held_out": 0.5, "split_seed": -1}, r"Replay\.split_seed: -1; expected 0 or more, a whole number"),

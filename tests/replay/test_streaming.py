@@ -245,6 +245,7 @@ def test_a_cache_too_small_for_two_windows_says_how_large_it_must_be(data):
         ({"stream": 0}, "Replay.stream: 0; expected a size"),
         ({"stream": SIZE, "held_out": 0.1}, "Replay.held_out: 0.1 with stream; expected 0; or leave stream out"),
         ({"stream": SIZE, "actions": [1]}, r"Replay.actions: \(1,\) with stream"),
+        ({"stream": SIZE, "legal_actions": [1]}, r"Replay.legal_actions: \(1,\) with stream"),
         ({"stream": SIZE, "sampling": "top-returns:0.1"}, "Replay.sampling: top-returns:0.1 with stream"),
         ({"stream": SIZE, "tier": "device"}, "Replay.tier: 'device' with stream"),
         ({"stream": SIZE, "skip_bad_shards": True}, "Replay.skip_bad_shards: True; expected False, or no stream"),

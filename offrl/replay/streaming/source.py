@@ -184,6 +184,7 @@ def _require_streamable(config: ReplayConfig) -> None:
     wrong = {
         "sampling": (str(config.sampling), "'uniform'", isinstance(config.sampling, Uniform)),
         "actions": (config.actions, "None", config.actions is None),
+        "legal_actions": (config.legal_actions, "None", config.legal_actions is None),
         "held_out": (config.held_out, "0", config.held_out == 0),
         "tier": (repr(config.tier), "'auto', 'mmap' or 'ram'", config.tier != "device"),
     }
