@@ -18,6 +18,7 @@ from benchmarks.datasets import datasets
 from benchmarks.demo import demo, full
 from benchmarks.demo_runs import demo_runs
 from benchmarks.faults import faults_command
+from benchmarks.first_update import first_update
 from benchmarks.fuzz import fuzz
 from benchmarks.growth import growth
 from benchmarks.identity import identity
@@ -97,6 +98,7 @@ for command in (
     collection,
     train,
     time_to_score,
+    first_update,
     growth,
     profile,
     precision,

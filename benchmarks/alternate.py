@@ -27,6 +27,7 @@ class Way:
         command: starts it.
         log: where its stderr goes.
         threads: of its computing; None takes the machine's cores.
+        environment: variables beside those that this process has.
 
     Attributes:
         about: what it said of itself: the number of parameters, versions.
@@ -35,7 +36,13 @@ class Way:
         WayError: it ended before it was ready.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        threads: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._log = log
         given = str(num_cores() if threads is None else threads)
         with log.open("w", encoding="utf-8") as errors:
@@ -45,7 +52,7 @@ class Way:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env={**os.environ, "OMP_NUM_THREADS": given, "MKL_NUM_THREADS": given},
+                env={**os.environ, "OMP_NUM_THREADS": given, "MKL_NUM_THREADS": given, **(environment or {})},
                 cwd=ROOT,
                 process_group=0,  # so that loader workers are stopped too; if we die, the system wakes and ends it
             )

@@ -22,6 +22,7 @@ from benchmarks.pages.scores import BENCHMARKS, PLOTS, benchmarks, shelf
 from benchmarks.pages.soundness import corruption, damages, faults, identity, memory, ranks, soak
 from benchmarks.pages.speed import (
     data,
+    first_update,
     growth,
     inference,
     neighbour,
@@ -199,6 +200,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "profile": profile,
     "public-names": public_names,
     "quick": quick,
+    "first_update": first_update,
     "neighbour": neighbour,
     "obp": obp,
     "shelf": shelf,

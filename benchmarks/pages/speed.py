@@ -270,6 +270,24 @@ def data() -> str:
     )
 
 
+def first_update() -> str:
+    """Seconds from the start of a process to its first update."""
+    found = kept("first_update.json")
+    if found is None:
+        return missing("first-update")
+    rows = [
+        (
+            name,
+            f"{row['seconds']:.1f}",
+            f"{min(row['each']):.1f} to {max(row['each']):.1f}" if len(row["each"]) > 1 else "one measurement",
+            ", ".join(f"{setting} {value}" for setting, value in row["settled"].items()),
+        )
+        for name, row in found["rows"].items()
+    ]
+    head = ("the update was", "seconds", "lowest to highest", "what `auto` became")
+    return f"{table(head, rows)}\n\n`{found['command']}`. {machine_text(found['machine'])}."
+
+
 def neighbour() -> str:
     """Rates beside a busy process and of two runs side by side."""
     found = kept("neighbour.json")
