@@ -136,7 +136,8 @@ def _load(
     from offrl.ope.splits import split_on
     from offrl.policies.onnx_policy import OnnxPolicy
     from offrl.policies.torch_policy import TorchPolicy
-    from offrl.replay.replay import Replay, open_replay
+    from offrl.replay.opening import open_replay
+    from offrl.replay.replay import Replay
 
     if (file := file_of(path)) is not None:
         require_no_network(path, algorithm, encoder, device)

@@ -248,7 +248,7 @@ def open_data(request: Request, *, progress: bool) -> Replay:
         DatasetError: there is no dataset, or a damaged one.
         SpecMismatchError: its manifest says another task than the user.
     """
-    from offrl.replay.replay import open_replay
+    from offrl.replay.opening import open_replay
 
     settings = {name: value for name, value in request.settings["replay"].items() if name != "stream"}
     return open_replay(**_reading(request, progress), stream=None, **settings)
@@ -257,7 +257,7 @@ def open_data(request: Request, *, progress: bool) -> Replay:
 def open_training_data(request: Request, *, progress: bool) -> Replay | StreamingReplay:
     """The replay that a run trains on, with what its algorithm's loss reads; it may stream. Errors: see `open_data`."""
     from offrl.replay.config import Extra
-    from offrl.replay.replay import open_replay
+    from offrl.replay.opening import open_replay
 
     settings = request.settings["replay"]
     asked = tuple(settings.get("include", ()))

@@ -2,8 +2,8 @@
 
 from .config import ReplayConfig as ReplayConfig
 from .ingestion import ingest as ingest
+from .opening import open_replay as open_replay
 from .replay import Replay as Replay
-from .replay import open_replay as open_replay
 from .sampler import Sampler as Sampler
 from .sampling import BalancedActions as BalancedActions
 from .sampling import Candidates as Candidates

@@ -141,6 +141,17 @@ class ReplayConfig:
         return values
 
 
+def config_of(config: ReplayConfig | None, settings: Mapping[str, Any]) -> ReplayConfig:
+    """The config as given, or of these settings by name.
+
+    Raises:
+        ConfigError: Both are given, a name is unknown, or a setting is outside what is allowed.
+    """
+    if config is not None and settings:
+        raise ConfigError(f"{', '.join(settings)} beside a config", where="Replay", expected="one of the two")
+    return ReplayConfig.of(settings) if config is None else config
+
+
 def _are_actions(given: Any) -> bool:
     is_list = isinstance(given, Sequence | np.ndarray) and not isinstance(given, str)
     return is_list and len(given) > 0 and all(is_whole(each) and each >= 0 for each in given)
