@@ -12,6 +12,28 @@ from offrl.errors import ConfigError
 from offrl.replay import Replay
 
 
+def require_whole_episodes(replay: Replay, where: str) -> None:
+    """Checks that what follows a transition is the replay's next one.
+
+    Raises:
+        ConfigError: Not a `Replay`, or one whose settings `actions` or `legal_actions` leave out transitions.
+    """
+    if not isinstance(replay, Replay):
+        raise ConfigError(
+            f"a {type(replay).__name__}",
+            where=where,
+            expected="a Replay over a store",
+            hint="open the data with open_replay, without stream",
+        )
+    if not replay.has_whole_episodes:
+        raise ConfigError(
+            f"a replay of the actions {', '.join(map(str, replay.config.legal or ()))} only",
+            where=where,
+            expected="whole episodes",
+            hint="open the data without actions= and legal_actions=",
+        )
+
+
 @dataclass(frozen=True)
 class Episodes:
     """E episodes of up to T steps. Bandit data is E episodes of one step.
@@ -39,22 +61,9 @@ class Episodes:
         """The episodes of a replay's part: of the training part, or of the held-out one.
 
         Raises:
-            ConfigError: Not a `Replay`, or one whose setting `actions` leaves out transitions.
+            ConfigError: Not a `Replay`, or one that leaves out transitions.
         """
-        if not isinstance(replay, Replay):
-            raise ConfigError(
-                f"a {type(replay).__name__}",
-                where="Episodes.of",
-                expected="a Replay over a store",
-                hint="open the data with open_replay, without stream",
-            )
-        if replay.config.actions is not None:
-            raise ConfigError(
-                f"a replay of the actions {', '.join(map(str, replay.config.actions))} only",
-                where="Episodes.of",
-                expected="whole episodes",
-                hint="open the data without actions=",
-            )
+        require_whole_episodes(replay, "Episodes.of")
         store, chosen = replay.store, replay.rows
         _, first, length = np.unique(store.segment_end[chosen], return_index=True, return_counts=True)
         step = np.arange(length.max())

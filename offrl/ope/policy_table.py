@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from offrl.errors import ConfigError, SpecMismatchError
-from offrl.ope.episodes import Episodes
+from offrl.ope.episodes import require_whole_episodes
 from offrl.policies.policy import Policy, takes_action_masks
 from offrl.replay import Replay
 
@@ -63,7 +63,7 @@ def tabulate(policy: Evaluated, replay: Replay, *, name: str = "policy", progres
         spec.require_same(
             replay.spec, where=name, hint="evaluate it on data of the task that it was trained for", legal_actions=False
         )
-    Episodes.of(replay)  # whole ones: what follows a step is the next row
+    require_whole_episodes(replay, name)
     store, rows = replay.store, replay.rows
     is_last = store.segment_end[rows] == rows
     cut = np.flatnonzero(is_last & ~store.terminated[rows])

@@ -67,8 +67,7 @@ class Replay(ReplaySource):
 
     def _choose_rows(self) -> NDArray[np.int64] | None:
         """The store's rows that can be drawn, or None for all."""
-        may_end_illegally = self.config.legal is not None and self.store.action_mask is not None
-        if self.config.held_out == 0 and self.config.actions is None and not may_end_illegally:
+        if self.config.held_out == 0 and self.has_whole_episodes:
             return None
         chosen = np.ones(len(self.store), np.bool_)
         if self.config.held_out > 0:
@@ -115,6 +114,12 @@ class Replay(ReplaySource):
     def rows(self) -> NDArray[np.int64]:
         """The store's rows of the transitions that can be drawn, ascending, int64 [len]."""
         return np.arange(len(self.store)) if self._subset is None else self._subset
+
+    @property
+    def has_whole_episodes(self) -> bool:
+        """Whether what follows a transition in its episode is drawn, too: no action is left out."""
+        may_lead_to_none = self.config.legal is not None and self.store.action_mask is not None
+        return self.config.actions is None and not may_lead_to_none
 
     def held_out(self) -> Replay | None:
         """The episodes kept from training, drawn uniformly, alike for every seed; None where there are none."""

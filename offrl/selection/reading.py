@@ -13,6 +13,7 @@ from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.losses import greedy_actions
+from offrl.ope.episodes import require_whole_episodes
 from offrl.policies.policy import legal_actions
 from offrl.replay import Replay
 from offrl.training.optimizer import exact_convolutions
@@ -38,7 +39,12 @@ class Log:
 
     @classmethod
     def of(cls, replay: Replay) -> Log:
-        """The transitions of a replay, taken one step at a time."""
+        """The transitions of a replay, taken one step at a time.
+
+        Raises:
+            ConfigError: It leaves out transitions.
+        """
+        require_whole_episodes(replay, "rank")
         store, rows, config = replay.store, replay.rows, replay.config
         reward = store.rewards[rows].astype(np.float64)
         if config.reward_clip is not None:

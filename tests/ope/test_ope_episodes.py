@@ -95,5 +95,10 @@ def test_replays_without_whole_episodes_are_refused(tmp_path):
     replay = opened(tmp_path, [make_episode(0, steps=9, pixels=0)], actions=[0, 1])
     with pytest.raises(ConfigError, match="Episodes.of: a replay of the actions 0, 1 only; expected whole episodes"):
         Episodes.of(replay)
+    masked = make_episode(0, steps=9, pixels=0, action_mask=np.ones((9, 3), np.bool_))
+    replay = opened(tmp_path / "masked", [masked], legal_actions=[0, 1])
+    with pytest.raises(ConfigError, match="a replay of the actions 0, 1 only; .*without actions= and legal_actions="):
+        Episodes.of(replay)
+    assert len(Episodes.of(open_replay(tmp_path, legal_actions=[0, 1], progress=False))) == 1  # leaves nothing out
     with pytest.raises(ConfigError, match="Episodes.of: a ToyReplay; expected a Replay over a store"):
         Episodes.of(ToyReplay(make_spec(pixels=0)))

@@ -7,7 +7,7 @@ from two_rooms import SPEC, two_rooms
 from offrl import DQN, Algorithm, DiscreteBCQ, TaskSpec
 from offrl.algorithms import PolicyOutput
 from offrl.errors import ConfigError, DatasetError, OfflineRLError, SpecMismatchError
-from offrl.replay import open_replay
+from offrl.replay import Replay, open_replay
 from offrl.selection import CRITERIA, Candidate, Criterion, FittingConfig, Ranked, Ranking, rank
 from offrl.selection.ranking import _ranks
 
@@ -101,6 +101,9 @@ def test_what_cannot_be_ranked(replay):
         rank([ours], replay.held_out(), [])
     with pytest.raises(ConfigError, match=r"the episodes that are trained on; .*pass replay.held_out\(\)"):
         rank([ours], replay, [CRITERIA["agreement"]])
+    some = Replay(replay.store, held_out=0.5, part="held_out", actions=[0, 1])
+    with pytest.raises(ConfigError, match="rank: a replay of the actions 0, 1 only; expected whole episodes"):
+        rank([ours], some, [CRITERIA["agreement"]])
     other = Candidate("other", lambda: DQN(TaskSpec.vector(5, ("left", "right", "jump"))))
     with pytest.raises(SpecMismatchError, match="other: "):
         rank([other], replay.held_out(), [CRITERIA["agreement"]], progress=False)
