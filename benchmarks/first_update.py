@@ -20,8 +20,8 @@ from offrl.system.json_files import write_json
 from offrl.system.workers import num_cores
 
 RESULTS = ROOT / "benchmarks" / "results" / "first_update.json"
-COLD = "compiled for the first time"
-WARM = "compiled before"
+COLD = "for the first time"
+WARM = "again, with what torch keeps of compiling"
 
 
 @click.command("first-update")

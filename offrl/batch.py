@@ -108,8 +108,9 @@ class Batch(_Tensors):
         reward: [B] float32, sum of discount**i * reward_i over k = min(n, steps left in the episode) steps.
         discount: [B] float32, discount**k, and 0 where the episode terminated within those k steps.
         next_observation: like `observation`, k steps on.
-        action_mask: [B, A] bool, the legal actions, where the data has them.
-        next_action_mask: [B, A] bool, the legal actions k steps on, where the data has them.
+        action_mask: [B, A] bool, the actions that a policy may take, where the data or the replay's settings say so;
+            None where it may take all. `action` need not be among them, see `offrl.losses.legal_or_logged`.
+        next_action_mask: [B, A] bool, the same k steps on; None where `action_mask` is.
         next_action: [B] int64, the action logged k steps on, -1 where the log ends before it. This field and the next
             two are None unless the replay was asked for them (`ReplayConfig.include`).
         behaviour_probability: [B] float32, the probability with which the behaviour policy took `action`; NaN where

@@ -284,7 +284,7 @@ def first_update() -> str:
         )
         for name, row in found["rows"].items()
     ]
-    head = ("the update was", "seconds", "lowest to highest", "what `auto` became")
+    head = ("the training is started", "seconds", "lowest to highest", "what `auto` became")
     return f"{table(head, rows)}\n\n`{found['command']}`. {machine_text(found['machine'])}."
 
 

@@ -217,9 +217,10 @@ def require_apart(train: Replay, held_out: Replay) -> None:
 def _logits(policy: TorchPolicy, replay: Replay) -> NDArray[np.float64]:
     """The logits of the actions, -inf for illegal ones, at each transition. [N, A]."""
     found: list[NDArray[Any]] = []
+    store = replay.store
     for start in range(0, len(replay), _AT_ONCE):
-        batch = replay.gather(np.arange(start, min(start + _AT_ONCE, len(replay))))
-        legal = None if batch.action_mask is None else batch.action_mask.numpy()
-        choices = policy.choices(batch.observation.numpy(), legal)
+        rows = replay.rows[start : start + _AT_ONCE]
+        legal = None if store.action_mask is None else store.action_mask[rows]  # for the behaviour, not for a policy
+        choices = policy.choices(store.observations(rows), legal)
         found.append(choices.logits.masked_fill(~choices.allowed, -np.inf).cpu().numpy())
     return np.concatenate(found).astype(np.float64)

@@ -26,11 +26,12 @@ def require_whole_episodes(replay: Replay, where: str) -> None:
             hint="open the data with open_replay, without stream",
         )
     if not replay.has_whole_episodes:
+        name = "legal_actions" if replay.config.actions is None else "actions"
         raise ConfigError(
-            f"a replay of the actions {', '.join(map(str, replay.config.legal or ()))} only",
+            f"a replay from which {name}={getattr(replay.config, name)} leaves out transitions",
             where=where,
             expected="whole episodes",
-            hint="open the data without actions= and legal_actions=",
+            hint=f"open the data without {name}",
         )
 
 

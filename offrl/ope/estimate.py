@@ -141,6 +141,7 @@ def _parts(replay: Replay, config: OpeConfig) -> _Parts:
         "reward_scale": 1.0,
         "sampling": "uniform",
         "include": (),
+        "legal_actions": None,
     }
     train, test = (Replay(part.store, replace(part.config, discount=discount, **plain)) for part in (replay, held_out))
     require_apart(train, test)

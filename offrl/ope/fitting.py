@@ -50,7 +50,7 @@ class _Rows(Replay):
 
 
 def rows_of(replay: Replay, sampling: Sampling | str, seed: int, **changes: Any) -> _Rows:
-    """The transitions of a replay one step at a time, with their numbers in each batch.
+    """The transitions of a replay one step at a time, with their numbers in each batch, whatever is legal.
 
     Args:
         replay: Of any n_step.
@@ -58,7 +58,9 @@ def rows_of(replay: Replay, sampling: Sampling | str, seed: int, **changes: Any)
         seed: Of the batches.
         changes: Further settings that differ from the replay's.
     """
-    config = replace(replay.config, n_step=1, sampling=sampling, seed=seed, include=("index",), **changes)
+    config = replace(
+        replay.config, n_step=1, sampling=sampling, seed=seed, include=("index",), legal_actions=None, **changes
+    )
     return _Rows(replay.store, config)
 
 

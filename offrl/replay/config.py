@@ -30,10 +30,6 @@ class ReplayConfig:
         reward_scale: Rewards are then multiplied by it; finite and not 0.
         actions: Only transitions that took one of these actions are drawn, and all other actions count as illegal;
             None takes all.
-        legal_actions: The only actions that the policy may take, when it acts and in the next state of its targets,
-            while transitions with any action are learned from; None for all, or for `actions` where these are given.
-            Where the data says what is legal, transitions that lead to where none of these actions is legal are not
-            drawn.
         sampling: How often each transition is drawn: "uniform", "top-returns:0.1" (only the best tenth of the
             episodes), "softmax-returns:0.1" (a temperature), "balanced-actions", or an object with `weights`.
         held_out: Share of the episodes to keep from training, 0 or more, under 1.
@@ -47,6 +43,9 @@ class ReplayConfig:
         include: Fields that each batch carries besides: "next_action", "behaviour_probability", "index".
         stream: For data larger than the disk: shards go through a local cache of at most so many bytes, such as "20G",
             see `offrl.replay.streaming.source`; None keeps all of the data here.
+        legal_actions: The only actions that the policy may take; all others count as illegal, but transitions with them
+            are learned from. None for all, or for `actions` where these are given. Where the data says what is legal,
+            transitions that lead to where none of these actions is legal are not drawn.
 
     Raises:
         ConfigError: A setting outside what is allowed.
@@ -57,7 +56,6 @@ class ReplayConfig:
     reward_clip: float | None = None
     reward_scale: float = 1.0
     actions: Sequence[int] | None = None
-    legal_actions: Sequence[int] | None = None
     sampling: Sampling | str = "uniform"
     held_out: float = 0.0
     split_seed: int = 0
@@ -66,6 +64,7 @@ class ReplayConfig:
     tier: ReplayTier = "auto"
     include: Sequence[Extra] = ()
     stream: int | str | None = None
+    legal_actions: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         checks = Checks(self, "Replay")
@@ -126,7 +125,7 @@ class ReplayConfig:
         return cls(**settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """What a run's result depends on, JSON-ready: all but `tier`; what is newer only where set."""
+        """What a run's result depends on, JSON-ready: all but `tier`; three settings only where set."""
         values = {
             **asdict(self),
             "actions": None if self.actions is None else list(self.actions),
@@ -135,7 +134,7 @@ class ReplayConfig:
             "include": list(self.include),
         }
         del values["tier"]
-        for name in ("include", "legal_actions", "stream"):  # runs of before them are to be gone on with
+        for name in ("include", "legal_actions", "stream"):  # so that runs of before them compare as equal
             if not values[name]:
                 del values[name]
         return values

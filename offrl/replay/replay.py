@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +34,7 @@ class Replay(ReplaySource):
         spec: The task that the data is of, with its legal actions: `config.legal`, and whether the data has masks.
         config: As given.
         fingerprint: A hash of the data, for a run's records.
+        has_whole_episodes: Whether what follows a transition in its episode is drawn, too: no action is left out.
         weights: float64 [n], how often each transition is drawn in proportion to the others; None where all are equal.
 
     Raises:
@@ -57,7 +57,9 @@ class Replay(ReplaySource):
         )
         self.store = store
         self.fingerprint = store.fingerprint
-        self._subset = self._choose_rows()
+        goes_on = self._goes_on_legally()
+        self.has_whole_episodes = config.actions is None and (goes_on is None or bool(goes_on.all()))
+        self._subset = self._choose_rows(goes_on)
         # A dataset that is still being played opens a replay for every update: nothing here may cost its whole length.
         strategy: Any = config.sampling
         self.weights = None if isinstance(strategy, Uniform) else strategy.weights(candidates_of(store, self._subset))
@@ -65,7 +67,7 @@ class Replay(ReplaySource):
         clip = config.reward_clip
         self._rewards = store.rewards if clip is None else np.clip(store.rewards, -clip, clip)
 
-    def _choose_rows(self) -> NDArray[np.int64] | None:
+    def _choose_rows(self, goes_on: NDArray[np.bool_] | None) -> NDArray[np.int64] | None:
         """The store's rows that can be drawn, or None for all."""
         if self.config.held_out == 0 and self.has_whole_episodes:
             return None
@@ -83,22 +85,27 @@ class Replay(ReplaySource):
                 )
             out = np.random.default_rng(self.config.split_seed).permutation(num_episodes)[:count]
             chosen = np.isin(episode, out, invert=self.config.part == "train")
-        if self.config.legal is not None:
-            chosen &= self._goes_on_legally(self.config.legal)
+        if goes_on is not None:
+            chosen &= goes_on
         if self.config.actions is not None:
             chosen &= np.isin(self.store.actions, self.config.actions)
             _require(bool(chosen.any()), "actions", self.config.actions, "actions that the data has")
         return np.flatnonzero(chosen)
 
-    def _goes_on_legally(self, actions: Sequence[int]) -> NDArray[np.bool_]:
-        """Whether one of the actions is legal where each transition leads to; else there is no value of it. [N]."""
-        store, rows = self.store, np.arange(len(self.store))
-        if store.action_mask is None:
-            return np.ones(len(rows), np.bool_)
+    def _goes_on_legally(self) -> NDArray[np.bool_] | None:
+        """Whether a legal action is there where each transition leads to; else there is no value of it. [N].
+
+        None where there is for all.
+        """
+        store, legal = self.store, self.config.legal
+        if store.action_mask is None or legal is None:
+            return None
+        _require(bool(store.action_mask[:, legal].any()), "legal_actions", legal, "actions that are legal in the data")
+        rows = np.arange(len(store))
         last_rows = self._last_rows(rows)
         goes_on: NDArray[np.bool_] = last_rows == store.segment_end  # of what a segment ends with nothing is known
         following = np.minimum(last_rows + 1, len(rows) - 1)
-        for action in actions:
+        for action in legal:
             goes_on |= store.action_mask[following, action]
         return goes_on
 
@@ -114,12 +121,6 @@ class Replay(ReplaySource):
     def rows(self) -> NDArray[np.int64]:
         """The store's rows of the transitions that can be drawn, ascending, int64 [len]."""
         return np.arange(len(self.store)) if self._subset is None else self._subset
-
-    @property
-    def has_whole_episodes(self) -> bool:
-        """Whether what follows a transition in its episode is drawn, too: no action is left out."""
-        may_lead_to_none = self.config.legal is not None and self.store.action_mask is not None
-        return self.config.actions is None and not may_lead_to_none
 
     def held_out(self) -> Replay | None:
         """The episodes kept from training, drawn uniformly, alike for every seed; None where there are none."""
@@ -248,17 +249,13 @@ class Replay(ReplaySource):
     def _action_masks(
         self, rows: NDArray[np.int64], last_rows: NDArray[np.int64]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Those of the state, which allow the action that was taken, and of the next one, where the policy chooses."""
-        logged, next_logged = self._logged_action_masks(rows, last_rows)
-        return self._confined(logged, len(rows), self.config.actions), self._confined(
-            next_logged, len(rows), self.config.legal
-        )
-
-    def _confined(self, mask: NDArray[np.bool_] | None, num_rows: int, actions: Sequence[int] | None) -> Tensor | None:
-        if actions is not None:
-            subset = np.isin(np.arange(self.spec.num_actions), actions)
-            mask = np.tile(subset, (num_rows, 1)) if mask is None else mask & subset
-        return None if mask is None else torch.from_numpy(mask)
+        """What a policy may do at the state and at the next one; the logged action may be another. Both, or neither."""
+        legal, next_legal = self._logged_action_masks(rows, last_rows)
+        if self.config.legal is not None:
+            subset = np.isin(np.arange(self.spec.num_actions), self.config.legal)
+            legal = np.tile(subset, (len(rows), 1)) if legal is None else legal & subset
+            next_legal = np.tile(subset, (len(rows), 1)) if next_legal is None else next_legal & subset
+        return (None, None) if legal is None else (torch.from_numpy(legal), torch.from_numpy(next_legal))
 
     def _logged_action_masks(
         self, rows: NDArray[np.int64], last_rows: NDArray[np.int64]

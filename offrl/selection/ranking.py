@@ -153,8 +153,8 @@ def rank(
         progress: Whether to show a bar; None shows it on a terminal only.
 
     Raises:
-        ConfigError: Nothing to choose from or by, or the training part of a replay; a statistic that needs a model,
-            and a replay without a training part.
+        ConfigError: Nothing to choose from or by, the training part of a replay, or one that leaves out transitions; a
+            statistic that needs a model, and a replay without a training part.
         DatasetError: soft_opc, and rewards that are not success or failure.
         OfflineRLError: A statistic reads values, and a candidate learns none; or it is a number for no candidate.
         SpecMismatchError: A candidate is of another task.

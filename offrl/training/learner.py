@@ -378,7 +378,14 @@ class Learner:
         self._loss = self._ranks.sharing_gradients(module, has_unused_parameters=has_unused)
 
     def _compile_loss(self) -> None:
-        self._loss = torch.compile(self._raw_loss, dynamic=False)
+        compiled = torch.compile(self._raw_loss, dynamic=False)
+
+        def loss(batch: Batch | FrameBatch, draws: Tensor, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
+            if isinstance(batch, FrameBatch):  # what is compiled, and kept by torch, is then good for any data
+                torch._dynamo.maybe_mark_dynamic(batch.frames, 0)
+            return compiled(batch, draws, precision)
+
+        self._loss = loss
 
     def _raw_loss(self, batch: Batch | FrameBatch, draws: Tensor, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
         """From bytes to the loss: all that is compiled as one."""

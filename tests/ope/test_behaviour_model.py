@@ -165,7 +165,8 @@ def explored(num_episodes, *, masked=False, steps=20, seed=0):
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_model_finds_the_behaviours_probabilities(tmp_path, masked):
     episodes, true = explored(200, masked=masked)
-    train = opened(tmp_path, episodes, held_out=0.3, sampling="top-returns:0.01")
+    legal = {} if masked else {"legal_actions": [0, 1]}  # for a policy: the behaviour took others
+    train = opened(tmp_path, episodes, held_out=0.3, sampling="top-returns:0.01", **legal)
     held_out = train.held_out()
     found = fit_behaviour(train, held_out, updates=100, learner=LearnerConfig(learning_rate=1e-3), device="cpu")
     assert isinstance(found, FittedBehaviour)

@@ -14,6 +14,7 @@ from offrl.ope import ESTIMATORS, Estimated, Estimates, OpeConfig, Steps, estima
 from offrl.ope.fitted_values import fitting_gap
 from offrl.ope.intervals import Estimate
 from offrl.ope.judgement import verdict
+from offrl.replay import Replay
 from offrl.statistics import Interval
 
 QUICK = {"updates": 500, "batch_size": 64, "learning_rate": 3e-3, "refits": 2, "resamples": 200}
@@ -75,11 +76,15 @@ def test_it_can_be_read_by_people_and_programs(found):
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path):
     replay = two_rooms(tmp_path, 40, held_out=0.5)
+    # What a policy may learn from it says nothing of the behaviour.
+    confined = Replay(replay.store, held_out=0.5, discount=replay.config.discount, legal_actions=[0])
     config = OpeConfig(**{**QUICK, "updates": 20})
-    first, second = (
-        offrl.estimate(POLICIES["uniform"], replay, config, device="cpu", progress=False).to_dict() for _ in range(2)
+    first, second, third = (
+        offrl.estimate(POLICIES["uniform"], each, config, device="cpu", progress=False).to_dict()
+        for each in (replay, replay, confined)
     )
     assert first == second
+    assert first == third
 
 
 def test_a_behaviour_that_says_nothing_is_fitted_with_a_warning_or_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Episodes of a replay against the episodes that were written."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,11 +94,12 @@ def test_bandit_data_are_episodes_of_one_step(tmp_path):
 
 def test_replays_without_whole_episodes_are_refused(tmp_path):
     replay = opened(tmp_path, [make_episode(0, steps=9, pixels=0)], actions=[0, 1])
-    with pytest.raises(ConfigError, match="Episodes.of: a replay of the actions 0, 1 only; expected whole episodes"):
+    with pytest.raises(ConfigError, match=r"Episodes.of: a replay from which actions=\(0, 1\) leaves out transitions"):
         Episodes.of(replay)
-    masked = make_episode(0, steps=9, pixels=0, action_mask=np.ones((9, 3), np.bool_))
-    replay = opened(tmp_path / "masked", [masked], legal_actions=[0, 1])
-    with pytest.raises(ConfigError, match="a replay of the actions 0, 1 only; .*without actions= and legal_actions="):
+    masked = make_episode(0, steps=9, pixels=0)
+    only = np.eye(3, dtype=np.bool_)[masked.actions]
+    replay = opened(tmp_path / "masked", [replace(masked, action_mask=only)], legal_actions=[0, 1])
+    with pytest.raises(ConfigError, match=r"legal_actions=\(0, 1\) leaves out .*open the data without legal_actions"):
         Episodes.of(replay)
     assert len(Episodes.of(open_replay(tmp_path, legal_actions=[0, 1], progress=False))) == 1  # leaves nothing out
     with pytest.raises(ConfigError, match="Episodes.of: a ToyReplay; expected a Replay over a store"):

@@ -378,8 +378,9 @@ def test_legal_actions_confine_what_follows_and_leave_all_transitions(tmp_path):
     replay = open_replay(tmp_path / "plain", legal_actions=[2, 1])
     batch = replay.gather([0, 1, 2])
     assert batch.action.tolist() == [0, 1, 2]
-    assert batch.action_mask is None
-    assert batch.next_action_mask.tolist() == [[False, True, True]] * 3
+    # The first action is learned from, but no policy may take it.
+    assert batch.action_mask.tolist() == batch.next_action_mask.tolist() == [[False, True, True]] * 3
+    assert replay.has_whole_episodes
     assert replay.spec.legal_actions == (1, 2)
     assert replay.contents().legal.tolist() == [False, True, True]
     assert replay.contents().action_counts.tolist() == [1, 1, 1]
@@ -391,16 +392,27 @@ def test_legal_actions_confine_what_follows_and_leave_all_transitions(tmp_path):
     batch = replay.gather(np.arange(len(replay)))
     # Not the second transition: where it leads to, action 1 is illegal. After the last one nothing is known.
     assert batch.action.tolist() == [0, 2]
-    assert batch.action_mask.tolist() == logged[[0, 2]].tolist()
+    assert batch.action_mask.tolist() == [[False, True, False], [False, False, False]]
     assert batch.next_action_mask.tolist() == [[False, True, False]] * 2
+    assert not replay.has_whole_episodes
+    assert open_replay(tmp_path / "masked", legal_actions=[0]).has_whole_episodes
 
     # Only actions 0 and 1 are learned from, and of these only 1 is taken.
     replay = open_replay(tmp_path / "plain", actions=[0, 1], legal_actions=[1])
     batch = replay.gather([0, 1])
     assert batch.action.tolist() == [0, 1]
-    assert batch.action_mask.tolist() == [[True, True, False]] * 2
-    assert batch.next_action_mask.tolist() == [[False, True, False]] * 2
+    assert batch.action_mask.tolist() == batch.next_action_mask.tolist() == [[False, True, False]] * 2
     assert replay.spec.legal_actions == (1,)
+    assert not replay.has_whole_episodes
+
+
+def test_legal_actions_that_the_data_never_allows_are_refused(tmp_path):
+    masked = replace(make_episode(0, 3), actions=np.zeros(3, np.int64), action_mask=np.array([[True, True, False]] * 3))
+    save_frames(tmp_path, [[masked]], make_spec())
+    with pytest.raises(
+        ConfigError, match=r"Replay\.legal_actions: \(2,\); expected actions that are legal in the data"
+    ):
+        open_replay(tmp_path, legal_actions=[2])
 
 
 @pytest.mark.parametrize(("n_step", "drawn"), [(1, [2, 3]), (2, [0, 2, 3])])

@@ -245,7 +245,6 @@ def test_a_cache_too_small_for_two_windows_says_how_large_it_must_be(data):
         ({"stream": 0}, "Replay.stream: 0; expected a size"),
         ({"stream": SIZE, "held_out": 0.1}, "Replay.held_out: 0.1 with stream; expected 0; or leave stream out"),
         ({"stream": SIZE, "actions": [1]}, r"Replay.actions: \(1,\) with stream"),
-        ({"stream": SIZE, "legal_actions": [1]}, r"Replay.legal_actions: \(1,\) with stream"),
         ({"stream": SIZE, "sampling": "top-returns:0.1"}, "Replay.sampling: top-returns:0.1 with stream"),
         ({"stream": SIZE, "tier": "device"}, "Replay.tier: 'device' with stream"),
         ({"stream": SIZE, "skip_bad_shards": True}, "Replay.skip_bad_shards: True; expected False, or no stream"),
@@ -254,6 +253,17 @@ def test_a_cache_too_small_for_two_windows_says_how_large_it_must_be(data):
 def test_what_cannot_be_streamed_is_refused(data, settings, message):
     with pytest.raises(ConfigError, match=message):
         open_replay(data, **settings)
+
+
+def test_legal_actions_are_streamed_where_they_leave_out_nothing(data, tmp_path):
+    replay = open_replay(data, stream=SIZE, legal_actions=[0, 2])
+    assert replay.spec.legal_actions == (0, 2)
+    batch = replay.gather([0, 1])
+    assert batch.action_mask.tolist() == batch.next_action_mask.tolist() == [[True, False, True]] * 2
+    masked = make_episode(0, action_mask=np.ones((3, 3), np.bool_))
+    save_frames(tmp_path / "masked", [[masked]] * 3, make_spec())
+    with pytest.raises(ConfigError, match=r"Replay.legal_actions: \(1,\) with stream, for data with an action_mask"):
+        open_replay(tmp_path / "masked", stream=SIZE, legal_actions=[1])
 
 
 def test_a_replay_of_a_store_does_not_stream(data):

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -386,6 +387,29 @@ def test_a_compiled_loss_is_the_eager_one():
     compiled, learner = trained_on_quarters(20, precision="fp32", compile="on")
     assert learner.compile == "on"
     assert compiled == pytest.approx(eager, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own making
+def test_what_is_compiled_is_good_for_any_number_of_frames(monkeypatch):
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
+    spec = TaskSpec.pixels((2, 48, 48), ("a", "b"))
+    learner = Learner(
+        DiscreteBCQ(spec, encoder=CompactEncoder), LearnerConfig(precision="fp32", compile="on"), total_updates=9
+    )
+    rows = torch.tensor([[0, 1], [1, 2], [2, 3]])
+    counts = []
+    for num_frames in (5, 9, 30):
+        frames = torch.zeros((num_frames, 48, 48), dtype=torch.uint8)
+        learner.update(FrameBatch(frames, rows, rows, torch.tensor([0, 1, 1]), torch.zeros(3), torch.ones(3)))
+        counts.append(len(graphs))
+    assert counts[0] > 0
+    assert counts == counts[:1] * 3
 
 
 def test_a_loss_that_cannot_be_compiled_is_a_clear_error(monkeypatch):

@@ -99,6 +99,13 @@ class StreamingReplay(ReplaySource):
         # One shard, always the same: it says whether the data has action masks, and that the data can be read at all.
         try:
             self.spec = make_replay(self._cache.use((0,), None), self._window_config).spec
+            if config.legal is not None and self.spec.action_masks:  # a window would leave out some of its transitions
+                raise ConfigError(
+                    f"{config.legal} with stream, for data with an action_mask",
+                    where="Replay.legal_actions",
+                    expected="None",
+                    hint="or leave stream out",
+                )
         except BaseException:
             self.close()
             raise
@@ -184,7 +191,6 @@ def _require_streamable(config: ReplayConfig) -> None:
     wrong = {
         "sampling": (str(config.sampling), "'uniform'", isinstance(config.sampling, Uniform)),
         "actions": (config.actions, "None", config.actions is None),
-        "legal_actions": (config.legal_actions, "None", config.legal_actions is None),
         "held_out": (config.held_out, "0", config.held_out == 0),
         "tier": (repr(config.tier), "'auto', 'mmap' or 'ram'", config.tier != "device"),
     }
