@@ -46,6 +46,7 @@ _CRR = replace(_SMALLER, algorithm="crr", transitions=120_000)
 _ONE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 1})
 _THREE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 3, "discount": 0.99})
 _NO_FULL_BRAKE = np.flatnonzero(car_racing.ACTION_TABLE[:, 2] < 1).tolist()
+_CONFINED = replace(_THREE_STEP, replay={**_THREE_STEP.replay, "legal_actions": _NO_FULL_BRAKE})
 _GOOD = replace(_SMALLER, transitions=120_000, replay={**_REPLAY, "sampling": "softmax-returns:0.3"})
 TRIED = {
     FIRST: Tried("discount 0.97, 60,000 transitions, 4,000 updates", _FIRST),
@@ -68,9 +69,18 @@ TRIED = {
         "neither learns nor takes what only the noise does",
         replace(_THREE_STEP, replay={**_THREE_STEP.replay, "actions": _NO_FULL_BRAKE}),
     ),
-    "three-step returns, discount 0.99, never full brake": Tried(
-        "learns from it, but does not take it",
-        replace(_THREE_STEP, replay={**_THREE_STEP.replay, "legal_actions": _NO_FULL_BRAKE}),
+    "never full brake": Tried(
+        "three-step returns, discount 0.99; learns from full brake, but never takes it", _CONFINED
+    ),
+    "never full brake, mean of 5": Tried(
+        "and an ensemble of five q heads", replace(_CONFINED, settings={"ensemble": "mean:5"})
+    ),
+    "never full brake, brightness": Tried(
+        "and pictures up to 20 gray levels brighter or darker, shifted by up to 1 pixel",
+        replace(_CONFINED, learner={**_LEARNER, "augment_brightness": 20, "augment_shift": 1}),
+    ),
+    "never full brake, 120,000, 16,000 updates": Tried(
+        "and twice the data and the updates", replace(_CONFINED, transitions=120_000, updates=16_000)
     ),
     "three-step returns, discount 0.99, 12,000 updates": Tried(
         "half as many updates again", replace(_THREE_STEP, updates=12_000)

@@ -20,7 +20,7 @@ _FASTER = 0.95  # what the other way has to take at the most, of the time of the
 _MUCH_FASTER = 0.85  # what fewer threads have to take at the most: a near tie must not change a run's rounding
 _ROUNDS_OF_THREADS = 5
 
-_COMPILING_SECONDS = 25.0  # what compiling takes on 2 cores; a fifth of it from torch's cache, on the same data
+_COMPILING_SECONDS = 25.0  # what compiling takes on 2 cores; a fifth of it from torch's cache
 _COMPILING_SAVES = 0.15  # the share of an update that it may well save
 MEASURED_UPDATES = 1000  # with fewer updates some questions are not worth a measurement
 
