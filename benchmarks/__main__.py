@@ -53,12 +53,14 @@ def main(context: click.Context) -> None:
     """Makes the figures under benchmarks/results/; without a command all of them, which takes many hours."""
     context.with_resource(raising_on_signals())  # who started processes asks them to end, too, whatever signal comes
     if context.invoked_subcommand is None:
-        for name in main.commands:
-            if name in _NOT_FIGURES:
-                continue
-            options = _OPTIONS.get(name, [])
-            print(f"\n== {' '.join([name, *options])}", flush=True)
-            _run([sys.executable, "-m", "benchmarks", name, *options])
+        for words in figures():
+            print(f"\n== {' '.join(words)}", flush=True)
+            _run([sys.executable, "-m", "benchmarks", *words])
+
+
+def figures() -> list[list[str]]:
+    """The commands that make what is in benchmarks/results/, with their options; the last one tells the README."""
+    return [[name, *_OPTIONS.get(name, [])] for name in main.commands if name not in _NOT_FIGURES]
 
 
 def _run(command: Sequence[str]) -> None:
@@ -75,12 +77,7 @@ def _run(command: Sequence[str]) -> None:
 
 
 _OPTIONS = {"train": ["--peers"], "quick": ["--record"]}
-_NOT_FIGURES = {
-    "same",
-    "fuzz",
-    "ship",
-    "animation",
-}  # it makes no figure, and only who changed something knows the revision to compare with
+_NOT_FIGURES = {"same", "fuzz", "ship", "animation"}
 
 
 for command in (

@@ -113,6 +113,14 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
+def reproduce() -> str:
+    """The commands that make what is in benchmarks/results/."""
+    from benchmarks.__main__ import figures
+
+    lines = "\n".join(f"python -m benchmarks {' '.join(words)}" for words in figures())
+    return f"```bash\n{lines}\n```"
+
+
 def public_names() -> str:
     """The names of `offrl`, each linked to where it is described."""
     import offrl
@@ -201,6 +209,7 @@ _GENERATORS: dict[str, Callable[..., str]] = {
     "public-names": public_names,
     "quick": quick,
     "first_update": first_update,
+    "reproduce": reproduce,
     "neighbour": neighbour,
     "obp": obp,
     "shelf": shelf,

@@ -223,6 +223,14 @@ def test_every_column_of_a_table_has_a_title(hooks: ModuleType) -> None:
     assert [found for found in heads if not all(title.strip() for title in found[1].strip("|").split("|"))] == []
 
 
+def test_the_commands_of_all_figures_are_listed(hooks: ModuleType) -> None:
+    lines = hooks.reproduce().splitlines()
+    assert lines[0] == "```bash"
+    assert "python -m benchmarks train --peers" in lines
+    assert "python -m benchmarks same" not in lines
+    assert lines[-2:] == ["python -m benchmarks readme", "```"]
+
+
 def test_a_benchmark_is_drawn_from_its_file(hooks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks.results, "RESULTS", tmp_path)
     assert "This checkout has no result. Produce it with `python -m benchmarks demo`." in hooks.benchmarks()
