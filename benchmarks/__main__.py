@@ -59,8 +59,9 @@ def main(context: click.Context) -> None:
 
 
 def figures() -> list[list[str]]:
-    """The commands that make what is in benchmarks/results/, with their options; the last one tells the README."""
-    return [[name, *_OPTIONS.get(name, [])] for name in main.commands if name not in _NOT_FIGURES]
+    """The commands that make the site's figures, with their options; the last one tells the README."""
+    shown = [name for name in main.commands if name not in _NOT_FIGURES]
+    return [[name, *options] for name in shown for options in _OPTIONS.get(name, [[]])]
 
 
 def _run(command: Sequence[str]) -> None:
@@ -76,8 +77,19 @@ def _run(command: Sequence[str]) -> None:
         sys.exit(exit_code)
 
 
-_OPTIONS = {"train": ["--peers"], "quick": ["--record"]}
-_NOT_FIGURES = {"same", "fuzz", "ship", "animation"}
+_OPTIONS: dict[str, list[list[str]]] = {
+    "demo-runs": [[], ["--full"]],
+    "recipes": [[], ["--threshold", "0.99"]],
+    "train": [["--peers"]],
+    "quick": [["--record"]],
+    "data": [["--peers"]],
+}
+_NOT_FIGURES = {
+    "same",
+    "fuzz",
+    "ship",
+    "animation",
+}  # to compare with a revision, to search as long as one likes, to ship
 
 
 for command in (

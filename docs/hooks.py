@@ -114,7 +114,7 @@ def commands() -> str:
 
 
 def reproduce() -> str:
-    """The commands that make what is in benchmarks/results/."""
+    """The commands that make the figures of the site."""
     from benchmarks.__main__ import figures
 
     lines = "\n".join(f"python -m benchmarks {' '.join(words)}" for words in figures())

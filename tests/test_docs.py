@@ -227,6 +227,10 @@ def test_the_commands_of_all_figures_are_listed(hooks: ModuleType) -> None:
     lines = hooks.reproduce().splitlines()
     assert lines[0] == "```bash"
     assert "python -m benchmarks train --peers" in lines
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "benchmarks" / "pages").glob("*.py"))
+    missing = {*re.findall(r'missing\("([^"]+)"\)', sources)}
+    assert len(missing) > 15
+    assert {f"python -m benchmarks {words}" for words in missing} - {*lines} == set()
     assert "python -m benchmarks same" not in lines
     assert lines[-2:] == ["python -m benchmarks readme", "```"]
 

@@ -48,7 +48,8 @@ def estimate(
     Args:
         policy: A TorchPolicy, an OnnxPolicy, or a function of raw observations (and legal actions, where the data has
             them) that gives actions or probabilities.
-        replay: Opened with `held_out` over 0; its n_step, reward_clip, reward_scale and sampling have no say.
+        replay: Opened with `held_out` over 0; its n_step, reward_clip, reward_scale, sampling and legal_actions
+            have no say.
         config: See `OpeConfig`.
         name: Of the policy, in the result.
         encoder: Of the networks that are fitted.

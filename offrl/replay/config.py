@@ -29,7 +29,8 @@ class ReplayConfig:
         reward_clip: Each step's reward is cut to -reward_clip .. reward_clip; None leaves it as it is.
         reward_scale: Rewards are then multiplied by it; finite and not 0.
         actions: Only transitions that took one of these actions are drawn, and all other actions count as illegal;
-            None takes all.
+            None takes all. Where the data has an action mask, transitions that lead to where none of these is legal are
+            not drawn either.
         sampling: How often each transition is drawn: "uniform", "top-returns:0.1" (only the best tenth of the
             episodes), "softmax-returns:0.1" (a temperature), "balanced-actions", or an object with `weights`.
         held_out: Share of the episodes to keep from training, 0 or more, under 1.
@@ -44,8 +45,8 @@ class ReplayConfig:
         stream: For data larger than the disk: shards go through a local cache of at most so many bytes, such as "20G",
             see `offrl.replay.streaming.source`; None keeps all of the data here.
         legal_actions: The only actions that the policy may take; all others count as illegal, but transitions with them
-            are learned from. None for all, or for `actions` where these are given. Where the data says what is legal,
-            transitions that lead to where none of these actions is legal are not drawn.
+            are learned from. None for all, or for `actions` where these are given. Where the data has an action mask,
+            transitions that lead to where none of these is legal are not drawn.
 
     Raises:
         ConfigError: A setting outside what is allowed.

@@ -34,7 +34,7 @@ class Replay(ReplaySource):
         spec: The task that the data is of, with its legal actions: `config.legal`, and whether the data has masks.
         config: As given.
         fingerprint: A hash of the data, for a run's records.
-        has_whole_episodes: Whether what follows a transition in its episode is drawn, too: no action is left out.
+        has_whole_episodes: Whether no transition of an episode is left out.
         weights: float64 [n], how often each transition is drawn in proportion to the others; None where all are equal.
 
     Raises:
@@ -93,14 +93,15 @@ class Replay(ReplaySource):
         return np.flatnonzero(chosen)
 
     def _goes_on_legally(self) -> NDArray[np.bool_] | None:
-        """Whether a legal action is there where each transition leads to; else there is no value of it. [N].
+        """Whether a legal action is there where each transition leads to, bool [N]; else there is no value of it.
 
-        None where there is for all.
+        None where neither the data nor the settings make an action illegal.
         """
         store, legal = self.store, self.config.legal
         if store.action_mask is None or legal is None:
             return None
-        _require(bool(store.action_mask[:, legal].any()), "legal_actions", legal, "actions that are legal in the data")
+        name = "actions" if self.config.legal_actions is None else "legal_actions"
+        _require(bool(store.action_mask[:, legal].any()), name, legal, "actions that are legal in the data")
         rows = np.arange(len(store))
         last_rows = self._last_rows(rows)
         goes_on: NDArray[np.bool_] = last_rows == store.segment_end  # of what a segment ends with nothing is known

@@ -23,7 +23,10 @@ def _agreement(algorithm: Algorithm, batch: Batch) -> Tensor:
     """Share of the transitions whose logged action is the policy's. []."""
     output = algorithm(batch.observation)
     action = greedy_actions(output.scores, output.logits, algorithm.threshold, batch.action_mask)
-    return (action == batch.action).float().mean()
+    agrees = action == batch.action
+    if batch.action_mask is not None:  # where it may take none, as with legal_actions, it agrees with nobody
+        agrees = agrees & batch.action_mask.any(dim=1)
+    return agrees.float().mean()
 
 
 td_error = Statistic("td_error", _td_error, more_is_better=False)

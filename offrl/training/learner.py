@@ -381,7 +381,7 @@ class Learner:
         compiled = torch.compile(self._raw_loss, dynamic=False)
 
         def loss(batch: Batch | FrameBatch, draws: Tensor, precision: str) -> tuple[Tensor, dict[str, Tensor]]:
-            if isinstance(batch, FrameBatch):  # what is compiled, and kept by torch, is then good for any data
+            if isinstance(batch, FrameBatch):  # what is compiled, and kept by torch, is then good for more data
                 torch._dynamo.maybe_mark_dynamic(batch.frames, 0)
             return compiled(batch, draws, precision)
 

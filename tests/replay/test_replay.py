@@ -431,6 +431,12 @@ def test_a_step_to_where_no_action_of_the_subset_is_legal_is_not_drawn(tmp_path,
     batch = replay.gather(np.arange(len(replay)))
     assert batch.observation[:, -1, 0, 0].tolist() == drawn
     assert batch.next_action_mask.tolist() == [others] * len(drawn)
+    # With legal_actions also the second step, of the action that is not legal: where it leads to, the subset is.
+    replay = open_replay(tmp_path, legal_actions=[0, 2], n_step=n_step)
+    batch = replay.gather(np.arange(len(replay)))
+    assert batch.observation[:, -1, 0, 0].tolist() == sorted([1, *drawn])
+    assert batch.next_action_mask.tolist() == [others] * (1 + len(drawn))
+    assert replay.has_whole_episodes == (n_step == 2)
 
 
 def episodes_of_gray(lengths):

@@ -255,7 +255,7 @@ def test_what_cannot_be_streamed_is_refused(data, settings, message):
         open_replay(data, **settings)
 
 
-def test_legal_actions_are_streamed_where_they_leave_out_nothing(data, tmp_path):
+def test_legal_actions_are_streamed_where_the_data_has_no_action_mask(data, tmp_path):
     replay = open_replay(data, stream=SIZE, legal_actions=[0, 2])
     assert replay.spec.legal_actions == (0, 2)
     batch = replay.gather([0, 1])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from offrl import Batch, TaskSpec
@@ -51,4 +53,7 @@ def test_agreement_of_two_rows():
     assert agreement.function(Table(SPEC), batch()) == 0.5  # action 1 in both
     legal = torch.tensor([[True, False, True], [False, False, True]])
     assert agreement.function(Table(SPEC), batch(action_mask=legal)) == 0.5  # 0 and 2
+    none = torch.tensor([[False, False, False], [False, False, True]])
+    first = replace(batch(action_mask=none), action=torch.tensor([0, 2]))  # 0 is what an argmax over nothing gives
+    assert agreement.function(Table(SPEC), first) == 0.5
     assert agreement.more_is_better

@@ -81,7 +81,7 @@ def test_data_that_can_be_learned_from_says_nothing(kind, tmp_path):
 def test_an_action_that_never_occurs_is_named(kind, tmp_path):
     (line,) = said(kind, dataset(tmp_path / "data", actions=(0, 1)))
     assert line.startswith(UNUSED)
-    assert "leave them out of the replay's setting legal_actions" in line
+    assert "name only the others in the replay's setting legal_actions" in line
     for setting in ("actions", "legal_actions"):
         assert said(kind, tmp_path / "data", **{setting: [0, 1]}) == []
 

@@ -98,8 +98,9 @@ class StreamingReplay(ReplaySource):
         self._active: tuple[tuple[int, int] | None, ReplaySource] | None = None
         # One shard, always the same: it says whether the data has action masks, and that the data can be read at all.
         try:
-            self.spec = make_replay(self._cache.use((0,), None), self._window_config).spec
-            if config.legal is not None and self.spec.action_masks:  # a window would leave out some of its transitions
+            probe = make_replay(self._cache.use((0,), None), replace(self._window_config, legal_actions=None))
+            self.spec = replace(probe.spec, legal_actions=config.legal)
+            if config.legal is not None and self.spec.action_masks:  # a window could leave out transitions
                 raise ConfigError(
                     f"{config.legal} with stream, for data with an action_mask",
                     where="Replay.legal_actions",
