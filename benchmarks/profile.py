@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 import offrl
 from benchmarks import charts
 from benchmarks.data import apart
+from benchmarks.same import checkout
 from benchmarks.stores import ROOT, noise_store
 from offrl.networks import EncoderFactory
 from offrl.replay import FrameStore, Replay
 from offrl.runs import describe_machine
-from offrl.system.json_files import write_json
+from offrl.system.json_files import read_json, write_json
 from offrl.system.workers import num_cores
 from offrl.training import Learner
 from offrl.training._augment import Preparation
@@ -134,23 +138,43 @@ def seconds_of_parts(row: str, store: Path, batch_size: int, updates: int, devic
 @click.option("--updates", default=60, show_default=True)
 @click.option("--batch-size", default=128, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
-def profile(updates: int, batch_size: int, device: str) -> None:
+@click.option("--before", metavar="REVISION", help="First measures that revision's update, by its own command.")
+def profile(updates: int, batch_size: int, device: str, before: str | None) -> None:
     """Milliseconds of each part of one update, for each network and precision."""
+    options = ["--updates", str(updates), "--batch-size", str(batch_size), "--device", device]
+    earlier = None if before is None else rows_of(before, options)
     with tempfile.TemporaryDirectory() as folder:
         store = noise_store(Path(folder), 10_000)
         found = {row: apart(seconds_of_parts, row, store, batch_size, updates, device) for row in ROWS}
-    print(f"{'ms':<32}" + "".join(f"{part:>11}" for part in (*PARTS, "in all")))
-    for row, parts in found.items():
-        print(f"{row:<32}" + "".join(f"{value:11.2f}" for value in (*parts.values(), sum(parts.values()))))
+    show(found)
     charts.stacked(found, "milliseconds of one update", RESULTS / "profile.png")
     write_json(
         RESULTS / "results.json",
         {
-            "command": f"python -m benchmarks profile --updates {updates} --batch-size {batch_size} --device {device}",
+            "command": " ".join(["python -m benchmarks profile", *options, *(["--before", before] if before else [])]),
             "batch_size": batch_size,
             "threads": num_cores(),
             "device": device,
             "rows": found,
+            **({} if before is None else {"before": {"revision": before, "rows": earlier}}),
             "machine": describe_machine(),
         },
     )
+
+
+def rows_of(revision: str, options: Sequence[str]) -> dict[str, dict[str, float]]:
+    """What the command says in a checkout of a revision, with its rows and parts."""
+    with tempfile.TemporaryDirectory() as folder, checkout(revision, Path(folder)) as tree:
+        command = [sys.executable, "-m", "benchmarks", "profile", *options]
+        subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree)}, check=True)
+        rows: dict[str, dict[str, float]] = read_json(tree / "benchmarks" / "results" / "profile" / "results.json")[
+            "rows"
+        ]
+    return rows
+
+
+def show(rows: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints the table."""
+    print(f"{'ms':<32}" + "".join(f"{part:>11}" for part in (*PARTS, "in all")))
+    for row, parts in rows.items():
+        print(f"{row:<32}" + "".join(f"{value:11.2f}" for value in (*parts.values(), sum(parts.values()))))

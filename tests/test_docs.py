@@ -230,7 +230,8 @@ def test_the_commands_of_all_figures_are_listed(hooks: ModuleType) -> None:
     sources = "".join(path.read_text("utf-8") for path in (ROOT / "benchmarks" / "pages").glob("*.py"))
     missing = {*re.findall(r'missing\("([^"]+)"\)', sources)}
     assert len(missing) > 15
-    assert {f"python -m benchmarks {words}" for words in missing} - {*lines} == set()
+    listed = tuple(f"{line} " for line in lines)
+    assert [words for words in missing if not any(f"benchmarks {words} " in line for line in listed)] == []
     assert "python -m benchmarks same" not in lines
     assert lines[-2:] == ["python -m benchmarks readme", "```"]
 

@@ -152,19 +152,23 @@ def profile() -> str:
     found = kept("profile/results.json")
     if found is None:
         return missing("profile")
-    parts = list(next(iter(found["rows"].values())))
-    rows = [
-        (name, *(f"{row[part]:.1f}" for part in parts), f"{sum(row.values()):.1f}")
-        for name, row in found["rows"].items()
-    ]
+    before = found.get("before")
+    earlier = [] if before is None else [f"At revision {before['revision']}:", _parts_of_updates(before["rows"])]
     return "\n\n".join(
         [
-            table(("milliseconds", *parts, "total"), rows),
+            _parts_of_updates(found["rows"]),
+            *earlier,
             f"Batch {found['batch_size']}, {found['threads']} threads, {found['device']}. "
             f"`{found['command']}`. {machine_text(found['machine'], found['device'])}.",
             charts_of("profile", "Milliseconds of each part of an update"),
         ]
     )
+
+
+def _parts_of_updates(rows: Mapping[str, Mapping[str, float]]) -> str:
+    parts = list(next(iter(rows.values())))
+    cells = [(name, *(f"{row[part]:.1f}" for part in parts), f"{sum(row.values()):.1f}") for name, row in rows.items()]
+    return table(("milliseconds", *parts, "total"), cells)
 
 
 def precision() -> str:

@@ -1,6 +1,7 @@
 """The parts of one update."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -35,6 +36,31 @@ def test_the_page_shows_every_part(hooks, tmp_path):
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "results.json").write_text(json.dumps(found))
     assert "| NatureEncoder, bf16 | 1.5 | 20.0 | 21.5 |" in hooks.profile()
+    found["before"] = {"revision": "abc~1", "rows": {"NatureEncoder, bf16": {"gather": 2.5, "forward": 40.0}}}
+    (tmp_path / "profile" / "results.json").write_text(json.dumps(found))
+    now, _, before = hooks.profile().partition("At revision abc~1:")
+    assert "| NatureEncoder, bf16 | 1.5 | 20.0 | 21.5 |" in now
+    assert "| NatureEncoder, bf16 | 2.5 | 40.0 | 42.5 |" in before
+
+
+def test_another_revision_is_measured_by_its_own_command(tmp_path, monkeypatch):
+    from benchmarks import profile
+
+    @contextmanager
+    def checkout(revision, folder):
+        assert revision == "abc~1"
+        yield tmp_path
+
+    def run(command, *, cwd, env, check):
+        assert command[1:] == ["-m", "benchmarks", "profile", "--updates", "9"]
+        assert (cwd, env["PYTHONPATH"], check) == (tmp_path, str(tmp_path), True)
+        path = tmp_path / "benchmarks" / "results" / "profile" / "results.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"rows": {"a": {"gather": 1.0}}}))
+
+    monkeypatch.setattr(profile, "checkout", checkout)
+    monkeypatch.setattr(profile.subprocess, "run", run)
+    assert profile.rows_of("abc~1", ["--updates", "9"]) == {"a": {"gather": 1.0}}
 
 
 @pytest.mark.parametrize("name", ["train", "growth", "inference", "profile", "quick"])
