@@ -82,7 +82,6 @@ _OPTIONS: dict[str, list[list[str]]] = {
     "recipes": [[], ["--threshold", "0.99"]],
     "train": [["--peers"]],
     "quick": [["--record"]],
-    "profile": [["--before", "a919203~1"]],  # before the update was made of fewer passes over memory
     "data": [["--peers"]],
 }
 _NOT_FIGURES = {

@@ -44,6 +44,10 @@ ROWS: dict[str, tuple[EncoderFactory, Precision, Compile]] = {
 }
 
 
+Rows = dict[str, dict[str, float]]
+"""Row -> part -> milliseconds."""
+
+
 class Clock:
     """Seconds of each part of the update in progress; on a GPU it waits at every boundary."""
 
@@ -138,38 +142,50 @@ def seconds_of_parts(row: str, store: Path, batch_size: int, updates: int, devic
 @click.option("--updates", default=60, show_default=True)
 @click.option("--batch-size", default=128, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--before", metavar="REVISION", help="First measures that revision's update, by its own command.")
-def profile(updates: int, batch_size: int, device: str, before: str | None) -> None:
+@click.option("--before", metavar="REVISION", help="Also that revision's update, by its own command, in turns.")
+@click.option(
+    "--rounds", default=1, show_default=True, type=click.IntRange(1), help="The fastest one of each row counts."
+)
+def profile(updates: int, batch_size: int, device: str, before: str | None, rounds: int) -> None:
     """Milliseconds of each part of one update, for each network and precision."""
     options = ["--updates", str(updates), "--batch-size", str(batch_size), "--device", device]
-    earlier = None if before is None else rows_of(before, options)
+    now: list[Rows] = []
+    then: list[Rows] = []
     with tempfile.TemporaryDirectory() as folder:
         store = noise_store(Path(folder), 10_000)
-        found = {row: apart(seconds_of_parts, row, store, batch_size, updates, device) for row in ROWS}
+        for _ in range(rounds):
+            if before is not None:
+                then.append(rows_of(before, options))
+            now.append({row: apart(seconds_of_parts, row, store, batch_size, updates, device) for row in ROWS})
+    found = fastest(now)
     show(found)
+    given = [*options, *(["--before", before] if before else []), *(["--rounds", str(rounds)] if rounds > 1 else [])]
     charts.stacked(found, "milliseconds of one update", RESULTS / "profile.png")
     write_json(
         RESULTS / "results.json",
         {
-            "command": " ".join(["python -m benchmarks profile", *options, *(["--before", before] if before else [])]),
+            "command": " ".join(["python -m benchmarks profile", *given]),
             "batch_size": batch_size,
             "threads": num_cores(),
             "device": device,
             "rows": found,
-            **({} if before is None else {"before": {"revision": before, "rows": earlier}}),
+            **({} if before is None else {"before": {"revision": before, "rows": fastest(then)}}),
             "machine": describe_machine(),
         },
     )
 
 
-def rows_of(revision: str, options: Sequence[str]) -> dict[str, dict[str, float]]:
+def fastest(rounds: Sequence[Rows]) -> Rows:
+    """Of each row the round in which it took least: the others were disturbed."""
+    return {row: min((each[row] for each in rounds), key=lambda parts: sum(parts.values())) for row in rounds[0]}
+
+
+def rows_of(revision: str, options: Sequence[str]) -> Rows:
     """What the command says in a checkout of a revision, with its rows and parts."""
     with tempfile.TemporaryDirectory() as folder, checkout(revision, Path(folder)) as tree:
         command = [sys.executable, "-m", "benchmarks", "profile", *options]
         subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree)}, check=True)
-        rows: dict[str, dict[str, float]] = read_json(tree / "benchmarks" / "results" / "profile" / "results.json")[
-            "rows"
-        ]
+        rows: Rows = read_json(tree / "benchmarks" / "results" / "profile" / "results.json")["rows"]
     return rows
 
 

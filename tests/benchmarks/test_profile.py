@@ -43,6 +43,14 @@ def test_the_page_shows_every_part(hooks, tmp_path):
     assert "| NatureEncoder, bf16 | 2.5 | 40.0 | 42.5 |" in before
 
 
+def test_the_fastest_round_of_each_row_counts():
+    from benchmarks.profile import fastest
+
+    first = {"a": {"gather": 1.0, "forward": 5.0}, "b": {"gather": 2.0, "forward": 2.0}}
+    second = {"a": {"gather": 2.0, "forward": 3.0}, "b": {"gather": 1.0, "forward": 9.0}}
+    assert fastest([first, second]) == {"a": second["a"], "b": first["b"]}
+
+
 def test_another_revision_is_measured_by_its_own_command(tmp_path, monkeypatch):
     from benchmarks import profile
 
