@@ -81,6 +81,7 @@ _OPTIONS: dict[str, list[list[str]]] = {
     "demo-runs": [[], ["--full"]],
     "recipes": [[], ["--threshold", "0.99"]],
     "train": [["--peers"]],
+    "profile": [["--before", "a919203~1", "--rounds", "3"]],
     "quick": [["--record"]],
     "data": [["--peers"]],
 }

@@ -91,22 +91,30 @@ def _row(*cells: str) -> str:
 
 
 def _peers(results: Path) -> list[str]:
-    """Training speed beside other libraries, in one run on one machine."""
-    found = _read(results / "train" / "results.json")
+    """Training speed beside other libraries, a column for each kind of processor, each of one run."""
+    every = [_read(path) for path in sorted((results / "train").glob("*.json"))]
     names = ("offrl", "d3rlpy", "Tianshou", "notebook loop")
-    ways = {name: found["ways"][name] for name in names if name in found.get("ways", {})}
-    if not ways:
+    measured = [found for found in every if found["device"] == "cpu" and set(names) <= set(found["ways"])]
+    if not measured:
         return []
+    first = measured[0]
     lines = [
-        f"Training speed of discrete BCQ, batches of {found['batch_size']}, 4 x 96 x 96, {found['actions']} actions, "
-        f"{found['threads']} cores ({found['machine']['processor']}; `{found['command']}`):",
+        f"Training speed of discrete BCQ in updates a second, and how many times as fast offrl is: batches of "
+        f"{first['batch_size']}, 4 x 96 x 96, {first['actions']} actions, {first['threads']} cores "
+        f"(`{first['command']}`):",
         "",
-        "| library | updates a second | offrl is faster by |",
-        "|---|---|---|",
+        _row("library", *(found["machine"]["processor"] for found in measured)),
+        _row(*["---"] * (1 + len(measured))),
     ]
-    for name, way in ways.items():
-        ratio = "-" if name == "offrl" else "{median:.1f} times ({low:.1f} to {high:.1f})".format(**way["ratio"])
-        lines.append(f"| {name} | {way['updates_per_second']:.1f} | {ratio} |")
+    for name in names:
+        ways = [found["ways"][name] for found in measured]
+        times = [
+            "" if name == "offrl" else ": {median:.1f} times ({low:.1f} to {high:.1f})".format(**way["ratio"])
+            for way in ways
+        ]
+        lines.append(
+            _row(name, *(f"{way['updates_per_second']:.1f}{text}" for way, text in zip(ways, times, strict=True)))
+        )
     return [*lines, ""]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -208,7 +209,9 @@ def train(
     show(found)
     roofline = matrix_roofline(device, 2048 if device == "cpu" else 16384)
     print(f"matrix products: {', '.join(f'{way} {rate:.3g} TFLOP/s' for way, rate in roofline.teraflops.items())}")
-    name = "results" if device == "cpu" else device.partition(":")[0]
+    machine = describe_machine()
+    # A ratio holds on one kind of processor: each keeps its own.
+    name = "-".join(re.findall(r"\w+", machine["processor"].lower())) if device == "cpu" else device.partition(":")[0]
     rates = {way: row["updates_per_second"] for way, row in found.items()}
     charts.bars(rates, "updates a second", RESULTS / f"{name}.png", [way for way in rates if way.startswith("offrl")])
     given = f"{' --peers' if peers else ''} --updates {updates} --rounds {rounds}"
@@ -232,6 +235,6 @@ def train(
             "ways": found,
             "matrix_teraflops": roofline.teraflops,
             "matrix_sizes": roofline.sizes,
-            "machine": describe_machine(),
+            "machine": machine,
         },
     )

@@ -14,7 +14,6 @@ RESULTS = Path(__file__).parents[1] / "results"
 CHARTS = {
     "leaderboard": ("carracing/leaderboard.png",),
     "shelf": ("scores/results.png",),
-    "train": ("train/results.png", "train/cuda.png"),
     "growth": ("growth/growth.png",),
     "inference": ("inference/inference.png",),
     "profile": ("profile/profile.png",),
@@ -30,9 +29,9 @@ def kept(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def all_kept(folder: str) -> list[dict[str, Any]]:
+def all_kept(folder: str) -> dict[str, dict[str, Any]]:
     """The results in a folder, by name."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((RESULTS / folder).glob("*.json"))]
+    return {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in sorted((RESULTS / folder).glob("*.json"))}
 
 
 def is_there(name: str) -> bool:

@@ -33,7 +33,7 @@ def obp() -> str:
 
 def judged() -> str:
     """How well offline estimates ranked policies whose true values are known, for each task and set of candidates."""
-    results = all_kept("ope")
+    results = [*all_kept("ope").values()]
     if not results:
         return missing("ope")
     head = (
@@ -74,7 +74,7 @@ def _costs(found: Mapping[str, Any]) -> str:
 
 def gained() -> str:
     """What choosing a checkpoint offline gains over taking the last one, for each task."""
-    results = all_kept("selection")
+    results = [*all_kept("selection").values()]
     if not results:
         return missing("select")
     names = list(dict.fromkeys(name for found in results for name in found["gains"]))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.pages.kept import charts_of, interval_text, kept, machine_text, missing, ratio_text, table
+from benchmarks.pages.kept import all_kept, charts_of, interval_text, kept, machine_text, missing, ratio_text, table
 
 
 def speed(name: str) -> str:
@@ -25,9 +25,12 @@ def speed(name: str) -> str:
 
 
 def train() -> str:
-    """Updates per second of each implementation, on the CPU and, where it was measured, on a GPU."""
-    parts = [_train(found) for found in (kept("train/results.json"), kept("train/cuda.json")) if found]
-    return "\n\n".join([*parts, charts_of("train", "Updates per second")]) if parts else missing("train --peers")
+    """Updates per second of each implementation, on each kind of processor where they were measured."""
+    parts = [
+        f"{_train(found)}\n\n![Updates per second](benchmarks/train/{name}.png)"
+        for name, found in all_kept("train").items()
+    ]
+    return "\n\n".join(parts) if parts else missing("train --peers")
 
 
 def _train(found: Mapping[str, Any]) -> str:
