@@ -103,12 +103,15 @@ def scores(
             if ended.exit_code != 0:
                 sys.exit(f"{ended.name} failed; the same command goes on with the others")
             bar.update()
-    write_results(work, environments, kinds, algorithms, cells, others, transitions, check_with_rliable)
+    for environment in environments:
+        mine = [cell for cell in cells if cell.environment == environment]
+        theirs = [cell for cell in others if cell.environment == environment]
+        write_results(work, environment, kinds, algorithms, mine, theirs, transitions, check_with_rliable)
 
 
 def write_results(
     work: Path,
-    environments: Sequence[str],
+    environment: str,
     kinds: Sequence[str],
     algorithms: Sequence[str],
     cells: Sequence[Cell],
@@ -116,8 +119,11 @@ def write_results(
     transitions: int,
     check_with_rliable: bool,
 ) -> None:
-    """results.json, of what is there, and a picture."""
-    tasks = [*product(environments, kinds)]
+    """Of what is there of an environment: a result and a picture, with other libraries' in a file of its own.
+
+    The data of an environment is another one on each machine that makes it, and so each result is of one.
+    """
+    tasks = [(environment, kind) for kind in kinds]
     found = {cell: cell.score(work) for cell in cells}
     table: dict[str, dict[str, Any]] = {}
     normalised: dict[str, Scores] = {}
@@ -145,10 +151,11 @@ def write_results(
     peer_scores.show(compared)
     checked = rliable_check(normalised, table) if check_with_rliable else None
     centres = {algorithm: row["interquartile_mean"]["value"] for algorithm, row in table.items()}
-    charts.bars(centres, "interquartile mean (0: random, 1: the best online policy)", RESULTS / "results.png", [])
+    name = f"{environment.replace('/', '-')}{'-peers' if others else ''}"
+    charts.bars(centres, "interquartile mean (0: random, 1: the best online policy)", RESULTS / f"{name}.png", [])
     first = cells[0]
     runs = 1 + max(cell.seed for cell in cells)
-    given = "".join(f" --environment {name}" for name in environments)
+    given = f" --environment {environment}"
     given += f" --kinds {','.join(kinds)}" if [*kinds] != [*KINDS] else ""
     given += f" --algorithms {','.join(algorithms)}" if ",".join(algorithms) != SHELF else ""
     options = {"--runs": (runs, 5), "--updates": (first.updates, 20_000), "--transitions": (transitions, 100_000)}
@@ -157,9 +164,10 @@ def write_results(
     given += " --peers-defaults" if "defaults" in columns else " --peers" if columns else ""
     given += " --check-with-rliable" if check_with_rliable else ""
     write_json(
-        RESULTS / "results.json",
+        RESULTS / f"{name}.json",
         {
             "command": f"python -m benchmarks scores{given}",
+            "environment": environment,
             "transitions": transitions,
             "updates": first.updates,
             "runs": runs,

@@ -53,7 +53,11 @@ def on_files(files: Any, config: Any) -> Any:
             if path.is_file():
                 files.append(File.generated(config, f"benchmarks/{name}/{plot}.png", abs_src_path=str(path)))
     charts = [results.RESULTS / chart for found in CHARTS.values() for chart in found]
-    several = [path for found in ("datasets/*/*.png", "train/*.png") for path in sorted(results.RESULTS.glob(found))]
+    several = [
+        path
+        for found in ("datasets/*/*.png", "train/*.png", "scores/*.png")
+        for path in sorted(results.RESULTS.glob(found))
+    ]
     for path in [*several, *filter(Path.is_file, charts)]:
         files.append(File.generated(config, f"benchmarks/{path.relative_to(results.RESULTS)}", abs_src_path=str(path)))
     return files

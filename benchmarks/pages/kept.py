@@ -13,7 +13,6 @@ from offrl.statistics import Interval
 RESULTS = Path(__file__).parents[1] / "results"
 CHARTS = {
     "leaderboard": ("carracing/leaderboard.png",),
-    "shelf": ("scores/results.png",),
     "growth": ("growth/growth.png",),
     "inference": ("inference/inference.png",),
     "profile": ("profile/profile.png",),

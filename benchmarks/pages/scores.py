@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.pages.kept import (
-    charts_of,
+    all_kept,
     difference_text,
     interval_of,
     interval_text,
@@ -17,6 +20,7 @@ from benchmarks.pages.kept import (
     missing,
     table,
 )
+from benchmarks.scoring.statistics import estimate, interquartile_mean
 from offrl.statistics import Interval
 
 BENCHMARKS = {
@@ -87,30 +91,65 @@ def _origin(result: Mapping[str, Any], policies: Mapping[str, Any]) -> str:
 
 
 def shelf() -> str:
-    """Scores of all algorithms on the five kinds of datasets."""
-    found = kept("scores/results.json")
-    if found is None:
+    """Scores of all algorithms on the five kinds of datasets of each environment, and over all environments."""
+    results = all_kept("scores")
+    if not results:
         return missing("scores")
-    datasets = found["datasets"]
+    parts = [f"### {found['environment']}{_beside(found)}\n\n{_shelf(name, found)}" for name, found in results.items()]
+    complete = [found for found in results.values() if "peers" not in found]
+    return "\n\n".join([*parts, *(_over_all(complete) if len(complete) > 1 else [])])
+
+
+def _beside(found: Mapping[str, Any]) -> str:
+    return ", beside other libraries" if "peers" in found else ""
+
+
+def _shelf(name: str, found: Mapping[str, Any]) -> str:
     head = ("dataset", "data", *found["algorithms"])
     rows = []
-    for name, about in datasets.items():
-        cells = [mean_and_interval(row["cells"][name]) for row in found["algorithms"].values()]
-        rows.append((name.replace("/", ", "), f"{about['mean_return']:.1f}", *cells))
+    for dataset, about in found["datasets"].items():
+        cells = [mean_and_interval(row["cells"][dataset]) for row in found["algorithms"].values()]
+        rows.append((dataset.rpartition("/")[2], f"{about['mean_return']:.1f}", *cells))
     shown = [*found["algorithms"].values()]
     better = "probability_of_improvement_over_bc"
     total = ("interquartile mean", "", *(_estimate(row["interquartile_mean"]) for row in shown))
     improved = ("better than BC", "", *(_estimate(row[better]) if better in row else "" for row in shown))
     seconds = ("seconds of one core", "", *(f"{row['cpu_seconds_per_run']:.0f}" for row in shown))
     first, last = found["evaluation_seeds"]
-    chart = charts_of("shelf", "Interquartile mean of each algorithm over all datasets")
     return (
-        f"{table(head, [*rows, total, improved, seconds])}\n\n{chart}\n\n{found['runs']} training runs a cell, "
+        f"{table(head, [*rows, total, improved, seconds])}\n\n"
+        f"![Interquartile mean of each algorithm over all datasets](benchmarks/scores/{name}.png)\n\n"
+        f"{found['runs']} training runs a cell, "
         f"{found['updates']:,} updates each, datasets of {found['transitions']:,} transitions, batch size "
         f"{found['batch_size']}, the same settings everywhere, 10 % of the episodes held out; {last - first + 1} "
         f"episodes a run. `{found['command']}`. {machine_text(found['machine'])}."
         f"{_peers(found.get('peers', {}))}{_rliable(found.get('rliable'))}"
     )
+
+
+def _over_all(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The interquartile means over the datasets of all environments, of the algorithms that each has."""
+    rows = []
+    for algorithm in results[0]["algorithms"]:
+        if not all(algorithm in found["algorithms"] for found in results):
+            continue
+        runs = [_normalised(found, algorithm) for found in results]
+        fewest = min(each.shape[1] for each in runs)
+        scores = np.concatenate([each[:, :fewest] for each in runs])
+        rows.append((algorithm, _estimate(estimate(interquartile_mean, scores)._asdict())))
+    names = ", ".join(found["environment"] for found in results)
+    text = f"{names}, with as many runs of each as the one with the fewest has:"
+    return ["### All environments", text, table(("algorithm", "interquartile mean"), rows)]
+
+
+def _normalised(found: Mapping[str, Any], algorithm: str) -> NDArray[np.float64]:
+    """Scores [datasets, runs] of an algorithm, 0 for random and 1 for the best online policy."""
+    cells = found["algorithms"][algorithm]["cells"]
+    rows = []
+    for dataset, about in found["datasets"].items():
+        low, high = about["random_return"], about["best_return"]
+        rows.append([(run - low) / (high - low) for run in cells[dataset]["runs"]])
+    return np.array(rows)
 
 
 def _peers(peers: Mapping[str, Any]) -> str:
@@ -120,7 +159,7 @@ def _peers(peers: Mapping[str, Any]) -> str:
         for settings, rows in columns.items():
             names = list(dict.fromkeys(name for row in rows.values() for name in row["cells"]))
             cells = [
-                (name.replace("/", ", "), *(_difference(row["cells"].get(name)) for row in rows.values()))
+                (name.rpartition("/")[2], *(_difference(row["cells"].get(name)) for row in rows.values()))
                 for name in names
             ]
             times = ("its seconds of one core over ours", *(f"{row['time_over_ours']:.2f}" for row in rows.values()))

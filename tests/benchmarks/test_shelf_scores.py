@@ -151,7 +151,8 @@ def test_the_result_is_a_table(hooks, tmp_path):
     row = {"cells": {"CartPole-v1/expert": cell}, "cpu_seconds_per_run": 12.3, "interquartile_mean": estimate}
     found = {
         "command": "c",
-        "datasets": {"CartPole-v1/expert": {"mean_return": 499.0}},
+        "environment": "CartPole-v1",
+        "datasets": {"CartPole-v1/expert": {"mean_return": 499.0, "random_return": 0.0, "best_return": 10.0}},
         "algorithms": {"bc": row, "cql": {**row, "probability_of_improvement_over_bc": estimate}},
         "runs": 2,
         "updates": 20000,
@@ -176,17 +177,40 @@ def test_the_result_is_a_table(hooks, tmp_path):
     found["peers"] = {"d3rlpy": {"ours": {"cql": peer, "bc": {**peer, "cells": single}}}}
     found["rliable"] = {"version": "1.2.0", "aggregates": 3, "largest_difference": 1.1e-16}
     drawn = drawn_of(hooks, tmp_path, found)
-    assert "| CartPole-v1, expert | 499.0 | 9.5 (9.0 to 10.0) | 9.5 (9.0 to 10.0) |" in drawn
+    assert "### CartPole-v1, beside other libraries" in drawn
+    assert "| expert | 499.0 | 9.5 (9.0 to 10.0) | 9.5 (9.0 to 10.0) |" in drawn
     assert "| better than BC |  |  | 0.50 (0.40 to 0.60) |" in drawn
     assert "2 training runs a cell, 20,000 updates each" in drawn
     assert "100 episodes a run" in drawn
     assert "Ours minus d3rlpy's, with our learning rate, discount, network and target rule:" in drawn
-    assert "| CartPole-v1, expert | +2.0* (+1.0 to +3.0) | -2.0 |" in drawn
+    assert "| expert | +2.0* (+1.0 to +3.0) | -2.0 |" in drawn
     assert "| its seconds of one core over ours | 1.50 | 1.50 |" in drawn
     assert "rliable 1.2.0 computes the same 3 aggregates, with a largest difference of 1e-16." in drawn
 
 
+def test_algorithms_that_every_environment_has_are_summed_up_over_all(hooks, tmp_path):
+    estimate = {"value": 0.5, "low": 0.4, "high": 0.6}
+
+    def result(environment, scores, best):
+        cell = {"mean": 0.0, "interval_95": None, "runs": scores}
+        row = {"cells": {f"{environment}/mixed": cell}, "cpu_seconds_per_run": 1.0, "interquartile_mean": estimate}
+        algorithms = {"bc": row} | ({} if environment == "CartPole-v1" else {"iql": row})
+        about = {"mean_return": 1.0, "random_return": 100.0, "best_return": best}
+        about_all = {"datasets": {f"{environment}/mixed": about}, "algorithms": algorithms, "environment": environment}
+        sizes = {"runs": 2, "updates": 1, "transitions": 1, "batch_size": 1, "evaluation_seeds": [0, 0], "command": "c"}
+        machine = {"processor": "", "cores": 1, "python": "", "gpu": None, "versions": {}}
+        return {**about_all, **sizes, "machine": machine}
+
+    # Both of the first at 0.5, both of the second that count at 1: 0.5, 0.5, 1, 1 without a quarter at each end.
+    (tmp_path / "scores").mkdir()
+    for found in (result("CartPole-v1", [150.0, 150.0], 200.0), result("LunarLander-v3", [300.0, 300.0, 0.0], 300.0)):
+        (tmp_path / "scores" / f"{found['environment']}.json").write_text(json.dumps(found))
+    _, over_all = hooks.shelf().split("### All environments")
+    assert "| bc | 0.75 (0.75 to 0.75) |" in over_all
+    assert "iql" not in over_all
+
+
 def drawn_of(hooks, tmp_path, found):
     (tmp_path / "scores").mkdir(exist_ok=True)
-    (tmp_path / "scores" / "results.json").write_text(json.dumps(found))
+    (tmp_path / "scores" / "CartPole-v1-peers.json").write_text(json.dumps(found))
     return hooks.shelf()
