@@ -83,6 +83,12 @@ _OPTIONS: dict[str, list[list[str]]] = {
     "train": [["--peers"]],
     "profile": [["--before", "a919203~1", "--rounds", "3"]],
     "quick": [["--record"]],
+    "scores": [
+        ["--environment", "CartPole-v1", "--environment", "LunarLander-v3", "--check-with-rliable"],
+        ["--environment", "CartPole-v1", "--environment", "LunarLander-v3", "--peers-defaults"],
+        ["--environment", "Acrobot-v1"],
+        ["--environment", "MinAtar/Breakout-v1", "--transitions", "200000", "--runs", "3"],
+    ],
     "data": [["--peers"]],
 }
 _NOT_FIGURES = {

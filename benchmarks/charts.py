@@ -49,6 +49,24 @@ def runs(rows: Mapping[str, Sequence[float]], unit: str, path: Path) -> Path:
     return _save(figure, path)
 
 
+def intervals(
+    rows: Mapping[str, tuple[float, float | None, float | None]], unit: str, path: Path, line: float | None = None
+) -> Path:
+    """A line for each row, the first one on top: a value and the interval (low, high) that it has; a rule at `line`."""
+    figure = _figure(8, 1.2 + 0.36 * len(rows))
+    axis = figure.subplots()
+    _tidy(axis)
+    if line is not None:
+        axis.axvline(line, color=_GRAY, linewidth=1)
+    for position, (value, low, high) in enumerate(rows.values()):
+        error = None if low is None or high is None else [[value - low], [high - value]]
+        axis.errorbar(value, position, xerr=error, fmt="o", color=_BLUE, capsize=4, markersize=5)
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlabel(unit)
+    return _save(figure, path)
+
+
 def stacked(rows: Mapping[str, Mapping[str, float]], unit: str, path: Path) -> Path:
     """A horizontal bar for each row, of parts that share their names and colours."""
     figure = _figure(9, 1.5 + 0.6 * len(rows))

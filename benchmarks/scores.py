@@ -19,13 +19,14 @@ from tqdm import tqdm
 from benchmarks import charts
 from benchmarks.peers.environments import CHECKS, PeerError, python_of
 from benchmarks.scoring import peers as peer_scores
-from benchmarks.scoring.cells import BATCH_SIZE, LEARNER, REPLAY, SEEDS, Cell, dataset
+from benchmarks.scoring.cells import BATCH_SIZE, LEARNER, REPLAY, SEEDS, Cell, dataset, make_env
 from benchmarks.scoring.peers import SETTINGS
 from benchmarks.scoring.statistics import Scores, estimate, interquartile_mean, probability_of_improvement
 from benchmarks.stores import ROOT
-from offrl import envs, open_replay
+from offrl import open_replay
 from offrl.cli.names import ALGORITHMS
 from offrl.collection import KINDS, Kind, collect_protocol
+from offrl.datasets.coverage import References, measure
 from offrl.runs import describe_machine
 from offrl.shards import Manifest
 from offrl.statistics import t_interval
@@ -78,9 +79,14 @@ def scores(
     The budget and the settings are the same in every cell, and nothing is tuned.
     """
     work = work.resolve() / f"{transitions}"
+    if peers or peers_defaults:  # what cannot be compared says so before anything is made
+        try:
+            peer_scores.prepare(environments)
+        except PeerError as error:
+            sys.exit(f"--peers: {error}")
     for environment, kind in product(environments, kinds):
         directory = dataset(work, environment, kind)
-        collect_protocol(partial(envs.make, environment), kind, directory.parent, transitions=transitions)
+        collect_protocol(partial(make_env, environment), kind, directory.parent, transitions=transitions)
         open_replay(directory, progress=False)  # ingested once, before two would
     # Seed by seed: what has been done when time is up is a table of fewer seeds, and not of fewer datasets.
     cells = [
@@ -90,7 +96,6 @@ def scores(
     ]
     others: list[peer_scores.PeerCell] = []
     if peers or peers_defaults:
-        peer_scores.prepare(environments)
         others = peer_scores.peer_cells(
             environments, kinds, algorithms, runs, updates, SETTINGS if peers_defaults else SETTINGS[:1]
         )
@@ -150,9 +155,18 @@ def write_results(
     compared = peer_scores.compare(work, cells, others)
     peer_scores.show(compared)
     checked = rliable_check(normalised, table) if check_with_rliable else None
-    centres = {algorithm: row["interquartile_mean"]["value"] for algorithm, row in table.items()}
     name = f"{environment.replace('/', '-')}{'-peers' if others else ''}"
-    charts.bars(centres, "interquartile mean (0: random, 1: the best online policy)", RESULTS / f"{name}.png", [])
+    if others:
+        lines = {
+            f"{each.library} {each.algorithm}, {each.dataset.rpartition('/')[2]}": each.difference
+            for each in peer_scores.cellwise(compared)
+            if each.settings == SETTINGS[0]
+        }
+        bars = {name: (each["mean"], each["low"], each["high"]) for name, each in lines.items()}
+        charts.intervals(bars, "mean return: ours minus another's", RESULTS / f"{name}.png", line=0.0)
+    else:
+        bars = {algorithm: tuple(row["interquartile_mean"].values()) for algorithm, row in table.items()}
+        charts.intervals(bars, "interquartile mean (0: random, 1: the best online policy)", RESULTS / f"{name}.png")
     first = cells[0]
     runs = 1 + max(cell.seed for cell in cells)
     given = f" --environment {environment}"
@@ -213,16 +227,23 @@ def rliable_check(normalised: Mapping[str, Scores], table: Mapping[str, Mapping[
 def references(work: Path, environment: str, kind: str) -> tuple[float, float]:
     """The mean returns of random actions and of the best online policy, between which scores are normalised."""
     protocol = Manifest.load(dataset(work, environment, kind)).protocol or {}
-    return float(protocol["random_return"]), float(protocol["best_return"])
+    low, high = float(protocol["random_return"]), float(protocol["best_return"])
+    if not high > low:
+        sys.exit(
+            f"{environment}: the best online policy returns {high:g}, random actions {low:g}: scores between them mean "
+            "nothing; collect with more --transitions, from which the online learner learns"
+        )
+    return low, high
 
 
 def measures(work: Path, environment: str, kind: str) -> dict[str, Any]:
-    """Of a dataset: its mean return, and what scores are normalised by."""
-    from offrl.datasets import inspect_dataset
-
+    """Of a dataset: its mean return, its TQ and SACo, and what scores are normalised by."""
     low, high = references(work, environment, kind)
-    store = open_replay(dataset(work, environment, kind), progress=False).store
-    return {"mean_return": inspect_dataset(store).mean_return.mean, "random_return": low, "best_return": high}
+    directory = dataset(work, environment, kind)
+    store = open_replay(directory, progress=False).store
+    covered = measure(store, References.of_directory(directory))
+    mean = float(store.episode_returns().mean())
+    return {"mean_return": mean, "tq": covered.tq, "saco": covered.saco, "random_return": low, "best_return": high}
 
 
 def show(table: Mapping[str, Mapping[str, Any]]) -> None:
@@ -234,6 +255,5 @@ def show(table: Mapping[str, Mapping[str, Any]]) -> None:
         print(f"{algorithm:<8}{cells}   {row['interquartile_mean']['value']:.2f}")
 
 
-def _seconds(found: Mapping[Cell, Mapping[str, Any] | None], algorithm: str) -> float:
-    seconds = [score["cpu_seconds"] for cell, score in found.items() if score and cell.algorithm == algorithm]
-    return float(np.median(seconds))
+def _seconds(found: Mapping[Cell, Mapping[str, Any] | None], algorithm: str) -> float | None:
+    return peer_scores.median_seconds(score for cell, score in found.items() if score and cell.algorithm == algorithm)

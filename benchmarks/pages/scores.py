@@ -20,7 +20,8 @@ from benchmarks.pages.kept import (
     missing,
     table,
 )
-from benchmarks.scoring.statistics import estimate, interquartile_mean
+from benchmarks.scoring.peers import below
+from benchmarks.scoring.statistics import estimate, interquartile_mean, probability_of_improvement
 from offrl.statistics import Interval
 
 BENCHMARKS = {
@@ -105,20 +106,25 @@ def _beside(found: Mapping[str, Any]) -> str:
 
 
 def _shelf(name: str, found: Mapping[str, Any]) -> str:
-    head = ("dataset", "data", *found["algorithms"])
+    head = ("dataset", "its mean", "TQ", "SACo", *found["algorithms"])
     rows = []
     for dataset, about in found["datasets"].items():
         cells = [mean_and_interval(row["cells"][dataset]) for row in found["algorithms"].values()]
-        rows.append((dataset.rpartition("/")[2], f"{about['mean_return']:.1f}", *cells))
+        facts = (f"{about['mean_return']:.1f}", f"{about['tq']:.2f}", f"{about['saco']:.2f}")
+        rows.append((dataset.rpartition("/")[2], *facts, *cells))
     shown = [*found["algorithms"].values()]
     better = "probability_of_improvement_over_bc"
-    total = ("interquartile mean", "", *(_estimate(row["interquartile_mean"]) for row in shown))
-    improved = ("better than BC", "", *(_estimate(row[better]) if better in row else "" for row in shown))
-    seconds = ("seconds of one core", "", *(f"{row['cpu_seconds_per_run']:.0f}" for row in shown))
+    total = ("interquartile mean", "", "", "", *(_estimate(row["interquartile_mean"]) for row in shown))
+    improved = ("better than BC", "", "", "", *(_estimate(row[better]) if better in row else "" for row in shown))
+    took = [row["cpu_seconds_per_run"] for row in shown]
+    seconds = ("seconds of one core", "", "", "", *("" if each is None else f"{each:.0f}" for each in took))
+    scale = next(iter(found["datasets"].values()))
+    text = "Ours minus other libraries'" if "peers" in found else "Interquartile mean of each algorithm"
     first, last = found["evaluation_seeds"]
     return (
         f"{table(head, [*rows, total, improved, seconds])}\n\n"
-        f"![Interquartile mean of each algorithm over all datasets](benchmarks/scores/{name}.png)\n\n"
+        f"![{text}](benchmarks/scores/{name}.png)\n\n"
+        f"Random actions return {scale['random_return']:.1f}, the best online policy {scale['best_return']:.1f}. "
         f"{found['runs']} training runs a cell, "
         f"{found['updates']:,} updates each, datasets of {found['transitions']:,} transitions, batch size "
         f"{found['batch_size']}, the same settings everywhere, 10 % of the episodes held out; {last - first + 1} "
@@ -128,18 +134,19 @@ def _shelf(name: str, found: Mapping[str, Any]) -> str:
 
 
 def _over_all(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The interquartile means over the datasets of all environments, of the algorithms that each has."""
+    """The aggregates over the datasets of all environments, of the algorithms that each has."""
+    shared = [name for name in results[0]["algorithms"] if all(name in found["algorithms"] for found in results)]
+    fewest = min(found["runs"] for found in results)
+    scores = {name: np.concatenate([_normalised(found, name)[:, :fewest] for found in results]) for name in shared}
     rows = []
-    for algorithm in results[0]["algorithms"]:
-        if not all(algorithm in found["algorithms"] for found in results):
-            continue
-        runs = [_normalised(found, algorithm) for found in results]
-        fewest = min(each.shape[1] for each in runs)
-        scores = np.concatenate([each[:, :fewest] for each in runs])
-        rows.append((algorithm, _estimate(estimate(interquartile_mean, scores)._asdict())))
+    for name, each in scores.items():
+        better = ""
+        if name != "bc" and "bc" in scores:
+            better = _estimate(estimate(probability_of_improvement, each, scores["bc"])._asdict())
+        rows.append((name, _estimate(estimate(interquartile_mean, each)._asdict()), better))
     names = ", ".join(found["environment"] for found in results)
     text = f"{names}, with as many runs of each as the one with the fewest has:"
-    return ["### All environments", text, table(("algorithm", "interquartile mean"), rows)]
+    return ["### All environments", text, table(("algorithm", "interquartile mean", "better than BC"), rows)]
 
 
 def _normalised(found: Mapping[str, Any], algorithm: str) -> NDArray[np.float64]:
@@ -162,7 +169,8 @@ def _peers(peers: Mapping[str, Any]) -> str:
                 (name.rpartition("/")[2], *(_difference(row["cells"].get(name)) for row in rows.values()))
                 for name in names
             ]
-            times = ("its seconds of one core over ours", *(f"{row['time_over_ours']:.2f}" for row in rows.values()))
+            took = [row["time_over_ours"] for row in rows.values()]
+            times = ("its seconds of one core over ours", *("" if each is None else f"{each:.2f}" for each in took))
             whose = (
                 "with our learning rate, discount, network and target rule"
                 if settings == "ours"
@@ -171,9 +179,11 @@ def _peers(peers: Mapping[str, Any]) -> str:
             parts.append(f"\n\nOurs minus {library}'s, {whose}:\n\n{table(('dataset', *rows), [*cells, times])}")
     if not parts:
         return ""
+    worse = [f"{each.algorithm} of {each.library} on {each.dataset}" for each in below(peers, "ours")]
     return (
         "".join(parts) + "\n\nMean over training runs and its 95 % interval (Welch); * marks p < 0.05 after Holm's "
-        "correction for all cells of one column of settings."
+        "correction for all cells of this environment with the same settings. With ours, offrl is below another "
+        f"library in {len(worse) or 'none'} of them{': ' * bool(worse)}{', '.join(worse)}."
     )
 
 

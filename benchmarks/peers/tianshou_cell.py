@@ -5,9 +5,10 @@ the heads share. With `settings` "ours": offrl's learning rate, discount and Pol
 off by a period that never comes), and the weights of the losses that offrl's defaults have. Two differences are the
 algorithms' own. CQL is on QR-DQN, here with the fewest quantiles that it takes, 2: its loss, a sum over target
 quantiles, is then the Huber loss where both are equal, and the penalty weighs 1, as offrl's. CRR's critic has half the
-squared error, adds CQL's penalty (weight 0 here, as in the paper; its default is 10), and takes a time limit for an
-end. With "defaults" all settings are the library's: among them a learning rate of 0.001, 200 quantiles, a penalty of
-weight 10, and no target networks for CQL and CRR.
+squared error and adds CQL's penalty (weight 0 here, as in the paper; its default is 10), and its policy loss also sends
+gradients through the weights into the critic, where the paper has constants. It takes a time limit for an end; with
+offrl's settings it is told of terminations only. With "defaults" all settings are the library's: among them a learning
+rate of 0.001, 200 quantiles, a penalty of weight 10, and no target networks for CQL and CRR.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Agent:
         if cell["algorithm"] == "cql":
             settings["num_quantiles"] = NUM_QUANTILES[cell["settings"]]
         self.algorithm = make(cell["algorithm"], data["observations"].shape[1:], cell["num_actions"], settings)
-        self.buffer = fill(data)
+        tells_limits = not (self.is_actor and cell["settings"] == "ours")
+        self.buffer = fill(data, tells_limits=tells_limits)
 
     def update(self) -> None:
         """One gradient step."""
@@ -94,8 +96,8 @@ def make(name: str, shape: tuple[int, ...], num_actions: int, settings: Mapping[
     return DiscreteCRR(policy=DiscreteActorPolicy(actor=heads[0], action_space=space), critic=critic, **settings)
 
 
-def fill(data: Mapping[str, np.ndarray]) -> ReplayBuffer:
-    """The data as a buffer with next observations of its own."""
+def fill(data: Mapping[str, np.ndarray], *, tells_limits: bool) -> ReplayBuffer:
+    """The data as a buffer with next observations of its own; CRR asks `done` alone, which time limits set, too."""
     is_end = np.zeros(len(data["actions"]), bool)
     is_end[data["ends"]] = True
     terminated = data["terminated"].astype(bool)
@@ -105,7 +107,7 @@ def fill(data: Mapping[str, np.ndarray]) -> ReplayBuffer:
         rew=data["rewards"],
         terminated=terminated,
         truncated=is_end & ~terminated,
-        done=is_end,
+        done=is_end if tells_limits else terminated,
         obs_next=data["next_observations"],
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,8 @@ from typing import Any, NamedTuple
 import offrl
 from offrl.cli.names import algorithm_class
 from offrl.envs import TUNING_SEEDS
+from offrl.envs.making import Env
+from offrl.shards.manifest import MANIFEST_NAME
 from offrl.system.json_files import read_json, write_json
 
 BATCH_SIZE = 128
@@ -26,6 +30,21 @@ LEARNER: dict[str, Any] = {
     "threads": 1,
 }
 SEEDS = TUNING_SEEDS[2000:2100]  # none of those by which the expert was chosen and measured
+LONGEST = {"MinAtar/Breakout-v1": 2_000}
+"""Steps after which an episode is cut, where the environment itself would let a good policy play for ever."""
+
+
+def make_env(environment: str) -> Env:
+    """One environment, with a time limit in any case."""
+    longest = LONGEST.get(environment)
+    return offrl.envs.make(environment, **({} if longest is None else {"max_episode_steps": longest}))
+
+
+def digest_of(data: Path, **settings: Any) -> str:
+    """Tells scores apart that were made of other data or with other settings, whatever they are called."""
+    manifest = hashlib.sha256((data / MANIFEST_NAME).read_bytes()).hexdigest()
+    every = {"data": manifest, "replay": REPLAY, "learner": LEARNER, "batch_size": BATCH_SIZE, "seeds": str(SEEDS)}
+    return hashlib.sha256(json.dumps({**every, **settings}, sort_keys=True).encode()).hexdigest()[:10]
 
 
 class Cell(NamedTuple):
@@ -44,13 +63,15 @@ class Cell(NamedTuple):
 
     def directory(self, work: Path) -> Path:
         """Where it keeps its run and its score."""
-        return work / "runs" / self.environment / self.kind / f"{self.algorithm}-{self.updates}-{self.seed}"
+        config = algorithm_class(self.algorithm).config_class()
+        digest = digest_of(dataset(work, self.environment, self.kind), algorithm=asdict(config()) if config else None)
+        name = f"{self.algorithm}-{digest}-{self.updates}-{self.seed}"
+        return work / "runs" / self.environment / self.kind / name
 
     def score(self, work: Path) -> dict[str, Any] | None:
         """What was measured before; None where it was not."""
         path = self.directory(work) / "score.json"
-        found = read_json(path) if path.exists() else None
-        return found if found and "cpu_seconds" in found else None  # earlier ones have seconds of the clock
+        return read_json(path) if path.exists() else None
 
     def command(self, work: Path) -> list[str]:
         """Runs it in a process of its own."""
@@ -74,6 +95,7 @@ def run(work: Path, cell: Cell) -> None:
         **REPLAY,
     )
     model = algorithm(replay.spec, seed=cell.seed)
+    is_resumed = (directory / "run" / "config.json").exists()
     start = time.process_time()  # of this one thread: whatever else the machine does meanwhile
     learner = offrl.fit(
         model,
@@ -81,14 +103,14 @@ def run(work: Path, cell: Cell) -> None:
         offrl.FitConfig(updates=cell.updates, batch_size=BATCH_SIZE, log_period=1000, checkpoint_period=5000),
         learner=offrl.LearnerConfig(**LEARNER),
         run=directory / "run",
-        resume=(directory / "run" / "config.json").exists(),
+        resume=is_resumed,
         loggers=[],
         device="cpu",
     )
-    seconds = time.process_time() - start
-    make_env = partial(offrl.envs.make, cell.environment)
+    # Of a run that was interrupted nobody knows what the first part took.
+    seconds = None if is_resumed else time.process_time() - start
     policy = offrl.TorchPolicy(learner.snapshot())
-    found = offrl.evaluate(policy, make_env, SEEDS, workers=0, progress=False)
+    found = offrl.evaluate(policy, partial(make_env, cell.environment), SEEDS, workers=0, progress=False)
     scores = [row["score"] for row in found.to_dict()["per_episode"]]
     write_json(
         directory / "score.json",

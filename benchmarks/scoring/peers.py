@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.peers.environments import add, python_of
-from benchmarks.scoring.cells import BATCH_SIZE, LEARNER, REPLAY, SEEDS, Cell, dataset
+from benchmarks.peers.environments import PeerError, add, python_of
+from benchmarks.scoring.cells import BATCH_SIZE, LEARNER, REPLAY, SEEDS, Cell, dataset, digest_of
 from benchmarks.scoring.comparison import holm, welch
 from benchmarks.stores import ROOT
-from offrl import open_replay
+from offrl import envs, open_replay
 from offrl.statistics import t_interval
 from offrl.system.json_files import read_json
 
@@ -43,8 +43,9 @@ class PeerCell(NamedTuple):
 
     def path(self, work: Path) -> Path:
         """Where its score is kept."""
-        directory = work / "runs" / self.environment / self.kind
-        return directory / f"{self.library}-{self.settings}-{self.algorithm}-{self.updates}-{self.seed}" / "score.json"
+        digest = digest_of(dataset(work, self.environment, self.kind))
+        name = f"{self.library}-{self.settings}-{self.algorithm}-{digest}-{self.updates}-{self.seed}"
+        return work / "runs" / self.environment / self.kind / name / "score.json"
 
     def score(self, work: Path) -> dict[str, Any] | None:
         """What was measured before; None where it was not."""
@@ -90,8 +91,11 @@ def prepare(environments: Sequence[str]) -> None:
     """Makes the libraries' environments, with what these of Gymnasium's need.
 
     Raises:
-        PeerError: one of them cannot be installed.
+        PeerError: one of them cannot be installed; pixels.
     """
+    for name in environments:
+        if len(envs.make(name).observation_space.shape or ()) > 1:
+            raise PeerError(f"{name} has pixels; --peers compares on vectors only")
     for library in ALGORITHMS:
         python = python_of(library)
         if any(name.startswith(("LunarLander", "BipedalWalker")) for name in environments):
@@ -101,7 +105,7 @@ def prepare(environments: Sequence[str]) -> None:
 
 def arrays(work: Path, environment: str, kind: str) -> Path:
     """The transitions that ours are trained on, without the episodes held out, as plain arrays; written once."""
-    path = work / "arrays" / environment / f"{kind}.npz"
+    path = work / "arrays" / environment / f"{kind}-{digest_of(dataset(work, environment, kind))}.npz"
     if path.exists():
         return path
     replay = open_replay(dataset(work, environment, kind), include=["next_action"], progress=False, **REPLAY)
@@ -152,12 +156,14 @@ def compare(work: Path, ours: Sequence[Cell], peers: Sequence[PeerCell]) -> dict
                 }
                 if difference.p is not None:
                     tested.append(cell)
-                times.append(_seconds(them) / _seconds(mine))
+                theirs_took, ours_took = median_seconds(them), median_seconds(mine)
+                if theirs_took is not None and ours_took is not None:
+                    times.append(theirs_took / ours_took)
                 versions = them[0]["versions"]
             if row:
                 table.setdefault(library, {}).setdefault(settings, {})[algorithm] = {
                     "cells": row,
-                    "time_over_ours": float(np.median(times)),
+                    "time_over_ours": float(np.median(times)) if times else None,
                     "versions": versions,
                 }
         for cell, p in zip(tested, holm([cell["ours_minus_theirs"]["p"] for cell in tested]), strict=True):
@@ -172,8 +178,37 @@ def _rows(peers: Sequence[PeerCell], settings: str) -> Iterator[tuple[str, str, 
         yield library, algorithm, list(dict.fromkeys(cell[:2] for cell in mine))
 
 
-def _seconds(found: Sequence[Mapping[str, Any]]) -> float:
-    return float(np.median([score["cpu_seconds"] for score in found]))
+def median_seconds(found: Iterable[Mapping[str, Any]]) -> float | None:
+    """Of one core, over the runs that were not interrupted; None where all were."""
+    seconds = [score["cpu_seconds"] for score in found if score["cpu_seconds"] is not None]
+    return float(np.median(seconds)) if seconds else None
+
+
+class Cellwise(NamedTuple):
+    """Ours minus another library's on one dataset."""
+
+    library: str
+    settings: str
+    algorithm: str
+    dataset: str
+    difference: Mapping[str, Any]
+    p: float | None
+    """After Holm's correction."""
+
+
+def cellwise(table: Mapping[str, Any]) -> Iterator[Cellwise]:
+    """All differences of what `compare` found."""
+    for library, columns in table.items():
+        for settings, rows in columns.items():
+            for algorithm, row in rows.items():
+                for name, cell in row["cells"].items():
+                    yield Cellwise(library, settings, algorithm, name, cell["ours_minus_theirs"], cell.get("p_holm"))
+
+
+def below(table: Mapping[str, Any], settings: str) -> list[Cellwise]:
+    """Where ours is worse, after the correction for all cells."""
+    found = (each for each in cellwise(table) if each.settings == settings)
+    return [each for each in found if each.p is not None and each.p < SIGNIFICANT and each.difference["mean"] < 0]
 
 
 def show(table: Mapping[str, Any]) -> None:
@@ -185,7 +220,8 @@ def show(table: Mapping[str, Any]) -> None:
                 parts = [
                     f"{name.split('-')[0]}/{name.split('/')[-1]} {_in_words(c)}" for name, c in row["cells"].items()
                 ]
-                print(f"{algorithm:<6}{'  '.join(parts)}  its time / ours {row['time_over_ours']:.2f}")
+                times = "" if row["time_over_ours"] is None else f"  its time / ours {row['time_over_ours']:.2f}"
+                print(f"{algorithm:<6}{'  '.join(parts)}{times}")
 
 
 def _in_words(cell: Mapping[str, Any]) -> str:

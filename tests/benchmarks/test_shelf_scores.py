@@ -52,6 +52,64 @@ def test_a_cell_is_trained_scored_and_not_made_again(tmp_path):
     assert not (cell.directory(tmp_path) / "run").exists()
 
 
+def test_scores_of_other_data_or_settings_are_not_taken_over(tmp_path, monkeypatch):
+    from benchmarks.scoring import cells, peers
+
+    data = cells.dataset(tmp_path, "CartPole-v1", "random")
+    data.mkdir(parents=True)
+    (data / "manifest.json").write_text("{}")
+    cell = cells.Cell("CartPole-v1", "random", "cql", 0, 9)
+    [theirs] = peers.peer_cells(["CartPole-v1"], ["random"], ["bc"], 1, 9, ["ours"])
+    save_score(cell.directory(tmp_path) / "score.json", 7.0, 1)
+    save_score(theirs.path(tmp_path), 8.0, 1)
+    assert (cell.score(tmp_path)["score"], theirs.score(tmp_path)["score"]) == (7.0, 8.0)
+    with monkeypatch.context() as changed:
+        changed.setitem(cells.LEARNER, "learning_rate", 1.0)
+        assert (cell.score(tmp_path), theirs.score(tmp_path)) == (None, None)
+    (data / "manifest.json").write_text('{"another": 1}')
+    assert (cell.score(tmp_path), theirs.score(tmp_path)) == (None, None)
+
+
+def test_a_cell_that_was_interrupted_goes_on_to_the_same_score_and_knows_no_time(tmp_path, monkeypatch):
+    from dataclasses import replace
+    from functools import partial
+
+    import offrl
+    from benchmarks.scoring import cells
+    from offrl import envs
+    from offrl.collection import collect
+
+    monkeypatch.setattr(cells, "SEEDS", cells.SEEDS[:3])
+    make_env = partial(envs.make, "CartPole-v1")
+    data = cells.dataset(tmp_path, "CartPole-v1", "random")
+    collect(make_env, envs.RandomBehaviour(), data, transitions=300, workers=1, progress=False)
+    cell = cells.Cell("CartPole-v1", "random", "dqn", 0, 40)
+    cells.run(tmp_path, cell)
+    whole = cell.score(tmp_path)
+    (cell.directory(tmp_path) / "score.json").unlink()
+    fit = offrl.fit
+
+    def interrupted(model, replay, config, **others):
+        fit(model, replay, replace(config, updates=20), **others)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as changed:
+        changed.setattr(offrl, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cells.run(tmp_path, cell)
+    cells.run(tmp_path, cell)
+    again = cell.score(tmp_path)
+    assert whole["cpu_seconds"] > 0
+    assert again == {**whole, "cpu_seconds": None}
+
+
+def test_pixels_are_refused_before_other_libraries_are_installed():
+    from benchmarks.scoring import peers
+
+    with pytest.raises(peers.PeerError, match="CarRacing-v3 has pixels; --peers compares on vectors only"):
+        peers.prepare(["CarRacing-v3"])
+
+
 @pytest.fixture(scope="module")
 def comparison():
     from benchmarks.scoring import comparison
@@ -92,6 +150,9 @@ def save_score(path, score, seconds):
 def test_each_cell_is_ours_minus_theirs(tmp_path):
     from benchmarks.scoring import cells, peers
 
+    for kind in ("random", "expert"):
+        cells.dataset(tmp_path, "CartPole-v1", kind).mkdir(parents=True)
+        (cells.dataset(tmp_path, "CartPole-v1", kind) / "manifest.json").write_text("{}")
     ours = [cells.Cell("CartPole-v1", kind, "cql", seed, 9) for seed in range(2) for kind in ("random", "expert")]
     theirs = peers.peer_cells(["CartPole-v1"], ["random", "expert"], ["cql"], 2, 9, ["ours"])
     assert [cell.library for cell in theirs] == ["d3rlpy", "Tianshou"] * 4
@@ -110,6 +171,10 @@ def test_each_cell_is_ours_minus_theirs(tmp_path):
     assert random["p_holm"] == pytest.approx(2 * (1 - 50**0.5 / 52**0.5))
     assert (expert["ours_minus_theirs"]["mean"], expert["p_holm"]) == (0.0, 1.0)
     peers.show(found)
+    [worse] = peers.below(found, "ours")  # p is 0.04 after the correction
+    assert (worse.library, worse.algorithm, worse.dataset) == ("d3rlpy", "cql", "CartPole-v1/random")
+    random["p_holm"], expert["p_holm"] = 0.06, 0.04  # the one is not significant, the other no worse
+    assert peers.below(found, "ours") == []
 
 
 def test_other_libraries_learn_from_the_episodes_that_ours_learn_from_and_play_the_same_ones(tmp_path):
@@ -152,7 +217,15 @@ def test_the_result_is_a_table(hooks, tmp_path):
     found = {
         "command": "c",
         "environment": "CartPole-v1",
-        "datasets": {"CartPole-v1/expert": {"mean_return": 499.0, "random_return": 0.0, "best_return": 10.0}},
+        "datasets": {
+            "CartPole-v1/expert": {
+                "mean_return": 499.0,
+                "tq": 0.98,
+                "saco": 0.05,
+                "random_return": 20.0,
+                "best_return": 500.0,
+            }
+        },
         "algorithms": {"bc": row, "cql": {**row, "probability_of_improvement_over_bc": estimate}},
         "runs": 2,
         "updates": 20000,
@@ -178,8 +251,10 @@ def test_the_result_is_a_table(hooks, tmp_path):
     found["rliable"] = {"version": "1.2.0", "aggregates": 3, "largest_difference": 1.1e-16}
     drawn = drawn_of(hooks, tmp_path, found)
     assert "### CartPole-v1, beside other libraries" in drawn
-    assert "| expert | 499.0 | 9.5 (9.0 to 10.0) | 9.5 (9.0 to 10.0) |" in drawn
-    assert "| better than BC |  |  | 0.50 (0.40 to 0.60) |" in drawn
+    assert "| expert | 499.0 | 0.98 | 0.05 | 9.5 (9.0 to 10.0) | 9.5 (9.0 to 10.0) |" in drawn
+    assert "| better than BC |  |  |  |  | 0.50 (0.40 to 0.60) |" in drawn
+    assert "Random actions return 20.0, the best online policy 500.0." in drawn
+    assert "With ours, offrl is below another library in none of them." in drawn
     assert "2 training runs a cell, 20,000 updates each" in drawn
     assert "100 episodes a run" in drawn
     assert "Ours minus d3rlpy's, with our learning rate, discount, network and target rule:" in drawn
@@ -195,18 +270,19 @@ def test_algorithms_that_every_environment_has_are_summed_up_over_all(hooks, tmp
         cell = {"mean": 0.0, "interval_95": None, "runs": scores}
         row = {"cells": {f"{environment}/mixed": cell}, "cpu_seconds_per_run": 1.0, "interquartile_mean": estimate}
         algorithms = {"bc": row} | ({} if environment == "CartPole-v1" else {"iql": row})
-        about = {"mean_return": 1.0, "random_return": 100.0, "best_return": best}
+        about = {"mean_return": 1.0, "tq": 0.5, "saco": 1.0, "random_return": 100.0, "best_return": best}
         about_all = {"datasets": {f"{environment}/mixed": about}, "algorithms": algorithms, "environment": environment}
         sizes = {"runs": 2, "updates": 1, "transitions": 1, "batch_size": 1, "evaluation_seeds": [0, 0], "command": "c"}
         machine = {"processor": "", "cores": 1, "python": "", "gpu": None, "versions": {}}
         return {**about_all, **sizes, "machine": machine}
 
     # Both of the first at 0.5, both of the second that count at 1: 0.5, 0.5, 1, 1 without a quarter at each end.
+    # Another algorithm than BC has no number where an environment lacks it.
     (tmp_path / "scores").mkdir()
     for found in (result("CartPole-v1", [150.0, 150.0], 200.0), result("LunarLander-v3", [300.0, 300.0, 0.0], 300.0)):
         (tmp_path / "scores" / f"{found['environment']}.json").write_text(json.dumps(found))
     _, over_all = hooks.shelf().split("### All environments")
-    assert "| bc | 0.75 (0.75 to 0.75) |" in over_all
+    assert "| bc | 0.75 (0.75 to 0.75) |  |" in over_all
     assert "iql" not in over_all
 
 
