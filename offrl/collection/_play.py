@@ -18,12 +18,12 @@ from offrl.errors import DatasetError, OfflineRLError
 from offrl.shards.episode import Episode
 from offrl.shards.manifest import Manifest
 from offrl.spec import TaskSpec
-from offrl.system.versions import installed_versions
+from offrl.system.versions import ENVIRONMENTS, installed_versions
 
 if TYPE_CHECKING:  # a behaviour that is no policy loads without torch
     from offrl.policies.policy import Policy
 
-PACKAGES = ("offrl", "gymnasium", "numpy", "box2d", "pygame-ce", "pygame")
+PACKAGES = ("offrl", "gymnasium", "numpy", *ENVIRONMENTS)
 """What the bytes of a dataset depend on."""
 
 

@@ -110,7 +110,7 @@ class ImpalaEncoder(nn.Module):
         inputs, *size = observation_shape
         blocks: list[nn.Module] = []
         for outputs in self.channels:
-            # The paddings are the paper's: a convolution keeps the size, and the pool halves it, rounded up.
+            # As in the paper a convolution keeps the size, and the pool halves it, rounded up.
             blocks += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
             blocks += [_Residual(outputs), _Residual(outputs)]
             inputs, size = outputs, [(n + 1) // 2 for n in size]

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib import metadata
 
-PACKAGES = ("offrl", "torch", "numpy", "gymnasium", "box2d", "pygame-ce", "pygame", "onnx", "onnxruntime")
+ENVIRONMENTS = ("box2d", "pygame-ce", "pygame", "minatar", "ale-py")
+"""What environments are made of."""
+PACKAGES = ("offrl", "torch", "numpy", "gymnasium", *ENVIRONMENTS, "onnx", "onnxruntime")
 """What offrl computes with."""
 
 

@@ -49,9 +49,9 @@ def _never_taken(algorithm: Algorithm, contents: Contents) -> str | None:
     names += ["..."] if never.size > _MOST_NAMES else []
     return (
         f"{never.size} of {np.count_nonzero(contents.legal)} legal actions never occur in the data "
-        f"({', '.join(names)}): no transition says what they are worth, so that BC, BCQ, CQL, IQL and CRR avoid them "
-        "and other algorithms may overrate them; collect with more exploration, or name only the others in the "
-        "replay's setting legal_actions"
+        f"({', '.join(names)}): no transition says what they are worth, so that algorithms which keep to the data "
+        "avoid them and others, such as DQN, may overrate them; collect with more exploration, or name only the others "
+        "in the replay's setting legal_actions"
     )
 
 

@@ -4,8 +4,9 @@ from torch.nn.functional import smooth_l1_loss
 from toy_replay import ToyReplay
 from twins import SPEC, make_batch, with_other_targets
 
-from offrl import BVE, BVEConfig, FitConfig, fit
+from offrl import BVE, DQN, BVEConfig, DQNConfig, FitConfig, fit
 from offrl.errors import ConfigError
+from offrl.training import Learner, LearnerConfig
 
 
 def test_the_target_follows_the_log_and_leaves_out_rows_where_it_ends():
@@ -25,6 +26,21 @@ def test_the_target_follows_the_log_and_leaves_out_rows_where_it_ends():
         rows.append(smooth_l1_loss(q[row, action], target.detach()))
     assert 0 < len(rows) < 32
     torch.testing.assert_close(bve.loss(batch)[0], torch.stack(rows).mean())
+
+
+def test_after_a_behaviour_that_takes_the_target_networks_best_action_it_is_dqn():
+    """Then the logged next action is the maximum of the target network."""
+    bve, dqn = BVE(SPEC, seed=1), DQN(SPEC, DQNConfig(double=False), seed=1)
+    config = LearnerConfig(precision="fp32", compile="off", learning_rate=1e-2, polyak=0.25)
+    ours, theirs = Learner(bve, config, total_updates=5), Learner(dqn, config, total_updates=5)
+    for step in range(5):
+        batch = make_batch(step)
+        with torch.no_grad():
+            best = bve.target_q_head(bve.target_encoder(batch.next_observation)).argmax(dim=1)
+        ours.update(make_batch(step, next_action=best))
+        theirs.update(batch)
+    for name, tensor in bve.state_dict().items():
+        torch.testing.assert_close(tensor, dqn.state_dict()[name], rtol=0, atol=1e-6)
 
 
 def test_a_batch_after_which_the_log_always_ends_teaches_nothing():

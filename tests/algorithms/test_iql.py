@@ -19,6 +19,30 @@ def test_expectile_one_half_regresses_the_value_to_the_mean_of_the_logged_action
     torch.testing.assert_close(iql.value_head.output.bias.grad, (value - logged).mean().view(1))
 
 
+def test_expectile_one_half_learns_what_the_behaviour_is_worth_as_sarsa_does():
+    """In the first state the only action leads to the second, where one of two logged actions pays 1 and one loses 3.
+
+    SARSA's q of the first is 0.9 times their mean, -0.9; a maximum would say 0.9.
+    """
+    first, second = torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0])
+    batch = make_batch(
+        observation=torch.stack([first, first, second, second]),
+        action=torch.tensor([0, 0, 0, 1]),
+        reward=torch.tensor([0.0, 0.0, 1.0, -3.0]),
+        discount=torch.tensor([0.9, 0.9, 0.0, 0.0]),
+        next_observation=torch.stack([second] * 4),
+        next_action=torch.tensor([0, 1, -1, -1]),
+    )
+    iql = IQL(SPEC, IQLConfig(expectile=0.5, ensemble=None))
+    optimizer = torch.optim.Adam(iql.parameters(), lr=2e-3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        iql.loss(batch)[0].backward()
+        optimizer.step()
+        iql.copy_to_targets()
+    assert iql.values(batch.observation[:1])[0, 0].item() == pytest.approx(-0.9, abs=0.05)
+
+
 def test_a_high_expectile_nears_the_best_logged_action():
     """In one state, whose actions are worth 0, 1 and 2 for good, the value goes to 2 and q to what was paid."""
     rows = 30
