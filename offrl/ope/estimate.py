@@ -20,7 +20,7 @@ from offrl.ope.fitted_q import FittedQ, fit_q
 from offrl.ope.fitted_values import FittedValues, fitting_gap, read
 from offrl.ope.fitting import LEAST_UPDATES, EpisodesAgain, default_learner, enough_updates
 from offrl.ope.intervals import bootstrap
-from offrl.ope.judgement import Estimated, Estimates, verdict
+from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
 from offrl.ope.steps import Steps, clipped
 from offrl.replay import Replay
@@ -239,7 +239,7 @@ def _judge(
         for each in values
     ]
     support = _support(table, taken, behaviour)
-    gap = max(map(fitting_gap, fits), key=abs, default=0.0)
+    gap = float(np.mean([fitting_gap(each) for each in fits])) if fits else 0.0  # the value is the mean of theirs, too
     rows = []
     for estimator in config.estimators:
         is_fitted, is_weighted = estimator in FITTED, estimator in WEIGHTED
@@ -247,8 +247,12 @@ def _judge(
         if config.clip is not None and is_weighted:
             used = [clipped(each, config.clip) for each in used]
         found = bootstrap(ESTIMATORS[estimator], used, config.resamples, config.seed)
-        size = float(effective_sample_size(used[0])[0]) if is_weighted else None
-        remark = verdict(found, size, len(episodes), support=support, is_fitted=is_fitted, gap=gap)
+        size = None
+        if not is_weighted:
+            found = found.reaching(gap)
+        elif (size := float(effective_sample_size(used[0])[0])) < LEAST_EFFECTIVE and estimator != "wdr":
+            found = found.without_intervals()
+        remark = verdict(estimator, found, size, len(episodes), support=support, gap=gap)
         fitted = (len(used), _updates(parts.train, config)) if is_fitted else (0, 0)
         rows.append(Estimated(estimator, found, size, *fitted, remark))
     return Estimates(
@@ -283,12 +287,15 @@ def _warnings(parts: _Parts, config: OpeConfig) -> tuple[str, ...]:
     if cut and parts.discount ** float(np.mean(parts.episodes.length[~parts.episodes.terminated])) > 0.01:
         found.append(
             f"The log cuts {cut:,} of {len(parts.episodes):,} held-out episodes: importance sampling and the "
-            "behaviour's own return miss what would have come after, fitted values do not."
+            "behaviour's own return miss what would have come after, fitted values do not: differences of these to "
+            "the behaviour are too high where rewards are positive."
         )
     if config.clip is not None:
         found.append(
             f"Weights above {config.clip:g} are cut: with rewards that are never negative, too low on average."
         )
+    if config.refits == 1 and FITTED & {*config.estimators}:
+        found.append("Fitted Q was fitted once: intervals of what reads its values do not know how much fits differ.")
     if (count := len(parts.episodes)) < LEAST_VALUES:
         found.append(f"Only {count} held-out episode{'s' * (count > 1)}: too few for intervals.")
     elif count < _FEW_EPISODES:

@@ -56,32 +56,36 @@ def read(model: FittedQ, replay: Replay, tables: Sequence[PolicyTable]) -> Fitte
 
 
 def fitting_gap(steps: Steps) -> float:
-    """By how much values are off because the fit has not ended: 0 where held-out steps do not show it.
+    """By how much values are off as held-out steps show it: because the fit has not ended, or does not carry over.
 
     A fitted Q that has converged is right on average by its own equation: the mean of r + discount * V(s') - Q(s, a) is
     0. Where Q still grows towards its values the mean is positive. What is missing is that mean for each step to come,
-    discounted: mean / (1 - discount) where the log cuts episodes, and where all of them terminate the steps of the
-    longest one, so that for bandit data it is the mean itself.
+    discounted: for an episode of L steps (1 - discount**L) / (1 - discount) times the mean, and 1 / (1 - discount)
+    times where the log cuts it; the mean over the episodes counts. For bandit data it is the mean itself.
 
     Args:
         steps: With the model's values.
 
     Returns:
-        What is missing, in units of returns; 0 where it is within two standard errors (over episodes) of 0, or where
-        the discount is 1.
+        What is missing, in units of returns; 0 where it is within two standard errors (over episodes) of 0.
     """
     assert steps.q is not None
     assert steps.value is not None
-    if steps.discount == 1 or len(steps) < 2:
+    if len(steps) < 2:
         return 0.0
     following = np.pad(steps.value[:, 1:], ((0, 0), (0, 1)))
+    is_cut = np.zeros(len(steps), np.bool_)
     if steps.end_value is not None:
         following[np.arange(len(steps)), steps.length - 1] = steps.end_value
+        is_cut = steps.end_value != 0
     inside = np.arange(steps.reward.shape[1]) < steps.length[:, None]
     errors = np.where(inside, steps.reward + steps.discount * following - steps.q, 0.0)
     sums = errors.sum(axis=1)
     mean = sums.sum() / steps.length.sum()
     deviation = np.sqrt(np.sum((sums - mean * steps.length) ** 2)) / steps.length.sum()
-    is_cut = steps.end_value is not None and bool((steps.end_value != 0).any())
-    horizon = (1.0 if is_cut else 1 - steps.discount ** int(steps.length.max())) / (1 - steps.discount)
-    return 0.0 if abs(mean) < 2 * deviation else float(mean * horizon)
+    if abs(mean) < 2 * deviation:
+        return 0.0
+    to_come = np.cumsum(steps.discounts)[steps.length - 1]
+    if steps.discount < 1:
+        to_come = np.where(is_cut, 1 / (1 - steps.discount), to_come)
+    return float(mean * to_come.mean())

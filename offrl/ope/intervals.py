@@ -34,6 +34,14 @@ class Estimate(NamedTuple):
     difference: Interval
     undefined: int
 
+    def without_intervals(self) -> Estimate:
+        """Where too few episodes count to say how sure the value is."""
+        return self._replace(value=_unsure(self.value), difference=_unsure(self.difference))
+
+    def reaching(self, correction: float) -> Estimate:
+        """With intervals that hold the value plus a correction, too: what it may be off beside what varies."""
+        return self._replace(value=_reaching(self.value, correction), difference=_reaching(self.difference, correction))
+
 
 def bootstrap(estimator: Estimator, steps: Steps | Sequence[Steps], resamples: int = 1000, seed: int = 0) -> Estimate:
     """An estimate with its 95 % percentile bootstrap interval over episodes (Efron 1979).
@@ -101,3 +109,14 @@ def _interval(mean: float, resampled: NDArray[np.float64], num_episodes: int, sp
     if spread == 0:
         return Interval(mean, low, high)
     return Interval(mean, mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread))
+
+
+def _unsure(interval: Interval) -> Interval:
+    return Interval(interval.mean, None, None)
+
+
+def _reaching(interval: Interval, correction: float) -> Interval:
+    """The interval together with the one around the corrected value."""
+    if interval.low is None or interval.high is None:
+        return interval
+    return Interval(interval.mean, interval.low + min(correction, 0.0), interval.high + max(correction, 0.0))

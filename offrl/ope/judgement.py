@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from offrl.ope.estimators import FITTED
 from offrl.ope.intervals import Estimate
 from offrl.statistics import Interval
 
@@ -13,7 +14,7 @@ LEAST_EFFECTIVE = 10.0
 """Under so many effective episodes an estimate by importance sampling is not to be used."""
 _FEW_EFFECTIVE = 30.0
 _LARGEST_GAP = 0.1
-"""Of a fitted value: what it may be off by its own equation."""
+"""Of a fitted value, or of the behaviour's where that is larger: what it may be off by its own equation."""
 LEAST_SUPPORT = 0.5
 """Under that share of supported actions a fitted value is extrapolated more than learned."""
 
@@ -134,42 +135,47 @@ class Estimates:
 
 
 def verdict(
+    estimator: str,
     estimate: Estimate,
     effective_size: float | None,
     held_out: int,
     *,
     support: float,
-    is_fitted: bool,
     gap: float = 0.0,
 ) -> str:
     """Why an estimate is not to be used, or only with care; "" where nothing speaks against it.
 
     Args:
-        estimate: the estimator's.
+        estimator: its name.
+        estimate: what it found.
         effective_size: Kish's, of the weights that it uses; None where it uses none.
         held_out: the number of episodes.
         support: see `Estimates`.
-        is_fitted: whether it reads values of fitted Q evaluation.
-        gap: by how much these are off because the fit has not ended.
+        gap: by how much fitted values are off as held-out steps show it, see `fitting_gap`.
     """
     if estimate.undefined or not math.isfinite(estimate.value.mean):
         return "hardly any held-out episode could have come from this policy: do not use"
-    if effective_size is not None and not is_fitted:
-        if effective_size < LEAST_EFFECTIVE:
-            return f"effective sample size {effective_size:.1f} of {held_out:,} episodes: do not use"
-        if effective_size < _FEW_EFFECTIVE:
-            return f"effective sample size {effective_size:.1f} of {held_out:,} episodes: a rough number"
+    is_fitted = estimator in FITTED
     if is_fitted and support < LEAST_SUPPORT:
         share = f"{1 - support:.0%}"
         return f"{share} of the policy's actions are hardly in the data: their values are extrapolated, do not use"
-    # Enough episodes that agree with the policy correct a fit, whatever it is.
-    rests_on_fit = is_fitted and (effective_size is None or effective_size < LEAST_EFFECTIVE)
-    if rests_on_fit and abs(gap) > _LARGEST_GAP * abs(estimate.value.mean):
-        side = "low" if gap > 0 else "high"
-        return f"the fit has not ended, values are about {abs(gap):,.2f} too {side}: do not use, take more updates"
-    if rests_on_fit and effective_size is not None:
+    if effective_size is not None:
         size = f"effective sample size {effective_size:.1f} of {held_out:,} episodes"
-        return f"{size}: it rests on the fitted values alone"
+        if effective_size < LEAST_EFFECTIVE:
+            # Its weights add up to 1, so that it is off by no more than the fit is on these few episodes.
+            return (
+                f"{size}: so few correct the fitted values, read fqe" if estimator == "wdr" else f"{size}: do not use"
+            )
+        if effective_size < _FEW_EFFECTIVE and not is_fitted:
+            return f"{size}: a rough number"
+        return ""  # enough episodes that agree with the policy correct a fit, whatever it is
+    scale = max(abs(estimate.value.mean), abs(estimate.behaviour.mean))
+    if abs(gap) > _LARGEST_GAP * scale:
+        side = "low" if gap > 0 else "high"
+        return (
+            f"held-out steps show values about {abs(gap):,.2f} too {side}: do not use, take more updates, or more data "
+            "where these do not help"
+        )
     return ""
 
 

@@ -136,26 +136,33 @@ def test_settings_outside_what_is_allowed(wrong, said):
         OpeConfig(**wrong)
 
 
-def estimate_of(mean, undefined=0):
-    interval = Interval(mean, mean, mean)
-    return Estimate(interval, interval, interval, undefined)
+HARDLY = "hardly any held-out episode could have come from this policy: do not use"
 
 
 @pytest.mark.parametrize(
-    ("mean", "undefined", "size", "support", "is_fitted", "said"),
+    ("estimator", "mean", "undefined", "size", "support", "gap", "said"),
     [
-        (1.0, 0, 3.0, 1.0, False, "effective sample size 3.0 of 900 episodes: do not use"),
-        (1.0, 0, 20.0, 1.0, False, "effective sample size 20.0 of 900 episodes: a rough number"),
-        (1.0, 0, 31.0, 1.0, False, ""),
-        (1.0, 5, 31.0, 1.0, False, "hardly any held-out episode could have come from this policy: do not use"),
-        (math.nan, 0, None, 1.0, False, "hardly any held-out episode could have come from this policy: do not use"),
-        (1.0, 0, 3.0, 0.9, True, "effective sample size 3.0 of 900 episodes: it rests on the fitted values alone"),
-        (1.0, 0, 11.0, 0.9, True, ""),
-        (1.0, 0, None, 0.4, True, "60% of the policy's actions are hardly in the data: their values are extrapolated"),
+        ("wis", 1.0, 0, 3.0, 1.0, 0.0, "effective sample size 3.0 of 900 episodes: do not use"),
+        ("wis", 1.0, 0, 20.0, 1.0, 0.0, "effective sample size 20.0 of 900 episodes: a rough number"),
+        ("wis", 1.0, 0, 31.0, 1.0, 0.0, ""),
+        ("wis", 1.0, 5, 31.0, 1.0, 0.0, HARDLY),
+        ("fqe", math.nan, 0, None, 1.0, 0.0, HARDLY),
+        ("wdr", 1.0, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: so few correct the fitted values"),
+        ("dr", 1e42, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: do not use"),
+        ("dr", 1.0, 0, 0.0, 0.9, 0.0, "effective sample size 0.0 of 900 episodes: do not use"),
+        ("dr", 1.0, 0, 11.0, 0.9, 5.0, ""),
+        ("fqe", 1.0, 0, None, 0.4, 0.0, "60% of the policy's actions are hardly in the data: their values"),
+        ("dr", 1.0, 0, 31.0, 0.4, 0.0, "60% of the policy's actions are hardly in the data: their values"),
+        ("fqe", 1.0, 0, None, 0.9, 0.2, "held-out steps show values about 0.20 too low: do not use"),
+        ("fqe", 0.0, 0, None, 0.9, -0.2, ""),  # of a behaviour worth 3
+        ("fqe", 0.0, 0, None, 0.9, -0.4, "held-out steps show values about 0.40 too high: do not use"),
     ],
 )
-def test_in_words_what_not_to_use(mean, undefined, size, support, is_fitted, said):
-    found = verdict(estimate_of(mean, undefined), size, 900, support=support, is_fitted=is_fitted)
+def test_in_words_what_not_to_use(estimator, mean, undefined, size, support, gap, said):
+    interval = Interval(mean, mean, mean)
+    behaviour = Interval(3.0 if mean == 0 else 1.0, None, None)
+    estimate = Estimate(interval, behaviour, interval, undefined)
+    found = verdict(estimator, estimate, size, 900, support=support, gap=gap)
     assert found.startswith(said)
     assert (found == "") == (said == "")
 
@@ -164,16 +171,32 @@ def test_a_fit_that_has_not_ended_is_named(tmp_path):
     replay = two_rooms(tmp_path, 300, held_out=0.5)
     config = OpeConfig(**{**QUICK, "updates": 3, "estimators": ["fqe"]})
     row = offrl.estimate(POLICIES["always 0"], replay, config, device="cpu", progress=False)["fqe"]
-    assert row.remark.startswith("the fit has not ended, values are about")
-    assert row.remark.endswith("too low: do not use, take more updates")
+    assert row.remark.startswith("held-out steps show values about")
+    assert "too low: do not use, take more updates" in row.remark
+    value = row.estimate.value
+    assert value.low < value.mean < 1 < value.high  # it reaches to where the steps point
+
+
+def test_what_rests_on_few_episodes_has_no_interval_and_one_fit_is_named(tmp_path):
+    replay = two_rooms(tmp_path, 16, held_out=0.5)
+    config = OpeConfig(**{**QUICK, "updates": 20, "refits": 1})
+    found = offrl.estimate(POLICIES["always 0"], replay, config, device="cpu", progress=False)
+    for name in ("dr", "is", "wis", "pdis", "wpdis"):
+        assert found[name].effective_size < 10
+        assert found[name].estimate.value[1:] == found[name].estimate.difference[1:] == (None, None)
+    assert found["fqe"].estimate.value.low is not None
+    assert any("fitted once" in each for each in found.warnings)
 
 
 def test_the_gap_of_two_episodes_by_hand():
     reward, value = np.array([[1.0, 1.0], [1.0, 0.0]]), np.array([[2.0, 1.0], [2.0, 0.0]])
     steps = Steps(reward, np.ones((2, 2)), np.array([2, 1]), 0.5, q=value, value=value, end_value=np.array([0.0, 0.5]))
-    # Errors: 1 + 0.5 * 1 - 2 = -0.5 and 1 - 1 = 0, then 1 + 0.5 * 0.5 - 2 = -0.75: mean -1.25 / 3, over 1 - 0.5. The
-    # sums of -0.5 and -0.75 are +1/3 and -1/3 from mean * length: a deviation of sqrt(2 / 9) / 3 = 0.16.
-    assert fitting_gap(steps) == pytest.approx(-1.25 / 3 / 0.5)
+    # Errors: 1 + 0.5 * 1 - 2 = -0.5 and 1 - 1 = 0, then 1 + 0.5 * 0.5 - 2 = -0.75: mean -1.25 / 3, for 1 + 0.5 steps of
+    # the first and, as it is cut, 1 / (1 - 0.5) of the second. The sums of -0.5 and -0.75 are +1/3 and -1/3 from
+    # mean * length: a deviation of sqrt(2 / 9) / 3 = 0.16.
+    assert fitting_gap(steps) == pytest.approx(-1.25 / 3 * (1.5 + 2) / 2)
+    # Without a discount all steps count alike: errors of -1 and -1, then -1.5.
+    assert fitting_gap(replace(steps, discount=1.0, q=value + 1)) == pytest.approx(-3.5 / 3 * (2 + 1) / 2)
     assert fitting_gap(replace(steps, q=value - np.array([[0.5, 0.0], [0.75, 0.0]]))) == 0
 
 

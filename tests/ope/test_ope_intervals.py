@@ -108,3 +108,14 @@ def test_fits_and_episodes_add_in_quadrature():
     spread = 12.706 * 0.1 * alone.mean / 2**0.5
     np.testing.assert_allclose(twice.high - mean, np.hypot(alone.high - alone.mean, spread), rtol=0.03)
     np.testing.assert_allclose(mean - twice.low, np.hypot(alone.mean - alone.low, spread), rtol=0.03)
+
+
+def test_an_interval_reaches_to_the_corrected_value():
+    found = bootstrap(trajectory_is, bandit(30), resamples=20)
+    low, high = found.value.low, found.value.high
+    assert found.reaching(2.0).value == (found.value.mean, low, high + 2.0)
+    assert found.reaching(-2.0).value == (found.value.mean, low - 2.0, high)
+    assert found.reaching(-2.0).difference == (found.difference.mean, found.difference.low - 2.0, found.difference.high)
+    assert found.reaching(2.0).behaviour == found.behaviour
+    unsure = found.without_intervals()
+    assert unsure.reaching(2.0).value == (found.value.mean, None, None)
