@@ -94,6 +94,8 @@ def ope(
     found = estimate(
         judged.policy, judged.replay, config, name=judged.name, device=device or "auto", progress=progress, **encoders
     )
+    if judged.beware:
+        warn(judged.beware)
     result = {**found.to_dict(), "data": judged.replay.fingerprint, "seed": seed}
     if out is not None:
         write_sealed_json(out, of_run(judged.run, result))
@@ -112,6 +114,8 @@ class _Judged(NamedTuple):
     replay: Replay
     run: Path | None
     encoder: str | None
+    beware: str
+    """What may flatter it; "" for nothing that is known."""
 
 
 def _load(
@@ -140,14 +144,14 @@ def _load(
     from offrl.replay.replay import Replay
 
     if (file := file_of(path)) is not None:
-        require_no_network(path, algorithm, encoder, device)
+        require_no_network(path, algorithm, None, None)  # the others are of what is fitted
         if data is None:
             raise ConfigError("no data", where="ope", expected="DIRECTORY beside an ONNX file")
         share = _HELD_OUT if held_out is None else held_out
         judged = OnnxPolicy(file, threshold=threshold)
-        warn("an ONNX file does not say what it was trained on: if on these episodes, the values flatter it")
+        beware = "an ONNX file does not say what it was trained on: if on these episodes, the values flatter it"
         replay = open_replay(data, held_out=share, progress=progress)
-        return _Judged(judged, str(path), replay, None, None)
+        return _Judged(judged, str(path), replay, None, encoder, beware)
     trained = load_trained(path, algorithm, encoder, device)
     run, request = run_of(trained.checkpoint), trained.request
     policy = TorchPolicy(trained.algorithm, threshold=threshold)
@@ -161,11 +165,12 @@ def _load(
             )
     else:
         store = open_replay(data, progress=progress).store
-    split = split_on(run, store.fingerprint)
+    split, beware = split_on(run, store.fingerprint), ""
     if split is None:
+        beware = "the run was trained on other data: if that has some of the same episodes, the values flatter it"
         config |= {"held_out": _HELD_OUT if held_out is None else held_out}
     else:
         where = "data that the run, or the one of its first weights, was trained on"
         refuse_beside(where, {"--held-out": held_out}, where=run, expected="the episodes that it held out")
         config |= {"held_out": split.held_out, "split_seed": split.split_seed}
-    return _Judged(policy, str(trained.checkpoint), Replay(store, **config), run, request.encoder)
+    return _Judged(policy, str(trained.checkpoint), Replay(store, **config), run, request.encoder, beware)

@@ -30,6 +30,7 @@ _BY = "fqe,agreement"
 @option("--by", default=_BY, show_default=True, metavar="NAMES", help="Statistics; several decide by their mean rank.")
 @option("--updates", type=int, help="Of each model that a statistic needs; default: 5000, of fqe as offrl ope.")
 @option("--refits", type=click.IntRange(1), default=3, show_default=True, help="Of fqe, whose mean counts.")
+@option("--discount", type=float, help="Of fqe: a larger one tells long episodes apart; default: the run's.")
 @option("--seed", type=int, default=0, show_default=True, help="Seed of these models.")
 @option("--thresholds", help="Such as 0.1,0.3,0.5, each tried with every checkpoint; default: the run's own.")
 @option("--data", type=DATA, help="The dataset; default: where the first run says that it was.")
@@ -41,6 +42,7 @@ def select(
     by: str,
     updates: int | None,
     refits: int,
+    discount: float | None,
     seed: int,
     thresholds: str | None,
     data: Path | str | None,
@@ -68,7 +70,9 @@ def select(
     recorded = requests[runs[0]].encoder
     name = encoder or (recorded if recorded in ENCODERS else None)  # a file must not choose what code runs
     encoders = {} if name is None else {"encoder": load_class(name, ENCODERS, "encoder")}
-    fitting = FittingConfig(updates=updates, refits=refits, seed=seed, device=device or "auto", **encoders)
+    fitting = FittingConfig(
+        updates=updates, refits=refits, discount=discount, seed=seed, device=device or "auto", **encoders
+    )
     split = shared_split(runs)
     tried = None if thresholds is None else _thresholds(thresholds)
     if any(each.needs_values for each in criteria):
@@ -86,7 +90,7 @@ def select(
     about: dict[str, Any] = {"held_out": split.held_out, "split_seed": split.split_seed, "dataset": split.dataset}
     note = ""
     if ranking.fitted:
-        about |= {"refits": refits, "seed": seed, "discount": replay.config.discount}
+        about |= {"refits": refits, "seed": seed, "discount": fitting.discounted(replay).config.discount}
         words = ", ".join(f"{name} with {count:,} updates" for name, count in ranking.fitted.items())
         times = f", fqe {refits} times" if "fqe" in ranking.fitted else ""
         note = f"\nfitted on the training episodes with seed {seed}{times}: {words}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class FittingConfig:
         refits: How often fitted Q evaluation is fitted anew, each time on training episodes drawn again but for the
             first; its values are the mean of theirs. One fit alone ranks by its own errors as well.
         batch_size: Of an update.
+        discount: Of fitted Q evaluation, in [0, 1]; None takes the replay's. A larger one tells long episodes apart.
         encoder: Of the observations.
         device: Where to train.
     """
@@ -39,6 +40,7 @@ class FittingConfig:
     seed: int = 0
     refits: int = 3
     batch_size: int = 256
+    discount: float | None = None
     encoder: EncoderFactory = default_encoder
     device: str = "auto"
 
@@ -47,12 +49,20 @@ class FittingConfig:
         for name in ("refits", "batch_size", *(() if self.updates is None else ("updates",))):
             checks.whole(name, least=1)
         checks.whole("seed", least=0)
+        if self.discount is not None:
+            checks.number("discount", "a number in [0, 1], or None", lambda discount: 0 <= discount <= 1)
 
     def updates_of(self, model: Model, train: Replay) -> int:
         """Of one model, on these episodes."""
         if self.updates is not None:
             return self.updates
-        return enough_updates(train) if model == "q" else LEAST_UPDATES
+        return enough_updates(self.discounted(train)) if model == "q" else LEAST_UPDATES
+
+    def discounted(self, replay: Replay) -> Replay:
+        """The replay with the discount of fitted Q evaluation."""
+        if self.discount is None:
+            return replay
+        return Replay(replay.store, replace(replay.config, discount=self.discount))
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,7 @@ def _fitted_q(
     seed = config.seed + number
     return fit_q(
         following,
-        train,
+        config.discounted(train),
         config.updates_of("q", train),
         batch_size=config.batch_size,
         encoder=config.encoder,

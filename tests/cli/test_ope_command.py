@@ -54,14 +54,20 @@ def test_a_run_is_judged_on_the_episodes_that_it_held_out(folder):
 
 
 def test_other_data_needs_no_episodes_that_the_run_held_out(folder):
-    found = offrl_json("ope", folder / "greedy", folder / "other", "--held-out", 0.25, *QUICK)
+    words = ["ope", folder / "greedy", folder / "other", "--held-out", 0.25, *QUICK]
+    found = offrl_json(*words)
     assert (found["held_out_episodes"], found["training_episodes"]) == (10, 30)
+    said = "warning: the run was trained on other data: if that has some of the same episodes, the values flatter it"
+    assert said in offrl(*words).stderr
+    assert said not in offrl("ope", folder / "run", folder / "data", *QUICK).stderr
 
 
 def test_a_file_is_judged_with_a_warning(folder):
     result = offrl("ope", folder / "run" / "model-uint8.onnx", folder / "data", "--estimators", "is,wis", *QUICK)
     assert "warning: an ONNX file does not say what it was trained on" in result.stderr
     assert "is " in result.stdout
+    # What is fitted has a network of its own, also beside a file.
+    offrl("ope", folder / "run" / "model-uint8.onnx", folder / "data", "--device", "cpu", *QUICK)
     refused = offrl("ope", folder / "run" / "model-uint8.onnx", code=2).stderr
     assert refused == "error: ope: no data; expected DIRECTORY beside an ONNX file\n"
 

@@ -83,6 +83,10 @@ def test_models_are_fitted_as_asked_without_an_environment_and_recorded(runs):
     assert found["fitted"] == {"fqe": 3, "sbv": 3, "emsbe": 3, "support": 3}
     assert (found["seed"], found["discount"]) == (1, 0.99)
     assert all(np.isfinite([*each["statistics"].values()]).all() for each in found["policies"])
+    nearsighted = offrl_json("select", *runs, "--by", "fqe", "--updates", 3, "--discount", 0.5, "--quiet")
+    usual = offrl_json("select", *runs, "--by", "fqe", "--updates", 3, "--quiet")
+    assert (nearsighted["discount"], usual["discount"]) == (0.5, 0.99)
+    assert nearsighted["winner"]["statistics"] != usual["winner"]["statistics"]
     text = offrl("select", *runs, *options[:6], "--quiet").stdout
     assert "fitted on the training episodes with seed 1, fqe 3 times: fqe with 3 updates, sbv with 3 updates, " in text
     assert f"take {found['reason']}" in text
