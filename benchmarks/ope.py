@@ -72,12 +72,18 @@ def ope(tasks: Sequence[str], parts: Sequence[str], processes: int, work: Path) 
 def _estimates(task: Task, part: str, work: Path, candidates: Sequence[Candidate]) -> dict[str, Any]:
     """What is said of each candidate, by estimator and criterion; kept."""
     path = work / f"estimates-{part}.json"
-    asked = {"updates": task.updates, "refits": REFITS, "discount": task.discount}
+    replay = replay_of(work, task, discount=task.discount)
+    asked = {
+        "updates": task.updates,
+        "refits": REFITS,
+        "discount": task.discount,
+        "data": replay.fingerprint,
+        "candidates": [each.name for each in candidates],
+    }
     if path.exists():
         kept = read_json(path)
         if {name: kept.get(name) for name in asked} == asked:
             return kept
-    replay = replay_of(work, task, discount=task.discount)
     config = OpeConfig(updates=task.updates, refits=REFITS)
     policies = {each.name: policy_of(work, each) for each in candidates}
     seconds = {"one fit of fqe for all": _seconds(lambda: _fit(policies, replay, task))}
@@ -123,6 +129,7 @@ def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[s
     """What `offrl select` ranks by; None where the criterion reads values and the algorithm learns none."""
     replay = replay_of(work, task, **{"discount": TRAINING_DISCOUNT, **task.replay}).held_out()  # of their values
     fitting = FittingConfig(updates=fitting_updates(task), device="cpu", **encoder_of(task))
+    scale = task.replay.get("reward_scale", 1.0)
     found: dict[str, list[float | None]] = {}
     for with_values in (False, True):
         # FQE is among the estimators; what is success or not, no task here has.
@@ -133,7 +140,7 @@ def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[s
         policies = [policy_of(work, each) for each in chosen]
         ranked = offline.rank(
             [
-                offline.Candidate(each.name, partial(algorithm_of, policy), [policy.threshold])
+                offline.Candidate(each.name, partial(algorithm_of, policy), [policy.threshold], scale)
                 for each, policy in zip(chosen, policies, strict=True)
             ],
             replay,
@@ -148,26 +155,32 @@ def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[s
 
 def compare(work: Path, candidates: Sequence[Candidate], said: Mapping[str, Any]) -> dict[str, Any]:
     """How each estimator and criterion ranks the candidates, and how often intervals hold."""
-    played = [truth(work, each) for each in candidates]
-    plain = np.array([np.mean(each["returns"]) for each in played if each is not None])
-    discounted = np.array([np.mean(each["discounted"]) for each in played if each is not None])
+    played = [found for each in candidates if (found := truth(work, each)) is not None]
+    plain = np.array([np.mean(each["returns"]) for each in played])
+    discounted = np.array([np.mean(each["discounted"]) for each in played])
+    errors = [np.std(each["discounted"], ddof=1) / len(each["discounted"]) ** 0.5 for each in played]
     rows: dict[str, Any] = {}
     for name, estimates in said["estimators"].items():
         values = np.array([_number(each["value"]["mean"]) for each in estimates])
         rows[name] = _ranking(values, plain)
         bounds = [each["value"]["interval_95"] for each in estimates]
-        given = [
-            (low <= true <= high) for ends, true in zip(bounds, discounted, strict=True) if ends for low, high in [ends]
+        holds = [
+            None if ends is None else bool(ends[0] <= true <= ends[1])
+            for ends, true in zip(bounds, discounted, strict=True)
         ]
+        given = [each for each in holds if each is not None]
         usable = [not each["remark"] for each in estimates]
+        trusted = [held for held, is_usable in zip(holds, usable, strict=True) if is_usable and held is not None]
         rows[name] |= {
             "mean_absolute_error": float(np.nanmean(np.abs(values - discounted)))
             if np.isfinite(values).any()
             else None,
             "intervals": len(given),
-            "intervals_that_hold": int(sum(given)),
-            "coverage_interval_95": binomial_interval(int(sum(given)), len(given)) if given else None,
+            "intervals_that_hold": sum(given),
+            "coverage_interval_95": binomial_interval(sum(given), len(given)) if given else None,
             "without_a_remark": sum(usable),
+            "intervals_without_a_remark": len(trusted),
+            "that_hold_without_a_remark": sum(trusted),
         }
     said_by = {
         name: np.array([_number(each["value"]["mean"]) for each in said["estimators"][name]]) for name in ESTIMATORS
@@ -179,8 +192,17 @@ def compare(work: Path, candidates: Sequence[Candidate], said: Mapping[str, Any]
     rows[" and ".join(TOGETHER)] = _ranking(np.sum([ranks(said_by[name]) for name in TOGETHER], axis=0), plain)
     return {
         "candidates": [
-            {"name": each.name, "return": float(one), "discounted_return": float(two)}
-            for each, one, two in zip(candidates, plain, discounted, strict=True)
+            {
+                "name": each.name,
+                "return": float(plain[number]),
+                "discounted_return": float(discounted[number]),
+                "standard_error": float(errors[number]),
+                "estimates": {
+                    name: {part: said["estimators"][name][number][part] for part in ("value", "remark")}
+                    for name in ESTIMATORS
+                },
+            }
+            for number, each in enumerate(candidates)
         ],
         "rankings": rows,
     }

@@ -63,11 +63,15 @@ def select(tasks: Sequence[str], processes: int, work: Path) -> None:
 def statistics(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[str, list[float]]:
     """Of each candidate, by name: the more the better."""
     replay = replay_of(work, task, **{"discount": TRAINING_DISCOUNT, **task.replay}).held_out()
+    scale = task.replay.get("reward_scale", 1.0)
     ranking = selection.rank(
-        [selection.Candidate(each.name, partial(algorithm_of, policy_of(work, each))) for each in candidates],
+        [
+            selection.Candidate(each.name, partial(algorithm_of, policy_of(work, each)), reward_scale=scale)
+            for each in candidates
+        ],
         replay,
         _CRITERIA,
-        fitting=FittingConfig(updates=fitting_updates(task), device="cpu", **encoder_of(task)),
+        fitting=FittingConfig(updates=fitting_updates(task), discount=task.discount, device="cpu", **encoder_of(task)),
     )
     ranked = {each.name: each for each in ranking.policies}
     return {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.pages.kept import all_kept, kept, machine_text, mean_and_interval, missing, table
+from benchmarks.scoring.ranking import binomial_interval
+from offrl.ope import ESTIMATORS
 
 
 def obp() -> str:
@@ -58,7 +60,34 @@ def judged() -> str:
             f"{found['episodes_played']} episodes each.\n\n{table(head, rows)}\n\n"
             f"On one thread, {_costs(found)} `{found['command']}`. {machine_text(found['machine'])}."
         )
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, _pooled(results)])
+
+
+def _pooled(results: Sequence[Mapping[str, Any]]) -> str:
+    """How often the intervals of all sets hold."""
+    rows = []
+    for name in ESTIMATORS:
+        every = [found["rankings"][name] for found in results if found["rankings"][name].get("intervals")]
+        if not every:
+            continue
+        cells = [name, *_share([(row["intervals_that_hold"], row["intervals"]) for row in every])]
+        trusted = [
+            (row["that_hold_without_a_remark"], row["intervals_without_a_remark"])
+            for row in every
+            if row.get("intervals_without_a_remark")
+        ]
+        rows.append((*cells, *(_share(trusted) if len(trusted) == len(every) else ("", ""))))
+    head = ("estimator", "95 % intervals that hold", "share", "of these without a remark", "share")
+    return (
+        f"Over all {len(results)} sets, with the binomial 95 % interval of the share, which counts the candidates of a "
+        f"set as independent though they share fits:\n\n{table(head, rows)}"
+    )
+
+
+def _share(counts: Sequence[tuple[int, int]]) -> tuple[str, str]:
+    held, count = (sum(each) for each in zip(*counts, strict=True))
+    low, high = binomial_interval(held, count)
+    return f"{held} of {count}", f"{held / count:.0%} ({low:.0%} to {high:.0%})"
 
 
 def _costs(found: Mapping[str, Any]) -> str:

@@ -45,3 +45,17 @@ def test_regret_is_a_share_of_the_range():
 )
 def test_the_binomial_interval_of_tables(successes, trials, low, high):
     assert binomial_interval(successes, trials) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_intervals_of_all_sets_are_counted_together(hooks):
+    from benchmarks.pages.offline import _pooled
+
+    def result(**fqe):
+        every = ("fqe", "wdr", "dr", "wpdis", "pdis", "wis", "is")
+        return {"rankings": {name: fqe if name == "fqe" else {"intervals": 0} for name in every}}
+
+    first = result(intervals=10, intervals_that_hold=9, intervals_without_a_remark=4, that_hold_without_a_remark=4)
+    second = result(intervals=6, intervals_that_hold=3, intervals_without_a_remark=1, that_hold_without_a_remark=0)
+    assert "| fqe | 12 of 16 | 75% (48% to 93%) | 4 of 5 | 80% (28% to 99%) |" in _pooled([first, second])
+    earlier = result(intervals=4, intervals_that_hold=4)  # did not count those without a remark
+    assert "| fqe | 16 of 20 | 80% (56% to 94%) |  |  |" in _pooled([first, second, earlier])
