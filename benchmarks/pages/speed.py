@@ -27,10 +27,15 @@ def speed(name: str) -> str:
 def train() -> str:
     """Updates per second of each implementation, on each kind of processor where they were measured."""
     parts = [
-        f"{_train(found)}\n\n![Updates per second](benchmarks/train/{name}.png)"
+        f"**{_where(found)}**\n\n{_train(found)}\n\n![Updates per second](benchmarks/train/{name}.png)"
         for name, found in all_kept("train").items()
     ]
     return "\n\n".join(parts) if parts else missing("train --peers")
+
+
+def _where(found: Mapping[str, Any]) -> str:
+    machine = found["machine"]
+    return str(machine["processor"] if found["device"] == "cpu" else machine["gpu"])
 
 
 def _train(found: Mapping[str, Any]) -> str:

@@ -24,7 +24,10 @@ class OpeConfig:
         updates: Of fitted Q evaluation, each refit, and of the behaviour model; None takes `enough_updates` for the
             discount, and 5,000 for the behaviour model.
         refits: How often fitted Q evaluation is fitted anew, each time on training episodes drawn again with
-            replacement but for the first: the intervals of what reads its values are over episodes and refits.
+            replacement but for the first: the intervals of what reads its values are over episodes and refits. With 1
+            `fqe` has none.
+        refit_best: Of several policies, how many are refitted: those whose first fit values them highest. `fqe` of the
+            others is one fit's, without an interval. None refits all.
         batch_size: Of both.
         learning_rate: Of fitted Q evaluation; the behaviour model has that of `LearnerConfig`.
         precision: Of both.
@@ -39,6 +42,7 @@ class OpeConfig:
     behaviour: Source = "auto"
     updates: int | None = None
     refits: int = 3
+    refit_best: int | None = None
     batch_size: int = 256
     learning_rate: float = 5e-4
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -55,7 +59,8 @@ class OpeConfig:
             checks.number("discount", "a number in [0, 1], or None", lambda discount: 0 <= discount <= 1)
         checks.choice("behaviour", get_args(Source))
         checks.choice("precision", ("fp32", "bf16"))
-        for name in ("refits", "batch_size") if self.updates is None else ("updates", "refits", "batch_size"):
+        optional = [name for name in ("updates", "refit_best") if getattr(self, name) is not None]
+        for name in ("refits", "batch_size", *optional):
             checks.whole(name, least=1)
         checks.whole("resamples", least=100)
         checks.whole("seed", least=0)

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from offrl.errors import ConfigError
 from offrl.networks import EncoderFactory, default_encoder
-from offrl.ope.behaviour import SUPPORT_FLOOR, fit_behaviour, logged_behaviour, require_apart
+from offrl.ope._parts import BehaviourFound, Parts, behaviour_of, parts_of
+from offrl.ope.behaviour import SUPPORT_FLOOR
 from offrl.ope.config import OpeConfig
 from offrl.ope.episodes import Episodes
-from offrl.ope.estimators import ESTIMATORS, FITTED, WEIGHTED, effective_sample_size
+from offrl.ope.estimators import ESTIMATORS, FITTED, WEIGHTED, direct_method, effective_sample_size
 from offrl.ope.fitted_q import FittedQ, fit_q
 from offrl.ope.fitted_values import FittedValues, fitting_gap, read
-from offrl.ope.fitting import LEAST_UPDATES, EpisodesAgain, default_learner, enough_updates
+from offrl.ope.fitting import EpisodesAgain, default_learner, enough_updates
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
 from offrl.ope.steps import Steps, clipped
 from offrl.replay import Replay
 from offrl.statistics import LEAST_VALUES
-from offrl.training import LearnerConfig
 
 _FEW_EPISODES = 30
 
@@ -89,97 +88,31 @@ def estimate_each(
     config = config or OpeConfig()
     if not policies:
         raise ConfigError("no policies", where="estimate_each", expected="one or more")
-    parts = _parts(replay, config)
-    behaviour = _behaviour(parts, config, encoder, device, progress)
+    parts = parts_of(replay, config)
+    behaviour = behaviour_of(parts, config, encoder, device, progress)
     at_held_out = {
         name: tabulate(each, parts.held_out, name=name, progress=progress) for name, each in policies.items()
     }
-    values: list[FittedValues] = []
+    fits: dict[str, list[Steps]] = {name: [] for name in policies}
     if FITTED & {*config.estimators}:
         at_training = {
             name: tabulate(each, parts.train, name=name, progress=progress) for name, each in policies.items()
         }
+        chosen = [*policies]
         for number in range(config.refits):
-            model = _fitted(at_training, parts.train, config, number, encoder, device, progress)
-            values.append(read(model, parts.held_out, [*at_held_out.values()]))
+            if number == 1 and config.refit_best is not None:
+                of_first = {name: float(direct_method(each)[0]) for name, (each,) in fits.items()}
+                chosen = sorted(chosen, key=of_first.__getitem__, reverse=True)[: config.refit_best]
+            tables = {name: at_training[name] for name in chosen}
+            model = _fitted(tables, parts.train, config, number, encoder, device, progress)
+            values = read(model, parts.held_out, [at_held_out[name] for name in chosen])
+            for index, name in enumerate(chosen):
+                plain = _steps(at_held_out[name], parts, behaviour)
+                fits[name].append(_with_values(plain, values, index, parts.episodes))
     return {
-        name: _judge(name, number, table, parts, behaviour, values, config)
-        for number, (name, table) in enumerate(at_held_out.items())
+        name: _judge(name, table, _steps(table, parts, behaviour), fits[name], parts, behaviour, config)
+        for name, table in at_held_out.items()
     }
-
-
-class _Parts(NamedTuple):
-    """The data, in single steps with rewards as logged."""
-
-    train: Replay
-    held_out: Replay
-    episodes: Episodes
-    discount: float
-
-
-class _BehaviourFound(NamedTuple):
-    probability: NDArray[np.float64]
-    """[N], of the logged actions."""
-    all_actions: NDArray[np.float32] | None
-    """[N, A]; None where only those of the logged actions are known."""
-    source: str
-    warnings: tuple[str, ...]
-
-
-def _parts(replay: Replay, config: OpeConfig) -> _Parts:
-    held_out = replay.held_out() if isinstance(replay, Replay) else None
-    if held_out is None:
-        raise ConfigError(
-            "no held-out episodes",
-            where="estimate.replay",
-            expected="a Replay over a store, of which some episodes are held out",
-            hint="open_replay(..., held_out=0.2); values read where models were fitted would flatter them",
-        )
-    discount = replay.config.discount if config.discount is None else config.discount
-    plain: dict[str, Any] = {
-        "n_step": 1,
-        "reward_clip": None,
-        "reward_scale": 1.0,
-        "sampling": "uniform",
-        "include": (),
-        "legal_actions": None,
-    }
-    train, test = (Replay(part.store, replace(part.config, discount=discount, **plain)) for part in (replay, held_out))
-    require_apart(train, test)
-    return _Parts(train, test, Episodes.of(test), discount)
-
-
-def _behaviour(
-    parts: _Parts, config: OpeConfig, encoder: EncoderFactory, device: str, progress: bool | None
-) -> _BehaviourFound:
-    """The behaviour's probabilities at the held-out transitions."""
-    reason = "asked for"
-    if config.behaviour != "fitted":
-        logged = logged_behaviour(parts.held_out)
-        if logged.probability is not None:
-            return _BehaviourFound(logged.probability, None, "logged", ())
-        reason = str(logged.reason)
-        if config.behaviour == "logged":
-            raise ConfigError(
-                f"logged probabilities that say nothing: {reason}",
-                where="OpeConfig.behaviour",
-                expected="those of a behaviour that explores",
-                hint='take behaviour="fitted"',
-            )
-    fitted = fit_behaviour(
-        parts.train,
-        parts.held_out,
-        updates=config.updates or LEAST_UPDATES,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        learner=LearnerConfig(precision=config.precision, compile="off", threads=torch.get_num_threads()),
-        device=device,
-        encoder=encoder,
-        progress=progress,
-    )
-    return _BehaviourFound(
-        fitted.probability, fitted.probabilities, f"fitted, not logged ({reason})", (f"{str(fitted).capitalize()}.",)
-    )
 
 
 def _fitted(
@@ -214,31 +147,41 @@ def _updates(train: Replay, config: OpeConfig) -> int:
     return config.updates or enough_updates(train)
 
 
+def _taken(table: PolicyTable, held_out: Replay) -> NDArray[np.float64]:
+    """The policy's probabilities of the logged actions. [N]."""
+    action = held_out.store.actions[held_out.rows]
+    taken: NDArray[np.float64] = table.current[np.arange(len(action)), action].astype(np.float64)
+    return taken
+
+
+def _steps(table: PolicyTable, parts: Parts, behaviour: BehaviourFound) -> Steps:
+    """The held-out steps, weighted by how much likelier the policy takes the logged action than the behaviour does."""
+    episodes = parts.episodes
+    ratio = episodes.pad(_taken(table, parts.held_out) / behaviour.probability, fill=1.0)
+    return Steps(episodes.reward, ratio, episodes.length, parts.discount)
+
+
+def _with_values(plain: Steps, values: FittedValues, policy: int, episodes: Episodes) -> Steps:
+    """The steps with what one fit says of the policy with this number among its own."""
+    return replace(
+        plain,
+        q=episodes.pad(values.q[policy]),
+        value=episodes.pad(values.value[policy]),
+        end_value=values.end_value[policy],
+    )
+
+
 def _judge(
     name: str,
-    number: int,
     table: PolicyTable,
-    parts: _Parts,
-    behaviour: _BehaviourFound,
-    values: Sequence[FittedValues],
+    plain: Steps,
+    fits: Sequence[Steps],
+    parts: Parts,
+    behaviour: BehaviourFound,
     config: OpeConfig,
 ) -> Estimates:
     episodes, held_out = parts.episodes, parts.held_out
-    action = held_out.store.actions[held_out.rows]
-    taken = table.current[np.arange(len(action)), action].astype(np.float64)
-    # The policy's probability of the logged action, by the behaviour's.
-    ratio = episodes.pad(taken / behaviour.probability, fill=1.0)
-    plain = Steps(episodes.reward, ratio, episodes.length, parts.discount)
-    fits = [
-        replace(
-            plain,
-            q=episodes.pad(each.q[number]),
-            value=episodes.pad(each.value[number]),
-            end_value=each.end_value[number],
-        )
-        for each in values
-    ]
-    support = _support(table, taken, behaviour)
+    support = _support(table, _taken(table, held_out), behaviour)
     gap = float(np.mean([fitting_gap(each) for each in fits])) if fits else 0.0  # the value is the mean of theirs, too
     rows = []
     for estimator in config.estimators:
@@ -249,7 +192,8 @@ def _judge(
         found = bootstrap(ESTIMATORS[estimator], used, config.resamples, config.seed)
         size = None
         if not is_weighted:
-            found = found.reaching(gap)
+            # How the first observations vary says nothing of how much a single fit is off.
+            found = found.reaching(gap) if len(fits) > 1 else found.without_intervals()
         elif (size := float(effective_sample_size(used[0])[0])) < LEAST_EFFECTIVE and estimator != "wdr":
             found = found.without_intervals()
         remark = verdict(estimator, found, size, len(episodes), support=support, gap=gap)
@@ -265,11 +209,11 @@ def _judge(
         behaviour_source=behaviour.source,
         support=support,
         rows=tuple(rows),
-        warnings=(*behaviour.warnings, *_warnings(parts, config)),
+        warnings=(*behaviour.warnings, *_warnings(parts, config, len(fits))),
     )
 
 
-def _support(table: PolicyTable, taken: NDArray[np.float64], behaviour: _BehaviourFound) -> float:
+def _support(table: PolicyTable, taken: NDArray[np.float64], behaviour: BehaviourFound) -> float:
     """The share of the policy's actions that the behaviour takes often enough.
 
     Where the log knows the probability of its own action only, it is estimated on the steps at which the two agree:
@@ -281,7 +225,7 @@ def _support(table: PolicyTable, taken: NDArray[np.float64], behaviour: _Behavio
     return float(min(seen.mean(), 1.0))
 
 
-def _warnings(parts: _Parts, config: OpeConfig) -> tuple[str, ...]:
+def _warnings(parts: Parts, config: OpeConfig, refits: int) -> tuple[str, ...]:
     found = []
     cut = int((~parts.episodes.terminated).sum())
     if cut and parts.discount ** float(np.mean(parts.episodes.length[~parts.episodes.terminated])) > 0.01:
@@ -294,8 +238,8 @@ def _warnings(parts: _Parts, config: OpeConfig) -> tuple[str, ...]:
         found.append(
             f"Weights above {config.clip:g} are cut: with rewards that are never negative, too low on average."
         )
-    if config.refits == 1 and FITTED & {*config.estimators}:
-        found.append("Fitted Q was fitted once: intervals of what reads its values do not know how much fits differ.")
+    if refits == 1:
+        found.append("Fitted Q was fitted once: how much fits differ is not known.")
     if (count := len(parts.episodes)) < LEAST_VALUES:
         found.append(f"Only {count} held-out episode{'s' * (count > 1)}: too few for intervals.")
     elif count < _FEW_EPISODES:

@@ -126,6 +126,7 @@ def test_cut_episodes_few_episodes_and_clipping_are_named(tmp_path):
         ({"behaviour": "guessed"}, "behaviour"),
         ({"updates": 0}, "updates"),
         ({"refits": 0}, "refits"),
+        ({"refit_best": 0}, "refit_best"),
         ({"clip": 0}, "a number over 0, or None"),
         ({"resamples": 10}, "resamples"),
         ({"learning_rate": -1}, "a number over 0"),
@@ -184,8 +185,26 @@ def test_what_rests_on_few_episodes_has_no_interval_and_one_fit_is_named(tmp_pat
     for name in ("dr", "is", "wis", "pdis", "wpdis"):
         assert found[name].effective_size < 10
         assert found[name].estimate.value[1:] == found[name].estimate.difference[1:] == (None, None)
-    assert found["fqe"].estimate.value.low is not None
+    assert found["fqe"].estimate.value.low is None
     assert any("fitted once" in each for each in found.warnings)
+
+
+def test_the_best_few_are_refitted_and_alone_have_intervals(tmp_path):
+    replay = two_rooms(tmp_path, 100, held_out=0.5)
+    settings = {**QUICK, "updates": 200, "estimators": ["fqe"]}
+    every = estimate_each(POLICIES, replay, OpeConfig(**settings), device="cpu", progress=False)
+    few = estimate_each(POLICIES, replay, OpeConfig(**settings, refit_best=1), device="cpu", progress=False)
+    once = estimate_each(POLICIES, replay, OpeConfig(**settings | {"refits": 1}), device="cpu", progress=False)
+    best = max(VALUES, key=lambda name: VALUES[name][0])
+    for name in POLICIES:
+        row = few[name]["fqe"]
+        assert row.refits == (2 if name == best else 1)
+        if name == best:
+            assert row.estimate.value.low is not None
+            # The refit is of this policy alone, so that its network is another one than that of a refit of all.
+            assert row.estimate.value.mean == pytest.approx(every[name]["fqe"].estimate.value.mean, abs=0.1)
+        else:
+            assert row.estimate.value == once[name]["fqe"].estimate.value
 
 
 def test_the_gap_of_two_episodes_by_hand():

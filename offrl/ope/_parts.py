@@ -1,0 +1,98 @@
+"""What an estimate starts from: both parts of the data, and how probable the logged actions were."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from offrl.errors import ConfigError
+from offrl.networks import EncoderFactory
+from offrl.ope.behaviour import fit_behaviour, logged_behaviour, require_apart
+from offrl.ope.config import OpeConfig
+from offrl.ope.episodes import Episodes
+from offrl.ope.fitting import LEAST_UPDATES
+from offrl.replay import Replay
+from offrl.training import LearnerConfig
+
+
+class Parts(NamedTuple):
+    """The data, in single steps with rewards as logged."""
+
+    train: Replay
+    held_out: Replay
+    episodes: Episodes
+    discount: float
+
+
+class BehaviourFound(NamedTuple):
+    probability: NDArray[np.float64]
+    """[N], of the logged actions."""
+    all_actions: NDArray[np.float32] | None
+    """[N, A]; None where only those of the logged actions are known."""
+    source: str
+    warnings: tuple[str, ...]
+
+
+def parts_of(replay: Replay, config: OpeConfig) -> Parts:
+    """Both parts of a replay's split.
+
+    Raises:
+        ConfigError: No held-out episodes.
+    """
+    held_out = replay.held_out() if isinstance(replay, Replay) else None
+    if held_out is None:
+        raise ConfigError(
+            "no held-out episodes",
+            where="estimate.replay",
+            expected="a Replay over a store, of which some episodes are held out",
+            hint="open_replay(..., held_out=0.2); values read where models were fitted would flatter them",
+        )
+    discount = replay.config.discount if config.discount is None else config.discount
+    plain: dict[str, Any] = {
+        "n_step": 1,
+        "reward_clip": None,
+        "reward_scale": 1.0,
+        "sampling": "uniform",
+        "include": (),
+        "legal_actions": None,
+    }
+    train, test = (Replay(part.store, replace(part.config, discount=discount, **plain)) for part in (replay, held_out))
+    require_apart(train, test)
+    return Parts(train, test, Episodes.of(test), discount)
+
+
+def behaviour_of(
+    parts: Parts, config: OpeConfig, encoder: EncoderFactory, device: str, progress: bool | None
+) -> BehaviourFound:
+    """The behaviour's probabilities at the held-out transitions."""
+    reason = "asked for"
+    if config.behaviour != "fitted":
+        logged = logged_behaviour(parts.held_out)
+        if logged.probability is not None:
+            return BehaviourFound(logged.probability, None, "logged", ())
+        reason = str(logged.reason)
+        if config.behaviour == "logged":
+            raise ConfigError(
+                f"logged probabilities that say nothing: {reason}",
+                where="OpeConfig.behaviour",
+                expected="those of a behaviour that explores",
+                hint='take behaviour="fitted"',
+            )
+    fitted = fit_behaviour(
+        parts.train,
+        parts.held_out,
+        updates=config.updates or LEAST_UPDATES,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        learner=LearnerConfig(precision=config.precision, compile="off", threads=torch.get_num_threads()),
+        device=device,
+        encoder=encoder,
+        progress=progress,
+    )
+    return BehaviourFound(
+        fitted.probability, fitted.probabilities, f"fitted, not logged ({reason})", (f"{str(fitted).capitalize()}.",)
+    )
