@@ -41,6 +41,7 @@ def judged() -> str:
     head = (
         "estimator or statistic",
         "Spearman's rho",
+        "rho with discounted returns",
         "rho in the better half",
         "regret@1",
         "regret@3",
@@ -51,13 +52,15 @@ def judged() -> str:
     parts = []
     for found in results:
         rows = [_ranked(name, row) for name, row in found["rankings"].items()]
+        filled = [column for column in zip(head, *rows, strict=True) if any(column[1:])]
+        names, *cells = zip(*filled, strict=True)
         better = sum(each["return"] > found["data_mean_return"] for each in found["candidates"])
         parts.append(
             f"**{found['task']}**, {found['set']} set: {len(found['candidates'])} candidates, {better} of them better "
             f"than the data's mean return of {found['data_mean_return']:.1f}. {found['transitions']:,} transitions in "
             f"{found['episodes']:,} episodes, {found['held_out']:.0%} held out; values with a discount of "
             f"{found['discount']:g}; behaviour probabilities {found['behaviour_probabilities']}; true values from "
-            f"{found['episodes_played']} episodes each.\n\n{table(head, rows)}\n\n"
+            f"{found['episodes_played']} episodes each.\n\n{table(names, cells)}\n\n"
             f"On one thread, {_costs(found)} `{found['command']}`. {machine_text(found['machine'])}."
         )
     return "\n\n".join([*parts, _pooled(results)])
@@ -134,12 +137,14 @@ def _ranked(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     if "without_a_remark" in row:
         usable = str(row["without_a_remark"])
     if row["spearman"] is None:
-        return (f"{name}{of_all}", "undefined", "", "", "", "", held, usable)
+        return (f"{name}{of_all}", "undefined", "", "", "", "", "", held, usable)
     low, high = row["spearman_interval_95"]
     upper = row["spearman_among_the_better_half"]
+    discounted = row.get("spearman_of_discounted")
     return (
         f"{name}{of_all}",
         f"{row['spearman']:.2f} ({low:.2f} to {high:.2f})",
+        "" if discounted is None else f"{discounted:.2f}",
         "undefined" if upper is None else f"{upper:.2f}",
         f"{row['regret_at_1']:.2f}",
         f"{row['regret_at_3']:.2f}",

@@ -59,3 +59,33 @@ def test_intervals_of_all_sets_are_counted_together(hooks):
     assert "| fqe | 12 of 16 | 75% (48% to 93%) | 4 of 5 | 80% (28% to 99%) |" in _pooled([first, second])
     earlier = result(intervals=4, intervals_that_hold=4)  # did not count those without a remark
     assert "| fqe | 16 of 20 | 80% (56% to 94%) |  |  |" in _pooled([first, second, earlier])
+
+
+def test_estimates_are_compared_with_what_they_estimate_and_with_what_is_wanted(tmp_path, monkeypatch):
+    from benchmarks import ope
+    from benchmarks.judging.candidates import Candidate
+
+    candidates = [Candidate("bc", 0, step, None) for step in (1, 2, 3)]
+    # Returns of 100, 200 and 300, whose discounted ones order the last two the other way round.
+    played = {1: ([100.0, 100.0], [10.0, 12.0]), 2: ([200.0, 200.0], [30.0, 32.0]), 3: ([300.0, 300.0], [20.0, 22.0])}
+    monkeypatch.setattr(
+        ope, "truth", lambda work, each: dict(zip(("returns", "discounted"), played[each.step], strict=True))
+    )
+
+    def said(value, low, high, remark):
+        interval = None if low is None else [low, high]
+        return {"value": {"mean": value, "interval_95": interval}, "remark": remark}
+
+    # The first interval holds 11; the second, without a remark, does not hold 31; the third estimate has none.
+    estimates = [said(11.0, 10.0, 12.0, "a rough number"), said(40.0, 35.0, 45.0, ""), said(25.0, None, None, "")]
+    given = {"estimators": dict.fromkeys(ope.ESTIMATORS, estimates), "criteria": {"agreement": [0.1, 0.2, 0.3]}}
+    found = ope.compare(tmp_path, candidates, given)
+    row = found["rankings"]["fqe"]
+    assert (row["spearman"], row["spearman_of_discounted"]) == (pytest.approx(0.5), pytest.approx(1.0))
+    assert (row["intervals"], row["intervals_that_hold"], row["without_a_remark"]) == (2, 1, 2)
+    assert (row["intervals_without_a_remark"], row["that_hold_without_a_remark"]) == (1, 0)
+    assert row["mean_absolute_error"] == pytest.approx((0 + 9 + 4) / 3)
+    assert found["rankings"]["agreement"]["spearman"] == pytest.approx(1.0)
+    assert found["rankings"][ope.EXACT]["spearman"] == pytest.approx(0.5)
+    assert found["candidates"][1]["estimates"]["fqe"] == estimates[1]
+    assert found["candidates"][1]["standard_error"] == pytest.approx(1.0)
