@@ -18,6 +18,9 @@ from offrl.ope.fitting import LEAST_UPDATES
 from offrl.replay import Replay
 from offrl.training import LearnerConfig
 
+_COUNTS = 0.01
+"""Of what comes after an episode, discounted."""
+
 
 class Parts(NamedTuple):
     """The data, in single steps with rewards as logged."""
@@ -26,6 +29,13 @@ class Parts(NamedTuple):
     held_out: Replay
     episodes: Episodes
     discount: float
+
+    @property
+    def num_cut(self) -> int:
+        """Held-out episodes that the log cuts, where what would have come after them counts; else 0."""
+        is_cut = ~self.episodes.terminated
+        cut = int(is_cut.sum())
+        return cut if cut and self.discount ** float(np.mean(self.episodes.length[is_cut])) > _COUNTS else 0
 
 
 class BehaviourFound(NamedTuple):

@@ -15,13 +15,20 @@ from offrl.ope._parts import BehaviourFound, Parts, behaviour_of, parts_of
 from offrl.ope.behaviour import SUPPORT_FLOOR
 from offrl.ope.config import OpeConfig
 from offrl.ope.episodes import Episodes
-from offrl.ope.estimators import ESTIMATORS, FITTED, WEIGHTED, direct_method, effective_sample_size
+from offrl.ope.estimators import (
+    ESTIMATORS,
+    FITTED,
+    WEIGHTED,
+    direct_method,
+    effective_sample_size,
+    trajectory_is,
+)
 from offrl.ope.fitted_q import FittedQ, fit_q
 from offrl.ope.fitted_values import FittedValues, fitting_gap, read
 from offrl.ope.fitting import EpisodesAgain, default_learner, enough_updates
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
-from offrl.ope.policy_table import Evaluated, PolicyTable, tabulate
+from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate
 from offrl.ope.steps import Steps, clipped
 from offrl.replay import Replay
 from offrl.statistics import LEAST_VALUES
@@ -94,6 +101,7 @@ def estimate_each(
         name: tabulate(each, parts.held_out, name=name, progress=progress) for name, each in policies.items()
     }
     fits: dict[str, list[Steps]] = {name: [] for name in policies}
+    own_fits: list[Steps] = []  # of the behaviour, where its returns lack what fitted values have
     if FITTED & {*config.estimators}:
         at_training = {
             name: tabulate(each, parts.train, name=name, progress=progress) for name, each in policies.items()
@@ -103,20 +111,24 @@ def estimate_each(
             if number == 1 and config.refit_best is not None:
                 of_first = {name: float(direct_method(each)[0]) for name, (each,) in fits.items()}
                 chosen = sorted(chosen, key=of_first.__getitem__, reverse=True)[: config.refit_best]
-            tables = {name: at_training[name] for name in chosen}
+            tables = [at_training[name] for name in chosen] + ([logged_table(parts.train)] if parts.num_cut else [])
             model = _fitted(tables, parts.train, config, number, encoder, device, progress)
-            values = read(model, parts.held_out, [at_held_out[name] for name in chosen])
+            read_by = [at_held_out[name] for name in chosen] + ([logged_table(parts.held_out)] if parts.num_cut else [])
+            values = read(model, parts.held_out, read_by)
             for index, name in enumerate(chosen):
                 plain = _steps(at_held_out[name], parts, behaviour)
                 fits[name].append(_with_values(plain, values, index, parts.episodes))
+            if parts.num_cut:
+                plain = _steps(read_by[-1], parts, behaviour)
+                own_fits.append(_with_values(plain, values, len(chosen), parts.episodes))
     return {
-        name: _judge(name, table, _steps(table, parts, behaviour), fits[name], parts, behaviour, config)
+        name: _judge(name, table, _steps(table, parts, behaviour), fits[name], own_fits, parts, behaviour, config)
         for name, table in at_held_out.items()
     }
 
 
 def _fitted(
-    tables: Mapping[str, PolicyTable],
+    tables: Sequence[PolicyTable],
     train: Replay,
     config: OpeConfig,
     number: int,
@@ -129,7 +141,7 @@ def _fitted(
     updates = _updates(train, config)
     sampling: Any = "uniform" if number == 0 else EpisodesAgain(seed)
     return fit_q(
-        tables,
+        {str(index): table for index, table in enumerate(tables)},
         train,
         updates,
         batch_size=config.batch_size,
@@ -176,6 +188,7 @@ def _judge(
     table: PolicyTable,
     plain: Steps,
     fits: Sequence[Steps],
+    own_fits: Sequence[Steps],
     parts: Parts,
     behaviour: BehaviourFound,
     config: OpeConfig,
@@ -189,7 +202,8 @@ def _judge(
         used = fits if is_fitted else [plain]
         if config.clip is not None and is_weighted:
             used = [clipped(each, config.clip) for each in used]
-        found = bootstrap(ESTIMATORS[estimator], used, config.resamples, config.seed)
+        own = own_fits[: len(used)] if is_fitted and own_fits else None
+        found = bootstrap(ESTIMATORS[estimator], used, config.resamples, config.seed, behaviour=own)
         size = None
         if not is_weighted:
             # How the first observations vary says nothing of how much a single fit is off.
@@ -205,7 +219,8 @@ def _judge(
         held_out=len(episodes),
         training=len(np.unique(parts.train.store.segment_end[parts.train.rows])),
         split={"held_out": held_out.config.held_out, "split_seed": held_out.config.split_seed},
-        behaviour=rows[0].estimate.behaviour,
+        behaviour=bootstrap(trajectory_is, plain, config.resamples, config.seed).behaviour,
+        behaviour_fitted=bootstrap(direct_method, own_fits, config.resamples, config.seed).value if own_fits else None,
         behaviour_source=behaviour.source,
         support=support,
         rows=tuple(rows),
@@ -227,12 +242,11 @@ def _support(table: PolicyTable, taken: NDArray[np.float64], behaviour: Behaviou
 
 def _warnings(parts: Parts, config: OpeConfig, refits: int) -> tuple[str, ...]:
     found = []
-    cut = int((~parts.episodes.terminated).sum())
-    if cut and parts.discount ** float(np.mean(parts.episodes.length[~parts.episodes.terminated])) > 0.01:
+    if parts.num_cut:
         found.append(
-            f"The log cuts {cut:,} of {len(parts.episodes):,} held-out episodes: importance sampling and the "
-            "behaviour's own return miss what would have come after, fitted values do not: differences of these to "
-            "the behaviour are too high where rewards are positive."
+            f"The log cuts {parts.num_cut:,} of {len(parts.episodes):,} held-out episodes: importance sampling and the "
+            "behaviour's own return miss what would have come after. Fitted values do not, and are compared with the "
+            "behaviour's own fitted value."
         )
     if config.clip is not None:
         found.append(

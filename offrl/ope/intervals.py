@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from offrl.checks import is_whole
 from offrl.errors import ConfigError
-from offrl.ope.estimators import Estimator
+from offrl.ope.estimators import Estimator, direct_method
 from offrl.ope.steps import Steps
 from offrl.statistics import LEAST_VALUES, Interval, t_quantile
 
@@ -23,7 +24,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         value: Of the evaluated policy, per episode.
-        behaviour: The mean return of the same episodes as they were logged.
+        behaviour: The mean return of the same episodes as they were logged, or what fitted values say of it.
         difference: Value minus behaviour; its interval is paired: both are of the same resamples.
         undefined: Resamples in which the estimate is NaN or infinite. One is enough for an interval to be left out:
             the log then holds too few episodes that the policy could have produced.
@@ -43,7 +44,14 @@ class Estimate(NamedTuple):
         return self._replace(value=_reaching(self.value, correction), difference=_reaching(self.difference, correction))
 
 
-def bootstrap(estimator: Estimator, steps: Steps | Sequence[Steps], resamples: int = 1000, seed: int = 0) -> Estimate:
+def bootstrap(
+    estimator: Estimator,
+    steps: Steps | Sequence[Steps],
+    resamples: int = 1000,
+    seed: int = 0,
+    *,
+    behaviour: Sequence[Steps] | None = None,
+) -> Estimate:
     """An estimate with its 95 % percentile bootstrap interval over episodes (Efron 1979).
 
     The interval says how much the estimate varies from log to log. Where a model was fitted several times it is wider
@@ -53,8 +61,8 @@ def bootstrap(estimator: Estimator, steps: Steps | Sequence[Steps], resamples: i
     narrow: what the log does not hold is in no resample. Under five episodes there is none. The same seed draws the
     same resamples for every estimator.
 
-    The difference compares like with like only where both count the same steps: where logs are cut and the model's
-    values reach beyond the cut, the behaviour's returns do not.
+    The difference compares like with like only where both count the same steps. Where logs are cut, values of a model
+    reach beyond the cut and returns do not: compare them with values of the behaviour by the same fits.
 
     Args:
         estimator: One of `offrl.ope.estimators`.
@@ -62,6 +70,7 @@ def bootstrap(estimator: Estimator, steps: Steps | Sequence[Steps], resamples: i
             of theirs, and the resamples take them in turn.
         resamples: How often E episodes are drawn with replacement, 2 or more.
         seed: Seed of the draws.
+        behaviour: The steps with the behaviour's own values, by the same fits; None takes its returns.
 
     Raises:
         ConfigError: Fewer resamples; steps without what the estimator needs.
@@ -74,26 +83,46 @@ def bootstrap(estimator: Estimator, steps: Steps | Sequence[Steps], resamples: i
     size = len(fits[0])
     generator = np.random.default_rng(seed)
     of_fits = np.array([float(estimator(fit)[0]) for fit in fits])
-    found, own = float(of_fits.mean()), float(fits[0].returns.mean())
+    logged = (
+        [partial(_mean_return, fit) for fit in fits]
+        if behaviour is None
+        else [partial(direct_method, each) for each in behaviour]
+    )
+    own_of_fits = np.array([float(own(None)[0]) for own in logged])
+    found, own = float(of_fits.mean()), float(own_of_fits.mean())
     values, means = [], []
     at_once = max(1, _MOST_COUNTS // max(fits[0].reward.shape))
     for number, fit in enumerate(fits):
         share = len(range(number, resamples, len(fits)))
         for start in range(0, share, at_once):
             counts = _draw(generator, min(at_once, share - start), size)
-            shift = found - of_fits[number] if len(fits) > 1 else 0.0
-            values.append(estimator(fit, counts) + shift)
-            means.append(counts @ fit.returns / size)
-    value, behaviour = np.concatenate(values), np.concatenate(means)
-    spread = 0.0
-    if len(fits) > 1:
-        spread = t_quantile(len(fits) - 1) * float(of_fits.std(ddof=1))
+            values.append(estimator(fit, counts) + _shift(of_fits, number))
+            means.append(logged[number](counts) + _shift(own_of_fits, number))
+    value, behaved = np.concatenate(values), np.concatenate(means)
     return Estimate(
-        value=_interval(found, value, size, spread),
-        behaviour=_interval(own, behaviour, size),
-        difference=_interval(found - own, value - behaviour, size, spread),
+        value=_interval(found, value, size, _spread(of_fits)),
+        behaviour=_interval(own, behaved, size, _spread(own_of_fits)),
+        difference=_interval(found - own, value - behaved, size, _spread(of_fits - own_of_fits)),
         undefined=int((~np.isfinite(value)).sum()),
     )
+
+
+def _shift(of_fits: NDArray[np.float64], number: int) -> float:
+    """From a fit's value to the mean of theirs."""
+    return float(of_fits.mean() - of_fits[number]) if len(of_fits) > 1 else 0.0
+
+
+def _spread(of_fits: NDArray[np.float64]) -> float:
+    """How far the value of one fit may be from that of another."""
+    return t_quantile(len(of_fits) - 1) * float(of_fits.std(ddof=1)) if len(of_fits) > 1 else 0.0
+
+
+def _mean_return(steps: Steps, counts: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """Of the episodes as they were logged. [R]."""
+    if counts is None:
+        return np.array([steps.returns.mean()])
+    found: NDArray[np.float64] = counts @ steps.returns / len(steps)
+    return found
 
 
 def _draw(generator: np.random.Generator, num_resamples: int, size: int) -> NDArray[np.int64]:

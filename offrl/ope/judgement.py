@@ -63,6 +63,8 @@ class Estimates:
         training: the number of episodes on which models are fitted.
         split: `held_out` and `split_seed` of the replay.
         behaviour: the mean discounted return of the held-out episodes as they were logged.
+        behaviour_fitted: what fitted Q evaluation says of the behaviour where the log cuts episodes: differences of
+            fitted values are to this; None where returns say it.
         behaviour_source: "logged", or "fitted" with how well.
         support: the share of the policy's actions on the held-out observations that the behaviour takes with a
             probability of 0.05 or more.
@@ -76,6 +78,7 @@ class Estimates:
     training: int
     split: dict[str, float | int]
     behaviour: Interval
+    behaviour_fitted: Interval | None
     behaviour_source: str
     support: float
     rows: tuple[Estimated, ...]
@@ -98,6 +101,7 @@ class Estimates:
             "training_episodes": self.training,
             "split": self.split,
             "behaviour": self.behaviour.to_dict(),
+            "behaviour_fitted": None if self.behaviour_fitted is None else self.behaviour_fitted.to_dict(),
             "behaviour_probabilities": self.behaviour_source,
             "support": self.support,
             "estimates": [row.to_dict() for row in self.rows],
@@ -106,11 +110,13 @@ class Estimates:
 
     def to_text(self) -> str:
         """A table, and under it what to beware of."""
+        fitted = self.behaviour_fitted
+        beyond = "" if fitted is None else f", {_number(fitted)} by fitted Q, beyond where the log is cut, too"
         facts = {
             "policy": self.policy,
             "episodes": f"{self.held_out:,} held out, on which values are read; {self.training:,} to fit models on",
             "discount": f"{self.discount:g} a step; values are discounted returns of an episode",
-            "behaviour": f"{_number(self.behaviour)}, as logged; probabilities {self.behaviour_source}",
+            "behaviour": f"{_number(self.behaviour)}, as logged{beyond}; probabilities {self.behaviour_source}",
             "support": f"{self.support:.0%} of the policy's actions are ones that the behaviour takes, too",
         }
         if fits := {(row.refits, row.updates) for row in self.rows if row.refits}:

@@ -85,6 +85,22 @@ def tabulate(policy: Evaluated, replay: Replay, *, name: str = "policy", progres
     return PolicyTable(current, following)
 
 
+def logged_table(replay: Replay) -> PolicyTable:
+    """The log itself as a policy: it takes the logged actions, and after the end of an episode its last one once more.
+
+    With it, fitted Q evaluation is SARSA, and tells what the behaviour is worth beyond where the log cuts episodes.
+
+    Args:
+        replay: Whole episodes.
+    """
+    store, rows = replay.store, replay.rows
+    current = np.eye(replay.spec.num_actions, dtype=np.float32)[store.actions[rows]]
+    following = np.roll(current, -1, axis=0)
+    is_last = store.segment_end[rows] == rows
+    following[is_last] = current[is_last]
+    return PolicyTable(current, following)
+
+
 class _Asking:
     """A policy as a function from observations and masks to probabilities."""
 

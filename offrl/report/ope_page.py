@@ -47,11 +47,13 @@ def ope_section(found: Mapping[str, Any], *, where: Path) -> Markup:
         return NOTHING
     try:
         rows = [_row(each) for each in found["estimates"]]
+        fitted = found.get("behaviour_fitted")
+        beyond = "" if fitted is None else f", and {_number(fitted)} by fitted Q, beyond where the log is cut, too"
         about = (
             f"Read on {found['held_out_episodes']:,} held-out episodes; models were fitted on "
             f"{found['training_episodes']:,} others. Values are discounted returns of an episode "
-            f"({found['discount']:g} a step); the behaviour's is {_number(found['behaviour'])}. Its probabilities are "
-            f"{found['behaviour_probabilities']}. The behaviour takes {found['support']:.0%} of the policy's actions, "
+            f"({found['discount']:g} a step); the behaviour's is {_number(found['behaviour'])}{beyond}. Its "
+            f"probabilities are {found['behaviour_probabilities']}. The behaviour takes {found['support']:.0%} of the policy's actions, "
             "too."
         )
         remarks = [f"{each['estimator']}: {each['remark']}." for each in found["estimates"] if each["remark"]]

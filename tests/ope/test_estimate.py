@@ -99,6 +99,23 @@ def test_a_behaviour_that_says_nothing_is_fitted_with_a_warning_or_refused(tmp_p
         offrl.estimate(POLICIES["always 0"], replay, OpeConfig(**config, behaviour="logged"), progress=False)
 
 
+def test_where_the_log_cuts_episodes_fitted_values_are_compared_with_the_behaviours_own(tmp_path):
+    # Two steps of the uniform behaviour: 0.5 * 0.3 + 0.25 * 0.9 = 0.375; never cut it is worth 0.47. The last action of
+    # a cut episode counts once more, which takes 0.03 off.
+    replay = two_rooms(tmp_path, 600, longest=2, held_out=0.5)
+    settings = OpeConfig(**QUICK | {"updates": 1500}, estimators=["fqe", "is"])
+    found = offrl.estimate(POLICIES["uniform"], replay, settings, device="cpu", progress=False)
+    assert found.behaviour.mean == pytest.approx(0.375, abs=0.05)
+    assert found.behaviour_fitted.mean == pytest.approx(0.44, abs=0.05)
+    assert found["fqe"].estimate.value.mean == pytest.approx(VALUES["uniform"][0], abs=0.05)
+    assert found["fqe"].estimate.behaviour == found.behaviour_fitted
+    assert found["fqe"].estimate.difference.mean == pytest.approx(0.03, abs=0.04)
+    assert found["is"].estimate.difference.mean == pytest.approx(0, abs=1e-9)  # both end where the log does
+    assert "by fitted Q, beyond where the log is cut, too" in found.to_text()
+    whole = two_rooms(tmp_path / "whole", 20, held_out=0.5)
+    assert offrl.estimate(POLICIES["uniform"], whole, OpeConfig(**QUICK), progress=False).behaviour_fitted is None
+
+
 def test_without_held_out_episodes_nothing_is_estimated(tmp_path):
     replay = two_rooms(tmp_path, 5)
     for given in (replay, "data/here"):

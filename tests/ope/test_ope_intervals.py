@@ -119,3 +119,17 @@ def test_an_interval_reaches_to_the_corrected_value():
     assert found.reaching(2.0).behaviour == found.behaviour
     unsure = found.without_intervals()
     assert unsure.reaching(2.0).value == (found.value.mean, None, None)
+
+
+def test_a_difference_is_to_the_behaviour_by_the_same_fits():
+    steps = bandit(30)
+
+    def worth(value):
+        return replace(steps, q=np.full((30, 1), value), value=np.full((30, 1), value))
+
+    # Fits that are off together, by 1, 2 and 3: of what both have wrong nothing is left in the difference.
+    mine, own = [worth(10 + each) for each in (1.0, 2.0, 3.0)], [worth(each) for each in (1.0, 2.0, 3.0)]
+    found = bootstrap(direct_method, mine, resamples=30, behaviour=own)
+    assert found.value.mean == 12.0
+    np.testing.assert_allclose(found.behaviour, [2.0, 2 - 4.303, 2 + 4.303], atol=1e-3)
+    np.testing.assert_allclose(found.difference, [10.0, 10.0, 10.0])

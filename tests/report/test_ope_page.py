@@ -53,6 +53,12 @@ def test_numbers_and_what_to_beware_of(tmp_path):
     assert ">nan<" not in text.lower()
 
 
+def test_a_behaviour_beyond_cuts_is_shown(tmp_path):
+    found = {**FOUND, "behaviour_fitted": {"mean": 50.0, "interval_95": [45.0, 55.0]}}
+    text = write_ope_page(found, tmp_path / "page.html").read_text()
+    assert "40.00 [30.00 to 50.00], and 50.00 [45.00 to 55.00] by fitted Q, beyond where the log is cut, too." in text
+
+
 def test_where_nobody_asked_there_is_nothing(tmp_path):
     assert ope_section({}, where=tmp_path) == ""
 
