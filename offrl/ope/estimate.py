@@ -97,34 +97,52 @@ def estimate_each(
         raise ConfigError("no policies", where="estimate_each", expected="one or more")
     parts = parts_of(replay, config)
     behaviour = behaviour_of(parts, config, encoder, device, progress)
-    at_held_out = {
-        name: tabulate(each, parts.held_out, name=name, progress=progress) for name, each in policies.items()
-    }
-    fits: dict[str, list[Steps]] = {name: [] for name in policies}
-    own_fits: list[Steps] = []  # of the behaviour, where its returns lack what fitted values have
+    at_held_out = _tables(policies, parts.held_out, parts, progress)
+    fits: dict[str | None, list[Steps]] = {}
     if FITTED & {*config.estimators}:
-        at_training = {
-            name: tabulate(each, parts.train, name=name, progress=progress) for name, each in policies.items()
-        }
-        chosen = [*policies]
-        for number in range(config.refits):
-            if number == 1 and config.refit_best is not None:
-                of_first = {name: float(direct_method(each)[0]) for name, (each,) in fits.items()}
-                chosen = sorted(chosen, key=of_first.__getitem__, reverse=True)[: config.refit_best]
-            tables = [at_training[name] for name in chosen] + ([logged_table(parts.train)] if parts.num_cut else [])
-            model = _fitted(tables, parts.train, config, number, encoder, device, progress)
-            read_by = [at_held_out[name] for name in chosen] + ([logged_table(parts.held_out)] if parts.num_cut else [])
-            values = read(model, parts.held_out, read_by)
-            for index, name in enumerate(chosen):
-                plain = _steps(at_held_out[name], parts, behaviour)
-                fits[name].append(_with_values(plain, values, index, parts.episodes))
-            if parts.num_cut:
-                plain = _steps(read_by[-1], parts, behaviour)
-                own_fits.append(_with_values(plain, values, len(chosen), parts.episodes))
+        at_training = _tables(policies, parts.train, parts, progress)
+        fits = _fits(at_training, at_held_out, parts, behaviour, config, encoder, device, progress)
+    own_fits = fits.get(None, [])
     return {
-        name: _judge(name, table, _steps(table, parts, behaviour), fits[name], own_fits, parts, behaviour, config)
-        for name, table in at_held_out.items()
+        name: _judge(name, at_held_out[name], fits.get(name, []), own_fits, parts, behaviour, config)
+        for name in policies
     }
+
+
+def _tables(
+    policies: Mapping[str, Evaluated], part: Replay, parts: Parts, progress: bool | None
+) -> dict[str | None, PolicyTable]:
+    """What each policy does; None is the behaviour, where its returns lack what comes after a cut."""
+    found: dict[str | None, PolicyTable] = {
+        name: tabulate(each, part, name=name, progress=progress) for name, each in policies.items()
+    }
+    return {**found, None: logged_table(part)} if parts.num_cut else found
+
+
+def _fits(
+    at_training: Mapping[str | None, PolicyTable],
+    at_held_out: Mapping[str | None, PolicyTable],
+    parts: Parts,
+    behaviour: BehaviourFound,
+    config: OpeConfig,
+    encoder: EncoderFactory,
+    device: str,
+    progress: bool | None,
+) -> dict[str | None, list[Steps]]:
+    """The held-out steps with each fit's values, by policy."""
+    fits: dict[str | None, list[Steps]] = {name: [] for name in at_training}
+    chosen = [*at_training]
+    for number in range(config.refits):
+        if number == 1 and config.refit_best is not None:
+            of_first = {name: float(direct_method(each)[0]) for name, (each,) in fits.items()}
+            ranked = sorted((name for name in chosen if name is not None), key=of_first.__getitem__, reverse=True)
+            best = {None, *ranked[: config.refit_best]}
+            chosen = [name for name in chosen if name in best]
+        model = _fitted([at_training[name] for name in chosen], parts.train, config, number, encoder, device, progress)
+        values = read(model, parts.held_out, [at_held_out[name] for name in chosen])
+        for index, name in enumerate(chosen):
+            fits[name].append(_with_values(_steps(at_held_out[name], parts, behaviour), values, index, parts.episodes))
+    return fits
 
 
 def _fitted(
@@ -186,14 +204,13 @@ def _with_values(plain: Steps, values: FittedValues, policy: int, episodes: Epis
 def _judge(
     name: str,
     table: PolicyTable,
-    plain: Steps,
     fits: Sequence[Steps],
     own_fits: Sequence[Steps],
     parts: Parts,
     behaviour: BehaviourFound,
     config: OpeConfig,
 ) -> Estimates:
-    episodes, held_out = parts.episodes, parts.held_out
+    episodes, held_out, plain = parts.episodes, parts.held_out, _steps(table, parts, behaviour)
     support = _support(table, _taken(table, held_out), behaviour)
     gap = float(np.mean([fitting_gap(each) for each in fits])) if fits else 0.0  # the value is the mean of theirs, too
     rows = []

@@ -53,8 +53,8 @@ def ope_section(found: Mapping[str, Any], *, where: Path) -> Markup:
             f"Read on {found['held_out_episodes']:,} held-out episodes; models were fitted on "
             f"{found['training_episodes']:,} others. Values are discounted returns of an episode "
             f"({found['discount']:g} a step); the behaviour's is {_number(found['behaviour'])}{beyond}. Its "
-            f"probabilities are {found['behaviour_probabilities']}. The behaviour takes {found['support']:.0%} of the policy's actions, "
-            "too."
+            f"probabilities are {found['behaviour_probabilities']}. The behaviour takes {found['support']:.0%} of the "
+            "policy's actions, too."
         )
         remarks = [f"{each['estimator']}: {each['remark']}." for each in found["estimates"] if each["remark"]]
         warnings = [*remarks, *map(str, found["warnings"])]
