@@ -106,23 +106,25 @@ def _beside(found: Mapping[str, Any]) -> str:
 
 
 def _shelf(name: str, found: Mapping[str, Any]) -> str:
-    head = ("dataset", "its mean", "TQ", "SACo", *found["algorithms"])
-    rows = []
-    for dataset, about in found["datasets"].items():
-        cells = [mean_and_interval(row["cells"][dataset]) for row in found["algorithms"].values()]
-        facts = (f"{about['mean_return']:.1f}", f"{about['tq']:.2f}", f"{about['saco']:.2f}")
-        rows.append((dataset.rpartition("/")[2], *facts, *cells))
-    shown = [*found["algorithms"].values()]
+    datasets = found["datasets"]
+    kinds = [name.rpartition("/")[2] for name in datasets]
+    head = ("algorithm", *kinds, "interquartile mean", "better than BC", "seconds of one core")
+    rows = [
+        ("*mean of the data*", *(f"{about['mean_return']:.1f}" for about in datasets.values()), "", "", ""),
+        ("*TQ*", *(f"{about['tq']:.2f}" for about in datasets.values()), "", "", ""),
+        ("*SACo*", *(f"{about['saco']:.2f}" for about in datasets.values()), "", "", ""),
+    ]
     better = "probability_of_improvement_over_bc"
-    total = ("interquartile mean", "", "", "", *(_estimate(row["interquartile_mean"]) for row in shown))
-    improved = ("better than BC", "", "", "", *(_estimate(row[better]) if better in row else "" for row in shown))
-    took = [row["cpu_seconds_per_run"] for row in shown]
-    seconds = ("seconds of one core", "", "", "", *("" if each is None else f"{each:.0f}" for each in took))
+    for algorithm, row in found["algorithms"].items():
+        improved = _estimate(row[better]) if better in row else ""
+        seconds = "" if row["cpu_seconds_per_run"] is None else f"{row['cpu_seconds_per_run']:.0f}"
+        cells = [mean_and_interval(row["cells"][dataset]) for dataset in datasets]
+        rows.append((algorithm, *cells, _estimate(row["interquartile_mean"]), improved, seconds))
     scale = next(iter(found["datasets"].values()))
     text = "Ours minus other libraries'" if "peers" in found else "Interquartile mean of each algorithm"
     first, last = found["evaluation_seeds"]
     return (
-        f"{table(head, [*rows, total, improved, seconds])}\n\n"
+        f"{table(head, rows)}\n\n"
         f"![{text}](benchmarks/scores/{name}.png)\n\n"
         f"Random actions return {scale['random_return']:.1f}, the best online policy {scale['best_return']:.1f}. "
         f"{found['runs']} training runs a cell, "

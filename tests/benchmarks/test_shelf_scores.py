@@ -251,8 +251,11 @@ def test_the_result_is_a_table(hooks, tmp_path):
     found["rliable"] = {"version": "1.2.0", "aggregates": 3, "largest_difference": 1.1e-16}
     drawn = drawn_of(hooks, tmp_path, found)
     assert "### CartPole-v1, beside other libraries" in drawn
-    assert "| expert | 499.0 | 0.98 | 0.05 | 9.5 (9.0 to 10.0) | 9.5 (9.0 to 10.0) |" in drawn
-    assert "| better than BC |  |  |  |  | 0.50 (0.40 to 0.60) |" in drawn
+    assert "| algorithm | expert | interquartile mean | better than BC | seconds of one core |" in drawn
+    assert "| *mean of the data* | 499.0 |" in drawn
+    assert "| *SACo* | 0.05 |" in drawn
+    assert "| bc | 9.5 (9.0 to 10.0) | 0.50 (0.40 to 0.60) |  | 12 |" in drawn
+    assert "| cql | 9.5 (9.0 to 10.0) | 0.50 (0.40 to 0.60) | 0.50 (0.40 to 0.60) | 12 |" in drawn
     assert "Random actions return 20.0, the best online policy 500.0." in drawn
     assert "With ours, offrl is below another library in none of them." in drawn
     assert "2 training runs a cell, 20,000 updates each" in drawn
