@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.judging.candidates import HELD_OUT, RUN_SEEDS, RUNS, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
 from benchmarks.judging.playing import algorithm_of, encoder_of, play_all, policy_of, prepared, replay_of, truth
-from benchmarks.ope import TOGETHER, fitting_updates
+from benchmarks.ope import TOGETHER
 from benchmarks.scoring.ranking import ranks
 from benchmarks.stores import ROOT
 from offrl import selection
@@ -52,7 +52,7 @@ def select(tasks: Sequence[str], processes: int, work: Path) -> None:
             "episodes_played": task.episodes,
             "seeds": [SEEDS[0], SEEDS[task.episodes - 1]],
             "held_out": HELD_OUT,
-            "fitting_updates": fitting_updates(task),
+            "fqe_updates": task.updates,  # as many as its discount asks for
             **gains(returns, statistics(task, directory, candidates)),
             "machine": describe_machine(),
         }
@@ -71,7 +71,7 @@ def statistics(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[
         ],
         replay,
         _CRITERIA,
-        fitting=FittingConfig(updates=fitting_updates(task), discount=task.discount, device="cpu", **encoder_of(task)),
+        fitting=FittingConfig(discount=task.discount, device="cpu", **encoder_of(task)),
     )
     ranked = {each.name: each for each in ranking.policies}
     return {
