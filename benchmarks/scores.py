@@ -27,9 +27,11 @@ from offrl import open_replay
 from offrl.cli.names import ALGORITHMS
 from offrl.collection import KINDS, Kind, collect_protocol
 from offrl.datasets.coverage import References, measure
+from offrl.errors import ConfigError
 from offrl.runs import describe_machine
 from offrl.shards import Manifest
 from offrl.statistics import t_interval
+from offrl.system.devices import resolve_device
 from offrl.system.json_files import write_json
 from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
@@ -60,6 +62,7 @@ def _names(allowed: Sequence[str]) -> Any:
 @click.option("--transitions", default=100_000, show_default=True, help="Of each dataset.")
 @click.option("--peers", is_flag=True, help="d3rlpy and Tianshou too, with our settings.")
 @click.option("--peers-defaults", is_flag=True, help="The same and with each library's own defaults.")
+@click.option("--device", default="cpu", show_default=True, help="Of our runs: a GPU is shared by one for each core.")
 @click.option("--check-with-rliable", is_flag=True, help="Compare the aggregates with that package's.")
 @click.option("--work", default=ROOT / "data" / "scores", type=click.Path(path_type=Path), help="Kept: goes on there.")
 def scores(
@@ -71,6 +74,7 @@ def scores(
     transitions: int,
     peers: bool,
     peers_defaults: bool,
+    device: str,
     check_with_rliable: bool,
     work: Path,
 ) -> None:
@@ -79,6 +83,10 @@ def scores(
     The budget and the settings are the same in every cell, and nothing is tuned.
     """
     work = work.resolve() / f"{transitions}"
+    try:
+        device = resolve_device(device).type
+    except ConfigError as error:
+        sys.exit(str(error))
     if peers or peers_defaults:  # what cannot be compared says so before anything is made
         try:
             peer_scores.prepare(environments)
@@ -90,7 +98,7 @@ def scores(
         open_replay(directory, progress=False)  # ingested once, before two would
     # Seed by seed: what has been done when time is up is a table of fewer seeds, and not of fewer datasets.
     cells = [
-        Cell(environment, kind, algorithm, seed, updates)
+        Cell(environment, kind, algorithm, seed, updates, device)
         for seed in range(runs)
         for environment, kind, algorithm in product(environments, kinds, algorithms)
     ]
@@ -176,6 +184,7 @@ def write_results(
     given += "".join(f" {name} {value}" for name, (value, default) in options.items() if value != default)
     columns = {cell.settings for cell in others}
     given += " --peers-defaults" if "defaults" in columns else " --peers" if columns else ""
+    given += f" --device {first.device}" if first.device != "cpu" else ""
     given += " --check-with-rliable" if check_with_rliable else ""
     write_json(
         RESULTS / f"{name}.json",
@@ -188,6 +197,7 @@ def write_results(
             "batch_size": BATCH_SIZE,
             "replay": REPLAY,
             "learner": LEARNER,
+            "device": first.device,
             "evaluation_seeds": [SEEDS[0], SEEDS[-1]],
             "datasets": {f"{e}/{k}": measures(work, e, k) for e, k in tasks},
             "algorithms": table,

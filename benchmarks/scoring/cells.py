@@ -55,6 +55,7 @@ class Cell(NamedTuple):
     algorithm: str
     seed: int
     updates: int
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -64,7 +65,10 @@ class Cell(NamedTuple):
     def directory(self, work: Path) -> Path:
         """Where it keeps its run and its score."""
         config = algorithm_class(self.algorithm).config_class()
-        digest = digest_of(dataset(work, self.environment, self.kind), algorithm=asdict(config()) if config else None)
+        settings: dict[str, Any] = {"algorithm": asdict(config()) if config else None}
+        if self.device != "cpu":  # other kernels, other numbers
+            settings["device"] = self.device
+        digest = digest_of(dataset(work, self.environment, self.kind), **settings)
         name = f"{self.algorithm}-{digest}-{self.updates}-{self.seed}"
         return work / "runs" / self.environment / self.kind / name
 
@@ -105,10 +109,10 @@ def run(work: Path, cell: Cell) -> None:
         run=directory / "run",
         resume=is_resumed,
         loggers=[],
-        device="cpu",
+        device=cell.device,
     )
-    # Of a run that was interrupted nobody knows what the first part took.
-    seconds = None if is_resumed else time.process_time() - start
+    # Nobody knows what the first part of an interrupted run took, nor what a run on a shared GPU takes.
+    seconds = None if is_resumed or cell.device != "cpu" else time.process_time() - start
     policy = offrl.TorchPolicy(learner.snapshot())
     found = offrl.evaluate(policy, partial(make_env, cell.environment), SEEDS, workers=0, progress=False)
     scores = [row["score"] for row in found.to_dict()["per_episode"]]

@@ -39,6 +39,7 @@ _HELD_OUT = 0.2
 @option("--held-out", type=float, help=f"Share of the episodes; default: as the run was trained, else {_HELD_OUT}.")
 @option("--threshold", type=float, help="Likelihood threshold; default: the policy's own.")
 @option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@option("--fits", type=PATH, help="A directory that keeps what is fitted: the same command goes on there.")
 @option("--out", type=FILE, help="Write the result to this JSON file as well, such as RUN/ope.json for its report.")
 @option("--html", type=FILE, help="Also write a page.")
 @network_options
@@ -56,6 +57,7 @@ def ope(
     held_out: float | None,
     threshold: float | None,
     seed: int,
+    fits: Path | None,
     out: Path | None,
     html: Path | None,
     algorithm: str | None,
@@ -92,7 +94,14 @@ def ope(
     encoders = {} if judged.encoder is None else {"encoder": load_class(judged.encoder, ENCODERS, "encoder")}
     progress = False if quiet else None
     found = estimate(
-        judged.policy, judged.replay, config, name=judged.name, device=device or "auto", progress=progress, **encoders
+        judged.policy,
+        judged.replay,
+        config,
+        name=judged.name,
+        device=device or "auto",
+        fits=fits,
+        progress=progress,
+        **encoders,
     )
     if judged.beware:
         warn(judged.beware)

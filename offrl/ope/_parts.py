@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,9 +76,20 @@ def parts_of(replay: Replay, config: OpeConfig) -> Parts:
     return Parts(train, test, Episodes.of(test), discount)
 
 
-def behaviour_of(
-    parts: Parts, config: OpeConfig, encoder: EncoderFactory, device: str, progress: bool | None
-) -> BehaviourFound:
+class Fitting(NamedTuple):
+    """What all fits of an estimate share."""
+
+    encoder: EncoderFactory
+    device: str
+    directory: Path | None
+    progress: bool | None
+
+    def run(self, name: str) -> Path | None:
+        """Where the fit of that name is kept; None keeps nothing."""
+        return None if self.directory is None else self.directory / name
+
+
+def behaviour_of(parts: Parts, config: OpeConfig, fitting: Fitting) -> BehaviourFound:
     """The behaviour's probabilities at the held-out transitions."""
     reason = "asked for"
     if config.behaviour != "fitted":
@@ -99,9 +111,10 @@ def behaviour_of(
         batch_size=config.batch_size,
         seed=config.seed,
         learner=LearnerConfig(precision=config.precision, compile="off", threads=torch.get_num_threads()),
-        device=device,
-        encoder=encoder,
-        progress=progress,
+        device=fitting.device,
+        encoder=fitting.encoder,
+        run=fitting.run("behaviour"),
+        progress=fitting.progress,
     )
     return BehaviourFound(
         fitted.probability, fitted.probabilities, f"fitted, not logged ({reason})", (f"{str(fitted).capitalize()}.",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,7 @@ def fit_behaviour(
     learner: LearnerConfig | None = None,
     encoder: EncoderFactory = default_encoder,
     device: str = "auto",
+    run: str | Path | None = None,
     progress: bool | None = None,
 ) -> FittedBehaviour:
     """Behaviour cloning on the training episodes, calibrated on held-out ones.
@@ -150,10 +152,12 @@ def fit_behaviour(
             `LearnerConfig(precision="fp32")` a CPU gives the same probabilities each time.
         encoder: Of the observations.
         device: Where to train.
+        run: A directory for checkpoints and metrics; None writes nothing. A run that is there goes on.
         progress: Whether to show a bar; None shows it on a terminal only.
 
     Raises:
         ConfigError: Held-out episodes that are also trained on, or fewer than two; a setting outside what is allowed.
+        RunError: The run is of other data or settings.
         SpecMismatchError: The two are of different tasks.
     """
     if not is_number(floor) or not 0 <= floor < 1:
@@ -177,6 +181,7 @@ def fit_behaviour(
         learner=learner or LearnerConfig(),
         bar=FittingBar("behaviour model", updates, progress),
         device=device,
+        run=run,
     )
     policy = TorchPolicy(model, threshold=0.0)
     action = held_out.store.actions[held_out.rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from offrl.errors import ConfigError
 from offrl.networks import EncoderFactory, default_encoder
-from offrl.ope._parts import BehaviourFound, Parts, behaviour_of, parts_of
+from offrl.ope._parts import BehaviourFound, Fitting, Parts, behaviour_of, parts_of
 from offrl.ope.behaviour import SUPPORT_FLOOR
 from offrl.ope.config import OpeConfig
 from offrl.ope.episodes import Episodes
@@ -44,6 +45,7 @@ def estimate(
     name: str = "policy",
     encoder: EncoderFactory = default_encoder,
     device: str = "auto",
+    fits: str | Path | None = None,
     progress: bool | None = None,
 ) -> Estimates:
     """What a policy is worth by logged data: its value with a 95 % interval, by each estimator.
@@ -60,14 +62,17 @@ def estimate(
         name: Of the policy, in the result.
         encoder: Of the networks that are fitted.
         device: Where they are fitted.
+        fits: A directory that keeps them: the same call goes on there where it was stopped. None keeps nothing.
         progress: Whether to show bars; None shows them on a terminal only.
 
     Raises:
         ConfigError: No held-out episodes, a replay of some actions only, a policy that gives no probabilities.
         DatasetError: A logged action has probability 0.
+        RunError: `fits` holds those of another policy, of other data or with other settings.
         SpecMismatchError: The policy is of another task.
     """
-    return estimate_each({name: policy}, replay, config, encoder=encoder, device=device, progress=progress)[name]
+    found = estimate_each({name: policy}, replay, config, encoder=encoder, device=device, fits=fits, progress=progress)
+    return found[name]
 
 
 def estimate_each(
@@ -77,6 +82,7 @@ def estimate_each(
     *,
     encoder: EncoderFactory = default_encoder,
     device: str = "auto",
+    fits: str | Path | None = None,
     progress: bool | None = None,
 ) -> dict[str, Estimates]:
     """What each of several policies is worth: `estimate`, with all fitted values from one pass over the data.
@@ -87,24 +93,25 @@ def estimate_each(
         config: How.
         encoder: Of the networks that are fitted.
         device: Where they are fitted.
+        fits: Where they are kept.
         progress: Whether to show bars.
 
     Raises:
-        ConfigError, DatasetError, SpecMismatchError: see `estimate`; no policies.
+        ConfigError, DatasetError, SpecMismatchError, RunError: see `estimate`; no policies.
     """
-    config = config or OpeConfig()
+    config, fitting = config or OpeConfig(), Fitting(encoder, device, None if fits is None else Path(fits), progress)
     if not policies:
         raise ConfigError("no policies", where="estimate_each", expected="one or more")
     parts = parts_of(replay, config)
-    behaviour = behaviour_of(parts, config, encoder, device, progress)
+    behaviour = behaviour_of(parts, config, fitting)
     at_held_out = _tables(policies, parts.held_out, parts, progress)
-    fits: dict[str | None, list[Steps]] = {}
+    steps: dict[str | None, list[Steps]] = {}
     if FITTED & {*config.estimators}:
         at_training = _tables(policies, parts.train, parts, progress)
-        fits = _fits(at_training, at_held_out, parts, behaviour, config, encoder, device, progress)
-    own_fits = fits.get(None, [])
+        steps = _fits(at_training, at_held_out, parts, behaviour, config, fitting)
+    own_steps = steps.get(None, [])
     return {
-        name: _judge(name, at_held_out[name], fits.get(name, []), own_fits, parts, behaviour, config)
+        name: _judge(name, at_held_out[name], steps.get(name, []), own_steps, parts, behaviour, config)
         for name in policies
     }
 
@@ -125,9 +132,7 @@ def _fits(
     parts: Parts,
     behaviour: BehaviourFound,
     config: OpeConfig,
-    encoder: EncoderFactory,
-    device: str,
-    progress: bool | None,
+    fitting: Fitting,
 ) -> dict[str | None, list[Steps]]:
     """The held-out steps with each fit's values, by policy."""
     fits: dict[str | None, list[Steps]] = {name: [] for name in at_training}
@@ -138,22 +143,14 @@ def _fits(
             ranked = sorted((name for name in chosen if name is not None), key=of_first.__getitem__, reverse=True)
             best = {None, *ranked[: config.refit_best]}
             chosen = [name for name in chosen if name in best]
-        model = _fitted([at_training[name] for name in chosen], parts.train, config, number, encoder, device, progress)
+        model = _fitted([at_training[name] for name in chosen], parts.train, config, number, fitting)
         values = read(model, parts.held_out, [at_held_out[name] for name in chosen])
         for index, name in enumerate(chosen):
             fits[name].append(_with_values(_steps(at_held_out[name], parts, behaviour), values, index, parts.episodes))
     return fits
 
 
-def _fitted(
-    tables: Sequence[PolicyTable],
-    train: Replay,
-    config: OpeConfig,
-    number: int,
-    encoder: EncoderFactory,
-    device: str,
-    progress: bool | None,
-) -> FittedQ:
+def _fitted(tables: Sequence[PolicyTable], train: Replay, config: OpeConfig, number: int, fitting: Fitting) -> FittedQ:
     """Fitted Q of all policies: on the training episodes, or in a refit on as many that are drawn from them."""
     seed = config.seed + number
     updates = _updates(train, config)
@@ -164,12 +161,13 @@ def _fitted(
         updates,
         batch_size=config.batch_size,
         learner=default_learner(train.config.discount, updates, config.learning_rate, config.precision),
-        encoder=encoder,
+        encoder=fitting.encoder,
         sampling=sampling,
         seed=seed,
-        device=device,
+        device=fitting.device,
+        run=fitting.run(f"fitted-q-{number + 1}"),
         title=f"fitted Q evaluation, {number + 1} of {config.refits}",
-        progress=progress,
+        progress=fitting.progress,
     )
 
 

@@ -63,6 +63,7 @@ def test_scores_of_other_data_or_settings_are_not_taken_over(tmp_path, monkeypat
     save_score(cell.directory(tmp_path) / "score.json", 7.0, 1)
     save_score(theirs.path(tmp_path), 8.0, 1)
     assert (cell.score(tmp_path)["score"], theirs.score(tmp_path)["score"]) == (7.0, 8.0)
+    assert cell._replace(device="cuda").score(tmp_path) is None
     with monkeypatch.context() as changed:
         changed.setitem(cells.LEARNER, "learning_rate", 1.0)
         assert (cell.score(tmp_path), theirs.score(tmp_path)) == (None, None)
@@ -108,6 +109,17 @@ def test_pixels_are_refused_before_other_libraries_are_installed():
 
     with pytest.raises(peers.PeerError, match="CarRacing-v3 has pixels; --peers compares on vectors only"):
         peers.prepare(["CarRacing-v3"])
+
+
+def test_a_device_that_is_not_here_is_one_line_before_anything_is_made(tmp_path):
+    from click.testing import CliRunner
+
+    from benchmarks.scores import scores
+
+    ended = CliRunner().invoke(scores, ["--device", "meta", "--work", str(tmp_path / "work")])
+    assert ended.exit_code == 1
+    assert ended.output.startswith("device: 'meta' cannot be used here")
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from two_rooms import POLICIES, VALUES, two_rooms
 
 import offrl
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, RunError
 from offrl.ope import ESTIMATORS, Estimated, Estimates, OpeConfig, Steps, estimate_each
 from offrl.ope.fitted_values import fitting_gap
 from offrl.ope.intervals import Estimate
@@ -204,6 +204,23 @@ def test_what_rests_on_few_episodes_has_no_interval_and_one_fit_is_named(tmp_pat
         assert found[name].estimate.value[1:] == found[name].estimate.difference[1:] == (None, None)
     assert found["fqe"].estimate.value.low is None
     assert any("fitted once" in each for each in found.warnings)
+
+
+def test_what_was_fitted_is_kept_and_not_fitted_again(tmp_path, monkeypatch):
+    replay = two_rooms(tmp_path / "data", 40, held_out=0.5)
+    config = OpeConfig(**{**QUICK, "updates": 30, "behaviour": "fitted"})
+    asked = {"device": "cpu", "progress": False}
+    whole = offrl.estimate(POLICIES["always 0"], replay, config, **asked)
+    fits = tmp_path / "fits"
+    offrl.estimate(POLICIES["always 0"], replay, replace(config, refits=1), fits=fits, **asked)  # and then it stopped
+    counts, update = [], offrl.training.Learner.update
+    monkeypatch.setattr(offrl.training.Learner, "update", lambda *given: counts.append(1) or update(*given))
+    for updates in (30, 30):  # the second fit's, and then none
+        assert offrl.estimate(POLICIES["always 0"], replay, config, fits=fits, **asked) == whole
+        assert len(counts) == updates
+    assert sorted(path.name for path in fits.iterdir()) == ["behaviour", "fitted-q-1", "fitted-q-2"]
+    with pytest.raises(RunError, match="policies"):
+        offrl.estimate(POLICIES["always 1"], replay, config, fits=fits, **asked)
 
 
 def test_the_best_few_are_refitted_and_alone_have_intervals(tmp_path):
