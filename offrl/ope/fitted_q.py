@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from offrl.algorithms.algorithm import Metrics, frozen_copy
 from offrl.batch import Batch
 from offrl.checks import Checks
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, RunError
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._progress import FittingBar
 from offrl.ope.fitting import default_learner, fit_on, rows_of
@@ -25,6 +25,7 @@ from offrl.ope.looked_up import LookedUp
 from offrl.ope.policy_table import PolicyTable
 from offrl.replay import Replay
 from offrl.replay.sampling import Sampling
+from offrl.runs.files import read_run_config
 from offrl.training import LearnerConfig
 
 Followed: TypeAlias = PolicyTable | NDArray[np.integer[Any]]
@@ -170,9 +171,24 @@ def fit_q(
             expected=f"{len(rows):,}, the training part's",
             hint="pass tabulate(policy, replay) of the same replay",
         )
+    if run is not None:
+        _require_own(Path(run), settings.policies)
     learner = learner or default_learner(replay.config.discount, updates)
     bar = FittingBar(title, updates, progress)
     return fit_on(rows, model, updates, batch_size=batch_size, learner=learner, bar=bar, device=device, run=run)
+
+
+def _require_own(run: Path, policies: str) -> None:
+    """A run that is there must be of these policies, and of data on which they act alike."""
+    if (run / "config.json").exists():
+        recorded = read_run_config(run).get("algorithm_config")
+        if isinstance(recorded, Mapping) and recorded.get("policies") != policies:
+            raise RunError(
+                "other policies, or the same on other data",
+                where=run,
+                expected="those of which these values were fitted",
+                hint="name a new directory",
+            )
 
 
 def _hash_of(tables: Mapping[str, Followed]) -> str:
