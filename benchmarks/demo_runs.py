@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from benchmarks.driving import Recipe, Study, Tracks, show, summary
+from benchmarks.driving import Recipe, Study, Tracks
+from benchmarks.laps import show, summary
 from benchmarks.stores import ROOT
 from offrl.runs import describe_machine
 from offrl.system.json_files import write_json
@@ -21,9 +22,9 @@ SCORED = Tracks("SCORE_SEEDS", 0, 100)
 _RUNS = {"demo": 5, "full": 3}
 
 
-def study(size: str, algorithms: Sequence[str], runs: int | None, tracks: Tracks) -> Study:
+def study(size: str, algorithms: Sequence[str], runs: int | None, tracks: Tracks, device: str = "cpu") -> Study:
     """The example's runs of that size."""
-    recipes = {name: Recipe.of_size(size, algorithm=name) for name in algorithms}
+    recipes = {name: Recipe.of_size(size, algorithm=name, device=device) for name in algorithms}
     return Study(recipes, runs or _RUNS[size], tracks)
 
 
@@ -32,13 +33,15 @@ def study(size: str, algorithms: Sequence[str], runs: int | None, tracks: Tracks
 @click.option("--runs", type=click.IntRange(1), help="Training runs of each algorithm; 5, or 3 with --full.")
 @click.option("--algorithm", "algorithms", multiple=True, type=click.Choice(ALGORITHMS), help="Default: both.")
 @click.option("--tuning", is_flag=True, help="Drive on seeds for tuning, by which `ship` chooses.")
-def demo_runs(size: str | None, runs: int | None, algorithms: tuple[str, ...], tuning: bool) -> None:
+@click.option("--device", default="cpu", show_default=True, help="A GPU is shared by one run for each core.")
+def demo_runs(size: str | None, runs: int | None, algorithms: tuple[str, ...], tuning: bool, device: str) -> None:
     """The example's recipe, BCQ and BC, over several training runs (hours; stop it and go on as you like)."""
     size = size or "demo"
-    what = study(size, algorithms or ALGORITHMS, runs, TUNING if tuning else SCORED)
+    what = study(size, algorithms or ALGORITHMS, runs, TUNING if tuning else SCORED, device)
     words = ["--full"] if size == "full" else []
     words += [f"--runs {what.runs}", *(f"--algorithm {name}" for name in algorithms)]
     words += ["--tuning"] if tuning else []
+    words += [f"--device {device}"] if device != "cpu" else []
     target = RESULTS / size / ("tuning.json" if tuning else "runs.json")
     write = partial(_write, target, what, f"python -m benchmarks demo-runs {' '.join(words)}")
     what.run(after_each=write)

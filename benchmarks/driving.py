@@ -1,4 +1,4 @@
-"""Training runs on carracing/mixed, driven on tracks: what `demo-runs`, `leaderboard` and `recipes` share."""
+"""Training runs on CarRacing's datasets, driven on tracks: what `demo-runs`, `leaderboard` and `recipes` share."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ import numpy as np
 import torch
 
 import offrl
-from benchmarks.stores import ROOT, car_racing_shards
+from benchmarks.stores import MIXED, ROOT, car_racing_shards
 from offrl.cli.names import ENCODERS, algorithm_class, load_class
 from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing
 from offrl.hub import load_algorithm
 from offrl.runs import checkpoints, latest_checkpoint
-from offrl.statistics import t_interval
 from offrl.system.json_files import read_json, write_json
 from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
 from offrl.training import Learner
 
 WORK = ROOT / "data" / "driving"
+NO_FULL_BRAKE = tuple(np.flatnonzero(car_racing.ACTION_TABLE[:, 2] < 1).tolist())
+"""The actions that do not brake fully."""
 _SEEDS = {"SCORE_SEEDS": SCORE_SEEDS, "TUNING_SEEDS": TUNING_SEEDS}
-_NEARLY = 1000 - 1000 / 250 * 3 - 100
-"""About what a lap scores that misses three of 250 tiles and drives on to the time limit."""
 
 
 @cache
@@ -48,8 +47,10 @@ def example() -> Any:
     return module
 
 
-def fast_precision() -> str:
+def fast_precision(device: str = "cpu") -> str:
     """What `precision="auto"` comes to for these networks: no run settles it by measuring beside another."""
+    if device != "cpu":
+        return "bf16"
     capabilities_of = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch do not say
     capabilities: Mapping[str, Any] = capabilities_of()
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
@@ -61,13 +62,15 @@ class Recipe:
 
     Attributes:
         algorithm: By name.
-        transitions: Of carracing/mixed.
+        transitions: Of the dataset.
         updates: Of the run.
         batch_size: Of an update.
         encoder: By name.
         replay: Settings of the replay.
         learner: Of the update.
         settings: Of the algorithm.
+        dataset: One of `offrl.collection.RECIPES`.
+        device: That trains; a GPU is shared by one run for each core.
     """
 
     algorithm: str = "bcq"
@@ -78,6 +81,8 @@ class Recipe:
     replay: Mapping[str, Any] = field(default_factory=dict)
     learner: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str = MIXED
+    device: str = "cpu"
 
     @classmethod
     def of_size(cls, size: str, **changes: Any) -> Recipe:
@@ -92,14 +97,19 @@ class Recipe:
 
     def learner_config(self) -> offrl.LearnerConfig:
         """One thread, and nothing that is settled by measuring."""
-        fixed = {"precision": fast_precision(), "compile": "off", "threads": 1}
+        fixed = {"precision": fast_precision(self.device), "compile": "off", "threads": 1}
         config: offrl.LearnerConfig = replace(example().LEARNER, **{**fixed, **self.learner})
         return config
 
     def to_dict(self) -> dict[str, Any]:
         """For the JSON of a result: everything that a run depends on beside its seed."""
         given = asdict(self) | {"replay": self.replay_settings(), "learner": asdict(self.learner_config())}
-        return {**given, "settings": dict(self.settings)}
+        usual = {"dataset": MIXED, "device": "cpu"}  # left out: runs of before these could be chosen are the same ones
+        return {name: value for name, value in given.items() if usual.get(name) != value}
+
+    def data(self) -> Path:
+        """The dataset."""
+        return car_racing_shards(ROOT / "data", self.transitions, dataset=self.dataset)
 
     def sizes(self) -> dict[str, Any]:
         """What the pages say of a table's runs."""
@@ -128,12 +138,14 @@ class Tracks:
         first: Where in these.
         count: How many.
         threshold: Of the policy that drives, in place of its own.
+        without_full_brake: Whether it drives without the actions that brake fully, whatever it was trained with.
     """
 
     seeds: str
     first: int
     count: int
     threshold: float | None = None
+    without_full_brake: bool = False
 
     def __str__(self) -> str:
         return f"{self.seeds}[{self.first or ''}:{self.first + self.count}]"
@@ -146,15 +158,17 @@ class Tracks:
     @property
     def file_name(self) -> str:
         """What a run's score is kept as."""
-        threshold = "" if self.threshold is None else f"-threshold-{self.threshold:g}"
-        return f"{self.seeds.lower()}-{self.first}-{self.count}{threshold}.json"
+        how = "" if self.threshold is None else f"-threshold-{self.threshold:g}"
+        how += "-without-full-brake" if self.without_full_brake else ""
+        return f"{self.seeds.lower()}-{self.first}-{self.count}{how}.json"
 
     def judge(self, run: Path, recipe: Recipe, spec: offrl.TaskSpec) -> dict[str, Any]:
         """Drives the run's policy."""
         make_env = partial(car_racing.make, hud=spec.hud or "visible")
-        policy = offrl.load(run)
-        if self.threshold is not None:
-            policy = policy.with_threshold(self.threshold)
+        algorithm = load_algorithm(latest_checkpoint(run / "checkpoints"), device="cpu")
+        if self.without_full_brake:
+            algorithm.spec = replace(algorithm.spec, legal_actions=NO_FULL_BRAKE)
+        policy = offrl.TorchPolicy(algorithm, threshold=self.threshold)
         found: dict[str, Any] = offrl.evaluate(policy, make_env, self.range, workers=1, progress=False).to_dict()
         return found
 
@@ -218,7 +232,7 @@ class Run:
         """On one thread, from its newest checkpoint where it was interrupted."""
         recipe, run, cls = self.recipe, self.directory, algorithm_class(self.recipe.algorithm)
         replay = offrl.open_replay(
-            car_racing_shards(ROOT / "data", recipe.transitions),
+            recipe.data(),
             seed=self.seed,
             include=tuple(sorted(cls.needs)),
             progress=False,
@@ -239,14 +253,15 @@ class Run:
                 learner=recipe.learner_config(),
                 run=run,
                 resume=is_resumed,
-                device="cpu",
+                device=recipe.device,
                 loggers=[],
                 notes={"environment": car_racing.ENV_ID},
             )
         for older in checkpoints(run / "checkpoints")[:-1]:  # tens of runs would fill a disk with them
             shutil.rmtree(older)
-        # Of this process, whatever else the machine does meanwhile; the first part of a resumed run is not known.
-        seconds = None if is_resumed else time.process_time() - start
+        # Of this process, whatever else the machine does meanwhile; the first part of a resumed run is not known, nor
+        # what a run on a shared GPU takes.
+        seconds = None if is_resumed or recipe.device != "cpu" else time.process_time() - start
         write_json(
             self.evaluation_path(judge), {**judge.judge(run, recipe, replay.spec), "training_cpu_seconds": seconds}
         )
@@ -273,8 +288,8 @@ class Study:
 
         When time is up, what has been done is a table of fewer seeds and not of fewer recipes.
         """
-        for transitions in sorted({recipe.transitions for recipe in self.recipes.values()}):
-            offrl.open_replay(car_racing_shards(ROOT / "data", transitions))  # ingested once, before two would
+        for data in sorted({recipe.data() for recipe in self.recipes.values()}):
+            offrl.open_replay(data)  # ingested once, before two would
         if isinstance(self.judge, HeldOut):
             offrl.open_replay(self.judge.prepare())
         jobs = {
@@ -306,46 +321,14 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """For the JSON of a result: what all runs share."""
-        return {"seeds": str(self.judge), "threads_a_run": 1, "precision": fast_precision()}
+        first = next(iter(self.recipes.values()))
+        precision = first.learner_config().precision
+        return {"seeds": str(self.judge), "threads_a_run": 1, "device": first.device, "precision": precision}
 
 
 def _command(run: Run, judge: Tracks | HeldOut) -> list[str]:
     given = json.dumps([str(run.work), asdict(run.recipe), run.seed, asdict(judge)])
     return [sys.executable, "-m", "benchmarks.driving", given]
-
-
-def summary(evaluations: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
-    """Of the evaluations by training seed: the mean of the runs' means, its t interval, and where scores are lost."""
-    means = [found["mean"] for found in evaluations.values()]
-    interval = t_interval(means)
-    episodes = [row for found in evaluations.values() for row in found["per_episode"]]
-    finished = [row for row in episodes if row["finished"]]
-    missed = [row for row in episodes if not row["finished"] and row["score"] >= _NEARLY]
-    return {
-        "runs": len(means),
-        "mean": interval.mean,
-        "t_interval_95": None if interval.low is None else [interval.low, interval.high],
-        "lowest": min(means),
-        "highest": max(means),
-        "episodes": len(episodes),
-        "laps_with_every_tile": len(finished),
-        "laps_that_miss_one_to_three_tiles": len(missed),
-        "others": len(episodes) - len(finished) - len(missed),
-        "steps_of_finished_laps": sum(row["length"] for row in finished) / max(len(finished), 1),
-        "per_run": {
-            str(seed): {name: found[name] for name in ("mean", "finished", "mean_length", "per_episode")}
-            for seed, found in evaluations.items()
-        },
-    }
-
-
-def show(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints the summaries, the best first."""
-    width = max(map(len, rows))
-    for name, row in sorted(rows.items(), key=lambda row: -float(row[1]["mean"])):
-        laps = f"{row['laps_with_every_tile']} of {row['episodes']} laps with every tile"
-        spread = f"{row['lowest']:.1f} to {row['highest']:.1f}"
-        print(f"{name:{width}} {row['mean']:7.1f} over {row['runs']} runs, {spread}, {laps}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every algorithm of the shelf on carracing/mixed, over training runs: where each loses its score."""
+"""Every algorithm of the shelf on a dataset of CarRacing, over training runs: where each loses its score."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import click
 
 import offrl
 from benchmarks import charts
-from benchmarks.driving import Recipe, Study, Tracks, show, summary
-from benchmarks.stores import ROOT, car_racing_shards
+from benchmarks.driving import Recipe, Study, Tracks
+from benchmarks.laps import show, summary
+from benchmarks.stores import MIXED, ROOT
 from offrl.cli.names import ALGORITHMS
+from offrl.collection import RECIPES
 from offrl.datasets import inspect_dataset
 from offrl.runs import describe_machine
 from offrl.statistics import t_interval
@@ -25,6 +27,7 @@ FIRST_EPISODE = 3000
 """Of TUNING_SEEDS; no setting has been chosen on the 1,000 from there on."""
 HELD_OUT = 0.1
 _COUNT = click.IntRange(1)
+_DATASETS = [name for name in RECIPES if name.startswith("carracing/")]
 
 
 def leaderboard_rows(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -48,20 +51,32 @@ def leaderboard_rows(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> di
 @click.option("--updates", type=_COUNT, help="Of each run; default: the demo's.")
 @click.option("--transitions", type=_COUNT, help="Of the dataset; default: the demo's.")
 @click.option("--episodes", default=100, show_default=True, type=_COUNT, help="Of each run.")
+@click.option("--dataset", default=MIXED, show_default=True, type=click.Choice(_DATASETS))
+@click.option("--device", default="cpu", show_default=True, help="A GPU is shared by one run for each core.")
 def leaderboard(
-    algorithms: Sequence[str], runs: int, updates: int | None, transitions: int | None, episodes: int
+    algorithms: Sequence[str],
+    runs: int,
+    updates: int | None,
+    transitions: int | None,
+    episodes: int,
+    dataset: str,
+    device: str,
 ) -> None:
-    """All algorithms on carracing/mixed, several training runs each (hours; stop it and go on as you like).
+    """All algorithms on a dataset of CarRacing, several training runs each (hours; stop it and go on as you like).
 
     Settings and budget are the example's for all, nothing is tuned; a tenth of the episodes is held out. The result
     is written after every run.
     """
     changes = {name: value for name, value in (("updates", updates), ("transitions", transitions)) if value is not None}
-    recipe = Recipe.of_size("demo", replay={"held_out": HELD_OUT}, **changes)
+    recipe = Recipe.of_size("demo", replay={"held_out": HELD_OUT}, dataset=dataset, device=device, **changes)
     recipes = {name: replace(recipe, algorithm=name) for name in (*(algorithms or ALGORITHMS),)}
     study = Study(recipes, runs, Tracks("TUNING_SEEDS", FIRST_EPISODE, episodes))
-    given = {"runs": (runs, 3), "updates": (updates, None), "transitions": (transitions, None)}
-    given["episodes"] = (episodes, 100)
+    given: dict[str, tuple[Any, Any]] = {
+        "runs": (runs, 3),
+        "updates": (updates, None),
+        "transitions": (transitions, None),
+    }
+    given |= {"episodes": (episodes, 100), "dataset": (dataset, MIXED), "device": (device, "cpu")}
     words = [f"--algorithm {name}" for name in algorithms]
     words += [f"--{name} {value}" for name, (value, default) in given.items() if value != default]
     write = partial(_write, study, recipe, " ".join(["python -m benchmarks leaderboard", *words]))
@@ -71,15 +86,16 @@ def leaderboard(
 
 def _write(study: Study, recipe: Recipe, command: str) -> dict[str, dict[str, Any]]:
     """leaderboard.json and its picture, of the runs that are there; returns its rows."""
+    of = "" if recipe.dataset == MIXED else f"-{recipe.dataset.rpartition('/')[2]}"
     rows = leaderboard_rows(study.evaluations())
     means = {name: [run["mean"] for run in row["per_run"].values()] for name, row in rows.items()}
-    charts.runs(means, "mean return of a training run", RESULTS / "leaderboard.png")
-    store = offrl.open_replay(car_racing_shards(ROOT / "data", recipe.transitions), progress=False).store
+    charts.runs(means, "mean return of a training run", RESULTS / f"leaderboard{of}.png")
+    store = offrl.open_replay(recipe.data(), progress=False).store
     write_json(
-        RESULTS / "leaderboard.json",
+        RESULTS / f"leaderboard{of}.json",
         {
             "command": command,
-            "dataset": "carracing/mixed",
+            "dataset": recipe.dataset,
             "dataset_mean": inspect_dataset(store).mean_return.mean,
             **study.to_dict(),
             **recipe.sizes(),

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from benchmarks.demo_runs import SCORED
-from benchmarks.driving import Recipe, Study, fast_precision, show, summary
+from benchmarks.driving import Recipe, Study, fast_precision
+from benchmarks.laps import show, summary
 from benchmarks.stores import ROOT
 from offrl.runs import describe_machine
 from offrl.statistics import t_interval

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks.driving import example
-from offrl.statistics import Interval
+from benchmarks.laps import means_on, points_lost
+from offrl.statistics import Interval, t_interval
 
 ROOT = Path(__file__).parent.parent
 _PLACE = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
@@ -33,12 +35,55 @@ def headline(results: Path) -> str:
     runs, episodes = bcq["runs"], bcq["episodes"] // bcq["runs"]
     bounds = Interval(bcq["mean"], *(bcq["t_interval_95"] or (None, None))).bounds(runs, "run", ".0f")
     interval = f"95 % t interval over the runs {bounds}" if bcq["t_interval_95"] else bounds
+    fp32 = _in_float32(results, found)
+    other = f"; in float32 {fp32['mean']:.0f}, {fp32['lowest']:.0f} to {fp32['highest']:.0f}" if fp32 else ""
     return (
         f"`make demo` ({found['transitions']:,} transitions, {found['updates']:,} updates, 12 to 25 minutes on "
         f"2 cores), over **{_NUMBERS.get(runs, runs)} training runs**, each on {episodes} fresh tracks: "
         f"**BCQ {bcq['mean']:.0f}** on average, {bcq['lowest']:.0f} in the worst run and {bcq['highest']:.0f} in the "
-        f"best ({interval}); {bcq['laps_with_every_tile']} of "
-        f"{bcq['episodes']} laps without a missed tile. The data: {data['mean']:.0f}.\n"
+        f"best ({interval}{other}); {bcq['laps_with_every_tile']} of "
+        f"{bcq['episodes']} laps without a missed tile. The data: {data['mean']:.0f}.{_shipped(results)}\n"
+    )
+
+
+def _shipped(results: Path) -> str:
+    found = _read(results / "demo" / "shipped.json")
+    if not found:
+        return ""
+    earlier = " of an earlier recipe" if is_of_earlier_recipe(found) else ""
+    return (
+        f" [A policy{earlier}](offrl/hub/models/carracing-bcq.md) that scores {found['mean']:.0f} over "
+        f"{found['episodes']} of these tracks comes with offrl: `offrl watch carracing-bcq`."
+    )
+
+
+def _in_float32(results: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The demo's BCQ runs in float32, where `precision-runs` made them of today's recipe; else nothing.
+
+    Args:
+        results: Their directory.
+        found: What `demo-runs` found, in bf16.
+    """
+    kept = _read(results / "precision_runs.json")
+    sizes = ("transitions", "updates", "batch_size", "n_step", "discount", "held_out", "seeds")
+    is_same = bool(kept) and all(kept.get(name) == found.get(name) for name in sizes)
+    row: dict[str, Any] = kept["precisions"]["fp32"] if is_same and found.get("precision") == "bf16" else {}
+    return row
+
+
+def beside_expert(expert: Mapping[str, Any] | None, found: Mapping[str, Any]) -> str:
+    """By how much BCQ's runs are below the scripted expert on the same tracks, in a sentence; "" where not known."""
+    bcq = found.get("algorithms", {}).get("bcq")
+    if not expert or bcq is None:
+        return ""
+    seeds = {episode["seed"] for episode in expert["per_episode"]}
+    if any({episode["seed"] for episode in run["per_episode"]} != seeds for run in bcq["per_run"].values()):
+        return ""
+    below = t_interval([expert["mean"] - run["mean"] for run in bcq["per_run"].values()])
+    return (
+        f"The scripted expert, which knows the track, scores {expert['mean']:.1f} on the same tracks "
+        f"({expert['finished']} of {expert['episodes']} laps, {expert['mean_length']:.0f} steps): BCQ's runs are "
+        f"{below.mean:.1f} below it ({below.bounds(bcq['runs'], 'run')})."
     )
 
 
@@ -57,8 +102,13 @@ def _runs(results: Path) -> list[str]:
             "|---" * (1 + len(RUN_COLUMNS)) + "|",
             *(_row(name.upper(), *over_runs(row)) for name, row in found["algorithms"].items()),
             "",
+            f"{LOST} {beside_expert(_read(results / 'expert.json'), found)}".strip(),
+            "",
         ]
     return lines
+
+
+LOST = "*Points*: what such laps cost an episode on average, against the mean of the laps with every tile."
 
 
 RUN_COLUMNS = (
@@ -67,22 +117,25 @@ RUN_COLUMNS = (
     "95 % t interval",
     "lowest, highest",
     "laps with every tile",
+    "their steps",
     "miss one to three tiles",
-    "others",
+    "lose more",
 )
 
 
 def over_runs(row: dict[str, Any]) -> tuple[str, ...]:
     """The cells of `RUN_COLUMNS` for an algorithm in the JSON of `demo-runs`."""
     bounds = Interval(row["mean"], *(row["t_interval_95"] or (None, None))).bounds(row["runs"], "run")
+    lost = points_lost(row)
     return (
         str(row["runs"]),
         f"{row['mean']:.1f}",
         bounds,
         f"{row['lowest']:.1f}, {row['highest']:.1f}",
         f"{row['laps_with_every_tile']} of {row['episodes']}",
-        str(row["laps_that_miss_one_to_three_tiles"]),
-        str(row["others"]),
+        f"{row['steps_of_finished_laps']:.0f}" if row["laps_with_every_tile"] else "",
+        f"{row['laps_that_miss_one_to_three_tiles']}{'' if lost is None else f': {lost.missing:.1f} points'}",
+        f"{row['others']}{'' if lost is None else f': {lost.others:.1f} points'}",
     )
 
 
@@ -127,7 +180,7 @@ def results_text(results: Path) -> str:
     ):
         path = results / name / "evaluation.json"
         if path.exists():
-            lines += [*_car_racing(title, json.loads(path.read_text(encoding="utf-8"))), ""]
+            lines += [*_car_racing(title, _read(path), _read(results / name / "runs.json")), ""]
     path = results / "cartpole" / "evaluation.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -141,11 +194,16 @@ def results_text(results: Path) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def _car_racing(title: str, found: dict[str, Any]) -> list[str]:
+def is_of_earlier_recipe(found: Mapping[str, Any]) -> bool:
+    """Whether a run of the example, or the policy that comes with offrl, is from before its recipe was changed."""
+    return found.get("recipe") != {"batch_size": example().BATCH_SIZE, **example().REPLAY}
+
+
+def _car_racing(title: str, found: dict[str, Any], runs: dict[str, Any]) -> list[str]:
     machine = found["machine"]
     rows = {"dataset": found["dataset"], **found["policies"]}
-    now = {"batch_size": example().BATCH_SIZE, **example().REPLAY}
-    earlier = "" if found.get("recipe") == now else " of an earlier recipe, before the example's own was changed"
+    is_earlier = is_of_earlier_recipe(found)
+    earlier = " of an earlier recipe, before the example's own was changed" if is_earlier else ""
     lines = [
         f"{title}{earlier}: {found['size']['transitions']:,} transitions, {found['size']['updates']:,} updates each, "
         f"{found['minutes_from_an_empty_folder']:.0f} minutes from an empty folder "
@@ -165,6 +223,13 @@ def _car_racing(title: str, found: dict[str, Any]) -> list[str]:
         "",
         f"BCQ - BC, paired by seed: {difference.mean:+.1f} ({bounds}).",
     ]
+    bcq, seeds = runs.get("algorithms", {}).get("bcq"), {row["seed"] for row in found["policies"]["BCQ"]["per_episode"]}
+    if bcq is not None and not is_earlier:
+        means = [*means_on(bcq, seeds)]
+        lines[-1] += (
+            f" On these {len(seeds)} tracks BCQ's {_NUMBERS.get(len(means), len(means))} runs of the table above score "
+            f"{min(means):.0f} to {max(means):.0f}."
+        )
     return lines
 
 
@@ -176,9 +241,13 @@ def updated(readme: str, results: Path) -> str:
 
 def example_updated(source: str, results: Path) -> str:
     """examples/carracing_bcq.py with the scores over training runs that its table names: it works without results."""
-    found = {size: _read(results / size / "runs.json") for size in ("demo", "full")}
-    rows = {size: runs["algorithms"]["bcq"] for size, runs in found.items() if "bcq" in runs.get("algorithms", {})}
-    known = {size: (row["runs"], round(row["lowest"]), round(row["highest"])) for size, row in rows.items()}
+    known = {}
+    for size in ("demo", "full"):
+        found = _read(results / size / "runs.json")
+        if "bcq" in found.get("algorithms", {}):
+            rows = [found["algorithms"]["bcq"], *filter(None, [_in_float32(results, found)])]
+            lowest, highest = min(row["lowest"] for row in rows), max(row["highest"] for row in rows)
+            known[size] = (sum(row["runs"] for row in rows), round(lowest), round(highest))
     literal = str(known).replace("'", '"')
     return _OVER_RUNS.sub(lambda match: match[1] + literal, source)
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
-from benchmarks.driving import HeldOut, Recipe, Study, Tracks, fast_precision, show, summary
+from benchmarks.driving import NO_FULL_BRAKE, HeldOut, Recipe, Study, Tracks
+from benchmarks.laps import show, summary
 from benchmarks.scoring.comparison import welch
 from benchmarks.stores import ROOT
-from offrl.envs import car_racing
 from offrl.runs import describe_machine
 from offrl.system.json_files import read_json, write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "carracing" / "recipes.json"
 HELD_OUT = RESULTS.with_name("recipes-held-out.json")
 TRACKS = Tracks("TUNING_SEEDS", 6000, 60)
-THRESHOLDS = (0.1, 0.5, 0.7, 0.99)
+THRESHOLDS = {f"{each:g}": replace(TRACKS, threshold=each) for each in (0.1, 0.5, 0.7, 0.99)}
 """Of BCQ's policy, in place of 0.3: at 0.99 only the imitator's likeliest action is allowed, whatever its q."""
+WITHOUT_FULL_BRAKE = "without full brake"
+OTHERWISE = {**THRESHOLDS, WITHOUT_FULL_BRAKE: replace(TRACKS, without_full_brake=True)}
+"""Other ways in which a run that was trained drives the same tracks."""
 FIRST = "as it was"
 _MOST_RUNS = 100
 
@@ -45,105 +48,130 @@ _SMALLEST = replace(_MORE, batch_size=32, updates=16_000)
 _CRR = replace(_SMALLER, algorithm="crr", transitions=120_000)
 _ONE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 1})
 _THREE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 3, "discount": 0.99})
-_NO_FULL_BRAKE = np.flatnonzero(car_racing.ACTION_TABLE[:, 2] < 1).tolist()
-_CONFINED = replace(_THREE_STEP, replay={**_THREE_STEP.replay, "legal_actions": _NO_FULL_BRAKE})
+_CONFINED = replace(_THREE_STEP, replay={**_THREE_STEP.replay, "legal_actions": [*NO_FULL_BRAKE]})
 _GOOD = replace(_SMALLER, transitions=120_000, replay={**_REPLAY, "sampling": "softmax-returns:0.3"})
-TRIED = {
-    FIRST: Tried("discount 0.97, 60,000 transitions, 4,000 updates", _FIRST),
-    "discount 0.985": Tried("a missed tile is punished late", replace(_FIRST, replay={**_REPLAY, "discount": 0.985})),
-    "200,000 transitions": Tried("2.5 passes over the data in place of 8.5", _MORE),
-    "learning rate 0.001": Tried("learns faster", _FASTER),
-    "learning rate 0.001, 200,000": Tried("learns faster, on more data", replace(_FASTER, transitions=200_000)),
-    "batches of 64": Tried("twice the updates on as many transitions", _SMALLER),
-    "batches of 64, 120,000": Tried(
-        "twice the updates, on as much data as a demo can collect", replace(_SMALLER, transitions=120_000)
-    ),
-    "batches of 64, 200,000": Tried("twice the updates, on more data", replace(_SMALLER, transitions=200_000)),
-    "batches of 32, 200,000": Tried("four times the updates, on more data", _SMALLEST),
-    "one-step returns": Tried("no reward of the drivers' later actions, in batches of 64", _ONE_STEP),
-    "one-step returns, discount 0.99": Tried(
-        "and sees three times as far", replace(_ONE_STEP, replay={**_ONE_STEP.replay, "discount": 0.99})
-    ),
-    "three-step returns, discount 0.99": Tried("short returns that see far, in batches of 64", _THREE_STEP),
-    "three-step returns, discount 0.99, no full brake": Tried(
-        "neither learns nor takes what only the noise does",
-        replace(_THREE_STEP, replay={**_THREE_STEP.replay, "actions": _NO_FULL_BRAKE}),
-    ),
-    "never full brake": Tried(
-        "three-step returns, discount 0.99; learns from full brake, but never takes it", _CONFINED
-    ),
-    "never full brake, mean of 5": Tried(
-        "and an ensemble of five q heads", replace(_CONFINED, settings={"ensemble": "mean:5"})
-    ),
-    "never full brake, brightness": Tried(
-        "and pictures up to 20 gray levels brighter or darker, shifted by up to 1 pixel",
-        replace(_CONFINED, learner={**_LEARNER, "augment_brightness": 20, "augment_shift": 1}),
-    ),
-    "never full brake, 120,000, 16,000 updates": Tried(
-        "and twice the data and the updates", replace(_CONFINED, transitions=120_000, updates=16_000)
-    ),
-    "three-step returns, discount 0.99, 12,000 updates": Tried(
-        "half as many updates again", replace(_THREE_STEP, updates=12_000)
-    ),
-    "three-step returns, discount 0.995": Tried(
-        "sees twice as far", replace(_THREE_STEP, replay={**_THREE_STEP.replay, "discount": 0.995})
-    ),
-    "three-step returns, discount 0.99, 120,000": Tried(
-        "and on as much data as a demo can collect", replace(_THREE_STEP, transitions=120_000)
-    ),
-    "five-step returns, discount 0.99, 120,000": Tried(
-        "between three steps and ten",
-        replace(_THREE_STEP, transitions=120_000, replay={**_THREE_STEP.replay, "n_step": 5}),
-    ),
-    "CRR, binary": Tried(
-        "imitates what its q finds better than average, in batches of 64 on 120,000",
-        replace(_CRR, settings={"weighting": "binary"}),
-    ),
-    "CRR, exponential": Tried(
-        "weights by the advantage, beta 0.2, in batches of 64 on 120,000", replace(_CRR, settings={"beta": 0.2})
-    ),
-    "CRR, exponential, discount 0.99": Tried(
-        "sees three times as far", replace(_CRR, settings={"beta": 0.2}, replay={**_REPLAY, "discount": 0.99})
-    ),
-    "good laps more often": Tried("batches of 64 on 120,000, drawn by return, softmax-returns:0.3", _GOOD),
-    "good laps more often, discount 0.985": Tried(
-        "and a missed tile is punished late", replace(_GOOD, replay={**_GOOD.replay, "discount": 0.985})
-    ),
-    "compact": Tried("a network 2.5 times as fast, and 10,000 updates", replace(_COMPACT, transitions=60_000)),
-    "compact, 200,000": Tried("a network 2.5 times as fast, 10,000 updates, more data", _COMPACT),
+TRIED_BY: dict[str, dict[str, Tried]] = {
+    "Returns and discount": {
+        FIRST: Tried("ten-step returns, discount 0.97, 60,000 transitions, 4,000 updates of batches of 128", _FIRST),
+        "discount 0.985": Tried(
+            "a missed tile is punished late", replace(_FIRST, replay={**_REPLAY, "discount": 0.985})
+        ),
+        "one-step returns": Tried("no reward of the drivers' later actions, in batches of 64", _ONE_STEP),
+        "one-step returns, discount 0.99": Tried(
+            "and sees three times as far", replace(_ONE_STEP, replay={**_ONE_STEP.replay, "discount": 0.99})
+        ),
+        "three-step returns, discount 0.99": Tried("short returns that see far, in batches of 64", _THREE_STEP),
+        "three-step returns, discount 0.995": Tried(
+            "sees twice as far", replace(_THREE_STEP, replay={**_THREE_STEP.replay, "discount": 0.995})
+        ),
+        "five-step returns, discount 0.99, 120,000": Tried(
+            "between three steps and ten",
+            replace(_THREE_STEP, transitions=120_000, replay={**_THREE_STEP.replay, "n_step": 5}),
+        ),
+    },
+    "Data, batches, updates and learning rate": {
+        "200,000 transitions": Tried("2.5 passes over the data in place of 8.5", _MORE),
+        "learning rate 0.001": Tried("learns faster", _FASTER),
+        "learning rate 0.001, 200,000": Tried("learns faster, on more data", replace(_FASTER, transitions=200_000)),
+        "batches of 64": Tried("twice the updates on as many transitions", _SMALLER),
+        "batches of 64, 120,000": Tried(
+            "twice the updates, on as much data as a demo can collect", replace(_SMALLER, transitions=120_000)
+        ),
+        "batches of 64, 200,000": Tried("twice the updates, on more data", replace(_SMALLER, transitions=200_000)),
+        "batches of 32, 200,000": Tried("four times the updates, on more data", _SMALLEST),
+        "three-step returns, discount 0.99, 12,000 updates": Tried(
+            "half as many updates again", replace(_THREE_STEP, updates=12_000)
+        ),
+        "three-step returns, discount 0.99, 120,000": Tried(
+            "and on as much data as a demo can collect", replace(_THREE_STEP, transitions=120_000)
+        ),
+    },
+    "Full brake, which only the noise in the data does": {
+        "three-step returns, discount 0.99, no full brake": Tried(
+            "neither learns from it nor takes it",
+            replace(_THREE_STEP, replay={**_THREE_STEP.replay, "actions": [*NO_FULL_BRAKE]}),
+        ),
+        "never full brake": Tried(
+            "three-step returns, discount 0.99; learns from full brake, but never takes it", _CONFINED
+        ),
+        "never full brake, mean of 5": Tried(
+            "and an ensemble of five q heads", replace(_CONFINED, settings={"ensemble": "mean:5"})
+        ),
+        "never full brake, least of 2": Tried(
+            "and the lower of two q heads", replace(_CONFINED, settings={"ensemble": "min:2"})
+        ),
+        "never full brake, brightness": Tried(
+            "and pictures up to 20 gray levels brighter or darker, shifted by up to 1 pixel",
+            replace(_CONFINED, learner={**_LEARNER, "augment_brightness": 20, "augment_shift": 1}),
+        ),
+        "never full brake, 120,000, 16,000 updates": Tried(
+            "and twice the data and the updates", replace(_CONFINED, transitions=120_000, updates=16_000)
+        ),
+    },
+    "Other algorithms, sampling and networks": {
+        "never full brake, quantile BCQ": Tried(
+            "three-step returns, discount 0.99", replace(_CONFINED, algorithm="qr-bcq")
+        ),
+        "never full brake, IQL": Tried(
+            "three-step returns, discount 0.99; imitates what is better than expected",
+            replace(_CONFINED, algorithm="iql"),
+        ),
+        "never full brake, CQL": Tried(
+            "three-step returns, discount 0.99; the penalty weighs 0.1, as rewards are a tenth",
+            replace(_CONFINED, algorithm="cql", settings={"weight": 0.1}),
+        ),
+        "CRR, binary": Tried(
+            "imitates what its q finds better than average, in batches of 64 on 120,000",
+            replace(_CRR, settings={"weighting": "binary"}),
+        ),
+        "CRR, exponential": Tried(
+            "weights by the advantage, beta 0.2, in batches of 64 on 120,000", replace(_CRR, settings={"beta": 0.2})
+        ),
+        "CRR, exponential, discount 0.99": Tried(
+            "sees three times as far", replace(_CRR, settings={"beta": 0.2}, replay={**_REPLAY, "discount": 0.99})
+        ),
+        "good laps more often": Tried("batches of 64 on 120,000, drawn by return, softmax-returns:0.3", _GOOD),
+        "good laps more often, discount 0.985": Tried(
+            "and a missed tile is punished late", replace(_GOOD, replay={**_GOOD.replay, "discount": 0.985})
+        ),
+        "compact": Tried("a network 2.5 times as fast, and 10,000 updates", replace(_COMPACT, transitions=60_000)),
+        "compact, 200,000": Tried("a network 2.5 times as fast, 10,000 updates, more data", _COMPACT),
+    },
 }
+TRIED = {name: tried for recipes in TRIED_BY.values() for name, tried in recipes.items()}
 
 
 @click.command()
 @click.option("--recipe", "names", multiple=True, type=click.Choice([*TRIED]), help="Default: all.")
 @click.option("--runs", default=2, show_default=True, type=click.IntRange(1), help="Training runs of each.")
-@click.option(
-    "--threshold",
-    type=click.Choice([f"{each:g}" for each in THRESHOLDS]),
-    help="Drive BCQ's runs with another one than 0.3.",
-)
+@click.option("--threshold", type=click.Choice([*THRESHOLDS]), help="Drive BCQ's runs with another one than 0.3.")
+@click.option("--without-full-brake", is_flag=True, help="Drive without the actions that brake fully.")
 @click.option("--held-out", is_flag=True, help="After half the updates, read on other data in place of driving.")
-def recipes(names: Sequence[str], runs: int, threshold: str | None, held_out: bool) -> None:
+@click.option("--device", default="cpu", show_default=True, help="A GPU is shared by one run for each core.")
+def recipes(
+    names: Sequence[str], runs: int, threshold: str | None, without_full_brake: bool, held_out: bool, device: str
+) -> None:
     """Trains recipes, a run on each core at a time, seed by seed (hours; stop it and go on as you like).
 
     The result has all runs that are there, of these recipes and others, and is written after each. Driven runs of
     the same recipes that it has from another machine stay in it.
     """
-    if threshold is not None and held_out:
-        raise click.UsageError("--threshold says how runs drive, which --held-out runs do not")
+    if (threshold is not None) + without_full_brake + held_out > 1:
+        raise click.UsageError("--threshold, --without-full-brake and --held-out: one of them")
     if threshold is not None:
         names = [name for name in names or TRIED if TRIED[name].recipe.algorithm == "bcq"]
         if not names:
             raise click.UsageError("--threshold is for recipes of BCQ: the others' policies have none")
-    write = partial(_write, held_out=held_out)
-    judge = HeldOut() if held_out else replace(TRACKS, threshold=None if threshold is None else float(threshold))
-    study = _study(names or [*TRIED], runs, judge)
+    otherwise = WITHOUT_FULL_BRAKE if without_full_brake else threshold
+    write = partial(_write, held_out=held_out, device=device)
+    judge = HeldOut() if held_out else TRACKS if otherwise is None else OTHERWISE[otherwise]
+    study = _study(names or [*TRIED], runs, judge, device)
     study.run(after_each=write)
     rows = write()
     if held_out:
         show_held_out(rows)
     else:
-        show(rows if threshold is None else recipe_rows(_on_this_machine(study)))
+        show(rows if otherwise is None else recipe_rows(_on_this_machine(study)))
 
 
 def shorter(recipe: Recipe) -> Recipe:
@@ -151,45 +179,46 @@ def shorter(recipe: Recipe) -> Recipe:
     return replace(recipe, updates=recipe.updates // 2)
 
 
-def _study(names: Iterable[str], runs: int, judge: Tracks | HeldOut) -> Study:
-    chosen = {name: TRIED[name].recipe for name in names}
+def _study(names: Iterable[str], runs: int, judge: Tracks | HeldOut, device: str) -> Study:
+    chosen = {name: replace(TRIED[name].recipe, device=device) for name in names}
     if isinstance(judge, HeldOut):
         chosen = {name: shorter(recipe) for name, recipe in chosen.items()}
     return Study(chosen, runs, judge)
 
 
-def _write(*, held_out: bool) -> dict[str, dict[str, Any]]:
+def _write(*, held_out: bool, device: str) -> dict[str, dict[str, Any]]:
     """recipes.json or recipes-held-out.json, of all runs that are there; returns its rows."""
-    study = _study(TRIED, _MOST_RUNS, HeldOut() if held_out else TRACKS)
-    rows = held_out_rows(study.evaluations()) if held_out else _driven_rows(study)
+    study = _study(TRIED, _MOST_RUNS, HeldOut() if held_out else TRACKS, device)
+    rows = held_out_rows(study.evaluations()) if held_out else _driven_rows(study, device)
     command = f"python -m benchmarks recipes{' --held-out' if held_out else ''} --runs {most_runs(rows)}"
     result = {"command": command, **study.to_dict(), "recipes": rows, "machine": describe_machine()}
     write_json(HELD_OUT if held_out else RESULTS, result)
     return rows
 
 
-def _driven_rows(study: Study) -> dict[str, dict[str, Any]]:
+def _driven_rows(study: Study, device: str) -> dict[str, dict[str, Any]]:
     """Of the runs on this machine, and of those that the result has from others: a search goes on over many."""
     here, earlier = _on_this_machine(study), read_json(RESULTS) if RESULTS.exists() else {}
     before = still_tried(earlier["recipes"]) if earlier.get("seeds") == str(study.judge) else {}
     rows = recipe_rows(together(here, {name: row["per_run"] for name, row in before.items()}))
-    for threshold in THRESHOLDS:
-        other = _study(TRIED, _MOST_RUNS, replace(TRACKS, threshold=threshold))
+    for otherwise, tracks in OTHERWISE.items():
+        other = _study(TRIED, _MOST_RUNS, tracks, device)
         driven = {
             name: {  # what an earlier run of that name scored says nothing of the one that lies here
                 key: run
-                for key, run in row.get("thresholds", {}).get(f"{threshold:g}", {}).items()
+                for key, run in row.get("otherwise", {}).get(otherwise, {}).items()
                 if key not in here.get(name, {})
             }
             for name, row in before.items()
         }
-        add_thresholds(rows, f"{threshold:g}", together(_on_this_machine(other), driven))
+        add_otherwise(rows, otherwise, together(_on_this_machine(other), driven))
     return rows
 
 
 def _on_this_machine(study: Study) -> dict[str, dict[str, Any]]:
     """Name -> training seed, processor and precision -> evaluation: a seed's runs on two processors drift apart."""
-    how = f"{describe_machine()['processor']}, {fast_precision()}"
+    machine, given = describe_machine(), study.to_dict()
+    how = f"{machine['processor' if given['device'] == 'cpu' else 'gpu']}, {given['precision']}"
     return {name: {f"{seed}, {how}": run for seed, run in runs.items()} for name, runs in study.evaluations().items()}
 
 
@@ -199,9 +228,10 @@ def still_tried(rows: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
 
 
 def _is_of(row: Mapping[str, Any], recipe: Recipe) -> bool:
-    stated = {**asdict(recipe), "replay": recipe.replay_settings()}
-    learner = stated.pop("learner")  # the row has all of its settings, the recipe those that it changes
-    return all(row[name] == value for name, value in stated.items()) and learner.items() <= row["learner"].items()
+    stated = recipe.to_dict()
+    del stated["learner"]  # the row's is of its machine, in its precision
+    same_learner = recipe.learner.items() <= row["learner"].items()
+    return all(row[name] == value for name, value in stated.items()) and same_learner
 
 
 def together(
@@ -217,15 +247,15 @@ def seed_of(run: str) -> int:
     return int(run.partition(", ")[0])
 
 
-def add_thresholds(
-    rows: Mapping[str, dict[str, Any]], threshold: str, found: Mapping[str, Mapping[str, Mapping[str, Any]]]
+def add_otherwise(
+    rows: Mapping[str, dict[str, Any]], otherwise: str, found: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> None:
-    """Puts what runs score with another threshold into the rows, where they have driven with their own too."""
+    """Puts what runs score otherwise into the rows, where they have driven as they were trained, too."""
     for name, runs in found.items():
         own = rows[name]["per_run"] if name in rows else {}
         beside = {seed: run for seed, run in summary(runs)["per_run"].items() if seed in own}
         if beside:
-            rows[name].setdefault("thresholds", {})[threshold] = beside
+            rows[name].setdefault("otherwise", {})[otherwise] = beside
 
 
 def most_runs(rows: Mapping[str, Mapping[str, Any]]) -> int:

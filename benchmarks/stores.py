@@ -16,12 +16,13 @@ from offrl.shards.layouts import ShardRows
 
 ROOT = Path(__file__).parent.parent
 EPISODE_STEPS = 1000
+MIXED = "carracing/mixed"
 
 
-def car_racing_shards(directory: Path, transitions: int, seed: int = 0) -> Path:
-    """Carracing/mixed, of which what is missing is collected; another seed has other episodes."""
-    shards = directory / f"carracing-mixed-{transitions}{f'-seed-{seed}' if seed else ''}"
-    RECIPES["carracing/mixed"].collect(shards, transitions=transitions, seed=seed)  # or finds that all is there
+def car_racing_shards(directory: Path, transitions: int, seed: int = 0, dataset: str = MIXED) -> Path:
+    """A dataset of CarRacing, of which what is missing is collected; another seed has other episodes."""
+    shards = directory / f"{dataset.replace('/', '-')}-{transitions}{f'-seed-{seed}' if seed else ''}"
+    RECIPES[dataset].collect(shards, transitions=transitions, seed=seed)  # or finds that all is there
     return shards
 
 

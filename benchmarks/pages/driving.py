@@ -15,7 +15,8 @@ from benchmarks.pages.kept import (
     missing,
     table,
 )
-from benchmarks.readme import RUN_COLUMNS, over_runs
+from benchmarks.readme import LOST, RUN_COLUMNS, beside_expert, over_runs
+from benchmarks.recipes import TRIED, TRIED_BY
 
 
 def training_runs() -> str:
@@ -26,16 +27,19 @@ def training_runs() -> str:
         if result is not None:
             rows = [(name.upper(), *over_runs(row)) for name, row in result["algorithms"].items()]
             parts += [f"{title}: {_sizes(result)}", table(("algorithm", *RUN_COLUMNS), rows)]
+            parts += [f"{LOST} {beside_expert(kept('expert.json'), result)}".strip()]
     return "\n\n".join(parts)
 
 
 def _sizes(found: Mapping[str, Any]) -> str:
     """How the runs of a table were made."""
     held_out = f"{found['held_out']:.0%} of the episodes held out, " if found.get("held_out") else ""
+    updates = f"{found['updates']:,} updates of batches of {found['batch_size']}"
+    returns = f"{found['n_step']}-step returns, discount {found['discount']:g}"
     return (
-        f"{found['transitions']:,} transitions, {held_out}{found['updates']:,} updates, discount "
-        f"{found['discount']:g}; each run on the same tracks, `{found['seeds']}` (`{found['command']}`, one thread "
-        f"each, {found['precision']}, {found['machine']['processor']})."
+        f"{found['transitions']:,} transitions, {held_out}{updates}, {returns}; each run on the same tracks, "
+        f"`{found['seeds']}` (`{found['command']}`, one thread each, {found['precision']}, "
+        f"{found['machine']['processor']})."
     )
 
 
@@ -48,34 +52,41 @@ def tried() -> str:
 
 
 def _driven(found: Mapping[str, Any]) -> str:
-    rows = sorted(found["recipes"].items(), key=lambda row: -float(row[1]["mean"]))
     head: tuple[str, ...] = (
         "recipe",
         "mean",
         "each run's mean",
         "laps with every tile",
         "their steps",
-        "minus the first (95 % interval)",
+        "minus the first",
     )
-    cells: list[tuple[str, ...]] = [
-        (
-            f"**{name}**: {row['why']}",
-            f"{row['mean']:.1f}",
-            ", ".join(f"{run['mean']:.1f}" for run in row["per_run"].values()),
-            f"{row['laps_with_every_tile']} of {row['episodes']}",
-            f"{row['steps_of_finished_laps']:.0f}" if row["laps_with_every_tile"] else "",
-            _minus_first(row),
-        )
-        for name, row in rows
-    ]
-    interval = "; the interval is Welch's over training runs"
-    if not any(cell[-1] for cell in cells):
-        head, cells, interval = head[:-1], [cell[:-1] for cell in cells], ""
-    return (
-        f"{table(head, cells)}\n\nEach run on the same tracks, `{found['seeds']}`, one "
-        f"thread each, {found['precision']}{interval}. `{found['command']}`. "
-        f"{machine_text(found['machine'])}; {_processors(found['recipes'])}.{_thresholds(found['recipes'])}"
+    parts = []
+    for about, recipes in TRIED_BY.items():
+        rows = {name: found["recipes"][name] for name in recipes if name in found["recipes"]}
+        cells = [
+            (
+                f"**{name}**: {row['why']}",
+                f"{row['mean']:.1f}",
+                ", ".join(f"{run['mean']:.1f}" for run in row["per_run"].values()),
+                f"{row['laps_with_every_tile']} of {row['episodes']}",
+                f"{row['steps_of_finished_laps']:.0f}" if row["laps_with_every_tile"] else "",
+                _minus_first(row),
+            )
+            for name, row in sorted(rows.items(), key=lambda row: -float(row[1]["mean"]))
+        ]
+        parts += [f"### {about}", table(head, cells)] if cells else []
+    parts.append(
+        f"Each run on the same tracks, `{found['seeds']}`, one thread each, {found['precision']}. *Minus the first*: "
+        "minus *as it was*, with Welch's 95 % interval over training runs, where both have several. `python -m "
+        f"benchmarks recipes --recipe NAME --runs N` makes a row. {machine_text(found['machine'])}; "
+        f"{_processors(found['recipes'])}.{_not_run(found['recipes'])}"
     )
+    return "\n\n".join(parts) + _otherwise(found["recipes"])
+
+
+def _not_run(recipes: Mapping[str, Any]) -> str:
+    names = [name for name in TRIED if name not in recipes]
+    return f" Planned, and not run yet: {'; '.join(names)}." if names else ""
 
 
 def _processors(recipes: Mapping[str, Any]) -> str:
@@ -90,14 +101,14 @@ def _minus_first(row: Mapping[str, Any]) -> str:
     return "" if found is None or found["low"] is None else difference_text(found)
 
 
-def _thresholds(recipes: Mapping[str, Any]) -> str:
-    """What the same runs score with other thresholds."""
-    known = sorted({each for row in recipes.values() for each in row.get("thresholds", {})}, key=float)
+def _otherwise(recipes: Mapping[str, Any]) -> str:
+    """What the same runs score with other thresholds, or with less actions."""
+    known = sorted({each for row in recipes.values() for each in row.get("otherwise", {})})
     if not known:
         return ""
     cells = []
     for name, row in recipes.items():
-        others = row.get("thresholds", {})
+        others = row.get("otherwise", {})
         for seed, own in row["per_run"].items():
             runs = [others.get(each, {}).get(seed) for each in known]
             if any(runs):
@@ -105,8 +116,8 @@ def _thresholds(recipes: Mapping[str, Any]) -> str:
                 cells.append((name, seed, *shown))
     head = ("recipe", "training seed, processor", "its own, 0.3", *known)
     return (
-        "\n\nThe same runs with other thresholds (`python -m benchmarks recipes --threshold 0.99`), mean and laps with "
-        f"every tile:\n\n{table(head, cells)}"
+        "\n\nThe same runs with other thresholds (`--threshold 0.99` of the same command) or without the actions that "
+        f"brake fully (`--without-full-brake`), mean and laps with every tile:\n\n{table(head, cells)}"
     )
 
 
@@ -147,7 +158,6 @@ def leaderboard() -> str:
         (
             name.upper(),
             *over_runs(row),
-            f"{row['steps_of_finished_laps']:.0f}" if row["laps_with_every_tile"] else "",
             mean_and_interval(row["minus_bc"]) if "minus_bc" in row else "",
         )
         for name, row in algorithms.items()
@@ -155,7 +165,7 @@ def leaderboard() -> str:
     done = sum(row["runs"] for row in algorithms.values())
     planned = found["runs"] * found["planned_algorithms"]
     unfinished = f" {done} of {planned} runs so far." if done < planned else ""
-    head = ("algorithm", *RUN_COLUMNS, "steps of a finished lap", "minus BC (95 % t interval)")
+    head = ("algorithm", *RUN_COLUMNS, "minus BC (95 % t interval)")
     return "\n\n".join(
         [
             f"`{found['dataset']}`, whose mean return is {found['dataset_mean']:.0f}: {_sizes(found)}{unfinished}",

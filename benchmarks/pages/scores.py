@@ -20,6 +20,7 @@ from benchmarks.pages.kept import (
     missing,
     table,
 )
+from benchmarks.readme import is_of_earlier_recipe
 from benchmarks.scoring.peers import below
 from benchmarks.scoring.statistics import estimate, interquartile_mean, probability_of_improvement
 from offrl.statistics import Interval
@@ -84,7 +85,10 @@ def _origin(result: Mapping[str, Any], policies: Mapping[str, Any]) -> str:
     seeds = _seeds(policies)
     minutes = result.get("minutes_from_an_empty_folder", result.get("seconds", 0) / 60)
     size = result.get("size")
-    sizes = f"{size['transitions']:,} transitions, {size['updates']:,} updates. " if size else ""
+    earlier = (
+        "An earlier recipe, before the example's own was changed. " if size and is_of_earlier_recipe(result) else ""
+    )
+    sizes = f"{earlier}{size['transitions']:,} transitions, {size['updates']:,} updates. " if size else ""
     return (
         f"`{result['command']}`: {sizes}Seeds {min(seeds):,} to {max(seeds):,}. "
         f"{minutes:.1f} minutes in total on {machine_text(result['machine'])}."

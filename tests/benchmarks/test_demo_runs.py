@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.driving import HeldOut, Recipe, Run, Study, Tracks, summary
-from benchmarks.readme import headline
+from benchmarks.driving import HeldOut, Recipe, Run, Study, Tracks
+from benchmarks.laps import points_lost, summary
+from benchmarks.readme import beside_expert, example_updated, headline
 from benchmarks.ship import halve_weights
 from offrl import OnnxPolicy, TaskSpec, export_onnx
 from offrl.algorithms import DiscreteBCQ
@@ -41,6 +42,9 @@ def test_a_score_is_over_runs_and_says_where_it_is_lost():
         1,
     ]
     assert found["steps_of_finished_laps"] == 750
+    # Laps with every tile score 925: of four episodes one loses 35 and another one 625.
+    assert points_lost(found) == (35 / 4, 625 / 4)
+    assert points_lost(summary({0: evaluation(episode(890.0, False, 1000))})) is None
 
 
 def test_a_recipe_is_the_example_but_for_what_it_changes():
@@ -102,6 +106,43 @@ def test_the_headline_is_the_mean_over_runs(tmp_path):
     text = headline(tmp_path)
     assert "over **2 training runs**, each on 2 fresh tracks: **BCQ 760** on average, 610 in the worst" in text
     assert "2 of 4 laps without a missed tile. The data: 477." in text
+
+
+def test_float32_counts_where_it_is_the_same_recipe(tmp_path):
+    (tmp_path / "demo").mkdir()
+    sizes = {"transitions": 60_000, "updates": 4_000, "batch_size": 64, "n_step": 3, "discount": 0.99}
+    sizes |= {"held_out": 0.0, "seeds": "SCORE_SEEDS[:100]"}
+    runs = {**sizes, "precision": "bf16", "algorithms": {"bcq": summary(RUNS)}}
+    (tmp_path / "demo" / "runs.json").write_text(json.dumps(runs))
+    (tmp_path / "demo" / "evaluation.json").write_text(json.dumps({"dataset": {"mean": 477.0}}))
+    other = {"precisions": {"fp32": summary({0: evaluation(episode(911.0, True))})}}
+    example = "OVER_RUNS: dict = {}\n"
+    for found, said, line in (
+        ({**sizes, **other}, "; in float32 911, 911 to 911)", '{"demo": (3, 610, 911)}'),
+        ({**sizes, "updates": 8_000, **other}, "over the runs -1146 to 2666)", '{"demo": (2, 610, 910)}'),
+    ):
+        (tmp_path / "precision_runs.json").write_text(json.dumps(found))
+        assert said in headline(tmp_path)
+        assert example_updated(example, tmp_path) == f"OVER_RUNS: dict = {line}\n"
+
+
+def test_runs_stand_beside_the_expert_on_its_tracks_only():
+    def driven(seed):
+        return {
+            0: evaluation({**episode(900.0, True), "seed": seed}),
+            1: evaluation({**episode(920.0, True), "seed": seed}),
+        }
+
+    expert = {"mean": 925.0, "finished": 1, "episodes": 1, "mean_length": 750.4, "per_episode": [{"seed": 7}]}
+    said = beside_expert(expert, {"algorithms": {"bcq": summary(driven(7))}})
+    # 25 and 5: mean 15, standard deviation 14.14, times 12.706 / sqrt(2) is 127.1.
+    assert (
+        "scores 925.0 on the same tracks (1 of 1 laps, 750 steps): BCQ's runs are 15.0 below it (-112.1 to 142.1)"
+        in said
+    )
+    assert beside_expert(expert, {"algorithms": {"bcq": summary(driven(8))}}) == ""
+    assert beside_expert(None, {"algorithms": {"bcq": summary(driven(7))}}) == ""
+    assert beside_expert(expert, {"algorithms": {}}) == ""
 
 
 def test_halved_weights_act_alike_in_half_the_size(tmp_path):

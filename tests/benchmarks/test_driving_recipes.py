@@ -7,7 +7,7 @@ import pytest
 from benchmarks.recipes import (
     FIRST,
     TRIED,
-    add_thresholds,
+    add_otherwise,
     held_out_rows,
     most_runs,
     recipe_rows,
@@ -87,16 +87,16 @@ def test_the_page_shows_the_best_first(hooks, tmp_path):
     }
     (tmp_path / "carracing").mkdir()
     (tmp_path / "carracing" / "recipes.json").write_text(json.dumps(result))
-    assert "thresholds" not in hooks.tried()
+    assert "otherwise" not in hooks.tried()
     driven = {"1, EPYC, bf16": evaluation(899.0), "1, Xeon, bf16": evaluation(931.0)}
     driven["3, Xeon, bf16"] = evaluation(940.0)  # has not driven with its own yet
-    add_thresholds(result["recipes"], "0.99", {OTHER: driven, "no run of it has": driven})
-    add_thresholds(
+    add_otherwise(result["recipes"], "0.99", {OTHER: driven, "no run of it has": driven})
+    add_otherwise(
         result["recipes"],
         "0.5",
         {OTHER: {"1, EPYC, bf16": evaluation(926.0)}, FIRST: {"7, Xeon, bf16": evaluation(900.0)}},
     )
-    assert "thresholds" not in result["recipes"][FIRST]
+    assert "otherwise" not in result["recipes"][FIRST]
     (tmp_path / "carracing" / "recipes.json").write_text(json.dumps(result))
     shown = hooks.tried()
     assert f"| {OTHER} | 1, EPYC, bf16 | 925.0, 1 | 926.0, 1 | 899.0, 0 |" in shown

@@ -1,0 +1,85 @@
+"""What training runs score on CarRacing, and where the points are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from offrl.statistics import t_interval
+
+_NEARLY = 1000 - 1000 / 250 * 3 - 100
+"""About what a lap scores that misses three of 250 tiles and drives on to the time limit."""
+
+
+def summary(evaluations: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the evaluations by training seed: the mean of the runs' means, its t interval, and where scores are lost."""
+    means = [found["mean"] for found in evaluations.values()]
+    interval = t_interval(means)
+    episodes = [row for found in evaluations.values() for row in found["per_episode"]]
+    finished = [row for row in episodes if row["finished"]]
+    missed = [row for row in episodes if _only_misses(row)]
+    return {
+        "runs": len(means),
+        "mean": interval.mean,
+        "t_interval_95": None if interval.low is None else [interval.low, interval.high],
+        "lowest": min(means),
+        "highest": max(means),
+        "episodes": len(episodes),
+        "laps_with_every_tile": len(finished),
+        "laps_that_miss_one_to_three_tiles": len(missed),
+        "others": len(episodes) - len(finished) - len(missed),
+        "steps_of_finished_laps": sum(row["length"] for row in finished) / max(len(finished), 1),
+        "per_run": {
+            str(seed): {name: found[name] for name in ("mean", "finished", "mean_length", "per_episode")}
+            for seed, found in evaluations.items()
+        },
+    }
+
+
+def _only_misses(row: Mapping[str, Any]) -> bool:
+    return not row["finished"] and bool(row["score"] >= _NEARLY)
+
+
+class Lost(NamedTuple):
+    """Points that an episode loses on average, against the mean of the laps with every tile.
+
+    Attributes:
+        missing: By laps that miss one to three tiles and drive on to the time limit.
+        others: By those that lose more.
+    """
+
+    missing: float
+    others: float
+
+
+def points_lost(row: Mapping[str, Any]) -> Lost | None:
+    """Where the runs of a `summary` lose their points; None where no lap has every tile."""
+    episodes = [episode for run in row["per_run"].values() for episode in run["per_episode"]]
+    finished = [episode["score"] for episode in episodes if episode["finished"]]
+    if not finished:
+        return None
+    whole = float(np.mean(finished))
+    sums = {True: 0.0, False: 0.0}
+    for episode in episodes:
+        if not episode["finished"]:
+            sums[_only_misses(episode)] += whole - episode["score"]
+    return Lost(sums[True] / len(episodes), sums[False] / len(episodes))
+
+
+def means_on(row: Mapping[str, Any], seeds: set[int]) -> Iterator[float]:
+    """Each run's mean score on some of the tracks that it was driven on."""
+    for run in row["per_run"].values():
+        yield float(np.mean([episode["score"] for episode in run["per_episode"] if episode["seed"] in seeds]))
+
+
+def show(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints the summaries, the best first."""
+    width = max(map(len, rows))
+    for name, row in sorted(rows.items(), key=lambda row: -float(row[1]["mean"])):
+        laps = f"{row['laps_with_every_tile']} of {row['episodes']} laps with every tile"
+        spread = f"{row['lowest']:.1f} to {row['highest']:.1f}"
+        lost = points_lost(row)
+        where = "" if lost is None else f"; points lost: {lost.missing:.1f} by missed tiles, {lost.others:.1f} by worse"
+        print(f"{name:{width}} {row['mean']:7.1f} over {row['runs']} runs, {spread}, {laps}{where}")
