@@ -27,6 +27,7 @@ from .algorithms import CRR as CRR
 from .algorithms import DQN as DQN
 from .algorithms import IQL as IQL
 from .algorithms import QRBCQ as QRBCQ
+from .algorithms import QRCQL as QRCQL
 from .algorithms import QRDQN as QRDQN
 from .algorithms import REM as REM
 from .algorithms import Algorithm as Algorithm
@@ -41,6 +42,7 @@ from .algorithms import DiscreteSACConfig as DiscreteSACConfig
 from .algorithms import DQNConfig as DQNConfig
 from .algorithms import IQLConfig as IQLConfig
 from .algorithms import QRBCQConfig as QRBCQConfig
+from .algorithms import QRCQLConfig as QRCQLConfig
 from .algorithms import QRDQNConfig as QRDQNConfig
 from .algorithms import REMConfig as REMConfig
 from .batch import Batch as Batch

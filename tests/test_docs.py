@@ -257,7 +257,8 @@ def test_a_benchmark_is_drawn_from_its_file(hooks: ModuleType, tmp_path: Path, m
         "| the dataset | 500.0 | 400.0 to 600.0 |  | 9 | 3 |",
         "| BCQ | 800.0 | 700.0 to 900.0 | 810.0 | 2 | 1 |",
         "**10.0**, 95 % interval -20.0 to 30.0",
-        "`python x`: 60,000 transitions, 7,000 updates. Seeds 2,000,000 to 2,000,001. 12.3 minutes in total on 2 cores",
+        "`python x`: An earlier recipe, before the example's own was changed. 60,000 transitions, 7,000 updates. Seeds "
+        "2,000,000 to 2,000,001. 12.3 minutes in total on 2 cores",
         "](benchmarks/demo/scores.png)",
     ):
         assert part in drawn

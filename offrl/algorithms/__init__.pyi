@@ -7,6 +7,7 @@ from .algorithm import PolicyOutput as PolicyOutput
 from .algorithm import frozen_copy as frozen_copy
 from .bases import ActorCritic as ActorCritic
 from .bases import QLearning as QLearning
+from .bases import QuantileLearning as QuantileLearning
 from .bc import BC as BC
 from .bc import BCConfig as BCConfig
 from .bcq import DiscreteBCQ as DiscreteBCQ
@@ -24,6 +25,8 @@ from .iql import IQL as IQL
 from .iql import IQLConfig as IQLConfig
 from .qr_bcq import QRBCQ as QRBCQ
 from .qr_bcq import QRBCQConfig as QRBCQConfig
+from .qr_cql import QRCQL as QRCQL
+from .qr_cql import QRCQLConfig as QRCQLConfig
 from .qr_dqn import QRDQN as QRDQN
 from .qr_dqn import QRDQNConfig as QRDQNConfig
 from .rem import REM as REM

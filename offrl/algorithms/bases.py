@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from offrl.algorithms.algorithm import Algorithm, Config, PolicyOutput, frozen_copy
 from offrl.networks.encoders import EncoderFactory, feature_dim
-from offrl.networks.heads import QHead
+from offrl.networks.heads import Head, QHead
 
 
 class QLearning(Algorithm[Config]):
@@ -43,6 +43,39 @@ class QLearning(Algorithm[Config]):
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """Encoder and q head."""
         return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]
+
+
+class QuantileLearning(QLearning[Config]):
+    """Base of Q-learning of quantiles of the returns: the config's `num_quantiles` for each action, whose mean is q."""
+
+    def make_networks(self, encoder: EncoderFactory) -> None:
+        """An encoder and a head for the quantiles of each action; target networks for both."""
+        self.encoder = encoder(self.spec.observation_shape)
+        self.q_head = Head(feature_dim(self.encoder), self.spec.num_actions * self.num_quantiles)
+        self.target_encoder = frozen_copy(self.encoder)
+        self.target_q_head = frozen_copy(self.q_head)
+
+    @property
+    def num_quantiles(self) -> int:
+        """Of each action's return."""
+        config: Any = self.config
+        return int(config.num_quantiles)
+
+    def quantiles(self, observation: Tensor) -> Tensor:
+        """The quantiles of the return of each action, in no order. [B, ...] -> [B, A, num_quantiles]."""
+        return self.as_quantiles(self.q_head(self.encoder(observation)))
+
+    def target_quantiles(self, observation: Tensor) -> Tensor:
+        """Those of the target network."""
+        return self.as_quantiles(self.target_q_head(self.target_encoder(observation)))
+
+    def as_quantiles(self, output: Tensor) -> Tensor:
+        """A head's output, action by action. [B, A * num_quantiles] -> [B, A, num_quantiles]."""
+        return output.reshape(-1, self.spec.num_actions, self.num_quantiles)
+
+    def values(self, observation: Tensor) -> Tensor:
+        """q(s, .) of the online network. [B, ...] -> [B, A]."""
+        return self.quantiles(observation).mean(dim=2)
 
 
 class ActorCritic(QLearning[Config]):

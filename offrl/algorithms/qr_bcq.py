@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput, frozen_copy
+from offrl.algorithms.algorithm import Metrics, PolicyOutput
+from offrl.algorithms.bases import QuantileLearning
 from offrl.batch import Batch
 from offrl.checks import Checks
 from offrl.losses.actions import likely_actions
@@ -42,30 +43,30 @@ class QRBCQConfig:
         checks.number("kappa", "a number over 0", lambda kappa: kappa > 0)
 
 
-class QRBCQ(Algorithm[QRBCQConfig]):
+class QRBCQ(QuantileLearning[QRBCQConfig]):
     """Q-learning of the distribution of returns that only ever considers actions the data makes likely."""
 
     name = "qr-bcq"
 
     def make_networks(self, encoder: EncoderFactory) -> None:
-        """An encoder, heads for quantiles and for the imitator's logits; target networks for encoder and quantiles."""
+        """An encoder, heads for quantiles and for the imitator's logits; target networks for encoder and quantiles.
+
+        The target's choice is never asked for, so it needs no imitator.
+        """
+        super().make_networks(encoder)
         self.threshold = self.config.threshold
-        self.encoder = encoder(self.spec.observation_shape)
-        self.q_head = Head(feature_dim(self.encoder), self.spec.num_actions * self.config.num_quantiles)
         self.imitation_head = Head(feature_dim(self.encoder), self.spec.num_actions)
-        self.target_encoder = frozen_copy(self.encoder)
-        self.target_q_head = frozen_copy(self.q_head)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Quantile Huber loss against the constrained target, plus cross-entropy, plus the logit penalty."""
         features = self.encoder(batch.observation)
-        quantiles = select_quantiles(self._quantiles(self.q_head(features)), batch.action)
+        quantiles = select_quantiles(self.as_quantiles(self.q_head(features)), batch.action)
         logits = self.imitation_head(features)
         with torch.no_grad():
             next_features = self.encoder(batch.next_observation)
-            next_logits, picking = self.imitation_head(next_features), self._quantiles(self.q_head(next_features))
-            judging = self._quantiles(self.target_q_head(self.target_encoder(batch.next_observation)))
+            next_logits, picking = self.imitation_head(next_features), self.as_quantiles(self.q_head(next_features))
             allowed = likely_actions(next_logits, self.config.threshold, batch.next_action_mask)
+            judging = self.target_quantiles(batch.next_observation)
             target = quantile_target(batch.reward, batch.discount, picking, judging, allowed)
 
         td = quantile_loss(quantiles, target, self.config.kappa)
@@ -79,19 +80,7 @@ class QRBCQ(Algorithm[QRBCQConfig]):
         }
         return td + imitation + self.config.logit_penalty * logit_penalty(logits), metrics
 
-    def _quantiles(self, output: Tensor) -> Tensor:
-        return output.reshape(-1, self.spec.num_actions, self.config.num_quantiles)
-
     def forward(self, observation: Tensor) -> PolicyOutput:
         """Q, the mean of the quantiles, ranks the actions that the imitator's logits allow."""
         features = self.encoder(observation)
-        return PolicyOutput(self._quantiles(self.q_head(features)).mean(dim=2), self.imitation_head(features))
-
-    def values(self, observation: Tensor) -> Tensor:
-        """q(s, .) of the online network. [B, ...] -> [B, A]."""
-        output: PolicyOutput = self(observation)
-        return output.scores
-
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Encoder and q head: the target's choice is never asked for, so it needs no imitator."""
-        return [(self.encoder, self.target_encoder), (self.q_head, self.target_q_head)]
+        return PolicyOutput(self.as_quantiles(self.q_head(features)).mean(dim=2), self.imitation_head(features))

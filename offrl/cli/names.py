@@ -32,6 +32,7 @@ ALGORITHMS = {
     "rem": "offrl.algorithms.rem:REM",
     "qr-dqn": "offrl.algorithms.qr_dqn:QRDQN",
     "qr-bcq": "offrl.algorithms.qr_bcq:QRBCQ",
+    "qr-cql": "offrl.algorithms.qr_cql:QRCQL",
     "sac": "offrl.algorithms.sac:DiscreteSAC",
     "bve": "offrl.algorithms.bve:BVE",
 }

@@ -7,7 +7,22 @@ import torch
 from torch import nn
 
 from offrl import CQL, FitConfig, TaskSpec, fit
-from offrl.algorithms import BVE, CRR, DQN, IQL, REM, ActorCritic, DiscreteSAC, PolicyOutput, QLearning, build_algorithm
+from offrl.algorithms import (
+    BVE,
+    CRR,
+    DQN,
+    IQL,
+    QRBCQ,
+    QRCQL,
+    QRDQN,
+    REM,
+    ActorCritic,
+    DiscreteSAC,
+    PolicyOutput,
+    QLearning,
+    QuantileLearning,
+    build_algorithm,
+)
 from offrl.errors import ConfigError
 from offrl.losses import max_q_target, select_action, td_loss
 from offrl.networks import Head, feature_dim
@@ -91,10 +106,11 @@ def test_an_actor_acts_by_its_policy_and_is_judged_by_q():
     assert [id(target) for _, target in actor.targets()] == [id(actor.target_encoder), id(actor.target_q_head)]
 
 
-@pytest.mark.parametrize("kind", [DQN, CQL, BVE, REM, IQL, CRR, DiscreteSAC])
+@pytest.mark.parametrize("kind", [DQN, CQL, BVE, REM, IQL, CRR, DiscreteSAC, QRDQN, QRBCQ, QRCQL])
 def test_the_shelf_is_written_on_the_bases(kind):
     """The names of the weights are those of earlier versions, whose checkpoints load."""
     assert issubclass(kind, ActorCritic if kind in (IQL, CRR, DiscreteSAC) else QLearning)
+    assert issubclass(kind, QuantileLearning) == (kind in (QRDQN, QRBCQ, QRCQL))
     children = [name for name, child in kind(SPEC).named_children() if isinstance(child, nn.Module)]
     assert children[:2] == ["encoder", "q_head"]
     assert [name for name in children if name.startswith("target")][:2] == ["target_encoder", "target_q_head"]

@@ -20,6 +20,7 @@ from offrl.algorithms import (
     DQN,
     IQL,
     QRBCQ,
+    QRCQL,
     QRDQN,
     REM,
     BVEConfig,
@@ -30,6 +31,7 @@ from offrl.algorithms import (
     DQNConfig,
     IQLConfig,
     QRBCQConfig,
+    QRCQLConfig,
     QRDQNConfig,
     REMConfig,
 )
@@ -198,6 +200,13 @@ def qr_bcq(num_quantiles, kappa, threshold, penalty=0.01):
     return Case(lambda: (QRBCQ, QRBCQConfig(**settings)), paper, paths_of(imitation=("encoder", "imitation_head")))
 
 
+def qr_cql(num_quantiles, kappa, weight):
+    def paper(net, rows, _):
+        return papers.quantile_cql(net, rows, by_action(num_quantiles), kappa, weight, td_weight=1 / num_quantiles)
+
+    return Case(lambda: (QRCQL, QRCQLConfig(weight=weight, num_quantiles=num_quantiles, kappa=kappa)), paper)
+
+
 def sac(coefficient, target_entropy=None, **ensemble):
     """With a target entropy, the coefficient is learned. The actor's gradient ends at the features."""
     reduce, count = (ensemble.get("ensemble", "min:2") or "min:1").split(":")
@@ -246,6 +255,8 @@ CASES = {
     "QR-BCQ": qr_bcq(4, 1.0, 0.3),
     "QR-BCQ, threshold 0.8, kappa 2": qr_bcq(3, 2.0, 0.8, penalty=0.1),
     "QR-BCQ, threshold 0": qr_bcq(3, 1.0, 0.0),
+    "QR-CQL": qr_cql(4, 1.0, 0.5),
+    "QR-CQL, kappa 0.3, weight 2": qr_cql(3, 0.3, 2.0),
     "SAC": sac(1.0, 0.98),
     "SAC, target entropy 0.3, one critic": sac(0.2, 0.3, ensemble=None),
     "SAC, fixed coefficient": sac(0.5),

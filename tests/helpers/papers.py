@@ -261,6 +261,20 @@ def qr_dqn(net: Net, rows: Sequence[Row], quantiles: Grouping, kappa: float, *, 
     return mean(terms)
 
 
+def quantile_cql(
+    net: Net, rows: Sequence[Row], quantiles: Grouping, kappa: float, alpha: float, td_weight: float
+) -> Tensor:
+    """CQL (arXiv:2006.04779, eq. 4 with CQL(H)) on double QR-DQN: Q(s, b) is the mean of b's quantiles."""
+    terms = []
+    for row in rows:
+        goals = quantile_goals(net, row, row.next_legal, quantiles, double=True)
+        found = quantiles(net("q", row.s))
+        q = [mean(each) for each in found]
+        gap = log_sum_exp(q, row.legal) - q[row.a]
+        terms.append(td_weight * quantile_loss(found[row.a], goals, kappa) + alpha * gap)
+    return mean(terms)
+
+
 def quantile_bcq(
     net: Net, rows: Sequence[Row], quantiles: Grouping, kappa: float, threshold: float, penalty: float, td_weight: float
 ) -> Tensor:
