@@ -38,8 +38,7 @@ def run_example(name: str, arguments: list[str]) -> None:
         minutes = (time.perf_counter() - start) / 60
         (run,) = (Path(folder) / "runs").iterdir()
         target = RESULTS / name
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
+        shutil.rmtree(target / "plots", ignore_errors=True)  # the rest of the folder is of other commands
         shutil.copytree(run / "plots", target / "plots")
         (target / "output.txt").write_text("".join(lines), encoding="utf-8")
         evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))

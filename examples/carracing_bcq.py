@@ -142,7 +142,7 @@ def report(dataset: dict[str, Any], evaluations: dict[str, Evaluation], over_run
 @click.option("--data", type=click.Path(path_type=Path), help="A dataset of your own, in either layout.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: a GPU where there is one.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the first weights and batches; the data is the same.")
 def main(size_name: str | None, data: Path | None, runs: Path, device: str, seed: int) -> None:
     """Runs it all; bad input ends in one line and exit code 2."""
     try:
