@@ -112,12 +112,10 @@ LOST = "*Points*: what such laps cost an episode on average, against the mean of
 
 
 RUN_COLUMNS = (
-    "training runs",
-    "mean of their means",
-    "95 % t interval",
+    "runs",
+    "mean (95 % t interval)",
     "lowest, highest",
     "laps with every tile",
-    "their steps",
     "miss one to three tiles",
     "lose more",
 )
@@ -127,13 +125,12 @@ def over_runs(row: dict[str, Any]) -> tuple[str, ...]:
     """The cells of `RUN_COLUMNS` for an algorithm in the JSON of `demo-runs`."""
     bounds = Interval(row["mean"], *(row["t_interval_95"] or (None, None))).bounds(row["runs"], "run")
     lost = points_lost(row)
+    steps = f", {row['steps_of_finished_laps']:.0f} steps" if row["laps_with_every_tile"] else ""
     return (
         str(row["runs"]),
-        f"{row['mean']:.1f}",
-        bounds,
+        f"{row['mean']:.1f} ({bounds})",
         f"{row['lowest']:.1f}, {row['highest']:.1f}",
-        f"{row['laps_with_every_tile']} of {row['episodes']}",
-        f"{row['steps_of_finished_laps']:.0f}" if row["laps_with_every_tile"] else "",
+        f"{row['laps_with_every_tile']} of {row['episodes']}{steps}",
         f"{row['laps_that_miss_one_to_three_tiles']}{'' if lost is None else f': {lost.missing:.1f} points'}",
         f"{row['others']}{'' if lost is None else f': {lost.others:.1f} points'}",
     )
