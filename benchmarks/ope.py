@@ -18,7 +18,7 @@ from benchmarks.judging.playing import (
     algorithm_of,
     encoder_of,
     play_all,
-    policy_of,
+    policies_of,
     prepared,
     replay_of,
     run_directory,
@@ -27,7 +27,7 @@ from benchmarks.judging.playing import (
 from benchmarks.scoring.ranking import Values, binomial_interval, chosen_over_best, ranks, regret, spearman_interval
 from benchmarks.stores import ROOT
 from offrl import selection as offline
-from offrl.ope import ESTIMATORS, OpeConfig, estimate_each, fit_q, read, tabulate
+from offrl.ope import ESTIMATORS, OpeConfig, estimate_each, fit_q, read, tabulate_each
 from offrl.policies import TorchPolicy
 from offrl.replay import Replay
 from offrl.runs import describe_machine
@@ -87,7 +87,7 @@ def _estimates(task: Task, part: str, work: Path, candidates: Sequence[Candidate
         if {name: kept.get(name) for name in asked} == asked:
             return kept
     config = OpeConfig(updates=task.updates, refits=REFITS)
-    policies = {each.name: policy_of(work, each) for each in candidates}
+    policies = policies_of(work, candidates)
     seconds = {"one fit of fqe for all": _seconds(lambda: _fit(policies, replay, task))}
     start = time.perf_counter()
     found = estimate_each(policies, replay, config, device="cpu", **encoder_of(task))
@@ -117,7 +117,7 @@ def _fit(policies: Mapping[str, TorchPolicy], replay: Replay, task: Task) -> Non
     """Point estimates of all candidates by one fit: what they do, the fit, and reading it."""
     held_out = replay.held_out()
     assert held_out is not None
-    asked = [{name: tabulate(each, part) for name, each in policies.items()} for part in (replay, held_out)]
+    asked = [tabulate_each(policies, part) for part in (replay, held_out)]
     model = fit_q(asked[0], replay, task.updates, device="cpu", **encoder_of(task))
     read(model, held_out, [*asked[1].values()])
 
@@ -139,11 +139,11 @@ def _criteria(task: Task, work: Path, candidates: Sequence[Candidate]) -> dict[s
             each for each in CRITERIA.values() if each.needs_values == with_values and each.name not in _ELSEWHERE
         ]
         chosen = [each for each in candidates if not with_values or each.algorithm not in WITHOUT_VALUES]
-        policies = [policy_of(work, each) for each in chosen]
+        policies = policies_of(work, chosen)
         ranked = offline.rank(
             [
                 offline.Candidate(each.name, partial(algorithm_of, policy), [policy.threshold], scale)
-                for each, policy in zip(chosen, policies, strict=True)
+                for each, policy in zip(chosen, policies.values(), strict=True)
             ],
             replay,
             criteria,

@@ -98,6 +98,17 @@ def policy_of(work: Path, candidate: Candidate) -> offrl.TorchPolicy:
     return policy
 
 
+def policies_of(work: Path, candidates: Sequence[Candidate]) -> dict[str, offrl.TorchPolicy]:
+    """The candidates' policies by name; those of a checkpoint with different thresholds share its networks."""
+    loaded: dict[tuple[str, int, int], offrl.TorchPolicy] = {}
+    found = {}
+    for each in candidates:
+        key = (each.algorithm, each.seed, each.step)
+        own = loaded.setdefault(key, policy_of(work, each._replace(threshold=None)))
+        found[each.name] = own if each.threshold is None else own.with_threshold(each.threshold)
+    return found
+
+
 def algorithm_of(policy: offrl.TorchPolicy) -> offrl.Algorithm:
     """A policy's algorithm."""
     return policy.algorithm

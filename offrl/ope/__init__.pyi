@@ -31,6 +31,7 @@ from .judgement import Estimates as Estimates
 from .policy_table import Evaluated as Evaluated
 from .policy_table import PolicyTable as PolicyTable
 from .policy_table import tabulate as tabulate
+from .policy_table import tabulate_each as tabulate_each
 from .splits import Split as Split
 from .splits import shared_split as shared_split
 from .splits import split_on as split_on

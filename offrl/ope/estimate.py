@@ -29,7 +29,7 @@ from offrl.ope.fitted_values import FittedValues, fitting_gap, read
 from offrl.ope.fitting import EpisodesAgain, default_learner, enough_updates
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
-from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate
+from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate_each
 from offrl.ope.steps import Steps, clipped
 from offrl.replay import Replay
 from offrl.statistics import LEAST_VALUES
@@ -120,10 +120,11 @@ def _tables(
     policies: Mapping[str, Evaluated], part: Replay, parts: Parts, progress: bool | None
 ) -> dict[str | None, PolicyTable]:
     """What each policy does; None is the behaviour, where its returns lack what comes after a cut."""
-    found: dict[str | None, PolicyTable] = {
-        name: tabulate(each, part, name=name, progress=progress) for name, each in policies.items()
-    }
-    return {**found, None: logged_table(part)} if parts.num_cut else found
+    tables = tabulate_each(policies, part, progress=progress)
+    found: dict[str | None, PolicyTable] = {name: tables[name] for name in policies}
+    if parts.num_cut:
+        found[None] = logged_table(part)
+    return found
 
 
 def _fits(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from offrl.algorithms.algorithm import PolicyOutput
 from offrl.errors import ConfigError, SpecMismatchError
 from offrl.ope.episodes import require_whole_episodes
-from offrl.policies.policy import Policy, takes_action_masks
+from offrl.policies.policy import NetworkPolicy, Policy, takes_action_masks
 from offrl.replay import Replay
 
 Evaluated: TypeAlias = Policy | Callable[..., NDArray[Any]]
@@ -45,44 +46,79 @@ class PolicyTable:
 
 
 def tabulate(policy: Evaluated, replay: Replay, *, name: str = "policy", progress: bool | None = None) -> PolicyTable:
-    """Asks a policy once for each observation of a replay's episodes.
+    """Asks a policy once for each observation of a replay's episodes: `tabulate_each` of one policy."""
+    return tabulate_each({name: policy}, replay, progress=progress)[name]
+
+
+def tabulate_each(
+    policies: Mapping[str, Evaluated], replay: Replay, *, progress: bool | None = None
+) -> dict[str, PolicyTable]:
+    """Asks policies once for each observation of a replay's episodes.
+
+    Networks that several of offrl's policies share, with different thresholds, are asked once for all of these.
 
     Args:
-        policy: A TorchPolicy, an OnnxPolicy, or a function; see `Evaluated`.
+        policies: By name, for errors and the bar: TorchPolicies, OnnxPolicies, or functions; see `Evaluated`.
         replay: Whole episodes, of its training or of its held-out part.
-        name: Of the policy, for errors and the bar.
         progress: Whether to show a bar; None shows it on a terminal only.
 
     Raises:
-        SpecMismatchError: The policy is of another task.
-        ConfigError: It gives neither actions nor probabilities, or probabilities that are none; a replay of some
+        SpecMismatchError: A policy is of another task.
+        ConfigError: One gives neither actions nor probabilities, or probabilities that are none; a replay of some
             actions only.
     """
-    spec = getattr(policy, "spec", None)
-    if spec is not None:
-        spec.require_same(
-            replay.spec, where=name, hint="evaluate it on data of the task that it was trained for", legal_actions=False
-        )
-    require_whole_episodes(replay, name)
-    store, rows = replay.store, replay.rows
+    for name, policy in policies.items():
+        spec = getattr(policy, "spec", None)
+        if spec is not None:
+            hint = "evaluate it on data of the task that it was trained for"
+            spec.require_same(replay.spec, where=name, hint=hint, legal_actions=False)
+        require_whole_episodes(replay, name)
+    groups: dict[int, dict[str, Evaluated]] = {}
+    for name, policy in policies.items():
+        shared = policy.networks if isinstance(policy, NetworkPolicy) else policy
+        groups.setdefault(id(shared), {})[name] = policy
+    found: dict[str, PolicyTable] = {}
+    for group in groups.values():
+        found |= _tables(group, replay, progress)
+    return {name: found[name] for name in policies}
+
+
+def _tables(policies: Mapping[str, Evaluated], replay: Replay, progress: bool | None) -> dict[str, PolicyTable]:
+    """Those of policies that share their networks."""
+    store, rows, num_actions = replay.store, replay.rows, replay.spec.num_actions
     is_last = store.segment_end[rows] == rows
     cut = np.flatnonzero(is_last & ~store.terminated[rows])
-    ask = _Asking(policy, replay.spec.num_actions, name)
-    starts = [*range(0, len(rows), _AT_ONCE)]
-    found = []
-    for start in tqdm(starts, f"{name} on the data", unit="batch", disable=None if progress is None else not progress):
+    asking = {name: _Asking(policy, num_actions, name) for name, policy in policies.items()}
+    first = next(iter(policies))
+    title = f"{first}{f' and {len(policies) - 1} more' if len(policies) > 1 else ''} on the data"
+    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in policies}
+    hidden = None if progress is None else not progress
+    for start in tqdm([*range(0, len(rows), _AT_ONCE)], title, unit="batch", disable=hidden):
         chosen = rows[start : start + _AT_ONCE]
         mask = None if store.action_mask is None else store.action_mask[chosen]
-        found.append(ask(store.observations(chosen), mask))
-    current = np.concatenate(found)
-    following = np.roll(current, -1, axis=0)
-    following[is_last] = current[is_last]
+        for name, answer in _answers(asking, store.observations(chosen), mask):
+            parts[name].append(answer)
+    current = {name: np.concatenate(each) for name, each in parts.items()}
+    following = {name: np.roll(each, -1, axis=0) for name, each in current.items()}
+    for name, each in following.items():
+        each[is_last] = current[name][is_last]
     for start in range(0, len(cut), _AT_ONCE):
         chosen = cut[start : start + _AT_ONCE]
         # Logs hold no legal actions for the observation that an episode ends with: there, all count as legal.
-        mask = None if store.action_mask is None else np.ones((len(chosen), replay.spec.num_actions), np.bool_)
-        following[chosen] = ask(store.next_observations(rows[chosen]), mask)
-    return PolicyTable(current, following)
+        mask = None if store.action_mask is None else np.ones((len(chosen), num_actions), np.bool_)
+        for name, answer in _answers(asking, store.next_observations(rows[chosen]), mask):
+            following[name][chosen] = answer
+    return {name: PolicyTable(current[name], following[name]) for name in policies}
+
+
+def _answers(
+    asking: Mapping[str, _Asking], observations: NDArray[Any], mask: NDArray[np.bool_] | None
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """What policies that share their networks say, one after the other."""
+    outputs = None
+    for name, ask in asking.items():
+        outputs = ask.outputs(observations, mask) if outputs is None else outputs
+        yield name, ask(observations, mask, outputs)
 
 
 def logged_table(replay: Replay) -> PolicyTable:
@@ -110,10 +146,21 @@ class _Asking:
         # A policy says whether it needs masks. A function without a spec of its own is given those that there are.
         self._wants_masks = takes_action_masks(policy) or not hasattr(policy, "spec")
 
-    def __call__(self, observations: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-        """[N, ...], bool [N, A] or None -> float32 [N, A]."""
-        inputs = (observations,) if mask is None or not self._wants_masks else (observations, mask)
-        found = np.asarray(self._function(*inputs))
+    def outputs(self, observations: NDArray[Any], mask: NDArray[np.bool_] | None) -> PolicyOutput | None:
+        """Of the networks, where the policy has any."""
+        if not isinstance(self._policy, NetworkPolicy):
+            return None
+        return self._policy.outputs(observations, mask if self._wants_masks else None)
+
+    def __call__(
+        self, observations: NDArray[Any], mask: NDArray[np.bool_] | None, outputs: PolicyOutput | None
+    ) -> NDArray[np.float32]:
+        """[N, ...], bool [N, A] or None, `outputs` -> float32 [N, A]."""
+        masks = () if mask is None or not self._wants_masks else (mask,)
+        if isinstance(self._policy, NetworkPolicy) and outputs is not None:
+            found = self._policy.probabilities_of(outputs, *masks)
+        else:
+            found = np.asarray(self._function(observations, *masks))
         size, num_actions = len(observations), self._num_actions
         if found.shape == (size,) and np.issubdtype(found.dtype, np.integer):
             if not ((found >= 0) & (found < num_actions)).all():

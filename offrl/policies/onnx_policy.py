@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offrl.algorithms.algorithm import PolicyOutput
 from offrl.errors import ConfigError
 from offrl.policies._onnx_file import APPLY_THRESHOLD, OnnxFile
-from offrl.policies.policy import ActingPolicy, Actor, Choices, choose_from
+from offrl.policies.policy import Actor, Choices, NetworkPolicy, choose_from
 
 
-class OnnxPolicy(ActingPolicy):
+class OnnxPolicy(NetworkPolicy):
     """The policy in an ONNX file of either contract; nothing but the file is needed.
 
     Args:
@@ -83,9 +84,17 @@ class OnnxPolicy(ActingPolicy):
             self._applied, self._scale = threshold, math.log(APPLY_THRESHOLD) / math.log(own)
         self._actor = Actor(self.epsilon, self.stochastic, self.seed)
 
-    def _choices(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> Choices:
+    @property
+    def networks(self) -> OnnxFile:
+        """The file."""
+        return self._file
+
+    def _outputs(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> PolicyOutput:
         outputs = self._file.run(observation, legal)
-        return choose_from(outputs["q"], outputs["logits"], self._applied, legal, self._scale)
+        return PolicyOutput(outputs["q"], outputs["logits"])
+
+    def _choose(self, outputs: PolicyOutput, legal: NDArray[np.bool_] | None) -> Choices:
+        return choose_from(outputs.scores, outputs.logits, self._applied, legal, self._scale)
 
     def with_threshold(self, threshold: float) -> OnnxPolicy:
         """A policy of the same file with this threshold; its random actions begin anew.

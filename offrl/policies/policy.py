@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from offrl.algorithms.algorithm import PolicyOutput
 from offrl.errors import OfflineRLError, SpecMismatchError
 from offrl.losses import likely_actions, masked_argmax
 from offrl.spec import TaskSpec
@@ -248,6 +249,44 @@ class ActingPolicy(ABC):
             expected=f"{dtype} [N, {str(list(shape))[1:]}",
             hint=hint,
         )
+
+
+class NetworkPolicy(ActingPolicy):
+    """An acting policy in two steps, of which the first is the same for every threshold."""
+
+    @property
+    @abstractmethod
+    def networks(self) -> object:
+        """What `outputs` come from: policies that share it differ only in how they choose."""
+
+    @abstractmethod
+    def _outputs(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> PolicyOutput:
+        """What the networks say of raw observations; legal actions [N, A] are for those that are told them."""
+
+    @abstractmethod
+    def _choose(self, outputs: PolicyOutput, legal: NDArray[np.bool_] | None) -> Choices:
+        """What the policy chooses from, given the legal actions [N, A], or None where every action is legal."""
+
+    def _choices(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> Choices:
+        return self._choose(self._outputs(observation, legal), legal)
+
+    def outputs(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> PolicyOutput:
+        """What the networks say of raw observations [N, ...]; `probabilities_of` goes on from there.
+
+        Raises:
+            SpecMismatchError: as for a call.
+        """
+        observation = self._raw(observation)
+        return self._outputs(observation, legal_actions(self.spec, len(observation), action_mask))
+
+    def probabilities_of(self, outputs: PolicyOutput, action_mask: NDArray[Any] | None = None) -> NDArray[np.float64]:
+        """`probabilities`, from the outputs of this policy or of one that shares its `networks`. [N, A].
+
+        Raises:
+            SpecMismatchError: as for a call.
+        """
+        legal = legal_actions(self.spec, len(outputs.scores), action_mask)
+        return self._actor.probabilities(self._choose(outputs, legal), legal)
 
 
 def explore(

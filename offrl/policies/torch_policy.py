@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from offrl.algorithms.algorithm import Algorithm
+from offrl.algorithms.algorithm import Algorithm, PolicyOutput
 from offrl.errors import ConfigError
-from offrl.policies.policy import ActingPolicy, Actor, Choices, choose_from
+from offrl.policies.policy import Actor, Choices, NetworkPolicy, choose_from
 
 
-class TorchPolicy(ActingPolicy):
+class TorchPolicy(NetworkPolicy):
     """Acts with an algorithm's networks, in float32, on whatever device they are.
 
     It takes legal actions only: those of `spec.legal_actions`, and of the `action_mask` that it is given.
@@ -52,11 +52,20 @@ class TorchPolicy(ActingPolicy):
         self._actor = Actor(epsilon, stochastic, seed)
         self._device = next(algorithm.parameters()).device
 
-    def _choices(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> Choices:
+    @property
+    def networks(self) -> Algorithm:
+        """The algorithm."""
+        return self.algorithm
+
+    def _outputs(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> PolicyOutput:
         with torch.inference_mode():
             raw = torch.from_numpy(np.array(observation)).to(self._device)
-            output = self.algorithm(self.spec.normalise(raw))
-            return choose_from(output.scores, output.logits, self.threshold, legal)
+            output: PolicyOutput = self.algorithm(self.spec.normalise(raw))
+            return output
+
+    def _choose(self, outputs: PolicyOutput, legal: NDArray[np.bool_] | None) -> Choices:
+        with torch.inference_mode():
+            return choose_from(outputs.scores, outputs.logits, self.threshold, legal)
 
     def with_threshold(self, threshold: float) -> TorchPolicy:
         """A policy of the same networks with this threshold; its random actions begin anew.

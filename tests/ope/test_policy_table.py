@@ -7,9 +7,9 @@ import pytest
 from naive_replay import save_frames
 from two_rooms import POLICIES, SPEC, two_rooms
 
-from offrl import DQN, TaskSpec, TorchPolicy
+from offrl import DQN, DiscreteBCQ, DiscreteBCQConfig, TaskSpec, TorchPolicy
 from offrl.errors import ConfigError, OfflineRLError, SpecMismatchError
-from offrl.ope import tabulate
+from offrl.ope import tabulate, tabulate_each
 from offrl.replay import open_replay
 from offrl.shards import Episode
 
@@ -43,6 +43,24 @@ def test_each_observation_is_asked_about_once(tmp_path):
 
     tabulate(counting, replay, progress=False)
     assert sum(seen) == len(replay) + int((~replay.store.terminated & replay.store.truncated).sum())
+
+
+def test_networks_are_asked_once_for_all_thresholds(tmp_path, monkeypatch):
+    replay = two_rooms(tmp_path, 20, longest=2)
+    bcq = DiscreteBCQ(SPEC, DiscreteBCQConfig(threshold=0.0), seed=0)
+    first = TorchPolicy(bcq, stochastic=True)
+    policies = {"0": first, "uniform": POLICIES["uniform"], "0.9": first.with_threshold(0.9)}
+    policies |= {"other": TorchPolicy(DiscreteBCQ(SPEC, seed=1)), "random": TorchPolicy(bcq, epsilon=0.5)}
+    separate = {name: tabulate(policy, replay, progress=False) for name, policy in policies.items()}
+    asked, forward = [], DiscreteBCQ.forward
+    monkeypatch.setattr(DiscreteBCQ, "forward", lambda self, *given: asked.append(self) or forward(self, *given))
+    together = tabulate_each(policies, replay, progress=False)
+    assert [*together] == [*policies]
+    for name, table in separate.items():
+        np.testing.assert_array_equal(together[name].current, table.current)
+        np.testing.assert_array_equal(together[name].following, table.following)
+    assert len(asked) == 4  # two networks, each for the observations and for what follows the cuts
+    assert (separate["0"].current != separate["0.9"].current).any()
 
 
 def test_a_part_has_its_own_rows(tmp_path):
