@@ -5,6 +5,7 @@ from .export import export_onnx as export_onnx
 from .onnx_policy import OnnxPolicy as OnnxPolicy
 from .policy import ActingPolicy as ActingPolicy
 from .policy import Choices as Choices
+from .policy import NetworkPolicy as NetworkPolicy
 from .policy import Policy as Policy
 from .policy import ThresholdPolicy as ThresholdPolicy
 from .torch_policy import TorchPolicy as TorchPolicy

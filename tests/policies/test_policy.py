@@ -1,12 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from offrl import TaskSpec
+from offrl import DiscreteBCQ, TaskSpec
 from offrl.algorithms import Algorithm, PolicyOutput
 from offrl.errors import ConfigError, OfflineRLError, SpecMismatchError
-from offrl.policies import ActingPolicy, Choices, TorchPolicy
+from offrl.policies import ActingPolicy, Choices, NetworkPolicy, OnnxPolicy, TorchPolicy, export_onnx
 from offrl.policies.policy import Actor, choose_from, explore
 
 
@@ -90,6 +92,26 @@ def test_a_policy_of_ones_own_needs_no_more_than_what_it_chooses_from():
     assert LikesTheLast()(observation).tolist() == [2, 2]
     assert LikesTheLast()(observation, legal).tolist() == [2, 1]
     assert LikesTheLast().probabilities(observation, legal).tolist() == [[0, 0, 1], [0, 1, 0]]
+
+
+def test_what_networks_say_is_good_for_every_threshold(tmp_path):
+    spec = replace(TaskSpec.vector(3, ("left", "right", "stay")), action_masks=True)
+    bcq = DiscreteBCQ(spec, seed=0)
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(50, 3)).astype(np.float32)
+    masks = rng.random((50, 3)) < 0.7
+    masks[:, 1] = True
+    file = export_onnx(bcq, tmp_path / "bcq.onnx", contract="uint8")
+    for policy in (TorchPolicy(bcq), OnnxPolicy(file)):
+        assert isinstance(policy, NetworkPolicy)
+        outputs = policy.outputs(observations, masks)
+        for threshold in (0.0, 0.3, 0.97):
+            other = policy.with_threshold(threshold)
+            assert other.networks is policy.networks
+            expected = other.probabilities(observations, masks)
+            np.testing.assert_array_equal(other.probabilities_of(outputs, masks), expected)
+        with pytest.raises(SpecMismatchError, match="no action_mask"):
+            policy.probabilities_of(outputs)
 
 
 def test_networks_that_give_nan_do_not_act():
