@@ -57,5 +57,5 @@ def demo() -> None:
 
 @click.command()
 def full() -> None:
-    """The full size: 300,000 transitions, 100 episodes (about an hour on 2 cores)."""
+    """The full size: 300,000 transitions, 100 episodes (an hour or more on 2 cores)."""
     run_example("full", ["--full"])
