@@ -202,7 +202,8 @@ def qr_bcq(num_quantiles, kappa, threshold, penalty=0.01):
 
 def qr_cql(num_quantiles, kappa, weight):
     def paper(net, rows, _):
-        return papers.quantile_cql(net, rows, by_action(num_quantiles), kappa, weight, td_weight=1 / num_quantiles)
+        # The sum over quantiles and the penalty beside it, divided by their number.
+        return papers.quantile_cql(net, rows, by_action(num_quantiles), kappa, weight) / num_quantiles
 
     return Case(lambda: (QRCQL, QRCQLConfig(weight=weight, num_quantiles=num_quantiles, kappa=kappa)), paper)
 

@@ -261,9 +261,7 @@ def qr_dqn(net: Net, rows: Sequence[Row], quantiles: Grouping, kappa: float, *, 
     return mean(terms)
 
 
-def quantile_cql(
-    net: Net, rows: Sequence[Row], quantiles: Grouping, kappa: float, alpha: float, td_weight: float
-) -> Tensor:
+def quantile_cql(net: Net, rows: Sequence[Row], quantiles: Grouping, kappa: float, alpha: float) -> Tensor:
     """CQL (arXiv:2006.04779, eq. 4 with CQL(H)) on double QR-DQN: Q(s, b) is the mean of b's quantiles."""
     terms = []
     for row in rows:
@@ -271,7 +269,7 @@ def quantile_cql(
         found = quantiles(net("q", row.s))
         q = [mean(each) for each in found]
         gap = log_sum_exp(q, row.legal) - q[row.a]
-        terms.append(td_weight * quantile_loss(found[row.a], goals, kappa) + alpha * gap)
+        terms.append(quantile_loss(found[row.a], goals, kappa) + alpha * gap)
     return mean(terms)
 
 
