@@ -100,7 +100,11 @@ def shelf() -> str:
     results = all_kept("scores")
     if not results:
         return missing("scores")
-    parts = [f"### {found['environment']}{_beside(found)}\n\n{_shelf(name, found)}" for name, found in results.items()]
+    parts = []
+    for name, found in results.items():
+        # What is compared with other libraries has runs of the same cells, which have a table of their own.
+        is_shown = "peers" in found and name.removesuffix("-peers") in results
+        parts.append(f"### {found['environment']}{_beside(found)}\n\n{_shelf(name, found, with_table=not is_shown)}")
     complete = [found for found in results.values() if "peers" not in found]
     return "\n\n".join([*parts, *(_over_all(complete) if len(complete) > 1 else [])])
 
@@ -109,7 +113,7 @@ def _beside(found: Mapping[str, Any]) -> str:
     return ", beside other libraries" if "peers" in found else ""
 
 
-def _shelf(name: str, found: Mapping[str, Any]) -> str:
+def _shelf(name: str, found: Mapping[str, Any], *, with_table: bool) -> str:
     datasets = found["datasets"]
     kinds = [name.rpartition("/")[2] for name in datasets]
     head = ("algorithm", *kinds, "interquartile mean", "better than BC", "seconds of one core")
@@ -128,7 +132,7 @@ def _shelf(name: str, found: Mapping[str, Any]) -> str:
     text = "Ours minus other libraries'" if "peers" in found else "Interquartile mean of each algorithm"
     first, last = found["evaluation_seeds"]
     return (
-        f"{table(head, rows)}\n\n"
+        f"{table(head, rows) if with_table else ''}\n\n"
         f"![{text}](benchmarks/scores/{name}.png)\n\n"
         f"Random actions return {scale['random_return']:.1f}, the best online policy {scale['best_return']:.1f}. "
         f"{found['runs']} training runs a cell, "

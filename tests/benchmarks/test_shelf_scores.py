@@ -275,6 +275,8 @@ def test_the_result_is_a_table(hooks, tmp_path):
     assert "Ours minus d3rlpy's, with our learning rate, discount, network and target rule:" in drawn
     assert "| expert | +2.0* (+1.0 to +3.0) | -2.0 |" in drawn
     assert "| its seconds of one core over ours | 1.50 | 1.50 |" in drawn
+    (tmp_path / "scores" / "CartPole-v1.json").write_text(json.dumps({k: v for k, v in found.items() if k != "peers"}))
+    assert hooks.shelf().count("| bc | 9.5 (9.0 to 10.0)") == 1  # of the same runs, once
     assert "rliable 1.2.0 computes the same 3 aggregates, with a largest difference of 1e-16." in drawn
 
 
