@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from benchmarks.devices import chosen_device, of_device
 from benchmarks.driving import Recipe, Study, Tracks
 from benchmarks.laps import show, summary
 from benchmarks.stores import ROOT
@@ -36,13 +37,13 @@ def study(size: str, algorithms: Sequence[str], runs: int | None, tracks: Tracks
 @click.option("--device", default="cpu", show_default=True, help="A GPU is shared by one run for each core.")
 def demo_runs(size: str | None, runs: int | None, algorithms: tuple[str, ...], tuning: bool, device: str) -> None:
     """The example's recipe, BCQ and BC, over several training runs (hours; stop it and go on as you like)."""
-    size = size or "demo"
+    size, device = size or "demo", chosen_device(device)
     what = study(size, algorithms or ALGORITHMS, runs, TUNING if tuning else SCORED, device)
     words = ["--full"] if size == "full" else []
     words += [f"--runs {what.runs}", *(f"--algorithm {name}" for name in algorithms)]
     words += ["--tuning"] if tuning else []
     words += [f"--device {device}"] if device != "cpu" else []
-    target = RESULTS / size / ("tuning.json" if tuning else "runs.json")
+    target = RESULTS / size / f"{'tuning' if tuning else 'runs'}{of_device(device)}.json"
     write = partial(_write, target, what, f"python -m benchmarks demo-runs {' '.join(words)}")
     what.run(after_each=write)
     show(write())

@@ -11,6 +11,7 @@ import click
 
 import offrl
 from benchmarks import charts
+from benchmarks.devices import chosen_device, of_device
 from benchmarks.driving import Recipe, Study, Tracks
 from benchmarks.laps import show, summary
 from benchmarks.stores import MIXED, ROOT
@@ -68,6 +69,7 @@ def leaderboard(
     is written after every run.
     """
     changes = {name: value for name, value in (("updates", updates), ("transitions", transitions)) if value is not None}
+    device = chosen_device(device)
     recipe = Recipe.of_size("demo", replay={"held_out": HELD_OUT}, dataset=dataset, device=device, **changes)
     recipes = {name: replace(recipe, algorithm=name) for name in (*(algorithms or ALGORITHMS),)}
     study = Study(recipes, runs, Tracks("TUNING_SEEDS", FIRST_EPISODE, episodes))
@@ -86,7 +88,7 @@ def leaderboard(
 
 def _write(study: Study, recipe: Recipe, command: str) -> dict[str, dict[str, Any]]:
     """leaderboard.json and its picture, of the runs that are there; returns its rows."""
-    of = "" if recipe.dataset == MIXED else f"-{recipe.dataset.rpartition('/')[2]}"
+    of = ("" if recipe.dataset == MIXED else f"-{recipe.dataset.rpartition('/')[2]}") + of_device(recipe.device)
     rows = leaderboard_rows(study.evaluations())
     means = {name: [run["mean"] for run in row["per_run"].values()] for name, row in rows.items()}
     charts.runs(means, "mean return of a training run", RESULTS / f"leaderboard{of}.png")

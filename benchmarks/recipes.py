@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
+from benchmarks.devices import chosen_device, of_device
 from benchmarks.driving import NO_FULL_BRAKE, HeldOut, Recipe, Study, Tracks
 from benchmarks.laps import show, summary
 from benchmarks.scoring.comparison import welch
@@ -162,6 +164,7 @@ def recipes(
         names = [name for name in names or TRIED if TRIED[name].recipe.algorithm == "bcq"]
         if not names:
             raise click.UsageError("--threshold is for recipes of BCQ: the others' policies have none")
+    device = chosen_device(device)
     otherwise = WITHOUT_FULL_BRAKE if without_full_brake else threshold
     write = partial(_write, held_out=held_out, device=device)
     judge = HeldOut() if held_out else TRACKS if otherwise is None else OTHERWISE[otherwise]
@@ -191,14 +194,20 @@ def _write(*, held_out: bool, device: str) -> dict[str, dict[str, Any]]:
     study = _study(TRIED, _MOST_RUNS, HeldOut() if held_out else TRACKS, device)
     rows = held_out_rows(study.evaluations()) if held_out else _driven_rows(study, device)
     command = f"python -m benchmarks recipes{' --held-out' if held_out else ''} --runs {most_runs(rows)}"
+    command += f" --device {device}" if device != "cpu" else ""
     result = {"command": command, **study.to_dict(), "recipes": rows, "machine": describe_machine()}
-    write_json(HELD_OUT if held_out else RESULTS, result)
+    write_json(_path(HELD_OUT if held_out else RESULTS, device), result)
     return rows
+
+
+def _path(result: Path, device: str) -> Path:
+    return result.with_stem(f"{result.stem}{of_device(device)}")
 
 
 def _driven_rows(study: Study, device: str) -> dict[str, dict[str, Any]]:
     """Of the runs on this machine, and of those that the result has from others: a search goes on over many."""
-    here, earlier = _on_this_machine(study), read_json(RESULTS) if RESULTS.exists() else {}
+    kept = _path(RESULTS, device)
+    here, earlier = _on_this_machine(study), read_json(kept) if kept.exists() else {}
     before = still_tried(earlier["recipes"]) if earlier.get("seeds") == str(study.judge) else {}
     rows = recipe_rows(together(here, {name: row["per_run"] for name, row in before.items()}))
     for otherwise, tracks in OTHERWISE.items():

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import charts
+from benchmarks.devices import chosen_device, of_device
 from benchmarks.peers.environments import CHECKS, PeerError, python_of
 from benchmarks.scoring import peers as peer_scores
 from benchmarks.scoring.cells import BATCH_SIZE, LEARNER, REPLAY, SEEDS, Cell, dataset, make_env
@@ -27,11 +28,9 @@ from offrl import open_replay
 from offrl.cli.names import ALGORITHMS
 from offrl.collection import KINDS, Kind, collect_protocol
 from offrl.datasets.coverage import References, measure
-from offrl.errors import ConfigError
 from offrl.runs import describe_machine
 from offrl.shards import Manifest
 from offrl.statistics import t_interval
-from offrl.system.devices import resolve_device
 from offrl.system.json_files import write_json
 from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
@@ -83,10 +82,7 @@ def scores(
     The budget and the settings are the same in every cell, and nothing is tuned.
     """
     work = work.resolve() / f"{transitions}"
-    try:
-        device = resolve_device(device).type
-    except ConfigError as error:
-        sys.exit(str(error))
+    device = chosen_device(device)
     if peers or peers_defaults:  # what cannot be compared says so before anything is made
         try:
             peer_scores.prepare(environments)
@@ -163,7 +159,7 @@ def write_results(
     compared = peer_scores.compare(work, cells, others)
     peer_scores.show(compared)
     checked = rliable_check(normalised, table) if check_with_rliable else None
-    name = f"{environment.replace('/', '-')}{'-peers' if others else ''}"
+    name = f"{environment.replace('/', '-')}{of_device(cells[0].device)}{'-peers' if others else ''}"
     if others:
         lines = {
             f"{each.library} {each.algorithm}, {each.dataset.rpartition('/')[2]}": each.difference

@@ -104,7 +104,9 @@ def policies_of(work: Path, candidates: Sequence[Candidate]) -> dict[str, offrl.
     found = {}
     for each in candidates:
         key = (each.algorithm, each.seed, each.step)
-        own = loaded.setdefault(key, policy_of(work, each._replace(threshold=None)))
+        if key not in loaded:
+            loaded[key] = policy_of(work, each._replace(threshold=None))
+        own = loaded[key]
         found[each.name] = own if each.threshold is None else own.with_threshold(each.threshold)
     return found
 

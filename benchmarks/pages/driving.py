@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.pages.kept import (
+    LEADERBOARDS,
     charts_of,
     difference_text,
     kept,
@@ -102,7 +103,7 @@ def _minus_first(row: Mapping[str, Any]) -> str:
 
 
 def _otherwise(recipes: Mapping[str, Any]) -> str:
-    """What the same runs score with other thresholds, or with less actions."""
+    """What the same runs score with other thresholds, or with fewer actions."""
     known = sorted({each for row in recipes.values() for each in row.get("otherwise", {})})
     if not known:
         return ""
@@ -114,7 +115,7 @@ def _otherwise(recipes: Mapping[str, Any]) -> str:
             if any(runs):
                 shown = ("" if run is None else f"{run['mean']:.1f}, {run['finished']}" for run in (own, *runs))
                 cells.append((name, seed, *shown))
-    head = ("recipe", "training seed, processor", "its own, 0.3", *known)
+    head = ("recipe", "training seed, processor", "as trained", *known)
     return (
         "\n\nThe same runs with other thresholds (`--threshold 0.99` of the same command) or without the actions that "
         f"brake fully (`--without-full-brake`), mean and laps with every tile:\n\n{table(head, cells)}"
@@ -149,10 +150,12 @@ def _read(found: Mapping[str, Any]) -> str:
 
 
 def leaderboard() -> str:
-    """Every algorithm on carracing/mixed over training runs, beside BC."""
-    found = kept("carracing/leaderboard.json")
-    if found is None:
-        return missing("leaderboard")
+    """Every algorithm on the datasets of CarRacing over training runs, beside BC."""
+    found = {name: result for name in LEADERBOARDS if (result := kept(f"carracing/{name}.json")) is not None}
+    return "\n\n".join(_leaderboard(*each) for each in found.items()) or missing("leaderboard")
+
+
+def _leaderboard(name: str, found: Mapping[str, Any]) -> str:
     algorithms = found["algorithms"]
     rows = [
         (
@@ -170,7 +173,7 @@ def leaderboard() -> str:
         [
             f"`{found['dataset']}`, whose mean return is {found['dataset_mean']:.0f}: {_sizes(found)}{unfinished}",
             table(head, rows),
-            charts_of("leaderboard", "Mean return of each training run of each algorithm"),
+            charts_of(name, "Mean return of each training run of each algorithm"),
         ]
     )
 

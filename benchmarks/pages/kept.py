@@ -11,8 +11,9 @@ from typing import Any
 from offrl.statistics import Interval
 
 RESULTS = Path(__file__).parents[1] / "results"
-CHARTS = {
-    "leaderboard": ("carracing/leaderboard.png",),
+LEADERBOARDS = ("leaderboard", *(f"leaderboard-{kind}" for kind in ("varied", "medium", "replay", "expert", "random")))
+CHARTS: dict[str, tuple[str, ...]] = {
+    **{name: (f"carracing/{name}.png",) for name in LEADERBOARDS},
     "growth": ("growth/growth.png",),
     "inference": ("inference/inference.png",),
     "profile": ("profile/profile.png",),

@@ -105,12 +105,13 @@ def shelf() -> str:
         # What is compared with other libraries has runs of the same cells, which have a table of their own.
         is_shown = "peers" in found and name.removesuffix("-peers") in results
         parts.append(f"### {found['environment']}{_beside(found)}\n\n{_shelf(name, found, with_table=not is_shown)}")
-    complete = [found for found in results.values() if "peers" not in found]
+    complete = [found for found in results.values() if "peers" not in found and found.get("device", "cpu") == "cpu"]
     return "\n\n".join([*parts, *(_over_all(complete) if len(complete) > 1 else [])])
 
 
 def _beside(found: Mapping[str, Any]) -> str:
-    return ", beside other libraries" if "peers" in found else ""
+    gpu = f", on {found['machine']['gpu']}" if found.get("device", "cpu") != "cpu" else ""
+    return f"{gpu}{', beside other libraries' if 'peers' in found else ''}"
 
 
 def _shelf(name: str, found: Mapping[str, Any], *, with_table: bool) -> str:

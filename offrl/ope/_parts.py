@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, RunError
 from offrl.networks import EncoderFactory
 from offrl.ope.behaviour import fit_behaviour, logged_behaviour, require_apart
 from offrl.ope.config import OpeConfig
 from offrl.ope.episodes import Episodes
 from offrl.ope.fitting import LEAST_UPDATES
 from offrl.replay import Replay
+from offrl.runs.files import read_run_config
 from offrl.training import LearnerConfig
 
 _COUNTS = 0.01
@@ -84,9 +86,23 @@ class Fitting(NamedTuple):
     directory: Path | None
     progress: bool | None
 
-    def run(self, name: str) -> Path | None:
-        """Where the fit of that name is kept; None keeps nothing."""
-        return None if self.directory is None else self.directory / name
+    def run(self, name: str, updates: int) -> Path | None:
+        """Where the fit of that name is kept; None keeps nothing.
+
+        Raises:
+            RunError: It is there, of another number of updates: the others there would not fit it any more.
+        """
+        if self.directory is None:
+            return None
+        run = self.directory / name
+        if (run / "config.json").exists():
+            fit = read_run_config(run).get("fit")
+            made = fit.get("updates") if isinstance(fit, Mapping) else None
+            if made != updates:
+                raise RunError(
+                    f"a fit of {made} updates", where=run, expected=f"{updates}", hint="name a new directory"
+                )
+        return run
 
 
 def behaviour_of(parts: Parts, config: OpeConfig, fitting: Fitting) -> BehaviourFound:
@@ -104,16 +120,17 @@ def behaviour_of(parts: Parts, config: OpeConfig, fitting: Fitting) -> Behaviour
                 expected="those of a behaviour that explores",
                 hint='take behaviour="fitted"',
             )
+    updates = config.updates or LEAST_UPDATES
     fitted = fit_behaviour(
         parts.train,
         parts.held_out,
-        updates=config.updates or LEAST_UPDATES,
+        updates=updates,
         batch_size=config.batch_size,
         seed=config.seed,
         learner=LearnerConfig(precision=config.precision, compile="off", threads=torch.get_num_threads()),
         device=fitting.device,
         encoder=fitting.encoder,
-        run=fitting.run("behaviour"),
+        run=fitting.run("behaviour", updates),
         progress=fitting.progress,
     )
     return BehaviourFound(

@@ -166,7 +166,7 @@ def _fitted(tables: Sequence[PolicyTable], train: Replay, config: OpeConfig, num
         sampling=sampling,
         seed=seed,
         device=fitting.device,
-        run=fitting.run(f"fitted-q-{number + 1}"),
+        run=fitting.run(f"fitted-q-{number + 1}", updates),
         title=f"fitted Q evaluation, {number + 1} of {config.refits}",
         progress=fitting.progress,
     )

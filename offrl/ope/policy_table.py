@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,12 +75,21 @@ def tabulate_each(
         require_whole_episodes(replay, name)
     groups: dict[int, dict[str, Evaluated]] = {}
     for name, policy in policies.items():
-        shared = policy.networks if isinstance(policy, NetworkPolicy) else policy
+        shared = policy.networks if _is_plain(policy) else policy
         groups.setdefault(id(shared), {})[name] = policy
     found: dict[str, PolicyTable] = {}
     for group in groups.values():
         found |= _tables(group, replay, progress)
     return {name: found[name] for name in policies}
+
+
+def _is_plain(policy: Evaluated) -> TypeGuard[NetworkPolicy]:
+    """Whether a policy chooses as offrl's do: a subclass of a user's may choose otherwise, and is asked whole."""
+    return (
+        isinstance(policy, NetworkPolicy)
+        and type(policy).probabilities is NetworkPolicy.probabilities
+        and type(policy)._choices is NetworkPolicy._choices
+    )
 
 
 def _tables(policies: Mapping[str, Evaluated], replay: Replay, progress: bool | None) -> dict[str, PolicyTable]:
@@ -148,7 +157,7 @@ class _Asking:
 
     def outputs(self, observations: NDArray[Any], mask: NDArray[np.bool_] | None) -> PolicyOutput | None:
         """Of the networks, where the policy has any."""
-        if not isinstance(self._policy, NetworkPolicy):
+        if not _is_plain(self._policy):
             return None
         return self._policy.outputs(observations, mask if self._wants_masks else None)
 
@@ -157,7 +166,7 @@ class _Asking:
     ) -> NDArray[np.float32]:
         """[N, ...], bool [N, A] or None, `outputs` -> float32 [N, A]."""
         masks = () if mask is None or not self._wants_masks else (mask,)
-        if isinstance(self._policy, NetworkPolicy) and outputs is not None:
+        if outputs is not None and _is_plain(self._policy):
             found = self._policy.probabilities_of(outputs, *masks)
         else:
             found = np.asarray(self._function(observations, *masks))

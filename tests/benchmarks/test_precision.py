@@ -51,7 +51,7 @@ def test_the_demos_runs_are_compared_seed_by_seed(hooks, tmp_path):
 @pytest.mark.parametrize("fast", ["fp32", "bf16"])
 def test_what_the_demo_trains_in_here_has_its_own_runs(fast, monkeypatch):
     monkeypatch.setattr(precision_runs, "fast_precision", lambda: fast)
-    monkeypatch.setattr(driving, "fast_precision", lambda: fast)
+    monkeypatch.setattr(driving, "fast_precision", lambda device: fast)
     found = precision_runs.recipes()
     assert found[fast] == Recipe.of_size("demo")
     assert {name: recipe.learner_config().precision for name, recipe in found.items()} == {n: n for n in found}

@@ -219,6 +219,9 @@ def test_what_was_fitted_is_kept_and_not_fitted_again(tmp_path, monkeypatch):
         assert offrl.estimate(POLICIES["always 0"], replay, config, fits=fits, **asked) == whole
         assert len(counts) == updates
     assert sorted(path.name for path in fits.iterdir()) == ["behaviour", "fitted-q-1", "fitted-q-2"]
+    with pytest.raises(RunError, match="behaviour: a fit of 30 updates; expected 40; name a new directory"):
+        offrl.estimate(POLICIES["always 0"], replay, replace(config, updates=40), fits=fits, **asked)
+    assert offrl.estimate(POLICIES["always 0"], replay, config, fits=fits, **asked) == whole
     with pytest.raises(RunError, match="policies"):
         offrl.estimate(POLICIES["always 1"], replay, config, fits=fits, **asked)
 

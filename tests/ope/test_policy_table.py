@@ -63,6 +63,19 @@ def test_networks_are_asked_once_for_all_thresholds(tmp_path, monkeypatch):
     assert (separate["0"].current != separate["0.9"].current).any()
 
 
+def test_a_subclass_that_chooses_otherwise_is_asked_itself(tmp_path):
+    class Second(TorchPolicy):
+        """Takes the second action, whatever the networks say."""
+
+        def probabilities(self, observation, action_mask=None):
+            return np.eye(2)[np.ones(len(observation), np.int64)]
+
+    replay, dqn = two_rooms(tmp_path, 5), DQN(SPEC, seed=0)
+    found = tabulate_each({"plain": TorchPolicy(dqn), "own": Second(dqn)}, replay, progress=False)
+    assert (found["own"].current[:, 1] == 1).all()
+    np.testing.assert_array_equal(found["plain"].current, tabulate(TorchPolicy(dqn), replay, progress=False).current)
+
+
 def test_a_part_has_its_own_rows(tmp_path):
     replay = two_rooms(tmp_path, 20, held_out=0.5)
     for part in (replay, replay.held_out()):
