@@ -36,7 +36,7 @@ from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
 
 RESULTS = ROOT / "benchmarks" / "results" / "scores"
-SHELF = "bc,dqn,qr-dqn,bcq,cql,iql,crr,rem"
+SHELF = "bc,dqn,qr-dqn,bcq,cql,qr-cql,iql,crr,rem"
 BASELINE = "bc"
 BETTER = "probability_of_improvement_over_bc"
 TOLERANCE = 1e-6
