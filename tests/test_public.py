@@ -23,7 +23,7 @@ PACKAGES = [module.name for module in pkgutil.iter_modules(offrl.__path__, "offr
 NOT_EXPORTED = {
     "offrl.envs.fast_car_racing.FastCarRacing",  # needs Box2D; `make` and gymnasium.make construct it
     "offrl.ope.looked_up.LookedUp",
-    "offrl.policies.policy.Actor",
+    "offrl.policies.choices.Actor",
     "offrl.policies.policy.Shown",
     "offrl.replay.replay.DeviceReplay",
     "offrl.replay.replay.HostReplay",

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.envs.episodes import EpisodeRunner
-from offrl.policies.policy import Choices, Policy, policy_inputs
+from offrl.policies.choices import Choices
+from offrl.policies.policy import Policy, policy_inputs
 from offrl.spec import TaskSpec
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from offrl.algorithms.algorithm import PolicyOutput
 from offrl.errors import ConfigError, SpecMismatchError
 from offrl.ope.episodes import require_whole_episodes
-from offrl.policies.policy import NetworkPolicy, Policy, takes_action_masks
+from offrl.policies.acting import NetworkPolicy
+from offrl.policies.policy import Policy, takes_action_masks
 from offrl.replay import Replay
 
 Evaluated: TypeAlias = Policy | Callable[..., NDArray[Any]]
@@ -97,7 +97,6 @@ def _tables(policies: Mapping[str, Evaluated], replay: Replay, progress: bool | 
     store, rows, num_actions = replay.store, replay.rows, replay.spec.num_actions
     is_last = store.segment_end[rows] == rows
     cut = np.flatnonzero(is_last & ~store.terminated[rows])
-    asking = {name: _Asking(policy, num_actions, name) for name, policy in policies.items()}
     first = next(iter(policies))
     title = f"{first}{f' and {len(policies) - 1} more' if len(policies) > 1 else ''} on the data"
     parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in policies}
@@ -105,8 +104,8 @@ def _tables(policies: Mapping[str, Evaluated], replay: Replay, progress: bool | 
     for start in tqdm([*range(0, len(rows), _AT_ONCE)], title, unit="batch", disable=hidden):
         chosen = rows[start : start + _AT_ONCE]
         mask = None if store.action_mask is None else store.action_mask[chosen]
-        for name, answer in _answers(asking, store.observations(chosen), mask):
-            parts[name].append(answer)
+        for name, answer in _ask(policies, store.observations(chosen), mask):
+            parts[name].append(_checked(answer, (len(chosen), num_actions), mask, name))
     current = {name: np.concatenate(each) for name, each in parts.items()}
     following = {name: np.roll(each, -1, axis=0) for name, each in current.items()}
     for name, each in following.items():
@@ -115,19 +114,69 @@ def _tables(policies: Mapping[str, Evaluated], replay: Replay, progress: bool | 
         chosen = cut[start : start + _AT_ONCE]
         # Logs hold no legal actions for the observation that an episode ends with: there, all count as legal.
         mask = None if store.action_mask is None else np.ones((len(chosen), num_actions), np.bool_)
-        for name, answer in _answers(asking, store.next_observations(rows[chosen]), mask):
-            following[name][chosen] = answer
+        for name, answer in _ask(policies, store.next_observations(rows[chosen]), mask):
+            following[name][chosen] = _checked(answer, (len(chosen), num_actions), mask, name)
     return {name: PolicyTable(current[name], following[name]) for name in policies}
 
 
-def _answers(
-    asking: Mapping[str, _Asking], observations: NDArray[Any], mask: NDArray[np.bool_] | None
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """What policies that share their networks say, one after the other."""
+def _ask(
+    policies: Mapping[str, Evaluated], observations: NDArray[Any], mask: NDArray[np.bool_] | None
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """What policies that share their networks, if they are such, say: one after the other, from one pass."""
     outputs = None
-    for name, ask in asking.items():
-        outputs = ask.outputs(observations, mask) if outputs is None else outputs
-        yield name, ask(observations, mask, outputs)
+    for name, policy in policies.items():
+        # A policy says whether it needs masks. A function without a spec of its own is given those that there are.
+        wants_masks = takes_action_masks(policy) or not hasattr(policy, "spec")
+        masks = () if mask is None or not wants_masks else (mask,)
+        if _is_plain(policy):
+            outputs = policy.outputs(observations, *masks) if outputs is None else outputs
+            yield name, policy.probabilities_of(outputs, *masks)
+        else:
+            function: Callable[..., NDArray[Any]] = getattr(policy, "probabilities", policy)
+            yield name, np.asarray(function(observations, *masks))
+
+
+def _checked(
+    found: NDArray[Any], shape: tuple[int, int], mask: NDArray[np.bool_] | None, name: str
+) -> NDArray[np.float32]:
+    """An answer, actions int [N] or probabilities [N, A], as probabilities float32 [N, A].
+
+    Args:
+        found: The answer.
+        shape: N and A.
+        mask: bool [N, A], the legal actions, or None where all are.
+        name: Of the policy.
+
+    Raises:
+        ConfigError: It is neither.
+        SpecMismatchError: It takes an illegal action.
+    """
+    size, num_actions = shape
+
+    def refused(what: str) -> ConfigError:
+        return ConfigError(
+            what,
+            where=name,
+            expected=f"actions 0..{num_actions - 1}, int [N], or probabilities [N, {num_actions}], whose rows sum to 1",
+        )
+
+    if found.shape == (size,) and np.issubdtype(found.dtype, np.integer):
+        is_action = (found >= 0) & (found < num_actions)
+        if not is_action.all():
+            raise refused(f"gives action {found[~is_action][0]}")
+        found = np.eye(num_actions, dtype=np.float32)[found]
+    if found.shape != shape:
+        raise refused(f"gives {found.dtype} {list(found.shape)}")
+    if not np.isfinite(found).all() or (found < 0).any() or (abs(found.sum(axis=1) - 1) > _TOLERANCE).any():
+        raise refused("gives rows that are no probabilities: NaN, below 0, or of another sum than 1")
+    if mask is not None and (found[~mask] > 0).any():
+        raise SpecMismatchError(
+            "takes an illegal action",
+            where=name,
+            expected="legal actions only, as action_mask names them",
+            hint="read the mask, which is the second argument",
+        )
+    return found.astype(np.float32)
 
 
 def logged_table(replay: Replay) -> PolicyTable:
@@ -144,54 +193,3 @@ def logged_table(replay: Replay) -> PolicyTable:
     is_last = store.segment_end[rows] == rows
     following[is_last] = current[is_last]
     return PolicyTable(current, following)
-
-
-class _Asking:
-    """A policy as a function from observations and masks to probabilities."""
-
-    def __init__(self, policy: Evaluated, num_actions: int, name: str) -> None:
-        self._policy, self._num_actions, self._name = policy, num_actions, name
-        self._function: Callable[..., NDArray[Any]] = getattr(policy, "probabilities", policy)
-        # A policy says whether it needs masks. A function without a spec of its own is given those that there are.
-        self._wants_masks = takes_action_masks(policy) or not hasattr(policy, "spec")
-
-    def outputs(self, observations: NDArray[Any], mask: NDArray[np.bool_] | None) -> PolicyOutput | None:
-        """Of the networks, where the policy has any."""
-        if not _is_plain(self._policy):
-            return None
-        return self._policy.outputs(observations, mask if self._wants_masks else None)
-
-    def __call__(
-        self, observations: NDArray[Any], mask: NDArray[np.bool_] | None, outputs: PolicyOutput | None
-    ) -> NDArray[np.float32]:
-        """[N, ...], bool [N, A] or None, `outputs` -> float32 [N, A]."""
-        masks = () if mask is None or not self._wants_masks else (mask,)
-        if outputs is not None and _is_plain(self._policy):
-            found = self._policy.probabilities_of(outputs, *masks)
-        else:
-            found = np.asarray(self._function(observations, *masks))
-        size, num_actions = len(observations), self._num_actions
-        if found.shape == (size,) and np.issubdtype(found.dtype, np.integer):
-            if not ((found >= 0) & (found < num_actions)).all():
-                raise self._refused(f"gives action {found[(found < 0) | (found >= num_actions)][0]}")
-            found = np.eye(num_actions, dtype=np.float32)[found]
-        if found.shape != (size, num_actions):
-            raise self._refused(f"gives {found.dtype} {list(found.shape)}")
-        if not np.isfinite(found).all() or (found < 0).any() or (abs(found.sum(axis=1) - 1) > _TOLERANCE).any():
-            raise self._refused("gives rows that are no probabilities: NaN, below 0, or of another sum than 1")
-        if mask is not None and (found[~mask] > 0).any():
-            raise SpecMismatchError(
-                "takes an illegal action",
-                where=self._name,
-                expected="legal actions only, as action_mask names them",
-                hint="read the mask, which is the second argument",
-            )
-        return found.astype(np.float32)
-
-    def _refused(self, what: str) -> ConfigError:
-        size = self._num_actions
-        return ConfigError(
-            what,
-            where=self._name,
-            expected=f"actions 0..{size - 1}, int [N], or probabilities [N, {size}], whose rows sum to 1",
-        )

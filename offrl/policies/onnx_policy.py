@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from offrl.algorithms.algorithm import PolicyOutput
 from offrl.errors import ConfigError
 from offrl.policies._onnx_file import APPLY_THRESHOLD, OnnxFile
-from offrl.policies.policy import Actor, Choices, NetworkPolicy, choose_from
+from offrl.policies.acting import NetworkPolicy
+from offrl.policies.choices import Actor, Choices, choose_from
 
 
 class OnnxPolicy(NetworkPolicy):

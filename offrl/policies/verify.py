@@ -18,8 +18,8 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, ExportError
 from offrl.losses import greedy_actions, likely_actions
 from offrl.policies._onnx_file import APPLY_THRESHOLD, ILLEGAL, OnnxFile
+from offrl.policies.choices import legal_actions
 from offrl.policies.export import logit_scale
-from offrl.policies.policy import legal_actions
 from offrl.spec import TaskSpec
 
 

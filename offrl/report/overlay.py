@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from offrl.errors import ConfigError, missing_dependency
 from offrl.evaluation.trace import OpenPolicy, trace_episode
-from offrl.policies.policy import Choices
+from offrl.policies.choices import Choices
 from offrl.report.video import Moment
 
 if TYPE_CHECKING:

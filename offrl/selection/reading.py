@@ -14,7 +14,7 @@ from torch import Tensor
 from offrl.algorithms.algorithm import Algorithm
 from offrl.losses import greedy_actions
 from offrl.ope.episodes import require_whole_episodes
-from offrl.policies.policy import legal_actions
+from offrl.policies.choices import legal_actions
 from offrl.replay import Replay
 from offrl.training.optimizer import exact_convolutions
 

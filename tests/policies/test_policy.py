@@ -9,7 +9,7 @@ from offrl import DiscreteBCQ, TaskSpec
 from offrl.algorithms import Algorithm, PolicyOutput
 from offrl.errors import ConfigError, OfflineRLError, SpecMismatchError
 from offrl.policies import ActingPolicy, Choices, NetworkPolicy, OnnxPolicy, TorchPolicy, export_onnx
-from offrl.policies.policy import Actor, choose_from, explore
+from offrl.policies.choices import Actor, choose_from, explore
 
 
 class Fixed(Algorithm):
