@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from offrl.statistics import t_interval
 
-_NEARLY = 1000 - 1000 / 250 * 3 - 100
+NEARLY = 1000 - 1000 / 250 * 3 - 100
 """About what a lap scores that misses three of 250 tiles and drives on to the time limit."""
 
 
@@ -39,33 +39,42 @@ def summary(evaluations: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _only_misses(row: Mapping[str, Any]) -> bool:
-    return not row["finished"] and bool(row["score"] >= _NEARLY)
+    return not row["finished"] and bool(row["score"] >= NEARLY)
 
 
 class Lost(NamedTuple):
-    """Points that an episode loses on average, against the mean of the laps with every tile.
+    """What laps without every tile cost, against the mean of the laps with every tile.
 
     Attributes:
-        missing: By laps that miss one to three tiles and drive on to the time limit.
-        others: By those that lose more.
+        laps: How many there are.
+        points: That an episode loses by them, on average over all episodes.
     """
 
-    missing: float
-    others: float
+    laps: int
+    points: float
 
 
-def points_lost(row: Mapping[str, Any]) -> Lost | None:
-    """Where the runs of a `summary` lose their points; None where no lap has every tile."""
+def points_lost(row: Mapping[str, Any], bounds: Sequence[float] = (NEARLY,)) -> list[Lost] | None:
+    """Where the runs of a `summary` lose their points.
+
+    Args:
+        row: The summary.
+        bounds: Scores, falling.
+
+    Returns:
+        Of the laps without every tile that score at least the first bound, of the others that score at least the
+        second, and so on; last of the rest. None where no lap has every tile.
+    """
     episodes = [episode for run in row["per_run"].values() for episode in run["per_episode"]]
     finished = [episode["score"] for episode in episodes if episode["finished"]]
     if not finished:
         return None
     whole = float(np.mean(finished))
-    sums = {True: 0.0, False: 0.0}
+    parts: list[list[float]] = [[] for _ in range(len(bounds) + 1)]
     for episode in episodes:
         if not episode["finished"]:
-            sums[_only_misses(episode)] += whole - episode["score"]
-    return Lost(sums[True] / len(episodes), sums[False] / len(episodes))
+            parts[sum(episode["score"] < bound for bound in bounds)].append(whole - episode["score"])
+    return [Lost(len(part), sum(part) / len(episodes)) for part in parts]
 
 
 def means_on(row: Mapping[str, Any], seeds: set[int]) -> Iterator[float]:
@@ -81,5 +90,7 @@ def show(rows: Mapping[str, Mapping[str, Any]]) -> None:
         laps = f"{row['laps_with_every_tile']} of {row['episodes']} laps with every tile"
         spread = f"{row['lowest']:.1f} to {row['highest']:.1f}"
         lost = points_lost(row)
-        where = "" if lost is None else f"; points lost: {lost.missing:.1f} by missed tiles, {lost.others:.1f} by worse"
+        where = ""
+        if lost is not None:
+            where = f"; points lost: {lost[0].points:.1f} by missed tiles, {lost[1].points:.1f} by worse"
         print(f"{name:{width}} {row['mean']:7.1f} over {row['runs']} runs, {spread}, {laps}{where}")

@@ -131,8 +131,8 @@ def over_runs(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['mean']:.1f} ({bounds})",
         f"{row['lowest']:.1f}, {row['highest']:.1f}",
         f"{row['laps_with_every_tile']} of {row['episodes']}{steps}",
-        f"{row['laps_that_miss_one_to_three_tiles']}{'' if lost is None else f': {lost.missing:.1f} points'}",
-        f"{row['others']}{'' if lost is None else f': {lost.others:.1f} points'}",
+        f"{row['laps_that_miss_one_to_three_tiles']}{'' if lost is None else f': {lost[0].points:.1f} points'}",
+        f"{row['others']}{'' if lost is None else f': {lost[1].points:.1f} points'}",
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.pages import kept as results
 from benchmarks.pages.datasets import dataset_cards, recipes
-from benchmarks.pages.driving import bound, leaderboard, training_runs, tried
+from benchmarks.pages.driving import bound, leaderboard, lost, training_runs, tried
 from benchmarks.pages.kept import CHARTS, table
 from benchmarks.pages.offline import gained, judged, obp
 from benchmarks.pages.scores import BENCHMARKS, PLOTS, benchmarks, shelf
@@ -189,6 +189,7 @@ def _table_of_names(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 _GENERATORS: dict[str, Callable[..., str]] = {
     "training-runs": training_runs,
+    "lost": lost,
     "tried": tried,
     "time-to-score": time_to_score,
     "actions": actions,

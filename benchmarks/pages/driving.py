@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.laps import NEARLY, points_lost
 from benchmarks.pages.kept import (
     LEADERBOARDS,
     charts_of,
@@ -18,6 +19,9 @@ from benchmarks.pages.kept import (
 )
 from benchmarks.readme import LOST, RUN_COLUMNS, beside_expert, over_runs
 from benchmarks.recipes import TRIED, TRIED_BY
+
+_SLID = 850
+"""A lap that scores less has lost more than some tiles."""
 
 
 def training_runs() -> str:
@@ -41,6 +45,31 @@ def _sizes(found: Mapping[str, Any]) -> str:
         f"{found['transitions']:,} transitions, {held_out}{updates}, {returns}; each run on the same tracks, "
         f"`{found['seeds']}` (`{found['command']}`, one thread each, {found['precision']}, "
         f"{found['machine']['processor']})."
+    )
+
+
+def lost() -> str:
+    """Where BCQ loses its points in the demo's runs."""
+    found = kept("demo/runs.json")
+    row = None if found is None else found["algorithms"]["bcq"]
+    parts = None if row is None else points_lost(row, (NEARLY, _SLID))
+    if row is None or parts is None:
+        return missing("demo-runs")
+    kinds = (
+        "miss one to three tiles and drive on to the limit of 1,000 steps",
+        "miss four to about ten tiles",
+        "lose more",
+    )
+    scores = (f"{NEARLY:.0f} and more", f"{_SLID} to {NEARLY:.0f}", f"under {_SLID}")
+    cells = [
+        (f"{part.laps} {kind}", score, f"{part.points:.1f}")
+        for part, kind, score in zip(parts, kinds, scores, strict=True)
+    ]
+    whole = row["mean"] + sum(part.points for part in parts)
+    head = (f"laps, of {row['episodes']}", "score", "points lost an episode")
+    return (
+        f"Laps with every tile score {whole:.1f} on average, an episode of the demo's {row['runs']} runs "
+        f"{row['mean']:.1f}:\n\n{table(head, cells)}"
     )
 
 

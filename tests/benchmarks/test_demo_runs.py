@@ -43,7 +43,8 @@ def test_a_score_is_over_runs_and_says_where_it_is_lost():
     ]
     assert found["steps_of_finished_laps"] == 750
     # Laps with every tile score 925: of four episodes one loses 35 and another one 625.
-    assert points_lost(found) == (35 / 4, 625 / 4)
+    assert points_lost(found) == [(1, 35 / 4), (1, 625 / 4)]
+    assert points_lost(found, (900, 300)) == [(0, 0), (2, 660 / 4), (0, 0)]
     assert points_lost(summary({0: evaluation(episode(890.0, False, 1000))})) is None
 
 
