@@ -51,6 +51,7 @@ _CRR = replace(_SMALLER, algorithm="crr", transitions=120_000)
 _ONE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 1})
 _THREE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 3, "discount": 0.99})
 _CONFINED = replace(_THREE_STEP, replay={**_THREE_STEP.replay, "legal_actions": [*NO_FULL_BRAKE]})
+_CONFINED_GOOD = replace(_CONFINED, replay={**_CONFINED.replay, "sampling": "softmax-returns:0.3"})
 _GOOD = replace(_SMALLER, transitions=120_000, replay={**_REPLAY, "sampling": "softmax-returns:0.3"})
 TRIED_BY: dict[str, dict[str, Tried]] = {
     "Returns and discount": {
@@ -131,6 +132,12 @@ TRIED_BY: dict[str, dict[str, Tried]] = {
         ),
         "CRR, exponential, discount 0.99": Tried(
             "sees three times as far", replace(_CRR, settings={"beta": 0.2}, replay={**_REPLAY, "discount": 0.99})
+        ),
+        "never full brake, good laps more often": Tried(
+            "three-step returns, discount 0.99, drawn by return, softmax-returns:0.3", _CONFINED_GOOD
+        ),
+        "never full brake, good laps more often, 120,000": Tried(
+            "and on as much data as a demo can collect", replace(_CONFINED_GOOD, transitions=120_000)
         ),
         "good laps more often": Tried("batches of 64 on 120,000, drawn by return, softmax-returns:0.3", _GOOD),
         "good laps more often, discount 0.985": Tried(
