@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.children import ending_quietly
 from benchmarks.stores import ROOT
 from offrl.envs import TUNING_SEEDS, DriverSettings, car_racing
 from offrl.envs.drivers import EXPERT, TrackDriver
@@ -193,4 +194,5 @@ def bound(tracks: int, laps: int, seed: int, processes: int, work: Path) -> None
 
 if __name__ == "__main__":
     place, *numbers = json.loads(sys.argv[1])
-    search_track(Path(place), *numbers)
+    with ending_quietly():
+        search_track(Path(place), *numbers)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 import offrl
+from benchmarks.children import ending_quietly
 from benchmarks.stores import MIXED, ROOT, car_racing_shards
 from offrl.cli.names import ENCODERS, algorithm_class, load_class
 from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing
@@ -334,4 +335,5 @@ def _command(run: Run, judge: Tracks | HeldOut) -> list[str]:
 if __name__ == "__main__":
     directory, given, number, by = json.loads(sys.argv[1])
     judge = Tracks(**by) if "seeds" in by else HeldOut(**by)
-    Run(Path(directory), Recipe(**given), number).train_and_judge(judge)
+    with ending_quietly():
+        Run(Path(directory), Recipe(**given), number).train_and_judge(judge)

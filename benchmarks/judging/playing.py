@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 
 import offrl
+from benchmarks.children import ending_quietly
 from benchmarks.judging.candidates import ENDLESS_EPISODES, HELD_OUT, SEEDS, TASKS, TRAINING_DISCOUNT, Candidate, Task
 from benchmarks.stores import ROOT
 from offrl.cli.names import ENCODERS, algorithm_class, load_class
@@ -189,4 +190,5 @@ def main(work: Path, name: str, part: str, algorithm: str, seed: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    with ending_quietly():
+        main(Path(sys.argv[1]), *sys.argv[2:])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import offrl
+from benchmarks.children import ending_quietly
 from offrl.cli.names import algorithm_class
 from offrl.envs import TUNING_SEEDS
 from offrl.envs.making import Env
@@ -124,4 +125,5 @@ def run(work: Path, cell: Cell) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), Cell(*json.loads(sys.argv[2])))
+    with ending_quietly():
+        run(Path(sys.argv[1]), Cell(*json.loads(sys.argv[2])))
