@@ -20,6 +20,7 @@ from offrl.losses import (
     exponential_weight,
     follows_log,
     greedy_actions,
+    imitation_accuracy,
     imitation_loss,
     largest_entropy,
     legal_or_logged,
@@ -112,6 +113,17 @@ def test_td_loss_is_quadratic_up_to_1_and_linear_beyond():
     q = torch.tensor([[0.0, 99.0], [99.0, 3.0]])
     # errors 0.5 and 3: (0.5 * 0.5**2 + (3 - 0.5)) / 2
     assert td_loss(q, torch.tensor([0, 1]), torch.tensor([0.5, 0.0])).item() == pytest.approx((0.125 + 2.5) / 2)
+
+
+def test_imitation_is_among_the_legal_actions():
+    """Of the first row's three actions the last one, by far the likeliest, is not legal: two equal ones are left."""
+    logits = torch.tensor([[0.0, 0.0, 5.0], [0.0, 1.0, 5.0]])
+    action, legal = torch.tensor([0, 1]), torch.tensor([[True, True, False], [True, True, False]])
+    expected = (math.log(2) + math.log(1 + math.exp(-1))) / 2
+    assert imitation_loss(logits, action, legal).item() == pytest.approx(expected)
+    assert imitation_accuracy(logits, action, legal).item() == 1  # of equal actions the first
+    assert imitation_accuracy(logits, action).item() == 0
+    assert imitation_accuracy(logits, torch.tensor([2, 1])).item() == 0.5
 
 
 def test_imitation_loss_is_the_mean_surprise():

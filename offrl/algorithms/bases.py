@@ -19,16 +19,19 @@ class QLearning(Algorithm[Config]):
     `ensemble` among the config's settings is that of `offrl.networks.QHead`.
     """
 
-    q_head: Any  # a QHead, unless make_networks makes another one
+    q_head: Any  # a QHead, unless make_q_head makes another one
     target_q_head: Any
 
     def make_networks(self, encoder: EncoderFactory) -> None:
         """An encoder and a head for q; target networks for both."""
         self.encoder = encoder(self.spec.observation_shape)
-        ensemble = getattr(self.config, "ensemble", None)
-        self.q_head = QHead(feature_dim(self.encoder), self.spec.num_actions, ensemble)
+        self.q_head = self.make_q_head(feature_dim(self.encoder))
         self.target_encoder = frozen_copy(self.encoder)
         self.target_q_head = frozen_copy(self.q_head)
+
+    def make_q_head(self, num_features: int) -> nn.Module:
+        """From an observation's features to what is learned of each action."""
+        return QHead(num_features, self.spec.num_actions, getattr(self.config, "ensemble", None))
 
     def forward(self, observation: Tensor) -> PolicyOutput:
         """Q ranks the actions, and no action is ruled out."""
@@ -48,12 +51,9 @@ class QLearning(Algorithm[Config]):
 class QuantileLearning(QLearning[Config]):
     """Base of Q-learning of quantiles of the returns: the config's `num_quantiles` for each action, whose mean is q."""
 
-    def make_networks(self, encoder: EncoderFactory) -> None:
-        """An encoder and a head for the quantiles of each action; target networks for both."""
-        self.encoder = encoder(self.spec.observation_shape)
-        self.q_head = Head(feature_dim(self.encoder), self.spec.num_actions * self.num_quantiles)
-        self.target_encoder = frozen_copy(self.encoder)
-        self.target_q_head = frozen_copy(self.q_head)
+    def make_q_head(self, num_features: int) -> nn.Module:
+        """The quantiles of each action."""
+        return Head(num_features, self.spec.num_actions * self.num_quantiles)
 
     @property
     def num_quantiles(self) -> int:

@@ -12,7 +12,9 @@ from offrl.batch import Batch
 from offrl.checks import Checks
 from offrl.losses import (
     double_q_target,
+    imitation_accuracy,
     imitation_loss,
+    legal_or_logged,
     likely_actions,
     logit_penalty,
     mean_of,
@@ -70,12 +72,13 @@ class DiscreteBCQ(Algorithm[DiscreteBCQConfig]):
             target = double_q_target(batch.reward, batch.discount, next_q, next_q_target, allowed)
 
         td = mean_of([td_loss(q, batch.action, target) for q in heads])
-        imitation = imitation_loss(logits, batch.action)
+        legal = legal_or_logged(batch.action_mask, batch.action)
+        imitation = imitation_loss(logits, batch.action, legal)
         loss = td + imitation + self.config.logit_penalty * logit_penalty(logits)
         metrics = {
             "td_loss": td,
             "imitation_loss": imitation,
-            "imitation_accuracy": (logits.argmax(dim=1) == batch.action).float().mean(),
+            "imitation_accuracy": imitation_accuracy(logits, batch.action, legal),
             "q": select_action(self.q_head.reduce(heads), batch.action).mean(),
             "allowed_actions": allowed.sum(dim=1).float().mean(),
         }

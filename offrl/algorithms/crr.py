@@ -16,7 +16,7 @@ from offrl.losses.actions import legal_or_logged, select_action
 from offrl.losses.policies import binary_weight, expected_value, exponential_weight, log_policy, weighted_imitation_loss
 from offrl.losses.values import advantage_over_max, advantage_over_mean, bootstrap_target, mean_of, td_loss
 from offrl.networks.encoders import EncoderFactory, feature_dim
-from offrl.networks.heads import ENSEMBLES, Head, QHead, is_ensemble
+from offrl.networks.heads import ENSEMBLES, Head, is_ensemble
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,8 @@ class CRR(ActorCritic[CRRConfig]):
 
     def make_networks(self, encoder: EncoderFactory) -> None:
         """An encoder and heads for q and the policy's logits; target networks for all three."""
-        self.encoder = encoder(self.spec.observation_shape)
-        self.q_head = QHead(feature_dim(self.encoder), self.spec.num_actions, self.config.ensemble)
+        super().make_networks(encoder)
         self.policy_head = Head(feature_dim(self.encoder), self.spec.num_actions)
-        self.target_encoder = frozen_copy(self.encoder)
-        self.target_q_head = frozen_copy(self.q_head)
         self.target_policy_head = frozen_copy(self.policy_head)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:

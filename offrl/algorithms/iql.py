@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offrl.algorithms.algorithm import Metrics, frozen_copy
+from offrl.algorithms.algorithm import Metrics
 from offrl.algorithms.bases import ActorCritic
 from offrl.batch import Batch
 from offrl.checks import Checks
@@ -15,7 +15,7 @@ from offrl.losses.actions import legal_or_logged, select_action
 from offrl.losses.policies import exponential_weight, log_policy, weighted_imitation_loss
 from offrl.losses.values import expectile_loss, mean_of, td_loss, value_target
 from offrl.networks.encoders import EncoderFactory, feature_dim
-from offrl.networks.heads import ENSEMBLES, Head, QHead, is_ensemble
+from offrl.networks.heads import ENSEMBLES, Head, is_ensemble
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,9 @@ class IQL(ActorCritic[IQLConfig]):
 
     def make_networks(self, encoder: EncoderFactory) -> None:
         """An encoder and heads for q, the value and the policy's logits; target networks for encoder and q."""
-        self.encoder = encoder(self.spec.observation_shape)
-        self.q_head = QHead(feature_dim(self.encoder), self.spec.num_actions, self.config.ensemble)
+        super().make_networks(encoder)
         self.value_head = Head(feature_dim(self.encoder), 1)
         self.policy_head = Head(feature_dim(self.encoder), self.spec.num_actions)
-        self.target_encoder = frozen_copy(self.encoder)
-        self.target_q_head = frozen_copy(self.q_head)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Expectile loss of the value, Huber loss of q, and imitation weighted by the exponentiated advantage."""

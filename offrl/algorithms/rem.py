@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from offrl.algorithms.algorithm import Metrics, frozen_copy
+from offrl.algorithms.algorithm import Metrics
 from offrl.algorithms.bases import QLearning
 from offrl.batch import Batch
 from offrl.checks import Checks
 from offrl.losses import max_q_target, random_mixture, select_action, td_loss
-from offrl.networks.encoders import EncoderFactory, feature_dim
+from offrl.networks.encoders import EncoderFactory
 from offrl.networks.heads import Head
 
 
@@ -43,14 +43,15 @@ class REM(QLearning[REMConfig]):
     updates: Tensor
 
     def make_networks(self, encoder: EncoderFactory) -> None:
-        """An encoder and a head with num_heads q's for each action; target networks for both."""
-        self.encoder = encoder(self.spec.observation_shape)
-        self.q_head = Head(feature_dim(self.encoder), self.config.num_heads * self.spec.num_actions)
-        self.target_encoder = frozen_copy(self.encoder)
-        self.target_q_head = frozen_copy(self.q_head)
+        """An encoder and a head for q; target networks for both; the counter."""
+        super().make_networks(encoder)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         # A compiled backward pass would compute it again, when the counter has gone on.
         self._random_mixture = torch.compiler.disable(random_mixture)  # type: ignore[no-untyped-call]
+
+    def make_q_head(self, num_features: int) -> nn.Module:
+        """num_heads q's for each action."""
+        return Head(num_features, self.config.num_heads * self.spec.num_actions)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Mean Huber loss of the mixed q(s, a) against the target of the same mixture."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from offrl.algorithms.algorithm import Metrics, frozen_copy
+from offrl.algorithms.algorithm import Metrics
 from offrl.algorithms.bases import ActorCritic
 from offrl.batch import Batch
 from offrl.checks import Checks
@@ -16,7 +16,7 @@ from offrl.losses.actions import legal_or_logged, select_action
 from offrl.losses.policies import entropy, entropy_coefficient_loss, largest_entropy, log_policy, soft_value
 from offrl.losses.values import bootstrap_target, mean_of, td_loss
 from offrl.networks.encoders import EncoderFactory, feature_dim
-from offrl.networks.heads import ENSEMBLES, Head, QHead, is_ensemble
+from offrl.networks.heads import ENSEMBLES, Head, is_ensemble
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,8 @@ class DiscreteSAC(ActorCritic[DiscreteSACConfig]):
 
     def make_networks(self, encoder: EncoderFactory) -> None:
         """An encoder and heads for q and the policy's logits; target networks for encoder and q; the coefficient."""
-        self.encoder = encoder(self.spec.observation_shape)
-        self.q_head = QHead(feature_dim(self.encoder), self.spec.num_actions, self.config.ensemble)
+        super().make_networks(encoder)
         self.policy_head = Head(feature_dim(self.encoder), self.spec.num_actions)
-        self.target_encoder = frozen_copy(self.encoder)
-        self.target_q_head = frozen_copy(self.q_head)
         if self.config.learn_entropy_coefficient:
             self.log_entropy_coefficient = nn.Parameter(torch.tensor(math.log(self.config.entropy_coefficient)))
 

@@ -11,6 +11,7 @@ from .policies import entropy as entropy
 from .policies import entropy_coefficient_loss as entropy_coefficient_loss
 from .policies import expected_value as expected_value
 from .policies import exponential_weight as exponential_weight
+from .policies import imitation_accuracy as imitation_accuracy
 from .policies import imitation_loss as imitation_loss
 from .policies import largest_entropy as largest_entropy
 from .policies import log_policy as log_policy

@@ -11,10 +11,22 @@ from offrl.losses.actions import require_ranks, select_action
 _ILLEGAL = -1e9  # not -inf: 0 * -inf is NaN in an expectation, and exp(-1e9) is 0 all the same
 
 
-def imitation_loss(logits: Tensor, action: Tensor) -> Tensor:
-    """Mean cross-entropy of the logged actions, -log G(a | s) (arXiv:1910.01708, eq. 10). [B, A], [B] -> []."""
+def imitation_loss(logits: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of the logged actions, -log G(a | s) (arXiv:1910.01708, eq. 10). [B, A], [B] -> [].
+
+    Args:
+        logits: [B, A].
+        action: [B].
+        legal: bool [B, A] with the logged actions among them (`legal_or_logged`), or None for all: G is over these.
+    """
     require_ranks("imitation_loss", logits=(logits, 2), action=(action, 1))
-    return F.cross_entropy(logits, action)
+    return F.cross_entropy(_of_legal(logits, legal), action)
+
+
+def imitation_accuracy(logits: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
+    """Share of the logged actions that are the likeliest ones. Arguments as of `imitation_loss`. -> []."""
+    require_ranks("imitation_accuracy", logits=(logits, 2), action=(action, 1))
+    return (_of_legal(logits, legal).argmax(dim=1) == action).float().mean()
 
 
 def logit_penalty(logits: Tensor) -> Tensor:
@@ -29,9 +41,11 @@ def log_policy(logits: Tensor, legal: Tensor | None = None) -> Tensor:
     Illegal actions have about -1e9, whose probability is 0. A row that forbids everything is uniform and finite.
     """
     require_ranks("log_policy", logits=(logits, 2))
-    if legal is not None:
-        logits = logits.masked_fill(~legal, _ILLEGAL)
-    return F.log_softmax(logits, dim=1)
+    return F.log_softmax(_of_legal(logits, legal), dim=1)
+
+
+def _of_legal(logits: Tensor, legal: Tensor | None) -> Tensor:
+    return logits if legal is None else logits.masked_fill(~legal, _ILLEGAL)
 
 
 def expected_value(log_probabilities: Tensor, values: Tensor, legal: Tensor | None = None) -> Tensor:

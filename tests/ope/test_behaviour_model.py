@@ -145,7 +145,7 @@ def explored(num_episodes, *, masked=False, steps=20, seed=0):
         logits = 1.5 * observations[:-1, :3].astype(np.float64)
         legal = np.ones((steps, 3), np.bool_)
         if masked:
-            legal[:, 2] = observations[:-1, 3] > 0
+            legal[:, 2] = generator.random(steps) < 0.5  # which no observation tells
         chosen = softmax(np.where(legal, logits, -np.inf))
         actions = (generator.random(steps)[:, None] > chosen.cumsum(axis=1)).sum(axis=1)
         episodes.append(
