@@ -144,13 +144,15 @@ def _load(
         ConfigError: its run held nothing out of this data, was trained on what it held out, itself or by its first
             weights, or another share is asked for.
     """
-    from offrl.cli.request import recorded_store
+    from offrl.cli.request import data_location, read_alike, recorded_store
     from offrl.hub.loading import run_of
     from offrl.ope.splits import split_on
     from offrl.policies.onnx_policy import OnnxPolicy
     from offrl.policies.torch_policy import TorchPolicy
     from offrl.replay.opening import open_replay
     from offrl.replay.replay import Replay
+    from offrl.shards.manifest import MANIFEST_NAME
+    from offrl.shards.remote import local_copy
 
     if (file := file_of(path)) is not None:
         require_no_network(path, algorithm, None, None)  # the others are of what is fitted
@@ -159,7 +161,8 @@ def _load(
         share = _HELD_OUT if held_out is None else held_out
         judged = OnnxPolicy(file, threshold=threshold)
         beware = "an ONNX file does not say what it was trained on: if on these episodes, the values flatter it"
-        replay = open_replay(data, held_out=share, progress=progress)
+        spec = None if (local_copy(data, progress=progress) / MANIFEST_NAME).exists() else judged.spec
+        replay = open_replay(data, spec=spec, held_out=share, progress=progress)
         return _Judged(judged, str(path), replay, None, encoder, beware)
     trained = load_trained(path, algorithm, encoder, device)
     run, request = run_of(trained.checkpoint), trained.request
@@ -173,7 +176,8 @@ def _load(
                 "the run's data is not here", where=run, expected="DIRECTORY beside the run", hint="name the dataset"
             )
     else:
-        store = open_replay(data, progress=progress).store
+        is_own = request.data == data_location(data)
+        store = read_alike(request, data, tells_task=not is_own, progress=progress)
     split, beware = split_on(run, store.fingerprint), ""
     if split is None:
         beware = "the run was trained on other data: if that has some of the same episodes, the values flatter it"

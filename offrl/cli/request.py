@@ -343,14 +343,33 @@ def named_store(request: Request, data: Path | str, run: Path, *, progress: bool
         DatasetError: There is no dataset, or a damaged one.
         SpecMismatchError: It is not what the run was trained on.
     """
+    store = read_alike(request, data, tells_task=request.data is None, progress=progress)
+    require_recorded(store, run, redacted_data(replace(request, data=str(data))))
+    return store
+
+
+def read_alike(request: Request, data: Path | str, *, tells_task: bool, progress: bool) -> FrameStore:
+    """The frame store of a dataset that the user names, read as a run has read its own; built where it is missing.
+
+    Args:
+        request: The run's.
+        data: The dataset, or its address.
+        tells_task: Whether shards without a manifest are said to be of the run's task, also where the run's own were
+            read without that.
+        progress: Whether to show a bar.
+
+    Raises:
+        DatasetError: There is no dataset, or a damaged one.
+        SpecMismatchError: It is of another task.
+    """
+    from offrl.replay.opening import open_replay
     from offrl.shards.manifest import MANIFEST_NAME
     from offrl.shards.remote import local_copy
 
     directory = local_copy(data, skip_bad_shards=request.skip_bad_shards, progress=progress)
-    is_untold = request.data is None and not (directory / MANIFEST_NAME).exists()
-    request = replace(request, data=str(data), task_given=request.task_given or is_untold)
-    store = open_data(request, progress=progress).store
-    require_recorded(store, run, redacted_data(request))
+    is_told = not (directory / MANIFEST_NAME).exists() and (tells_task or request.task_given)
+    request = replace(request, data=str(data), task_given=is_told)
+    store: FrameStore = open_replay(**_reading(request, progress)).store
     return store
 
 

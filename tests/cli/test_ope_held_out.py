@@ -1,5 +1,6 @@
 """`offrl ope` on a run's own data: only episodes that neither it nor its first weights were trained on."""
 
+import numpy as np
 import pytest
 from run_offrl import offrl, offrl_json
 
@@ -29,3 +30,46 @@ def test_a_run_on_the_held_out_episodes_themselves_is_refused(data, tmp_path):
     how = ("--updates", 2, "--run", run, "--quiet", "--set", "precision=fp32", *HELD_OUT)
     offrl_json("train", data, *how, "--set", "part=held_out")
     assert "was trained on the held-out episodes themselves" in offrl("ope", run, *ASKED, code=2).stderr
+
+
+def course_shards(directory):
+    """Stacked shards of vectors without a manifest; true in `dones` says that an episode is not done."""
+    directory.mkdir()
+    rng = np.random.default_rng(0)
+    rows = 60
+    observations = rng.normal(size=(rows + 1, 4)).astype(np.float32)
+    goes_on = np.arange(1, rows + 1) % 6 != 0
+    np.savez(
+        directory / "shard.npz",
+        states=observations[:-1],
+        next_states=observations[1:],
+        actions=rng.integers(2, size=rows),
+        rewards=np.ones(rows, np.float32),
+        dones=goes_on,
+    )
+    return directory
+
+
+HOW = ("--env", "CartPole-v1", "--dones", "not_done", "--updates", 2, "--quiet", "--set", "precision=fp32")
+
+
+def test_a_runs_own_data_named_beside_it_is_read_as_the_run_read_it(tmp_path):
+    data = course_shards(tmp_path / "data")
+    for run, held_out in ((tmp_path / "apart", HELD_OUT), (tmp_path / "greedy", ())):
+        offrl_json("train", data, "--run", run, *HOW, *held_out)
+    found = offrl_json("ope", tmp_path / "apart", data, *ASKED)
+    assert found["split"] == {"held_out": 0.3, "split_seed": 2}
+    assert found == offrl_json("ope", tmp_path / "apart", *ASKED)
+    assert "was trained on all episodes" in offrl("ope", tmp_path / "greedy", data, *ASKED, code=2).stderr
+
+
+def test_shards_without_a_manifest_are_of_the_policys_task(tmp_path):
+    data, other = course_shards(tmp_path / "data"), course_shards(tmp_path / "other")
+    offrl_json("train", data, "--run", tmp_path / "run", *HOW, *HELD_OUT)
+    with np.load(data / "shard.npz") as shard:
+        np.savez(other / "shard.npz", **{**shard, "rewards": np.zeros(60, np.float32)})
+    found = offrl_json("ope", tmp_path / "run", other, *ASKED)
+    assert found["held_out_episodes"] == 2  # a fifth of its ten
+    offrl("export", tmp_path / "run", tmp_path / "policy.onnx")
+    found = offrl_json("ope", tmp_path / "policy.onnx", other, *ASKED)
+    assert found["policy"].endswith("policy.onnx")
