@@ -70,6 +70,6 @@ def test_shards_without_a_manifest_are_of_the_policys_task(tmp_path):
         np.savez(other / "shard.npz", **{**shard, "rewards": np.zeros(60, np.float32)})
     found = offrl_json("ope", tmp_path / "run", other, *ASKED)
     assert found["held_out_episodes"] == 2  # a fifth of its ten
-    offrl("export", tmp_path / "run", tmp_path / "policy.onnx")
-    found = offrl_json("ope", tmp_path / "policy.onnx", other, *ASKED)
-    assert found["policy"].endswith("policy.onnx")
+    offrl("export", tmp_path / "run", tmp_path)
+    found = offrl_json("ope", tmp_path / "model.onnx", other, *ASKED)
+    assert found["policy"].endswith("model.onnx")
