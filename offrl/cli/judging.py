@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ import click
 from click import argument, option
 
 from offrl.cli.actors import file_of, load_trained, require_no_network
-from offrl.cli.console import DATA, FILE, PATH, device_option, output_options, refuse_beside, show, warn
+from offrl.cli.console import DATA, FILE, PATH, device_option, output_options, refuse_beside, show
 from offrl.cli.names import ENCODERS, load_class, network_options
 from offrl.errors import ConfigError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from offrl.policies.onnx_policy import OnnxPolicy
     from offrl.policies.torch_policy import TorchPolicy
     from offrl.replay.replay import Replay
+    from offrl.shards.layouts import Dones
 
 _HELD_OUT = 0.2
 
@@ -38,6 +40,11 @@ _HELD_OUT = 0.2
 @option("--clip", type=float, help="Cut the weights of importance sampling at this number; default: not at all.")
 @option("--held-out", type=float, help=f"Share of the episodes; default: as the run was trained, else {_HELD_OUT}.")
 @option("--threshold", type=float, help="Likelihood threshold; default: the policy's own.")
+@option(
+    "--dones",
+    type=click.Choice(["terminated", "not_done"]),
+    help="What true in the dones of DIRECTORY's stacked shards says; default: as the run read its own.",
+)
 @option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @option("--fits", type=PATH, help="A directory that keeps what is fitted: the same command goes on there.")
 @option("--out", type=FILE, help="Write the result to this JSON file as well, such as RUN/ope.json for its report.")
@@ -56,6 +63,7 @@ def ope(
     clip: float | None,
     held_out: float | None,
     threshold: float | None,
+    dones: Dones | None,
     seed: int,
     fits: Path | None,
     out: Path | None,
@@ -90,7 +98,7 @@ def ope(
         seed=seed,
         **{name: value for name, value in given.items() if value is not None},
     )
-    judged = _load(policy, data, held_out, threshold, algorithm, encoder, device, progress=not quiet)
+    judged = _load(policy, data, dones, held_out, threshold, algorithm, encoder, device, progress=not quiet)
     encoders = {} if judged.encoder is None else {"encoder": load_class(judged.encoder, ENCODERS, "encoder")}
     progress = False if quiet else None
     found = estimate(
@@ -103,8 +111,7 @@ def ope(
         progress=progress,
         **encoders,
     )
-    if judged.beware:
-        warn(judged.beware)
+    found = replace(found, warnings=(*found.warnings, *judged.beware))
     result = {**found.to_dict(), "data": judged.replay.fingerprint, "seed": seed}
     if out is not None:
         write_sealed_json(out, of_run(judged.run, result))
@@ -123,13 +130,14 @@ class _Judged(NamedTuple):
     replay: Replay
     run: Path | None
     encoder: str | None
-    beware: str
-    """What may flatter it; "" for nothing that is known."""
+    beware: tuple[str, ...]
+    """What may flatter it, in sentences."""
 
 
 def _load(
     path: Path,
     data: Path | str | None,
+    dones: Dones | None,
     held_out: float | None,
     threshold: float | None,
     algorithm: str | None,
@@ -160,16 +168,17 @@ def _load(
             raise ConfigError("no data", where="ope", expected="DIRECTORY beside an ONNX file")
         share = _HELD_OUT if held_out is None else held_out
         judged = OnnxPolicy(file, threshold=threshold)
-        beware = "an ONNX file does not say what it was trained on: if on these episodes, the values flatter it"
+        unknown = "An ONNX file does not say what it was trained on: if on these episodes, the values flatter it."
         spec = None if (local_copy(data, progress=progress) / MANIFEST_NAME).exists() else judged.spec
-        replay = open_replay(data, spec=spec, held_out=share, progress=progress)
-        return _Judged(judged, str(path), replay, None, encoder, beware)
+        replay = open_replay(data, spec=spec, dones=dones or "terminated", held_out=share, progress=progress)
+        return _Judged(judged, str(path), replay, None, encoder, (unknown,))
     trained = load_trained(path, algorithm, encoder, device)
     run, request = run_of(trained.checkpoint), trained.request
     policy = TorchPolicy(trained.algorithm, threshold=threshold)
     own = dict(request.settings["replay"])
     config = {"discount": own.get("discount", 0.99)}
     if data is None:
+        refuse_beside("no DIRECTORY", {"--dones": dones}, where=run, expected="the run's own data, as it has read it")
         store = recorded_store(request, run, progress=progress)
         if store is None:
             raise ConfigError(
@@ -177,13 +186,22 @@ def _load(
             )
     else:
         is_own = request.data == data_location(data)
-        store = read_alike(request, data, tells_task=not is_own, progress=progress)
-    split, beware = split_on(run, store.fingerprint), ""
+        asked = replace(request, dones=dones or request.dones)
+        store = read_alike(asked, data, tells_task=not is_own, progress=progress)
+    split, doubt = split_on(run, store.fingerprint)
+    beware = [f"{doubt}."] if doubt else []
     if split is None:
-        beware = "the run was trained on other data: if that has some of the same episodes, the values flatter it"
+        beware.append(
+            "The run was trained on other data: if that has some of the same episodes, the values flatter it."
+        )
         config |= {"held_out": _HELD_OUT if held_out is None else held_out}
     else:
         where = "data that the run, or the one of its first weights, was trained on"
         refuse_beside(where, {"--held-out": held_out}, where=run, expected="the episodes that it held out")
         config |= {"held_out": split.held_out, "split_seed": split.split_seed}
-    return _Judged(policy, str(trained.checkpoint), Replay(store, **config), run, request.encoder, beware)
+        if request.selection is not None:
+            beware.append(
+                "The run chose among its checkpoints by the same held-out episodes: the best of many looks better on "
+                "them than it is."
+            )
+    return _Judged(policy, str(trained.checkpoint), Replay(store, **config), run, request.encoder, tuple(beware))

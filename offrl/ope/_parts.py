@@ -22,7 +22,10 @@ from offrl.runs.files import read_run_config
 from offrl.training import LearnerConfig
 
 _COUNTS = 0.01
-"""Of what comes after an episode, discounted."""
+"""Of what comes after an episode, discounted: the mean over all episodes."""
+
+_ASKED_FOR = 0.99
+"""The share of certain episodes up to which logged probabilities are taken where they are asked for."""
 
 
 class Parts(NamedTuple):
@@ -37,8 +40,8 @@ class Parts(NamedTuple):
     def num_cut(self) -> int:
         """Held-out episodes that the log cuts, where what would have come after them counts; else 0."""
         is_cut = ~self.episodes.terminated
-        cut = int(is_cut.sum())
-        return cut if cut and self.discount ** float(np.mean(self.episodes.length[is_cut])) > _COUNTS else 0
+        share = float(np.mean(is_cut * self.discount**self.episodes.length))
+        return int(is_cut.sum()) if share > _COUNTS else 0
 
 
 class BehaviourFound(NamedTuple):
@@ -109,9 +112,10 @@ def behaviour_of(parts: Parts, config: OpeConfig, fitting: Fitting) -> Behaviour
     """The behaviour's probabilities at the held-out transitions."""
     reason = "asked for"
     if config.behaviour != "fitted":
-        logged = logged_behaviour(parts.held_out)
+        certain = {"most_certain": _ASKED_FOR} if config.behaviour == "logged" else {}
+        logged = logged_behaviour(parts.held_out, **certain)
         if logged.probability is not None:
-            return BehaviourFound(logged.probability, None, "logged", ())
+            return BehaviourFound(logged.probability, None, "logged", logged.doubts)
         reason = str(logged.reason)
         if config.behaviour == "logged":
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,35 +20,61 @@ from offrl.ope.episodes import Episodes
 from offrl.ope.fitting import fit_on, rows_of
 from offrl.policies import TorchPolicy
 from offrl.replay import Replay
+from offrl.statistics import LEAST_VALUES
 from offrl.training import FitConfig, LearnerConfig
 
 _MOST_CERTAIN = 0.01  # share of the episodes; in short ones a stochastic behaviour may happen to be certain
 _AT_ONCE = 512
 
-SUPPORT_FLOOR = 0.05
-"""An action that the behaviour takes with a lower probability does not count as supported by the data."""
+_SUPPORT_FLOOR = 0.05
+
+
+def support_floor(num_legal: NDArray[np.int64]) -> NDArray[np.float64]:
+    """An action that the behaviour takes with a lower probability does not count as supported by the data. [N] -> [N].
+
+    It is 0.05, and with more than ten legal actions half of what each had if all were equally likely.
+
+    Args:
+        num_legal: How many actions are legal.
+    """
+    return np.minimum(_SUPPORT_FLOOR, 0.5 / num_legal)
+
+
+def num_legal_actions(replay: Replay) -> NDArray[np.int64]:
+    """How many actions were legal at each transition of a replay, by the data's masks. int64 [N]."""
+    mask = replay.store.action_mask
+    if mask is None:
+        return np.full(len(replay), replay.spec.num_actions)
+    found: NDArray[np.int64] = mask[replay.rows].sum(axis=1)
+    return found
 
 
 @dataclass(frozen=True)
 class LoggedBehaviour:
-    """What the log says of the behaviour's probabilities; exactly one of the two is None.
+    """What the log says of the behaviour's probabilities; exactly one of the first two is None.
 
     Attributes:
         probability: float64 [N], of the logged action of each transition of the replay, where they can be used.
         reason: Why they cannot, in words.
+        doubts: What speaks against those that can, in sentences.
     """
 
     probability: NDArray[np.float64] | None
     reason: str | None
+    doubts: tuple[str, ...] = ()
 
 
-def logged_behaviour(replay: Replay) -> LoggedBehaviour:
+def logged_behaviour(replay: Replay, *, most_certain: float = _MOST_CERTAIN) -> LoggedBehaviour:
     """The logged probabilities, where they are those of a behaviour that explores.
 
     Importance sampling asks how likely the behaviour was to do otherwise. A driver that logs probability 1 for whatever
     it does, or a mixture that logs NaN, does not say: then `fit_behaviour` is what is left. A log with a few episodes
     that are certain throughout (1 in 100 or less) counts as exploring, and so do steps at which one action only was
     legal.
+
+    Args:
+        replay: Whole episodes.
+        most_certain: The share of the episodes that may be certain throughout.
 
     Raises:
         DatasetError: A logged action has probability 0, or above 1.
@@ -70,16 +97,34 @@ def logged_behaviour(replay: Replay) -> LoggedBehaviour:
     if num_unknown:
         return LoggedBehaviour(None, f"{num_unknown:,} of {len(rows):,} logged actions have no probability (NaN)")
     episodes = Episodes.of(replay)
-    has_choice = np.ones(len(rows), np.bool_) if store.action_mask is None else store.action_mask[rows].sum(axis=1) > 1
-    chose = episodes.pad(has_choice, fill=False)
+    num_legal = num_legal_actions(replay)
+    chose = episodes.pad(num_legal > 1, fill=False)
     is_certain = chose.any(axis=1) & ~(chose & (episodes.behaviour < 1)).any(axis=1)
-    if is_certain.mean() > _MOST_CERTAIN:
-        return LoggedBehaviour(
-            None,
-            f"{int(is_certain.sum()):,} of {len(episodes):,} episodes are logged with probability 1 at every step: "
-            "a behaviour that does not explore says nothing of other actions",
+    certain = (
+        f"{int(is_certain.sum()):,} of {len(episodes):,} episodes are logged with probability 1 at every step: "
+        "a behaviour that does not explore says nothing of other actions"
+    )
+    if is_certain.mean() > most_certain:
+        return LoggedBehaviour(None, certain)
+    doubts = [f"{certain}."] if is_certain.mean() > _MOST_CERTAIN else []
+    return LoggedBehaviour(probability, None, (*doubts, *_misfit(episodes, probability, num_legal)))
+
+
+def _misfit(episodes: Episodes, probability: NDArray[np.float64], num_legal: NDArray[np.int64]) -> Iterator[str]:
+    """A sentence where the logged actions came up more often than their probabilities say.
+
+    The mean of 1 / mu(a|s) over what the behaviour mu draws is the number of actions that it may draw.
+    """
+    if len(episodes) < LEAST_VALUES:
+        return
+    excess = episodes.pad(1 / probability - num_legal).sum(axis=1)  # of each episode: its steps are not independent
+    error, slack = excess.std(ddof=1) / len(excess) ** 0.5, 0.01 * num_legal.sum() / len(excess)  # for rounded ones
+    if excess.mean() > 3 * error + slack:
+        yield (
+            f"The logged probabilities do not fit the actions: 1 / probability is {np.mean(1 / probability):,.1f} on "
+            f"average, where at most {num_legal.mean():,.1f}, the number of actions, is possible. Importance sampling "
+            "by them is wrong: take fitted ones."
         )
-    return LoggedBehaviour(probability, None)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ class OpeConfig:
     Attributes:
         estimators: Some of `ESTIMATORS`.
         discount: Per step, in [0, 1]; None takes the replay's.
-        behaviour: "logged" reads the behaviour's probabilities from the data and refuses those that say nothing;
-            "fitted" fits a model of the behaviour; "auto" takes the logged ones where they count, else fits.
+        behaviour: "logged" reads the behaviour's probabilities from the data, also where some episodes are logged with
+            probability 1 throughout, and refuses those that say nothing; "fitted" fits a model of the behaviour; "auto"
+            takes the logged ones where they count (`logged_behaviour`), else fits.
         updates: Of fitted Q evaluation, each refit, and of the behaviour model; None takes `enough_updates` for the
             discount, and 5,000 for the behaviour model.
         refits: How often fitted Q evaluation is fitted anew, each time on training episodes drawn again with
@@ -31,8 +32,9 @@ class OpeConfig:
         batch_size: Of both.
         learning_rate: Of fitted Q evaluation; the behaviour model has that of `LearnerConfig`.
         precision: Of both.
-        clip: The largest weight of an episode, over 0; None clips nothing. Clipping bounds the variance and makes
-            returns of positive rewards too low on average.
+        clip: The largest weight of an episode, over 0; None clips nothing. Clipping bounds the variance; of rewards
+            that are never negative `is` and `pdis` become too low on average, and `wis` and `wpdis` move towards the
+            behaviour's own return.
         resamples: Of the bootstrap over held-out episodes.
         seed: Of everything that is drawn.
     """

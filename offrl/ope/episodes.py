@@ -39,13 +39,13 @@ def require_whole_episodes(replay: Replay, where: str) -> None:
 class Episodes:
     """E episodes of up to T steps. Bandit data is E episodes of one step.
 
-    An episode is a segment of the log: where the log cuts an episode, each of its parts counts as one.
+    An episode is a segment of the log: where the log cuts an episode, such as at the end of a file, each of its parts
+    counts as one, and the second one's value is from where it begins.
 
     Attributes:
         rows: int64 [E, T], the number of each transition in the replay, -1 after the end.
         length: int64 [E], in steps, 1 or more.
         terminated: bool [E]; false where the log was cut (a time limit, the end of a file).
-        action: int64 [E, T], 0 after the end.
         reward: float64 [E, T], as logged (neither clipped nor scaled), 0 after the end.
         behaviour: float64 [E, T], the logged probability of the logged action: NaN where unknown, 1 after the end.
     """
@@ -53,7 +53,6 @@ class Episodes:
     rows: NDArray[np.int64]
     length: NDArray[np.int64]
     terminated: NDArray[np.bool_]
-    action: NDArray[np.int64]
     reward: NDArray[np.float64]
     behaviour: NDArray[np.float64]
 
@@ -77,7 +76,6 @@ class Episodes:
             rows=rows,
             length=length,
             terminated=store.terminated[last],
-            action=np.where(inside, store.actions[chosen][rows], 0),
             reward=np.where(inside, store.rewards[chosen][rows].astype(np.float64), 0.0),
             behaviour=np.where(inside, logged[rows], 1.0),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from offrl.errors import ConfigError
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._parts import BehaviourFound, Fitting, Parts, behaviour_of, parts_of
-from offrl.ope.behaviour import SUPPORT_FLOOR
+from offrl.ope.behaviour import num_legal_actions, support_floor
 from offrl.ope.config import OpeConfig
 from offrl.ope.episodes import Episodes
 from offrl.ope.estimators import (
@@ -22,17 +21,16 @@ from offrl.ope.estimators import (
     WEIGHTED,
     direct_method,
     effective_sample_size,
-    trajectory_is,
 )
-from offrl.ope.fitted_q import FittedQ, fit_q
+from offrl.ope.fitted_q import FittedQ, fit_q_again
 from offrl.ope.fitted_values import FittedValues, fitting_gap, read
-from offrl.ope.fitting import EpisodesAgain, default_learner, enough_updates
+from offrl.ope.fitting import default_learner, enough_updates, steps_ahead
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate_each
 from offrl.ope.steps import Steps, clipped
 from offrl.replay import Replay
-from offrl.statistics import LEAST_VALUES
+from offrl.statistics import LEAST_VALUES, bootstrap_mean
 
 _FEW_EPISODES = 30
 
@@ -153,21 +151,19 @@ def _fits(
 
 def _fitted(tables: Sequence[PolicyTable], train: Replay, config: OpeConfig, number: int, fitting: Fitting) -> FittedQ:
     """Fitted Q of all policies: on the training episodes, or in a refit on as many that are drawn from them."""
-    seed = config.seed + number
     updates = _updates(train, config)
-    sampling: Any = "uniform" if number == 0 else EpisodesAgain(seed)
-    return fit_q(
+    return fit_q_again(
         {str(index): table for index, table in enumerate(tables)},
         train,
         updates,
+        number,
+        config.refits,
+        seed=config.seed,
         batch_size=config.batch_size,
-        learner=default_learner(train.config.discount, updates, config.learning_rate, config.precision),
+        learner=default_learner(steps_ahead(train), updates, config.learning_rate, config.precision),
         encoder=fitting.encoder,
-        sampling=sampling,
-        seed=seed,
         device=fitting.device,
         run=fitting.run(f"fitted-q-{number + 1}", updates),
-        title=f"fitted Q evaluation, {number + 1} of {config.refits}",
         progress=fitting.progress,
     )
 
@@ -210,7 +206,7 @@ def _judge(
     config: OpeConfig,
 ) -> Estimates:
     episodes, held_out, plain = parts.episodes, parts.held_out, _steps(table, parts, behaviour)
-    support = _support(table, _taken(table, held_out), behaviour)
+    support = _support(table, held_out, behaviour)
     gap = float(np.mean([fitting_gap(each) for each in fits])) if fits else 0.0  # the value is the mean of theirs, too
     rows = []
     for estimator in config.estimators:
@@ -224,7 +220,7 @@ def _judge(
         if not is_weighted:
             # How the first observations vary says nothing of how much a single fit is off.
             found = found.reaching(gap) if len(fits) > 1 else found.without_intervals()
-        elif (size := float(effective_sample_size(used[0])[0])) < LEAST_EFFECTIVE and estimator != "wdr":
+        elif (size := float(effective_sample_size(used[0])[0])) < LEAST_EFFECTIVE:
             found = found.without_intervals()
         remark = verdict(estimator, found, size, len(episodes), support=support, gap=gap)
         fitted = (len(used), _updates(parts.train, config)) if is_fitted else (0, 0)
@@ -235,38 +231,41 @@ def _judge(
         held_out=len(episodes),
         training=len(np.unique(parts.train.store.segment_end[parts.train.rows])),
         split={"held_out": held_out.config.held_out, "split_seed": held_out.config.split_seed},
-        behaviour=bootstrap(trajectory_is, plain, config.resamples, config.seed).behaviour,
+        behaviour=bootstrap_mean(episodes.returns(parts.discount)),
         behaviour_fitted=bootstrap(direct_method, own_fits, config.resamples, config.seed).value if own_fits else None,
         behaviour_source=behaviour.source,
         support=support,
         rows=tuple(rows),
-        warnings=(*behaviour.warnings, *_warnings(parts, config, len(fits))),
+        warnings=(*behaviour.warnings, *_warnings(plain, parts, config, len(fits))),
     )
 
 
-def _support(table: PolicyTable, taken: NDArray[np.float64], behaviour: BehaviourFound) -> float:
+def _support(table: PolicyTable, held_out: Replay, behaviour: BehaviourFound) -> float:
     """The share of the policy's actions that the behaviour takes often enough.
 
     Where the log knows the probability of its own action only, it is estimated on the steps at which the two agree:
     the mean of pi(a|s) over mu(a|s) is 1 where the behaviour takes all that the policy takes.
     """
+    floor = support_floor(num_legal_actions(held_out))
     if behaviour.all_actions is not None:
-        return float((table.current * (behaviour.all_actions >= SUPPORT_FLOOR)).sum(axis=1).mean())
-    seen = np.where(behaviour.probability >= SUPPORT_FLOOR, taken / behaviour.probability, 0.0)
+        return float((table.current * (behaviour.all_actions >= floor[:, None])).sum(axis=1).mean())
+    taken = _taken(table, held_out)
+    seen = np.where(behaviour.probability >= floor, taken / behaviour.probability, 0.0)
     return float(min(seen.mean(), 1.0))
 
 
-def _warnings(parts: Parts, config: OpeConfig, refits: int) -> tuple[str, ...]:
+def _warnings(plain: Steps, parts: Parts, config: OpeConfig, refits: int) -> tuple[str, ...]:
     found = []
     if parts.num_cut:
         found.append(
             f"The log cuts {parts.num_cut:,} of {len(parts.episodes):,} held-out episodes: importance sampling and the "
             "behaviour's own return miss what would have come after. Fitted values do not, and are compared with the "
-            "behaviour's own fitted value."
+            "behaviour's own fitted value. Where a file ends in the middle of an episode, both parts count as episodes."
         )
-    if config.clip is not None:
+    if config.clip is not None and WEIGHTED & {*config.estimators} and (plain.log_weight > np.log(config.clip)).any():
         found.append(
-            f"Weights above {config.clip:g} are cut: with rewards that are never negative, too low on average."
+            f"Weights above {config.clip:g} are cut: with rewards that are never negative is and pdis become too low "
+            "on average, and wis and wpdis move towards the behaviour's own return."
         )
     if refits == 1:
         found.append("Fitted Q was fitted once: how much fits differ is not known.")

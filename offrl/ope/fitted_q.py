@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from offrl.checks import Checks
 from offrl.errors import ConfigError, RunError
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._progress import FittingBar
-from offrl.ope.fitting import default_learner, fit_on, rows_of
+from offrl.ope.fitting import EpisodesAgain, default_learner, fit_on, rows_of, steps_ahead
 from offrl.ope.looked_up import LookedUp
 from offrl.ope.policy_table import PolicyTable
 from offrl.replay import Replay
@@ -40,16 +39,16 @@ class FittedQConfig:
         num_policies: P, evaluated together: they share an encoder.
         scale: by which the networks' outputs are multiplied and the errors divided, such as the largest return: Adam's
             steps fit numbers of about 1.
-        low: no policy's value is below.
-        high: no policy's value is above. Targets outside are cut: without that, actions that the data hardly has push
-            the values of all policies away, each update further.
+        low: no policy's value is below; None for no bound.
+        high: no policy's value is above, likewise. Targets outside are cut: without that, actions that the data hardly
+            has push the values of all policies away, each update further.
         policies: a hash of what they do, by which a run goes on with the same ones only.
     """
 
     num_policies: int = 1
     scale: float = 1.0
-    low: float = -math.inf
-    high: float = math.inf
+    low: float | None = None
+    high: float | None = None
     policies: str = ""
 
     def __post_init__(self) -> None:
@@ -111,7 +110,8 @@ class FittedQ(LookedUp[FittedQConfig]):
             else:
                 next_value = (following * next_q).sum(dim=2)
             target = batch.reward[:, None] + batch.discount[:, None] * next_value
-            target = target.clamp(self.config.low, self.config.high)
+            if self.config.low is not None or self.config.high is not None:
+                target = target.clamp(self.config.low, self.config.high)
         loss = ((q - target) / self.config.scale).square().mean()
         return loss, {"q": q.mean()}
 
@@ -173,9 +173,34 @@ def fit_q(
         )
     if run is not None:
         _require_own(Path(run), settings.policies)
-    learner = learner or default_learner(replay.config.discount, updates)
+    learner = learner or default_learner(steps_ahead(replay), updates)
     bar = FittingBar(title, updates, progress)
     return fit_on(rows, model, updates, batch_size=batch_size, learner=learner, bar=bar, device=device, run=run)
+
+
+def fit_q_again(
+    tables: Mapping[str, Followed], train: Replay, updates: int, number: int, count: int, *, seed: int, **how: Any
+) -> FittedQ:
+    """One of several fits: of the training episodes, and after the first of as many that are drawn from them again.
+
+    Args:
+        tables: What each policy does there.
+        train: The training episodes.
+        updates: Of this fit.
+        number: Of this fit, from 0.
+        count: Of all fits.
+        seed: Of the first.
+        how: See `fit_q`.
+    """
+    return fit_q(
+        tables,
+        train,
+        updates,
+        sampling="uniform" if number == 0 else EpisodesAgain(seed + number),
+        seed=seed + number,
+        title=f"fitted Q evaluation, {number + 1} of {count}",
+        **how,
+    )
 
 
 def _require_own(run: Path, policies: str) -> None:
@@ -207,10 +232,10 @@ def _scale(replay: Replay) -> float:
     return float(np.sqrt(np.mean(rewards**2))) * steps or 1.0
 
 
-def _bounds(replay: Replay) -> tuple[float, float]:
+def _bounds(replay: Replay) -> tuple[float | None, float | None]:
     """No policy's value lies outside: an episode may end after each step, or go on for ever."""
     discount, rewards = replay.config.discount, replay.store.rewards[replay.rows]
     if discount == 1:
-        return -math.inf, math.inf
+        return None, None
     low, high = float(rewards.min()), float(rewards.max())
     return min(low, low / (1 - discount)), max(high, high / (1 - discount))

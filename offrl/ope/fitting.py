@@ -105,33 +105,44 @@ LEAST_UPDATES = 5_000
 def enough_updates(replay: Replay) -> int:
     """How many updates fitted Q evaluation makes where nobody says: 50 for each step that the discount looks ahead.
 
-    These are 1 / (1 - discount) steps, and with a discount of 1 those of the longest episode: 5,000 updates with a
-    discount of 0.99, 16,667 with 0.997. It is never less than 5,000 nor more than 50,000; the remark on fits that have
-    not ended says where that is too few.
+    These are `steps_ahead`: 5,000 updates with a discount of 0.99, 16,667 with 0.997. It is never less than 5,000 nor
+    more than 50,000; the remark on fits that have not ended says where that is too few.
+
+    Args:
+        replay: The training episodes.
+    """
+    return min(max(round(50 * steps_ahead(replay)), LEAST_UPDATES), 50_000)
+
+
+def steps_ahead(replay: Replay) -> float:
+    """How far the discount looks: 1 / (1 - discount) steps, and with a discount of 1 those of the longest episode.
 
     Args:
         replay: The training episodes.
     """
     discount = replay.config.discount
     if discount < 1:
-        steps = 1 / (1 - discount)
-    else:
-        _, lengths = np.unique(replay.store.segment_end[replay.rows], return_counts=True)
-        steps = float(lengths.max())
-    return min(max(round(50 * steps), LEAST_UPDATES), 50_000)
+        return 1 / (1 - discount)
+    _, lengths = np.unique(replay.store.segment_end[replay.rows], return_counts=True)
+    return float(lengths.max())
 
 
 def default_learner(
-    discount: float, updates: int, learning_rate: float = 5e-4, precision: Precision = "fp32"
+    steps: float, updates: int, learning_rate: float = 5e-4, precision: Precision = "fp32"
 ) -> LearnerConfig:
     """How fitted Q evaluation is trained, so that its target network moves far enough in so many updates.
 
     A value is known at most as many steps ahead as the target network has moved after the online one. What lies
-    6 / (1 - discount) steps ahead is worth 0.25 % of what lies at hand, so that many moves are made, of a share of
-    6 / (1 - discount) / updates each: 0.12 in 5,000 updates with a discount of 0.99.
+    6 * `steps_ahead` away is worth 0.25 % of what lies at hand, so that many moves are made, of a share of
+    6 * `steps_ahead` / updates each: 0.12 in 5,000 updates with a discount of 0.99.
+
+    Args:
+        steps: `steps_ahead`; 1 for what has no targets that move.
+        updates: That are made.
+        learning_rate: Of the optimiser.
+        precision: Of the networks.
     """
-    moves = 6 / (1 - discount) if discount < 1 else updates
-    share = min(max(moves / updates, 0.005), 0.5)
+    share = min(max(6 * steps / updates, 0.005), 0.5)
     return LearnerConfig(
         learning_rate=learning_rate,
         polyak=share,

@@ -108,13 +108,17 @@ def bootstrap(
 
 
 def _shift(of_fits: NDArray[np.float64], number: int) -> float:
-    """From a fit's value to the mean of theirs."""
-    return float(of_fits.mean() - of_fits[number]) if len(of_fits) > 1 else 0.0
+    """From a fit's value to the mean of theirs; NaN where one has none, or an infinite one."""
+    if len(of_fits) < 2:
+        return 0.0
+    return float(of_fits.mean() - of_fits[number]) if np.isfinite(of_fits).all() else math.nan
 
 
 def _spread(of_fits: NDArray[np.float64]) -> float:
     """How far the value of one fit may be from that of another."""
-    return t_quantile(len(of_fits) - 1) * float(of_fits.std(ddof=1)) if len(of_fits) > 1 else 0.0
+    if len(of_fits) < 2 or not np.isfinite(of_fits).all():
+        return 0.0
+    return t_quantile(len(of_fits) - 1) * float(of_fits.std(ddof=1))
 
 
 def _mean_return(steps: Steps, counts: NDArray[np.int64] | None) -> NDArray[np.float64]:

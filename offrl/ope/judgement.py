@@ -65,9 +65,9 @@ class Estimates:
         behaviour: the mean discounted return of the held-out episodes as they were logged.
         behaviour_fitted: what fitted Q evaluation says of the behaviour where the log cuts episodes: differences of
             fitted values are to this; None where returns say it.
-        behaviour_source: "logged", or "fitted" with how well.
+        behaviour_source: "logged", or "fitted" and why not logged.
         support: the share of the policy's actions on the held-out observations that the behaviour takes with a
-            probability of 0.05 or more.
+            probability of `support_floor` or more.
         rows: one for each estimator.
         warnings: what to know of the data, a sentence each.
     """
@@ -168,10 +168,7 @@ def verdict(
     if effective_size is not None:
         size = f"effective sample size {effective_size:.1f} of {held_out:,} episodes"
         if effective_size < LEAST_EFFECTIVE:
-            # Its weights add up to 1, so that it is off by no more than the fit is on these few episodes.
-            return (
-                f"{size}: so few correct the fitted values, read fqe" if estimator == "wdr" else f"{size}: do not use"
-            )
+            return f"{size}: do not use{', read fqe' if estimator == 'wdr' else ''}"
         if effective_size < _FEW_EFFECTIVE and not is_fitted:
             return f"{size}: a rough number"
         return ""  # enough episodes that agree with the policy correct a fit, whatever it is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -133,7 +134,24 @@ def _ask(
             yield name, policy.probabilities_of(outputs, *masks)
         else:
             function: Callable[..., NDArray[Any]] = getattr(policy, "probabilities", policy)
+            _require_takes(function, observations, masks, name)
             yield name, np.asarray(function(observations, *masks))
+
+
+def _require_takes(function: Callable[..., object], observations: object, masks: tuple[object, ...], name: str) -> None:
+    """Refuses a function that cannot be called so, before whatever it raises itself can be taken for that."""
+    try:
+        signature(function).bind(observations, *masks)
+    except ValueError:  # one of C's has none
+        return
+    except TypeError:
+        what = "observations [N, ...] and legal actions bool [N, A]" if masks else "observations [N, ...]"
+        raise ConfigError(
+            f"a function of ({', '.join(signature(function).parameters)})",
+            where=name,
+            expected=f"one that takes {what}",
+            hint="the data has legal actions: take them as the second argument" if masks else None,
+        ) from None
 
 
 def _checked(
@@ -174,7 +192,7 @@ def _checked(
             "takes an illegal action",
             where=name,
             expected="legal actions only, as action_mask names them",
-            hint="read the mask, which is the second argument",
+            hint="a function: read the mask, its second argument; a policy: train it on data with legal actions",
         )
     return found.astype(np.float32)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,13 @@ def shared_split(runs: Sequence[Path]) -> Split:
     first = _split_of(runs[0])
     for run in runs:
         _require(first, _split_of(run), run, runs[0])
-        _split_on(run, first.dataset, stacklevel=4)
+        _, doubt = split_on(run, first.dataset)
+        if doubt:
+            warnings.warn(doubt, stacklevel=2)
     return first
 
 
-def split_on(run: Path, dataset: str) -> Split | None:
+def split_on(run: Path, dataset: str) -> tuple[Split | None, str]:
     """Which episodes of some data neither a run nor those that its first weights come from were trained on.
 
     Args:
@@ -53,24 +55,21 @@ def split_on(run: Path, dataset: str) -> Split | None:
         dataset: The fingerprint of the data.
 
     Returns:
-        None where none of them was trained on any of it.
+        The split, None where none of them was trained on any of it; and in words what is not known, "" for nothing.
 
     Raises:
         ConfigError: One was trained on all of it, or two hold out different episodes.
         RunError: One is damaged.
     """
-    return _split_on(run, dataset, stacklevel=4)
-
-
-def _split_on(run: Path, dataset: str, stacklevel: int) -> Split | None:
     found, where = None, run
-    for each in _lineage(run, stacklevel):
+    lineage, doubt = _lineage(run)
+    for each in lineage:
         if read_run_config(each).get("dataset") == dataset:
             split = _split_of(each)
             if found is None:
                 found, where = split, each
             _require(found, split, each, where)
-    return found
+    return found, doubt
 
 
 def _split_of(run: Path) -> Split:
@@ -118,19 +117,16 @@ def _require(ours: Split, theirs: Split, run: Path, first: Path) -> None:
         )
 
 
-def _lineage(run: Path, stacklevel: int) -> Iterator[Path]:
-    """A run, and those that its first weights come from, one after the other."""
-    yield run
-    seen = {run.resolve()}
+def _lineage(run: Path) -> tuple[list[Path], str]:
+    """A run, and those that its first weights come from, one after the other; and what of them is not there."""
+    found = [run]
     while (init := read_run_config(run).get("init")) is not None:
         origin = Path(init).absolute().parent.parent
-        if origin.resolve() in seen or not (origin / "config.json").is_file():
-            warnings.warn(
+        if origin.resolve() in {each.resolve() for each in found} or not (origin / "config.json").is_file():
+            return found, (
                 f"{run}: its first weights are from {init}, which is not there: whether they were trained on the "
-                "held-out episodes is not known",
-                stacklevel=stacklevel,
+                "held-out episodes is not known"
             )
-            return
-        yield origin
-        seen.add(origin.resolve())
+        found.append(origin)
         run = origin
+    return found, ""

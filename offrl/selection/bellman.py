@@ -141,7 +141,7 @@ def fit_backups(
     rows = rows_of(replay, "uniform", seed)
     model = BackupRegression(rows.spec, BackupRegressionConfig(len(backups)), encoder=encoder, seed=seed)
     model.learn((columns - mean) / deviation)
-    learner = learner or default_learner(0.0, updates)
+    learner = learner or default_learner(1, updates)
     bar = FittingBar("regression of backups", updates, progress)
     fitted = fit_on(rows, model, updates, batch_size=batch_size, learner=learner, bar=bar, device=device)
     return FittedBackups(fitted, np.where(is_finite, mean, np.nan), deviation)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
-from offrl.ope.behaviour import SUPPORT_FLOOR
+from offrl.ope.behaviour import support_floor
 from offrl.selection.reading import Log, Reading
 
 Model: TypeAlias = Literal["backups", "q", "behaviour"]
@@ -136,10 +136,11 @@ def _agreement(reading: Reading, log: Log) -> float:
 
 
 def _support(reading: Reading, log: Log) -> float:
-    """Share of the policy's actions to which the behaviour model gives `SUPPORT_FLOOR` or more."""
-    assert reading.fitted.behaviour is not None
-    taken = reading.fitted.behaviour[np.arange(len(log.action)), reading.action]
-    return float(np.mean(taken >= SUPPORT_FLOOR))
+    """Share of the policy's actions to which the behaviour model gives `support_floor` or more."""
+    behaviour = reading.fitted.behaviour
+    assert behaviour is not None
+    taken = behaviour[np.arange(len(log.action)), reading.action]
+    return float(np.mean(taken >= support_floor((behaviour > 0).sum(axis=1))))  # illegal actions have exactly 0
 
 
 def _fqe(reading: Reading, log: Log) -> float:
@@ -192,7 +193,7 @@ CRITERIA = {
 | `soft_opc` | mean of q(s, a) over successful episodes, less that over all; only if rewards are success or not | more |
 | `sbv` | mean squared difference of q(s, a) to a regression of the policy's one-step backups | less |
 | `emsbe` | `td_error` less the mean squared difference of that regression to the backups | less |
-| `support` | share of the policy's actions to which a model of the behaviour gives 0.05 or more | more |
+| `support` | share of the policy's actions that a model of the behaviour takes, too, see `support_floor` | more |
 | `fqe` | mean value of the policy at the first observations of episodes, by fitted Q evaluation | more |
 
 The last four need models, fitted on the training episodes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from offrl.checks import Checks
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope.behaviour import fit_behaviour
-from offrl.ope.fitted_q import FittedQ, fit_q
-from offrl.ope.fitting import LEAST_UPDATES, EpisodesAgain, default_learner, enough_updates
+from offrl.ope.fitted_q import FittedQ, fit_q_again
+from offrl.ope.fitting import LEAST_UPDATES, default_learner, enough_updates
 from offrl.ope.looked_up import read_values
 from offrl.replay import Replay
 from offrl.selection.bellman import fit_backups
@@ -117,7 +117,6 @@ def fit_models(
                 backups[str(number)] = one_step_backup(reading, log).astype(np.float32)
             if "q" in models:
                 following[str(number)] = reading.next_action.astype(np.int16)
-    discount = train.config.discount
     how: dict[str, Any] = {
         "encoder": config.encoder,
         "seed": config.seed,
@@ -131,44 +130,27 @@ def fit_models(
         )
         found_backups = regression.read(held_out)
     if "q" in models:
+        discounted, updates = config.discounted(train), config.updates_of("q", train)
         found_q = np.mean(
             [
-                _first_q(_fitted_q(following, train, config, number, progress), held_out)
+                _first_q(
+                    fit_q_again(
+                        following, discounted, updates, number, config.refits, batch_size=config.batch_size, **how
+                    ),
+                    held_out,
+                )
                 for number in range(config.refits)
             ],
             axis=0,
         )
     if "behaviour" in models:
         updates = config.updates_of("behaviour", train)
-        learner = default_learner(discount, updates)
+        learner = default_learner(1, updates)
         behaviour = fit_behaviour(
             train, held_out, updates=updates, batch_size=config.batch_size, learner=learner, **how
         )
         found_behaviour = behaviour.probabilities
     return Fits(found_backups, found_q, found_behaviour)
-
-
-def _fitted_q(
-    following: Mapping[str, NDArray[np.int16]],
-    train: Replay,
-    config: FittingConfig,
-    number: int,
-    progress: bool | None,
-) -> FittedQ:
-    """On the training episodes, or in a refit on as many that are drawn from them."""
-    seed = config.seed + number
-    return fit_q(
-        following,
-        config.discounted(train),
-        config.updates_of("q", train),
-        batch_size=config.batch_size,
-        encoder=config.encoder,
-        sampling="uniform" if number == 0 else EpisodesAgain(seed),
-        seed=seed,
-        device=config.device,
-        title=f"fitted Q evaluation, {number + 1} of {config.refits}",
-        progress=progress,
-    )
 
 
 def _first_q(model: FittedQ, replay: Replay) -> NDArray[np.float64]:

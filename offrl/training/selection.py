@@ -24,7 +24,7 @@ class Statistic:
     Attributes:
         name: Of its column in metrics.csv: `held_out_NAME`.
         function: From an algorithm in evaluation mode and a prepared float32 batch of held-out transitions to the mean
-            over the batch, a 0-d tensor. `offrl.ope` has some: `td_error`, `agreement`.
+            over the batch, a 0-d tensor. `offrl.selection` has some: `td_error`, `agreement`.
         more_is_better: Whether the larger of two numbers speaks for a policy; else the smaller does.
     """
 

@@ -57,14 +57,15 @@ def test_other_data_needs_no_episodes_that_the_run_held_out(folder):
     words = ["ope", folder / "greedy", folder / "other", "--held-out", 0.25, *QUICK]
     found = offrl_json(*words)
     assert (found["held_out_episodes"], found["training_episodes"]) == (10, 30)
-    said = "warning: the run was trained on other data: if that has some of the same episodes, the values flatter it"
-    assert said in offrl(*words).stderr
-    assert said not in offrl("ope", folder / "run", folder / "data", *QUICK).stderr
+    said = "The run was trained on other data: if that has some of the same episodes, the values flatter it."
+    assert said in found["warnings"]
+    assert said in offrl(*words).stdout
+    assert said not in offrl("ope", folder / "run", folder / "data", *QUICK).stdout
 
 
 def test_a_file_is_judged_with_a_warning(folder):
     result = offrl("ope", folder / "run" / "model-uint8.onnx", folder / "data", "--estimators", "is,wis", *QUICK)
-    assert "warning: an ONNX file does not say what it was trained on" in result.stderr
+    assert "\nAn ONNX file does not say what it was trained on: " in result.stdout
     assert "is " in result.stdout
     # What is fitted has a network of its own, also beside a file.
     offrl("ope", folder / "run" / "model-uint8.onnx", folder / "data", "--device", "cpu", *QUICK)

@@ -6,15 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from two_rooms import POLICIES, VALUES, two_rooms
+from naive_replay import save_frames
+from two_rooms import POLICIES, SPEC, VALUES, two_rooms
 
 import offrl
+from offrl import TaskSpec
 from offrl.errors import ConfigError, RunError
 from offrl.ope import ESTIMATORS, Estimated, Estimates, OpeConfig, Steps, estimate_each
+from offrl.ope._parts import parts_of
 from offrl.ope.fitted_values import fitting_gap
 from offrl.ope.intervals import Estimate
 from offrl.ope.judgement import verdict
-from offrl.replay import Replay
+from offrl.replay import Replay, open_replay
+from offrl.shards import Episode
 from offrl.statistics import Interval
 
 QUICK = {"updates": 500, "batch_size": 64, "learning_rate": 3e-3, "refits": 2, "resamples": 200}
@@ -128,10 +132,92 @@ def test_without_held_out_episodes_nothing_is_estimated(tmp_path):
 def test_cut_episodes_few_episodes_and_clipping_are_named(tmp_path):
     replay = two_rooms(tmp_path, 20, longest=1, held_out=0.5)
     config = OpeConfig(**{**QUICK, "estimators": ["is"], "clip": 1.0})
-    warnings = offrl.estimate(POLICIES["uniform"], replay, config, progress=False).warnings
+    warnings = offrl.estimate(POLICIES["always 0"], replay, config, progress=False).warnings
     assert any("cuts" in each and "miss what would have come after" in each for each in warnings)
     assert any("Only 10 held-out episodes: the intervals are wide" in each for each in warnings)
     assert any("Weights above 1 are cut" in each for each in warnings)
+    like_the_behaviour = offrl.estimate(POLICIES["uniform"], replay, config, progress=False).warnings
+    assert not any("are cut:" in each for each in like_the_behaviour)  # all weights are 1
+
+
+def test_whether_a_cut_counts_is_asked_of_each_episode(tmp_path):
+    """Of a short episode and a very long one it is the short one that would have gone on to something."""
+    ended = {"terminated": False, "truncated": True}
+    short, long = (
+        Episode(np.zeros((steps + 1, 2), np.float32), np.zeros(steps, np.int64), np.zeros(steps, np.float32), **ended)
+        for steps in (10, 1000)
+    )
+    for episodes, counted in (([short, long] * 2, 2), ([long] * 4, 0)):  # 0.99**10 is 0.90, 0.99**1000 4e-5
+        save_frames(tmp_path / str(counted), [episodes], SPEC)
+        replay = open_replay(tmp_path / str(counted), progress=False, held_out=0.5, discount=0.99)
+        assert parts_of(replay, OpeConfig()).num_cut == counted
+
+
+def test_among_many_equally_likely_actions_each_one_is_supported(tmp_path):
+    """Bandit data of 25 offers, shown with probability 0.04 each."""
+    replay = bandit(tmp_path, np.full(400, 0.04), num_actions=25)
+    config = OpeConfig(estimators=["wis"], resamples=100)
+    found = offrl.estimate(lambda seen: np.full((len(seen), 25), 0.04), replay, config, progress=False)
+    assert found.support == pytest.approx(1)
+    assert found.warnings == ()
+
+
+def test_probabilities_that_do_not_fit_the_actions_are_named(tmp_path):
+    """Two actions, taken equally often, and logged with 0.1: 1 / 0.1 is more than their number."""
+    replay = bandit(tmp_path / "wrong", np.full(400, 0.1), num_actions=2)
+    config = OpeConfig(estimators=["is"], resamples=100)
+    found = offrl.estimate(lambda seen: np.zeros(len(seen), np.int64), replay, config, progress=False)
+    assert found["is"].estimate.value.mean > 3  # no more than 1 is possible
+    assert any("1 / probability is 10.0 on average, where at most 2.0" in each for each in found.warnings)
+
+
+def test_logged_probabilities_are_taken_when_asked_for_where_some_episodes_are_certain(tmp_path):
+    certain = np.arange(400) % 4 == 0
+    replay = bandit(tmp_path, np.where(certain, 1.0, 0.5), num_actions=2)
+    config = OpeConfig(estimators=["wis"], resamples=100, behaviour="logged")
+    found = offrl.estimate(lambda seen: np.zeros(len(seen), np.int64), replay, config, progress=False)
+    assert found.behaviour_source == "logged"
+    (said,) = found.warnings
+    assert "of 200 episodes are logged with probability 1 at every step" in said
+
+
+def bandit(folder, probabilities, num_actions):
+    """Episodes of one step with these logged probabilities, uniformly random actions, and reward 1."""
+    rng = np.random.default_rng(0)
+    episodes = [
+        Episode(
+            np.zeros((2, 2), np.float32),
+            rng.integers(num_actions, size=1),
+            np.ones(1, np.float32),
+            terminated=True,
+            truncated=False,
+            behaviour_probability=np.array([each], np.float32),
+        )
+        for each in probabilities
+    ]
+    save_frames(folder, [episodes], TaskSpec.vector(2, [f"offer {number}" for number in range(num_actions)]))
+    return open_replay(folder, progress=False, held_out=0.5, discount=0.0)
+
+
+def test_where_hardly_an_episode_agrees_wdr_has_no_interval(tmp_path):
+    replay = two_rooms(tmp_path, 16, held_out=0.5)  # of the 8 two agree with the policy
+    found = offrl.estimate(POLICIES["always 0"], replay, OpeConfig(**QUICK), device="cpu", progress=False)
+    row = found["wdr"]
+    assert row.effective_size < 10
+    assert row.estimate.value.low is row.estimate.difference.low is None
+    assert row.remark.endswith("of 8 episodes: do not use, read fqe")
+    assert found["fqe"].estimate.value.low is not None
+
+
+def test_without_a_discount_fits_are_kept_too(tmp_path):
+    """Values have no bounds then, which JSON could not hold as infinities."""
+    replay = two_rooms(tmp_path / "data", 20, held_out=0.5)
+    config = OpeConfig(**{**QUICK, "updates": 3, "estimators": ["fqe"], "discount": 1.0})
+    first, again = (
+        offrl.estimate(POLICIES["uniform"], replay, config, fits=tmp_path / "fits", device="cpu", progress=False)
+        for _ in range(2)
+    )
+    assert first.to_dict() == again.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +251,7 @@ HARDLY = "hardly any held-out episode could have come from this policy: do not u
         ("wis", 1.0, 0, 31.0, 1.0, 0.0, ""),
         ("wis", 1.0, 5, 31.0, 1.0, 0.0, HARDLY),
         ("fqe", math.nan, 0, None, 1.0, 0.0, HARDLY),
-        ("wdr", 1.0, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: so few correct the fitted values"),
+        ("wdr", 1.0, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: do not use, read fqe"),
         ("dr", 1e42, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: do not use"),
         ("dr", 1.0, 0, 0.0, 0.9, 0.0, "effective sample size 0.0 of 900 episodes: do not use"),
         ("dr", 1.0, 0, 11.0, 0.9, 5.0, ""),

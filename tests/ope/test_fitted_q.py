@@ -1,6 +1,5 @@
 """Fitted Q evaluation against values that anybody can compute."""
 
-import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -13,7 +12,7 @@ from offrl import LearnerConfig
 from offrl.batch import Batch
 from offrl.errors import ConfigError, RunError
 from offrl.ope import FittedQ, FittedQConfig, FittedValues, OpeConfig, PolicyTable, estimate, fit_q, read, tabulate
-from offrl.ope.fitting import EpisodesAgain, enough_updates
+from offrl.ope.fitting import EpisodesAgain, default_learner, enough_updates, steps_ahead
 from offrl.replay import Replay, open_replay
 from offrl.replay.sampling import Candidates
 from offrl.selection import FittingConfig
@@ -170,7 +169,10 @@ def test_without_a_discount_the_longest_episode_says_how_many(tmp_path):
     ended = {"terminated": True, "truncated": False}
     lasting = Episode(np.tile(A, (201, 1)), np.ones(200, np.int64), np.zeros(200, np.float32), **ended)
     save_frames(tmp_path, [[episode(rng), lasting]], SPEC)
-    assert enough_updates(open_replay(tmp_path, progress=False, discount=1.0)) == 10_000
+    replay = open_replay(tmp_path, progress=False, discount=1.0)
+    assert enough_updates(replay) == 10_000
+    assert default_learner(steps_ahead(replay), 10_000).polyak == pytest.approx(0.12)  # as with any other discount
+    assert default_learner(steps_ahead(Replay(replay.store, discount=0.99)), 5_000).polyak == pytest.approx(0.12)
 
 
 def test_an_estimate_makes_as_many_updates_as_its_discount_needs(tmp_path, monkeypatch):
@@ -180,7 +182,7 @@ def test_an_estimate_makes_as_many_updates_as_its_discount_needs(tmp_path, monke
         asked.append(updates)
         raise StopIteration
 
-    monkeypatch.setattr(sys.modules["offrl.ope.estimate"], "fit_q", fit_q)  # offrl.ope.estimate is the function, too
+    monkeypatch.setattr("offrl.ope.fitted_q.fit_q", fit_q)
     replay = two_rooms(tmp_path, num_episodes=20, held_out=0.5)
     for updates in (None, 7):
         config = OpeConfig(discount=0.995, estimators=["fqe"], behaviour="logged", updates=updates)

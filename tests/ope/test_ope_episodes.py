@@ -49,7 +49,6 @@ def test_episodes_are_those_of_the_log_in_either_part(dataset, split_seed):
                 length, episode = found.length[i], written[name]
                 rows = found.rows[i, :length]
                 np.testing.assert_array_equal(part.gather(rows).action.numpy(), episode.actions)
-                np.testing.assert_array_equal(found.action[i], [*episode.actions, *[0] * (len(found.rows[i]) - length)])
                 np.testing.assert_array_equal(found.reward[i, :length], episode.rewards)
                 assert (found.reward[i, length:] == 0).all()
                 assert (found.rows[i, length:] == -1).all()

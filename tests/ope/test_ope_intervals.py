@@ -75,6 +75,14 @@ def test_an_estimator_of_ones_own_will_do():
     np.testing.assert_allclose(found.value, np.array(whole.value) / 2)
 
 
+@pytest.mark.filterwarnings("error")
+def test_infinite_values_of_several_fits_are_undefined_and_say_so_quietly():
+    long = Steps(np.ones((6, 1000)), np.full((6, 1000), 10.0), np.full(6, 1000), 1.0)
+    found = bootstrap(per_decision_is, [long, long], resamples=10)
+    assert found.value == (np.inf, None, None)
+    assert found.undefined == 10
+
+
 def test_infinite_estimates_have_no_interval():
     long = Steps(np.ones((6, 1000)), np.full((6, 1000), 10.0), np.full(6, 1000), 1.0)
     assert bootstrap(per_decision_is, long, resamples=10).value == (np.inf, None, None)

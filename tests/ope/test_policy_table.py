@@ -109,6 +109,18 @@ def test_masks_reach_those_that_take_them_and_no_illegal_action_passes(tmp_path)
     np.testing.assert_array_equal(table.current.argmax(1), [0, 1, 0])
     with pytest.raises(SpecMismatchError, match="takes an illegal action"):
         tabulate(lambda observations, legal: np.zeros(len(legal), np.int64), replay, progress=False)
+    with pytest.raises(ConfigError, match=r"a function of \(observations\); .*take them as the second argument"):
+        tabulate(lambda observations: np.zeros(len(observations), np.int64), replay, progress=False)
+
+
+def test_an_error_of_a_function_itself_is_its_own(tmp_path):
+    def mine(observations):
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="^mine$"):
+        tabulate(mine, two_rooms(tmp_path, 5), progress=False)
+    with pytest.raises(ConfigError, match=r"a function of \(\); expected one that takes observations \[N, \.\.\.\]$"):
+        tabulate(lambda: 0, two_rooms(tmp_path / "again", 5), progress=False)
 
 
 @pytest.mark.parametrize(

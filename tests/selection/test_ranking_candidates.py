@@ -202,7 +202,7 @@ def test_fitted_q_is_the_mean_of_its_refits(rooms, monkeypatch):
     def fit_q(tables, replay, updates, **how):
         asked.append((how["seed"], str(how["sampling"])))
 
-    monkeypatch.setattr("offrl.selection.fits.fit_q", fit_q)
+    monkeypatch.setattr("offrl.ope.fitted_q.fit_q", fit_q)
     monkeypatch.setattr("offrl.selection.fits._first_q", lambda model, replay: next(found))
     fitting = FittingConfig(updates=1, refits=3, seed=5, device="cpu")
     ranking = rank(ROOMS[:2], held_out, [CRITERIA["fqe"]], fitting=fitting, progress=False)
