@@ -1,10 +1,11 @@
 """d3rlpy's DiscreteBC, DoubleDQN, DiscreteBCQ and DiscreteCQL on vectors, for the table of scores.
 
 Read in the sources of 2.8.1. With `settings` "ours": offrl's learning rate, discount, widths of layers and Polyak
-targets (its own are copies every 8,000 updates, and are turned off by a period that never comes), and the weights of
-the losses that offrl's defaults have. BCQ's imitator shares all hidden layers with q, as is its default; the loss of q
-is Huber's, too. With "defaults" all of these are the library's. In both, batches are of the size that is asked for, and
-are drawn one transition at a time; the last step of an episode that was cut is not drawn, as it has no next one there.
+targets (its own are copies every 8,000 updates; with a period that never comes one is left, after the first update),
+and the weights of the losses that offrl's defaults have. BCQ's imitator shares all hidden layers with q, as is its
+default; the loss of q is Huber's, too. With "defaults" all of these are the library's. In both, batches are of the size
+that is asked for, and are drawn one transition at a time; the last step of an episode that was cut is not drawn, as it
+has no next one there.
 """
 
 from __future__ import annotations

@@ -5,9 +5,12 @@ the heads share. With `settings` "ours": offrl's learning rate, discount and Pol
 off by a period that never comes), and the weights of the losses that offrl's defaults have. Two differences are the
 algorithms' own. CQL is on QR-DQN, here with the fewest quantiles that it takes, 2: its loss, a sum over target
 quantiles, is then the Huber loss where both are equal, and the penalty weighs 1, as offrl's. CRR's critic has half the
-squared error and adds CQL's penalty (weight 0 here, as in the paper; its default is 10), and its policy loss also sends
-gradients through the weights into the critic, where the paper has constants. It takes a time limit for an end; with
-offrl's settings it is told of terminations only. With "defaults" all settings are the library's: among them a learning
+squared error and adds CQL's penalty (weight 0 here, as in the paper; its default is 10). Its policy loss multiplies log
+probabilities of shape [B] by weights of shape [B, 1], whose product is [B, B]: the mean of that is the mean log
+probability times the mean weight, so that no action is weighted by its own advantage. And it sends gradients through
+the weights into critic and policy, where the paper has constants. It takes a time limit for an end; with offrl's
+settings it is told of terminations only. Its buffer draws by a generator of its own, which is seeded here: otherwise
+all training seeds would see the same batches. With "defaults" all settings are the library's: among them a learning
 rate of 0.001, 200 quantiles, a penalty of weight 10, and no target networks for CQL and CRR.
 """
 
@@ -62,6 +65,7 @@ class Agent:
         self.algorithm = make(cell["algorithm"], data["observations"].shape[1:], cell["num_actions"], settings)
         tells_limits = not (self.is_actor and cell["settings"] == "ours")
         self.buffer = fill(data, tells_limits=tells_limits)
+        self.buffer._random_state = np.random.RandomState(cell["seed"])
 
     def update(self) -> None:
         """One gradient step."""

@@ -67,6 +67,8 @@ class Cell(NamedTuple):
         """Where it keeps its run and its score."""
         config = algorithm_class(self.algorithm).config_class()
         settings: dict[str, Any] = {"algorithm": asdict(config()) if config else None}
+        if self.environment in LONGEST:
+            settings["longest"] = LONGEST[self.environment]
         if self.device != "cpu":  # other kernels, other numbers
             settings["device"] = self.device
         digest = digest_of(dataset(work, self.environment, self.kind), **settings)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.peers.environments import PeerError, add, python_of
+from benchmarks.peers.environments import PEERS, PeerError, add, python_of
 from benchmarks.scoring.cells import BATCH_SIZE, LEARNER, REPLAY, SEEDS, Cell, dataset, digest_of
 from benchmarks.scoring.comparison import holm, welch
 from benchmarks.stores import ROOT
@@ -20,6 +20,8 @@ from offrl.system.json_files import read_json
 
 ALGORITHMS = {"d3rlpy": ("bc", "dqn", "bcq", "cql"), "Tianshou": ("bcq", "cql", "crr")}
 SETTINGS = ("ours", "defaults")
+REVISIONS = {"d3rlpy": 1, "Tianshou": 2}
+"""Of their cells' scripts; raised with a change of one that changes its scores, which are then measured anew."""
 SIGNIFICANT = 0.05
 BOX2D = {"Box2D": "box2d==2.3.10", "pygame": "pygame"}
 """Modules and what brings them. This box2d has wheels, unlike the one that the extra of Gymnasium 1.0 asks for."""
@@ -43,7 +45,8 @@ class PeerCell(NamedTuple):
 
     def path(self, work: Path) -> Path:
         """Where its score is kept."""
-        digest = digest_of(dataset(work, self.environment, self.kind))
+        made_by = {"requirement": PEERS[self.library].requirement, "revision": REVISIONS[self.library]}
+        digest = digest_of(dataset(work, self.environment, self.kind), **made_by)
         name = f"{self.library}-{self.settings}-{self.algorithm}-{digest}-{self.updates}-{self.seed}"
         return work / "runs" / self.environment / self.kind / name / "score.json"
 
