@@ -13,8 +13,8 @@ from offrl.cli.names import ALGORITHMS, algorithm_class
 from offrl.errors import RunError
 from offrl.networks import CompactEncoder
 from offrl.replay import open_replay
+from offrl.system.devices import exact_convolutions
 from offrl.training import FitConfig, Learner, LearnerConfig, fit
-from offrl.training.optimizer import exact_convolutions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

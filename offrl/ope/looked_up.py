@@ -15,7 +15,7 @@ from offrl.algorithms.algorithm import Algorithm, PolicyOutput
 from offrl.networks import EncoderFactory
 from offrl.networks.encoders import feature_dim
 from offrl.networks.heads import Head
-from offrl.training.optimizer import exact_convolutions
+from offrl.system.devices import exact_convolutions
 
 _AT_ONCE = 512
 

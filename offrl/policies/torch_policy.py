@@ -12,6 +12,7 @@ from offrl.algorithms.algorithm import Algorithm, PolicyOutput
 from offrl.errors import ConfigError
 from offrl.policies.acting import NetworkPolicy
 from offrl.policies.choices import Actor, Choices, choose_from
+from offrl.system.devices import exact_convolutions
 
 
 class TorchPolicy(NetworkPolicy):
@@ -59,7 +60,7 @@ class TorchPolicy(NetworkPolicy):
         return self.algorithm
 
     def _outputs(self, observation: NDArray[Any], legal: NDArray[np.bool_] | None) -> PolicyOutput:
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_convolutions(self._device):
             raw = torch.from_numpy(np.array(observation)).to(self._device)
             output: PolicyOutput = self.algorithm(self.spec.normalise(raw))
             return output

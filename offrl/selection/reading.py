@@ -16,7 +16,7 @@ from offrl.losses import greedy_actions
 from offrl.ope.episodes import require_whole_episodes
 from offrl.policies.choices import legal_actions
 from offrl.replay import Replay
-from offrl.training.optimizer import exact_convolutions
+from offrl.system.devices import exact_convolutions
 
 _AT_ONCE = 512
 

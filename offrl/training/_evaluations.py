@@ -121,4 +121,4 @@ class Evaluations:
             if self._ranks.is_first:
                 load_policy(algorithm, steps[step])
             self._ranks.copy_first_(algorithm.state_dict().values())
-            yield step, algorithm
+            yield step, algorithm.eval()

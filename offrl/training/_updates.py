@@ -147,7 +147,7 @@ class Loop:
 
     def _measure_held_out(self, held_out: ReplaySource) -> dict[str, float]:
         size = min(self._batch_size, _HELD_OUT_TRANSITIONS)
-        rows = [held_out.indices(step, size) for step in range(_HELD_OUT_TRANSITIONS // size)]
+        rows = [held_out.indices(step, size) for step in range(-(-_HELD_OUT_TRANSITIONS // size))]
         found = self._learner.measure(held_out.gather(each) for each in rows)
         if self._ratings is not None:
             statistics = self._ratings.selection.statistics

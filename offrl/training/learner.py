@@ -17,6 +17,7 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.batch import Batch, FrameBatch
 from offrl.checks import is_whole
 from offrl.errors import ConfigError, RunError
+from offrl.system.devices import exact_convolutions
 from offrl.system.memory import keep_freed_memory
 from offrl.system.ranks import ALONE, Ranks
 from offrl.system.workers import MOST_THREADS
@@ -26,7 +27,6 @@ from offrl.training._autotune import MEASURED_UPDATES, best_threads, does_compil
 from offrl.training._graphs import UpdateGraph
 from offrl.training._metric_sums import MetricSums
 from offrl.training.config import Compile, LearnerConfig, Precision, Threads
-from offrl.training.optimizer import exact_convolutions
 
 # Older versions cache a weight's bf16 copy under no_grad, and a later forward then loses the gradient (pytorch#112583).
 _AUTOCAST_CACHE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)

@@ -59,14 +59,16 @@ def fit(
     Args:
         algorithm: Trained in place.
         replay: Where batches come from. Where it holds episodes out, their loss stands beside the training loss, as
-            `held_out_loss` and the like: the mean over 512 transitions, always the same ones, without augmentation.
+            `held_out_loss` and the like: the mean over 512 transitions (more where batches do not divide 512, as they
+            are whole), always the same ones, without augmentation.
         config: How long, and how often to log and save.
         learner: How an update is made.
         run: The run's directory, new or empty; None writes nothing to disk.
         resume: Go on with the run in `run`, which must have the same settings; the result equals a run that never
-            stopped: on a CPU bit for bit, on the same machine and software; on a GPU up to rounding. It goes on from
-            the newest checkpoint that is whole, and begins again without one. The run may become longer, unless its
-            learning rate follows a schedule that depends on the length.
+            stopped: on a CPU bit for bit, on the same machine and software; on a GPU up to rounding. But for networks
+            of your own that draw random numbers, such as dropout: their draws are neither seeded nor saved. It goes on
+            from the newest checkpoint that is whole, and begins again without one. The run may become longer, unless
+            its learning rate follows a schedule that depends on the length.
         init: A checkpoint's directory to take the first weights from.
         evaluate_every: How often to score the policy: so many updates, or a text such as "1epoch"; besides, after the
             last update. None for never. What it scores is saved before, as a checkpoint.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -101,16 +100,6 @@ def load_state(
             tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
         state[int(index)][key] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
-    """Within it float32 convolutions on a CUDA device are that, where torch's default rounds to TF32's 11 bits."""
-    cudnn = torch.backends.cudnn
-    if device.type != "cuda":
-        return nullcontext()
-    return cudnn.flags(
-        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
-    )
 
 
 def state_pairs(online: nn.Module, target: nn.Module) -> list[tuple[Tensor, Tensor]]:

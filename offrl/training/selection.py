@@ -13,8 +13,8 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.batch import Batch, FrameBatch
 from offrl.checks import Checks
 from offrl.errors import ConfigError
+from offrl.system.devices import exact_convolutions
 from offrl.training._augment import Augmentation, Preparation
-from offrl.training.optimizer import exact_convolutions
 
 
 @dataclass(frozen=True)

@@ -367,9 +367,11 @@ def test_batches_come_from_the_replay_that_was_placed_on_the_device(toy_replay):
             rest = {name: getattr(batch, name) for name in ("action", "reward", "discount")}
             return FrameBatch(torch.cat([batch.observation, batch.next_observation]), rows, rows + len(batch), **rest)
 
-    config = FitConfig(updates=2, batch_size=8)
+    config, learner = FitConfig(updates=2, batch_size=8), LearnerConfig(precision="fp32")
     here, placed = (
-        fit(DiscreteBCQ(toy_replay.spec, seed=1), replay, config, loggers=[], device="cpu").snapshot().state_dict()
+        fit(DiscreteBCQ(toy_replay.spec, seed=1), replay, config, learner=learner, loggers=[], device="cpu")
+        .snapshot()
+        .state_dict()
         for replay in (ToyReplay(toy_replay.spec), Elsewhere(toy_replay.spec))
     )
     assert all(torch.equal(tensor, placed[name]) for name, tensor in here.items())
