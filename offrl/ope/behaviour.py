@@ -16,7 +16,7 @@ from offrl.errors import ConfigError, DatasetError
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._calibration import expected_calibration_error, fit_temperature, negative_log_likelihood, softmax
 from offrl.ope._progress import FittingBar
-from offrl.ope.episodes import Episodes
+from offrl.ope.episodes import Episodes, in_parts
 from offrl.ope.fitting import fit_on, rows_of
 from offrl.policies import TorchPolicy
 from offrl.replay import Replay
@@ -24,7 +24,6 @@ from offrl.statistics import LEAST_VALUES
 from offrl.training import FitConfig, LearnerConfig
 
 _MOST_CERTAIN = 0.01  # share of the episodes; in short ones a stochastic behaviour may happen to be certain
-_AT_ONCE = 512
 
 _SUPPORT_FLOOR = 0.05
 
@@ -268,8 +267,7 @@ def _logits(policy: TorchPolicy, replay: Replay) -> NDArray[np.float64]:
     """The logits of the actions, -inf for illegal ones, at each transition. [N, A]."""
     found: list[NDArray[Any]] = []
     store = replay.store
-    for start in range(0, len(replay), _AT_ONCE):
-        rows = replay.rows[start : start + _AT_ONCE]
+    for rows in in_parts(replay.rows):
         legal = None if store.action_mask is None else store.action_mask[rows]  # for the behaviour, not for a policy
         choices = policy.choices(store.observations(rows), legal)
         found.append(choices.logits.masked_fill(~choices.allowed, -np.inf).cpu().numpy())

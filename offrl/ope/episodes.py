@@ -35,6 +35,27 @@ def require_whole_episodes(replay: Replay, where: str) -> None:
         )
 
 
+def last_and_cut(replay: Replay) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Whether each transition is the last of its episode, bool [N], and which of these the log cuts, [K].
+
+    What a cut episode goes on to is no logged observation of the replay's: it is asked about apart.
+
+    Args:
+        replay: Of N transitions of whole episodes.
+    """
+    store, rows = replay.store, replay.rows
+    is_last: NDArray[np.bool_] = store.segment_end[rows] == rows
+    return is_last, np.flatnonzero(is_last & ~store.terminated[rows])
+
+
+_AT_ONCE = 512
+
+
+def in_parts(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Rows by as many as networks are asked about at once. [N] -> some of [512 or fewer]."""
+    return [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
+
+
 @dataclass(frozen=True)
 class Episodes:
     """E episodes of up to T steps. Bandit data is E episodes of one step.

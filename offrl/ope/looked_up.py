@@ -15,9 +15,8 @@ from offrl.algorithms.algorithm import Algorithm, PolicyOutput
 from offrl.networks import EncoderFactory
 from offrl.networks.encoders import feature_dim
 from offrl.networks.heads import Head
+from offrl.ope.episodes import in_parts
 from offrl.system.devices import exact_convolutions
-
-_AT_ONCE = 512
 
 Config = TypeVar("Config")
 
@@ -77,8 +76,10 @@ def read_values(
         A slice of the rows, and the values there, [n, K, A].
     """
     device = next(model.parameters()).device
-    for start in range(0, len(rows), _AT_ONCE):
-        part = slice(start, min(start + _AT_ONCE, len(rows)))
+    start = 0
+    for part in in_parts(rows):
         with torch.inference_mode(), exact_convolutions(device):
-            prepared = model.spec.normalise(torch.from_numpy(observations(rows[part])).to(device))
-            yield part, model.policy_values(prepared).double().cpu().numpy()
+            prepared = model.spec.normalise(torch.from_numpy(observations(part)).to(device))
+            values = model.policy_values(prepared).double().cpu().numpy()
+        yield slice(start, start + len(part)), values
+        start += len(part)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from offrl.errors import ConfigError, SpecMismatchError
-from offrl.ope.episodes import require_whole_episodes
+from offrl.ope.episodes import in_parts, last_and_cut, require_whole_episodes
 from offrl.policies.acting import NetworkPolicy
 from offrl.policies.policy import Policy, takes_action_masks
 from offrl.replay import Replay
@@ -23,7 +23,6 @@ Evaluated: TypeAlias = Policy | Callable[..., NDArray[Any]]
 The function gives actions int [N] or probabilities [N, A].
 """
 
-_AT_ONCE = 512
 _TOLERANCE = 1e-4
 
 
@@ -96,14 +95,12 @@ def _is_plain(policy: Evaluated) -> TypeGuard[NetworkPolicy]:
 def _tables(policies: Mapping[str, Evaluated], replay: Replay, progress: bool | None) -> dict[str, PolicyTable]:
     """Those of policies that share their networks."""
     store, rows, num_actions = replay.store, replay.rows, replay.spec.num_actions
-    is_last = store.segment_end[rows] == rows
-    cut = np.flatnonzero(is_last & ~store.terminated[rows])
+    is_last, cut = last_and_cut(replay)
     first = next(iter(policies))
     title = f"{first}{f' and {len(policies) - 1} more' if len(policies) > 1 else ''} on the data"
     parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in policies}
     hidden = None if progress is None else not progress
-    for start in tqdm([*range(0, len(rows), _AT_ONCE)], title, unit="batch", disable=hidden):
-        chosen = rows[start : start + _AT_ONCE]
+    for chosen in tqdm(in_parts(rows), title, unit="batch", disable=hidden):
         mask = None if store.action_mask is None else store.action_mask[chosen]
         for name, answer in _ask(policies, store.observations(chosen), mask):
             parts[name].append(_checked(answer, (len(chosen), num_actions), mask, name))
@@ -111,8 +108,7 @@ def _tables(policies: Mapping[str, Evaluated], replay: Replay, progress: bool | 
     following = {name: np.roll(each, -1, axis=0) for name, each in current.items()}
     for name, each in following.items():
         each[is_last] = current[name][is_last]
-    for start in range(0, len(cut), _AT_ONCE):
-        chosen = cut[start : start + _AT_ONCE]
+    for chosen in in_parts(cut):
         # Logs hold no legal actions for the observation that an episode ends with: there, all count as legal.
         mask = None if store.action_mask is None else np.ones((len(chosen), num_actions), np.bool_)
         for name, answer in _ask(policies, store.next_observations(rows[chosen]), mask):

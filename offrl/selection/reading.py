@@ -13,12 +13,10 @@ from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.losses import greedy_actions
-from offrl.ope.episodes import require_whole_episodes
+from offrl.ope.episodes import in_parts, last_and_cut, require_whole_episodes
 from offrl.policies.choices import legal_actions
 from offrl.replay import Replay
 from offrl.system.devices import exact_convolutions
-
-_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -116,11 +114,10 @@ def read_candidate(
         OfflineRLError: The algorithm learns no values.
     """
     store, rows = replay.store, replay.rows
-    is_last = store.segment_end[rows] == rows
-    cut = np.flatnonzero(is_last & ~store.terminated[rows])  # what their episodes went on to is no logged observation
-    current = _joined([_outputs(algorithm, store.observations(part), with_values) for part in _parts(rows)])
+    is_last, cut = last_and_cut(replay)
+    current = _joined([_outputs(algorithm, store.observations(part), with_values) for part in in_parts(rows)])
     following = tuple(each.roll(-1, 0) for each in current)
-    for part in _parts(cut):
+    for part in in_parts(cut):
         for all_rows, found in zip(
             following, _outputs(algorithm, store.next_observations(rows[part]), with_values), strict=True
         ):
@@ -141,10 +138,6 @@ def read_candidate(
             q=q,
             next_q=next_q,
         )
-
-
-def _parts(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
 
 
 def _outputs(algorithm: Algorithm, observations: NDArray[Any], with_values: bool) -> tuple[Tensor, ...]:

@@ -42,7 +42,7 @@ def one_at_a_time(replay, algorithm, threshold):
 @pytest.mark.parametrize("pixels", [0, 1])
 @pytest.mark.parametrize("masks", [False, True])
 def test_td_error_and_agreement_are_those_of_a_loop_over_transitions(tmp_path, monkeypatch, pixels, masks):
-    monkeypatch.setattr("offrl.selection.reading._AT_ONCE", 3)
+    monkeypatch.setattr("offrl.ope.episodes._AT_ONCE", 3)
     replay = opened(tmp_path, pixels=pixels, masks=masks, held_out=0.5, reward_clip=1.0, discount=0.8).held_out()
     algorithm = DiscreteBCQ(replay.spec, seed=3, **({"encoder": Flat} if pixels else {})).eval()
     scale = 0.25
