@@ -123,6 +123,9 @@ def test_imitation_is_among_the_legal_actions():
     assert imitation_loss(logits, action, legal).item() == pytest.approx(expected)
     assert imitation_accuracy(logits, action, legal).item() == 1  # of equal actions the first
     assert imitation_accuracy(logits, action).item() == 0
+    logged_illegal = torch.tensor([2, 1])
+    assert imitation_loss(logits, logged_illegal, legal).item() == pytest.approx(math.log(1 + math.exp(-1)) / 2)
+    assert imitation_accuracy(logits, logged_illegal, legal).item() == 0.5
     assert imitation_accuracy(logits, torch.tensor([2, 1])).item() == 0.5
 
 

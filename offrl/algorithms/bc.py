@@ -8,7 +8,7 @@ from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm, Metrics, PolicyOutput
 from offrl.batch import Batch
-from offrl.losses import imitation_accuracy, imitation_loss, legal_or_logged
+from offrl.losses import imitation_accuracy, imitation_loss
 from offrl.networks.encoders import EncoderFactory, feature_dim
 from offrl.networks.heads import Head
 
@@ -29,11 +29,10 @@ class BC(Algorithm[BCConfig]):
         self.imitation_head = Head(feature_dim(self.encoder), self.spec.num_actions)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Mean of -log G(a | s), G being over the legal actions and the logged one."""
+        """Mean of -log G(a | s), G being over the legal actions."""
         logits = self.imitation_head(self.encoder(batch.observation))
-        legal = legal_or_logged(batch.action_mask, batch.action)
-        accuracy = imitation_accuracy(logits, batch.action, legal)
-        return imitation_loss(logits, batch.action, legal), {"imitation_accuracy": accuracy}
+        accuracy = imitation_accuracy(logits, batch.action, batch.action_mask)
+        return imitation_loss(logits, batch.action, batch.action_mask), {"imitation_accuracy": accuracy}
 
     def forward(self, observation: Tensor) -> PolicyOutput:
         """The imitator's logits rank the actions and rule out the unlikely."""

@@ -14,7 +14,6 @@ from offrl.losses import (
     double_q_target,
     imitation_accuracy,
     imitation_loss,
-    legal_or_logged,
     likely_actions,
     logit_penalty,
     mean_of,
@@ -72,13 +71,12 @@ class DiscreteBCQ(Algorithm[DiscreteBCQConfig]):
             target = double_q_target(batch.reward, batch.discount, next_q, next_q_target, allowed)
 
         td = mean_of([td_loss(q, batch.action, target) for q in heads])
-        legal = legal_or_logged(batch.action_mask, batch.action)
-        imitation = imitation_loss(logits, batch.action, legal)
+        imitation = imitation_loss(logits, batch.action)
         loss = td + imitation + self.config.logit_penalty * logit_penalty(logits)
         metrics = {
             "td_loss": td,
             "imitation_loss": imitation,
-            "imitation_accuracy": imitation_accuracy(logits, batch.action, legal),
+            "imitation_accuracy": imitation_accuracy(logits, batch.action),
             "q": select_action(self.q_head.reduce(heads), batch.action).mean(),
             "allowed_actions": allowed.sum(dim=1).float().mean(),
         }

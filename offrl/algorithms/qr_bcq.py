@@ -11,7 +11,7 @@ from offrl.algorithms.algorithm import Metrics, PolicyOutput
 from offrl.algorithms.bases import QuantileLearning
 from offrl.batch import Batch
 from offrl.checks import Checks
-from offrl.losses.actions import legal_or_logged, likely_actions
+from offrl.losses.actions import likely_actions
 from offrl.losses.policies import imitation_accuracy, imitation_loss, logit_penalty
 from offrl.losses.quantiles import quantile_loss, quantile_target, select_quantiles
 from offrl.networks.encoders import EncoderFactory, feature_dim
@@ -70,12 +70,11 @@ class QRBCQ(QuantileLearning[QRBCQConfig]):
             target = quantile_target(batch.reward, batch.discount, picking, judging, allowed)
 
         td = quantile_loss(quantiles, target, self.config.kappa)
-        legal = legal_or_logged(batch.action_mask, batch.action)
-        imitation = imitation_loss(logits, batch.action, legal)
+        imitation = imitation_loss(logits, batch.action)
         metrics = {
             "td_loss": td,
             "imitation_loss": imitation,
-            "imitation_accuracy": imitation_accuracy(logits, batch.action, legal),
+            "imitation_accuracy": imitation_accuracy(logits, batch.action),
             "q": quantiles.mean(),
             "allowed_actions": allowed.sum(dim=1).float().mean(),
         }

@@ -43,7 +43,7 @@ _HELD_OUT = 0.2
 @option(
     "--dones",
     type=click.Choice(["terminated", "not_done"]),
-    help="What true in the dones of DIRECTORY's stacked shards says; default: as the run read its own.",
+    help="Beside an ONNX file: what true in the dones of stacked shards says; default: terminated.",
 )
 @option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @option("--fits", type=PATH, help="A directory that keeps what is fitted: the same command goes on there.")
@@ -172,13 +172,13 @@ def _load(
         spec = None if (local_copy(data, progress=progress) / MANIFEST_NAME).exists() else judged.spec
         replay = open_replay(data, spec=spec, dones=dones or "terminated", held_out=share, progress=progress)
         return _Judged(judged, str(path), replay, None, encoder, (unknown,))
+    refuse_beside("a run", {"--dones": dones}, where=path, expected="a run, whose data is read as it has read it")
     trained = load_trained(path, algorithm, encoder, device)
     run, request = run_of(trained.checkpoint), trained.request
     policy = TorchPolicy(trained.algorithm, threshold=threshold)
     own = dict(request.settings["replay"])
     config = {"discount": own.get("discount", 0.99)}
     if data is None:
-        refuse_beside("no DIRECTORY", {"--dones": dones}, where=run, expected="the run's own data, as it has read it")
         store = recorded_store(request, run, progress=progress)
         if store is None:
             raise ConfigError(
@@ -186,9 +186,8 @@ def _load(
             )
     else:
         is_own = request.data == data_location(data)
-        asked = replace(request, dones=dones or request.dones)
-        store = read_alike(asked, data, tells_task=not is_own, progress=progress)
-    split, doubt = split_on(run, store.fingerprint)
+        store = read_alike(request, data, is_own=is_own, progress=progress)
+    split, choosers, doubt = split_on(run, store.fingerprint)
     beware = [f"{doubt}."] if doubt else []
     if split is None:
         beware.append(
@@ -199,9 +198,9 @@ def _load(
         where = "data that the run, or the one of its first weights, was trained on"
         refuse_beside(where, {"--held-out": held_out}, where=run, expected="the episodes that it held out")
         config |= {"held_out": split.held_out, "split_seed": split.split_seed}
-        if request.selection is not None:
-            beware.append(
-                "The run chose among its checkpoints by the same held-out episodes: the best of many looks better on "
-                "them than it is."
-            )
+        beware += [
+            f"{each} chose among its checkpoints by the same held-out episodes: the best of many looks better on them "
+            "than it is."
+            for each in choosers
+        ]
     return _Judged(policy, str(trained.checkpoint), Replay(store, **config), run, request.encoder, tuple(beware))

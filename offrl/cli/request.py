@@ -343,19 +343,19 @@ def named_store(request: Request, data: Path | str, run: Path, *, progress: bool
         DatasetError: There is no dataset, or a damaged one.
         SpecMismatchError: It is not what the run was trained on.
     """
-    store = read_alike(request, data, tells_task=request.data is None, progress=progress)
+    store = read_alike(request, data, is_own=True, progress=progress)
     require_recorded(store, run, redacted_data(replace(request, data=str(data))))
     return store
 
 
-def read_alike(request: Request, data: Path | str, *, tells_task: bool, progress: bool) -> FrameStore:
+def read_alike(request: Request, data: Path | str, *, is_own: bool, progress: bool) -> FrameStore:
     """The frame store of a dataset that the user names, read as a run has read its own; built where it is missing.
 
     Args:
         request: The run's.
         data: The dataset, or its address.
-        tells_task: Whether shards without a manifest are said to be of the run's task, also where the run's own were
-            read without that.
+        is_own: Whether it is what the run was trained on. Others without a manifest are said to be of the run's task,
+            and of the stacked layout alone the run's `dones` says something.
         progress: Whether to show a bar.
 
     Raises:
@@ -363,11 +363,15 @@ def read_alike(request: Request, data: Path | str, *, tells_task: bool, progress
         SpecMismatchError: It is of another task.
     """
     from offrl.replay.opening import open_replay
-    from offrl.shards.manifest import MANIFEST_NAME
+    from offrl.shards.manifest import MANIFEST_NAME, Manifest
     from offrl.shards.remote import local_copy
 
     directory = local_copy(data, skip_bad_shards=request.skip_bad_shards, progress=progress)
-    is_told = not (directory / MANIFEST_NAME).exists() and (tells_task or request.task_given)
+    is_told = request.task_given or request.data is None or not is_own
+    if (directory / MANIFEST_NAME).exists():
+        is_told = False
+        if not is_own and Manifest.load(directory).layout == "frames":
+            request = replace(request, dones="terminated")
     request = replace(request, data=str(data), task_given=is_told)
     store: FrameStore = open_replay(**_reading(request, progress)).store
     return store

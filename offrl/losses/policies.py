@@ -17,14 +17,18 @@ def imitation_loss(logits: Tensor, action: Tensor, legal: Tensor | None = None) 
     Args:
         logits: [B, A].
         action: [B].
-        legal: bool [B, A] with the logged actions among them (`legal_or_logged`), or None for all: G is over these.
+        legal: bool [B, A], the actions that G is over, or None for all. A row whose logged action is not among them
+            teaches nothing: it counts as 0 in the mean.
     """
     require_ranks("imitation_loss", logits=(logits, 2), action=(action, 1))
-    return F.cross_entropy(_of_legal(logits, legal), action)
+    if legal is None:
+        return F.cross_entropy(logits, action)
+    surprise = F.cross_entropy(_of_legal(logits, legal), action, reduction="none")
+    return torch.where(select_action(legal, action), surprise, 0.0).mean()
 
 
 def imitation_accuracy(logits: Tensor, action: Tensor, legal: Tensor | None = None) -> Tensor:
-    """Share of the logged actions that are the likeliest ones. Arguments as of `imitation_loss`. -> []."""
+    """Share of the logged actions that are the likeliest legal ones. Arguments as of `imitation_loss`. -> []."""
     require_ranks("imitation_accuracy", logits=(logits, 2), action=(action, 1))
     return (_of_legal(logits, legal).argmax(dim=1) == action).float().mean()
 

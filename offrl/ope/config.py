@@ -34,7 +34,7 @@ class OpeConfig:
         precision: Of both.
         clip: The largest weight of an episode, over 0; None clips nothing. Clipping bounds the variance; of rewards
             that are never negative `is` and `pdis` become too low on average, and `wis` and `wpdis` move towards the
-            behaviour's own return.
+            plain mean of the episodes that agree with the policy.
         resamples: Of the bootstrap over held-out episodes.
         seed: Of everything that is drawn.
     """

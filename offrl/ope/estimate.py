@@ -21,6 +21,7 @@ from offrl.ope.estimators import (
     WEIGHTED,
     direct_method,
     effective_sample_size,
+    trajectory_is,
 )
 from offrl.ope.fitted_q import FittedQ, fit_q_again
 from offrl.ope.fitted_values import FittedValues, fitting_gap, read
@@ -30,7 +31,7 @@ from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate_each
 from offrl.ope.steps import Steps, clipped
 from offrl.replay import Replay
-from offrl.statistics import LEAST_VALUES, bootstrap_mean
+from offrl.statistics import LEAST_VALUES, Interval
 
 _FEW_EPISODES = 30
 
@@ -108,8 +109,10 @@ def estimate_each(
         at_training = _tables(policies, parts.train, parts, progress)
         steps = _fits(at_training, at_held_out, parts, behaviour, config, fitting)
     own_steps = steps.get(None, [])
+    plain = _steps(next(iter(at_held_out.values())), parts, behaviour)
+    logged = bootstrap(trajectory_is, plain, config.resamples, config.seed).behaviour  # whatever the policy
     return {
-        name: _judge(name, at_held_out[name], steps.get(name, []), own_steps, parts, behaviour, config)
+        name: _judge(name, at_held_out[name], steps.get(name, []), own_steps, logged, parts, behaviour, config)
         for name in policies
     }
 
@@ -201,6 +204,7 @@ def _judge(
     table: PolicyTable,
     fits: Sequence[Steps],
     own_fits: Sequence[Steps],
+    logged: Interval,
     parts: Parts,
     behaviour: BehaviourFound,
     config: OpeConfig,
@@ -231,7 +235,7 @@ def _judge(
         held_out=len(episodes),
         training=len(np.unique(parts.train.store.segment_end[parts.train.rows])),
         split={"held_out": held_out.config.held_out, "split_seed": held_out.config.split_seed},
-        behaviour=bootstrap_mean(episodes.returns(parts.discount)),
+        behaviour=logged,
         behaviour_fitted=bootstrap(direct_method, own_fits, config.resamples, config.seed).value if own_fits else None,
         behaviour_source=behaviour.source,
         support=support,
@@ -265,7 +269,7 @@ def _warnings(plain: Steps, parts: Parts, config: OpeConfig, refits: int) -> tup
     if config.clip is not None and WEIGHTED & {*config.estimators} and (plain.log_weight > np.log(config.clip)).any():
         found.append(
             f"Weights above {config.clip:g} are cut: with rewards that are never negative is and pdis become too low "
-            "on average, and wis and wpdis move towards the behaviour's own return."
+            "on average, and wis and wpdis move towards the plain mean of the episodes that agree."
         )
     if refits == 1:
         found.append("Fitted Q was fitted once: how much fits differ is not known.")

@@ -142,7 +142,7 @@ def default_learner(
         learning_rate: Of the optimiser.
         precision: Of the networks.
     """
-    share = min(max(6 * steps / updates, 0.005), 0.5)
+    share = min(max(round(6 * steps / updates, 6), 0.005), 0.5)
     return LearnerConfig(
         learning_rate=learning_rate,
         polyak=share,

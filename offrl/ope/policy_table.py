@@ -136,6 +136,8 @@ def _ask(
 
 def _require_takes(function: Callable[..., object], observations: object, masks: tuple[object, ...], name: str) -> None:
     """Refuses a function that cannot be called so, before whatever it raises itself can be taken for that."""
+    if not callable(function):
+        raise ConfigError(f"a {type(function).__name__}", where=name, expected="a policy, or a function")
     try:
         signature(function).bind(observations, *masks)
     except ValueError:  # one of C's has none

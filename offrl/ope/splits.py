@@ -41,13 +41,13 @@ def shared_split(runs: Sequence[Path]) -> Split:
     first = _split_of(runs[0])
     for run in runs:
         _require(first, _split_of(run), run, runs[0])
-        _, doubt = split_on(run, first.dataset)
+        *_, doubt = split_on(run, first.dataset)
         if doubt:
             warnings.warn(doubt, stacklevel=2)
     return first
 
 
-def split_on(run: Path, dataset: str) -> tuple[Split | None, str]:
+def split_on(run: Path, dataset: str) -> tuple[Split | None, list[Path], str]:
     """Which episodes of some data neither a run nor those that its first weights come from were trained on.
 
     Args:
@@ -55,13 +55,14 @@ def split_on(run: Path, dataset: str) -> tuple[Split | None, str]:
         dataset: The fingerprint of the data.
 
     Returns:
-        The split, None where none of them was trained on any of it; and in words what is not known, "" for nothing.
+        The split, None where none of them was trained on any of it; those of them that chose among their checkpoints by
+        what they held out; and in words what is not known, "" for nothing.
 
     Raises:
         ConfigError: One was trained on all of it, or two hold out different episodes.
         RunError: One is damaged.
     """
-    found, where = None, run
+    found, where, choosers = None, run, []
     lineage, doubt = _lineage(run)
     for each in lineage:
         if read_run_config(each).get("dataset") == dataset:
@@ -69,7 +70,9 @@ def split_on(run: Path, dataset: str) -> tuple[Split | None, str]:
             if found is None:
                 found, where = split, each
             _require(found, split, each, where)
-    return found, doubt
+            if read_run_config(each).get("selection") is not None:
+                choosers.append(each)
+    return found, choosers, doubt
 
 
 def _split_of(run: Path) -> Split:

@@ -74,15 +74,18 @@ def test_shards_without_a_manifest_are_of_the_policys_task(tmp_path):
     found = offrl_json("ope", tmp_path / "model.onnx", other, "--dones", "not_done", *ASKED)
     assert found["policy"].endswith("model.onnx")
     assert found["held_out_episodes"] == 2
-    refused = offrl("ope", tmp_path / "run", "--dones", "not_done", *ASKED, code=2).stderr
-    assert "--dones beside no DIRECTORY" in refused
+    refused = offrl("ope", tmp_path / "run", data, "--dones", "terminated", *ASKED, code=2).stderr
+    assert "--dones beside a run" in refused  # read otherwise it would be other data, and what was held out forgotten
 
 
 def test_what_may_flatter_a_run_is_in_its_result(data, tmp_path):
     how = ("--updates", 4, "--quiet", "--set", "precision=fp32", *HELD_OUT)
     offrl_json("train", data, "--run", tmp_path / "chosen", "--select", "td_error", "--keep-best", 1, *how)
     (said,) = (each for each in offrl_json("ope", tmp_path / "chosen", *ASKED)["warnings"] if "chose among" in each)
-    assert said.startswith("The run chose among its checkpoints by the same held-out episodes")
+    assert said.startswith(f"{tmp_path / 'chosen'} chose among its checkpoints by the same held-out episodes")
+    begun = ("--init", tmp_path / "chosen" / "checkpoints" / "step-000000004")
+    offrl_json("train", data, "--run", tmp_path / "begun", *begun, *how)
+    assert said in offrl_json("ope", tmp_path / "begun", *ASKED)["warnings"]
     offrl_json("train", data, "--run", tmp_path / "first", *how)
     offrl_json(
         "train", data, "--run", tmp_path / "run", "--init", tmp_path / "first" / "checkpoints" / "step-000000004", *how

@@ -65,7 +65,7 @@ def test_data_that_only_the_first_weights_have_seen_keep_their_split(tmp_path):
     last = run(tmp_path, "last", init=str(first / "checkpoints" / "step-000000010"))
     assert split_on(last, "frames-1")[0] == Split(held_out=0.1, split_seed=4, dataset="frames-1")
     assert split_on(last, "frames-2")[0] == Split(held_out=0.3, split_seed=4, dataset="frames-2")
-    assert split_on(last, "frames-3") == (None, "")
+    assert split_on(last, "frames-3") == (None, [], "")
     on_all = run(tmp_path, "on-all", held_out=0.0, dataset="frames-3")
     after = run(tmp_path, "after", init=str(on_all / "checkpoints" / "step-000000010"))
     with pytest.raises(ConfigError, match="on-all: was trained on all episodes"):
