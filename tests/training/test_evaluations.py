@@ -26,6 +26,7 @@ class Scorer:
     def __call__(self, algorithm):
         if len(self.seen) + 1 == self.interrupt_at:
             signal.raise_signal(signal.SIGINT)
+        assert not algorithm.training
         self.seen.append(next(algorithm.parameters()).detach().clone())
         return {"score": self.scores[len(self.seen) - 1], "length": 7.0}
 
@@ -212,6 +213,16 @@ def test_the_loss_of_held_out_episodes_stands_beside_the_training_loss(toy_repla
     losses = [bc.loss(held_out.gather(held_out.indices(step, 8)))[0] for step in range(64)]
     assert float(last["held_out_loss"]) == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
     assert learner.algorithm.training  # as before the measurement
+
+
+def test_batches_that_do_not_divide_512_are_taken_whole(toy_replay, tmp_path):
+    replay, bc = HoldsOut(toy_replay.spec), BC(toy_replay.spec)
+    config = FitConfig(updates=1, batch_size=300, log_period=1)
+    fit(bc, replay, config, learner=LEARNER, run=tmp_path / "run", loggers=[])
+    held_out = replay.held_out()
+    losses = [bc.loss(held_out.gather(held_out.indices(step, 300)))[0] for step in range(2)]
+    (row,) = rows_of(tmp_path / "run" / "metrics.csv")
+    assert float(row["held_out_loss"]) == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
 
 
 def test_measuring_held_out_losses_does_not_change_training(toy_replay, tmp_path):
