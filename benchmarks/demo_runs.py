@@ -12,9 +12,10 @@ import click
 from benchmarks.devices import chosen_device, of_device
 from benchmarks.driving import Recipe, Study, Tracks
 from benchmarks.laps import show, summary
+from benchmarks.machines import on_this_machine, together
 from benchmarks.stores import ROOT
 from offrl.runs import describe_machine
-from offrl.system.json_files import write_json
+from offrl.system.json_files import read_json, write_json
 
 RESULTS = ROOT / "benchmarks" / "results"
 ALGORITHMS = ("bcq", "bc")
@@ -50,8 +51,12 @@ def demo_runs(size: str | None, runs: int | None, algorithms: tuple[str, ...], t
 
 
 def _write(target: Path, what: Study, command: str) -> dict[str, dict[str, Any]]:
-    """The result, of the runs that are there; returns its rows."""
-    rows = {name: summary(each) for name, each in what.evaluations().items()}
+    """The result, of the runs that are there and of those that it has from other machines; returns its rows."""
     shared = {**next(iter(what.recipes.values())).sizes(), **what.to_dict()}
+    earlier = read_json(target) if target.exists() else {}
+    alike = [name for name in shared if name != "precision"]
+    is_same = all(earlier.get(name) == shared[name] for name in alike)
+    before = {name: row["per_run"] for name, row in earlier["algorithms"].items()} if is_same else {}
+    rows = {name: summary(runs) for name, runs in together(on_this_machine(what), before).items()}
     write_json(target, {"command": command, **shared, "algorithms": rows, "machine": describe_machine()})
     return rows

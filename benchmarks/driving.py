@@ -28,7 +28,6 @@ from offrl.runs import checkpoints, latest_checkpoint
 from offrl.system.json_files import read_json, write_json
 from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
-from offrl.training import Learner
 
 WORK = ROOT / "data" / "driving"
 NO_FULL_BRAKE = tuple(np.flatnonzero(car_racing.ACTION_TABLE[:, 2] < 1).tolist())
@@ -163,7 +162,7 @@ class Tracks:
         how += "-without-full-brake" if self.without_full_brake else ""
         return f"{self.seeds.lower()}-{self.first}-{self.count}{how}.json"
 
-    def judge(self, run: Path, recipe: Recipe, spec: offrl.TaskSpec) -> dict[str, Any]:
+    def judge(self, run: Path, spec: offrl.TaskSpec) -> dict[str, Any]:
         """Drives the run's policy."""
         make_env = partial(car_racing.make, hud=spec.hud or "visible")
         algorithm = load_algorithm(latest_checkpoint(run / "checkpoints"), device="cpu")
@@ -172,39 +171,6 @@ class Tracks:
         policy = offrl.TorchPolicy(algorithm, threshold=self.threshold)
         found: dict[str, Any] = offrl.evaluate(policy, make_env, self.range, workers=1, progress=False).to_dict()
         return found
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What runs are read on: a dataset made likewise with another seed. A minute, where driving takes five.
-
-    Attributes:
-        count: About how many transitions.
-    """
-
-    count: int = 6_000
-
-    def __str__(self) -> str:
-        return f"{self.count:,} transitions of carracing/mixed with another seed"
-
-    @property
-    def file_name(self) -> str:
-        """What a run's figures are kept as."""
-        return f"held-out-{self.count}.json"
-
-    def prepare(self) -> Path:
-        """The dataset."""
-        return car_racing_shards(ROOT / "data", self.count, seed=1)
-
-    def judge(self, run: Path, recipe: Recipe, spec: offrl.TaskSpec) -> dict[str, Any]:
-        """The loss of the averaged weights and its metrics, such as `imitation_loss` in nats."""
-        needs = tuple(sorted(algorithm_class(recipe.algorithm).needs))
-        replay = offrl.open_replay(self.prepare(), include=needs, progress=False, **recipe.replay_settings())
-        spec.require_same(replay.spec, where="HeldOut", hint="collect it anew")
-        algorithm = load_algorithm(latest_checkpoint(run / "checkpoints"), device="cpu")
-        learner = Learner(algorithm, recipe.learner_config(), total_updates=recipe.updates)
-        parts = np.array_split(np.arange(len(replay)), max(1, len(replay) // 500))
-        return dict(learner.measure(replay.gather(rows) for rows in parts))
 
 
 @dataclass(frozen=True)
@@ -220,16 +186,16 @@ class Run:
         """Where it lies."""
         return self.work / f"{self.recipe.algorithm}-{self.recipe.digest}-{self.seed}"
 
-    def evaluation_path(self, judge: Tracks | HeldOut) -> Path:
+    def evaluation_path(self, judge: Tracks) -> Path:
         """Where what is said of it is kept."""
         return self.directory / judge.file_name
 
-    def evaluation(self, judge: Tracks | HeldOut) -> dict[str, Any] | None:
+    def evaluation(self, judge: Tracks) -> dict[str, Any] | None:
         """What is said of it; None where it was not judged so yet."""
         path = self.evaluation_path(judge)
         return read_json(path) if path.exists() else None
 
-    def train_and_judge(self, judge: Tracks | HeldOut) -> None:
+    def train_and_judge(self, judge: Tracks) -> None:
         """On one thread, from its newest checkpoint where it was interrupted."""
         recipe, run, cls = self.recipe, self.directory, algorithm_class(self.recipe.algorithm)
         replay = offrl.open_replay(
@@ -263,9 +229,7 @@ class Run:
         # Of this process, whatever else the machine does meanwhile; the first part of a resumed run is not known, nor
         # what a run on a shared GPU takes.
         seconds = None if is_resumed or recipe.device != "cpu" else time.process_time() - start
-        write_json(
-            self.evaluation_path(judge), {**judge.judge(run, recipe, replay.spec), "training_cpu_seconds": seconds}
-        )
+        write_json(self.evaluation_path(judge), {**judge.judge(run, replay.spec), "training_cpu_seconds": seconds})
 
 
 @dataclass(frozen=True)
@@ -281,7 +245,7 @@ class Study:
 
     recipes: Mapping[str, Recipe]
     runs: int
-    judge: Tracks | HeldOut
+    judge: Tracks
     work: Path = WORK
 
     def run(self, after_each: Callable[[], object]) -> None:
@@ -291,8 +255,6 @@ class Study:
         """
         for data in sorted({recipe.data() for recipe in self.recipes.values()}):
             offrl.open_replay(data)  # ingested once, before two would
-        if isinstance(self.judge, HeldOut):
-            offrl.open_replay(self.judge.prepare())
         jobs = {
             f"{name}, seed {seed}": Run(self.work.absolute(), recipe, seed)
             for seed in range(self.runs)
@@ -327,13 +289,12 @@ class Study:
         return {"seeds": str(self.judge), "threads_a_run": 1, "device": first.device, "precision": precision}
 
 
-def _command(run: Run, judge: Tracks | HeldOut) -> list[str]:
+def _command(run: Run, judge: Tracks) -> list[str]:
     given = json.dumps([str(run.work), asdict(run.recipe), run.seed, asdict(judge)])
     return [sys.executable, "-m", "benchmarks.driving", given]
 
 
 if __name__ == "__main__":
     directory, given, number, by = json.loads(sys.argv[1])
-    judge = Tracks(**by) if "seeds" in by else HeldOut(**by)
     with ending_quietly():
-        Run(Path(directory), Recipe(**given), number).train_and_judge(judge)
+        Run(Path(directory), Recipe(**given), number).train_and_judge(Tracks(**by))

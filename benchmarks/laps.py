@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offrl.statistics import t_interval
 
@@ -75,6 +76,17 @@ def points_lost(row: Mapping[str, Any], bounds: Sequence[float] = (NEARLY,)) -> 
         if not episode["finished"]:
             parts[sum(episode["score"] < bound for bound in bounds)].append(whole - episode["score"])
     return [Lost(len(part), sum(part) / len(episodes)) for part in parts]
+
+
+def scores_of(row: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """The score of each run (rows) on each track (columns, by ascending seed), of a `summary`.
+
+    None where the runs were not driven on the same tracks.
+    """
+    runs = [{episode["seed"]: episode["score"] for episode in run["per_episode"]} for run in row["per_run"].values()]
+    if any(run.keys() != runs[0].keys() for run in runs):
+        return None
+    return np.array([[run[seed] for seed in sorted(run)] for run in runs])
 
 
 def means_on(row: Mapping[str, Any], seeds: set[int]) -> Iterator[float]:

@@ -11,14 +11,16 @@ from typing import Any
 import click
 
 from benchmarks.driving import example
-from benchmarks.laps import means_on, points_lost
-from offrl.statistics import Interval, t_interval
+from benchmarks.laps import means_on, points_lost, scores_of
+from benchmarks.machines import processors
+from offrl.envs import SCORE_SEEDS
+from offrl.statistics import Interval, crossed_interval, t_interval
 
 ROOT = Path(__file__).parent.parent
 _PLACE = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
 _HEADLINE = re.compile(r"(<!-- headline -->\n).*?(<!-- end of headline -->)", re.DOTALL)
 _OVER_RUNS = re.compile(r"^(OVER_RUNS: .*? = ).*$", re.MULTILINE)
-_NUMBERS = {3: "three", 4: "four", 5: "five"}
+_NUMBERS = {3: "three", 4: "four", 5: "five", 10: "ten", 15: "fifteen"}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -34,15 +36,17 @@ def headline(results: Path) -> str:
     bcq, data = found["algorithms"]["bcq"], _read(results / "demo" / "evaluation.json")["dataset"]
     runs, episodes = bcq["runs"], bcq["episodes"] // bcq["runs"]
     bounds = Interval(bcq["mean"], *(bcq["t_interval_95"] or (None, None))).bounds(runs, "run", ".0f")
-    interval = f"95 % t interval over the runs {bounds}" if bcq["t_interval_95"] else bounds
-    fp32 = _in_float32(results, found)
-    other = f"; in float32 {fp32['mean']:.0f}, {fp32['lowest']:.0f} to {fp32['highest']:.0f}" if fp32 else ""
+    interval = f"95 % interval over the runs {bounds}" if bcq["t_interval_95"] else bounds
+    scores = scores_of(bcq)
+    crossed = None if scores is None else crossed_interval(scores)
+    if crossed is not None and crossed.low is not None:
+        interval += f", for other tracks as well {crossed.bounds(runs, form='.0f')}"
     return (
         f"`make demo` ({found['transitions']:,} transitions, {found['updates']:,} updates, 12 to 25 minutes on "
-        f"2 cores), over **{_NUMBERS.get(runs, runs)} training runs**, each on {episodes} fresh tracks: "
+        f"2 cores), over **{_NUMBERS.get(runs, runs)} training runs** on the same {episodes} tracks: "
         f"**BCQ {bcq['mean']:.0f}** on average, {bcq['lowest']:.0f} in the worst run and {bcq['highest']:.0f} in the "
-        f"best ({interval}{other}); {bcq['laps_with_every_tile']} of "
-        f"{bcq['episodes']} laps without a missed tile. The data: {data['mean']:.0f}.{_shipped(results)}\n"
+        f"best ({interval}); {bcq['laps_with_every_tile']:,} of "
+        f"{bcq['episodes']:,} laps without a missed tile. The data: {data['mean']:.0f}.{_shipped(results)}\n"
     )
 
 
@@ -53,22 +57,8 @@ def _shipped(results: Path) -> str:
     earlier = " of an earlier recipe" if is_of_earlier_recipe(found) else ""
     return (
         f" [A policy{earlier}](offrl/hub/models/carracing-bcq.md) that scores {found['mean']:.0f} over "
-        f"{found['episodes']} of these tracks comes with offrl: `offrl watch carracing-bcq`."
+        f"{found['episodes']} of these tracks comes with offrl: `.venv/bin/offrl watch carracing-bcq`."
     )
-
-
-def _in_float32(results: Path, found: Mapping[str, Any]) -> dict[str, Any]:
-    """The demo's BCQ runs in float32, where `precision-runs` made them of today's recipe; else nothing.
-
-    Args:
-        results: Their directory.
-        found: What `demo-runs` found, in bf16.
-    """
-    kept = _read(results / "precision_runs.json")
-    sizes = ("transitions", "updates", "batch_size", "n_step", "discount", "held_out", "seeds")
-    is_same = bool(kept) and all(kept.get(name) == found.get(name) for name in sizes)
-    row: dict[str, Any] = kept["precisions"]["fp32"] if is_same and found.get("precision") == "bf16" else {}
-    return row
 
 
 def beside_expert(expert: Mapping[str, Any] | None, found: Mapping[str, Any]) -> str:
@@ -96,7 +86,7 @@ def _runs(results: Path) -> list[str]:
             continue
         lines += [
             f"{title}'s recipe over several training runs (`{found['command']}`, one thread each, "
-            f"{found['precision']}; {found['machine']['processor']}, torch {found['machine']['versions']['torch']}):",
+            f"torch {found['machine']['versions']['torch']}; {processors(found['algorithms'].values())}):",
             "",
             _row("algorithm", *RUN_COLUMNS),
             "|---" * (1 + len(RUN_COLUMNS)) + "|",
@@ -116,7 +106,7 @@ RUN_COLUMNS = (
     "mean (95 % t interval)",
     "lowest, highest",
     "laps with every tile",
-    "miss one to three tiles",
+    "miss one to three tiles or so",
     "lose more",
 )
 
@@ -130,7 +120,7 @@ def over_runs(row: dict[str, Any]) -> tuple[str, ...]:
         str(row["runs"]),
         f"{row['mean']:.1f} ({bounds})",
         f"{row['lowest']:.1f}, {row['highest']:.1f}",
-        f"{row['laps_with_every_tile']} of {row['episodes']}{steps}",
+        f"{row['laps_with_every_tile']:,} of {row['episodes']:,}{steps}",
         f"{row['laps_that_miss_one_to_three_tiles']}{'' if lost is None else f': {lost[0].points:.1f} points'}",
         f"{row['others']}{'' if lost is None else f': {lost[1].points:.1f} points'}",
     )
@@ -242,9 +232,9 @@ def example_updated(source: str, results: Path) -> str:
     for size in ("demo", "full"):
         found = _read(results / size / "runs.json")
         if "bcq" in found.get("algorithms", {}):
-            rows = [found["algorithms"]["bcq"], *filter(None, [_in_float32(results, found)])]
-            lowest, highest = min(row["lowest"] for row in rows), max(row["highest"] for row in rows)
-            known[size] = (sum(row["runs"] for row in rows), round(lowest), round(highest))
+            seeds = {*SCORE_SEEDS[: example().SIZES[size].episodes]}
+            means = [*means_on(found["algorithms"]["bcq"], seeds)]
+            known[size] = (len(means), round(min(means)), round(max(means)))
     literal = str(known).replace("'", '"')
     return _OVER_RUNS.sub(lambda match: match[1] + literal, source)
 

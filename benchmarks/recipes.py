@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import numpy as np
 
 from benchmarks.devices import chosen_device, of_device
-from benchmarks.driving import NO_FULL_BRAKE, HeldOut, Recipe, Study, Tracks
+from benchmarks.driving import NO_FULL_BRAKE, Recipe, Study, Tracks
 from benchmarks.laps import show, summary
+from benchmarks.machines import on_this_machine, seed_of, together
 from benchmarks.scoring.comparison import welch
 from benchmarks.stores import ROOT
 from offrl.runs import describe_machine
 from offrl.system.json_files import read_json, write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "carracing" / "recipes.json"
-HELD_OUT = RESULTS.with_name("recipes-held-out.json")
 TRACKS = Tracks("TUNING_SEEDS", 6000, 60)
 THRESHOLDS = {f"{each:g}": replace(TRACKS, threshold=each) for each in (0.1, 0.5, 0.7, 0.99)}
 """Of BCQ's policy, in place of 0.3: at 0.99 only the imitator's likeliest action is allowed, whatever its q."""
@@ -155,66 +154,51 @@ TRIED = {name: tried for recipes in TRIED_BY.values() for name, tried in recipes
 @click.option("--runs", default=2, show_default=True, type=click.IntRange(1), help="Training runs of each.")
 @click.option("--threshold", type=click.Choice([*THRESHOLDS]), help="Drive BCQ's runs with another one than 0.3.")
 @click.option("--without-full-brake", is_flag=True, help="Drive without the actions that brake fully.")
-@click.option("--held-out", is_flag=True, help="After half the updates, read on other data in place of driving.")
 @click.option("--device", default="cpu", show_default=True, help="A GPU is shared by one run for each core.")
-def recipes(
-    names: Sequence[str], runs: int, threshold: str | None, without_full_brake: bool, held_out: bool, device: str
-) -> None:
+def recipes(names: Sequence[str], runs: int, threshold: str | None, without_full_brake: bool, device: str) -> None:
     """Trains recipes, a run on each core at a time, seed by seed (hours; stop it and go on as you like).
 
     The result has all runs that are there, of these recipes and others, and is written after each. Driven runs of
     the same recipes that it has from another machine stay in it.
     """
-    if (threshold is not None) + without_full_brake + held_out > 1:
-        raise click.UsageError("--threshold, --without-full-brake and --held-out: one of them")
+    if threshold is not None and without_full_brake:
+        raise click.UsageError("--threshold and --without-full-brake: one of them")
     if threshold is not None:
         names = [name for name in names or TRIED if TRIED[name].recipe.algorithm == "bcq"]
         if not names:
             raise click.UsageError("--threshold is for recipes of BCQ: the others' policies have none")
     device = chosen_device(device)
     otherwise = WITHOUT_FULL_BRAKE if without_full_brake else threshold
-    write = partial(_write, held_out=held_out, device=device)
-    judge = HeldOut() if held_out else TRACKS if otherwise is None else OTHERWISE[otherwise]
-    study = _study(names or [*TRIED], runs, judge, device)
+    write = partial(_write, device)
+    study = _study(names or [*TRIED], runs, TRACKS if otherwise is None else OTHERWISE[otherwise], device)
     study.run(after_each=write)
     rows = write()
-    if held_out:
-        show_held_out(rows)
-    else:
-        show(rows if otherwise is None else recipe_rows(_on_this_machine(study)))
+    show(rows if otherwise is None else recipe_rows(on_this_machine(study)))
 
 
-def shorter(recipe: Recipe) -> Recipe:
-    """Half the updates: what sorts recipes before they are driven."""
-    return replace(recipe, updates=recipe.updates // 2)
+def _study(names: Iterable[str], runs: int, tracks: Tracks, device: str) -> Study:
+    return Study({name: replace(TRIED[name].recipe, device=device) for name in names}, runs, tracks)
 
 
-def _study(names: Iterable[str], runs: int, judge: Tracks | HeldOut, device: str) -> Study:
-    chosen = {name: replace(TRIED[name].recipe, device=device) for name in names}
-    if isinstance(judge, HeldOut):
-        chosen = {name: shorter(recipe) for name, recipe in chosen.items()}
-    return Study(chosen, runs, judge)
-
-
-def _write(*, held_out: bool, device: str) -> dict[str, dict[str, Any]]:
-    """recipes.json or recipes-held-out.json, of all runs that are there; returns its rows."""
-    study = _study(TRIED, _MOST_RUNS, HeldOut() if held_out else TRACKS, device)
-    rows = held_out_rows(study.evaluations()) if held_out else _driven_rows(study, device)
-    command = f"python -m benchmarks recipes{' --held-out' if held_out else ''} --runs {most_runs(rows)}"
+def _write(device: str) -> dict[str, dict[str, Any]]:
+    """recipes.json, of all runs that are there; returns its rows."""
+    study = _study(TRIED, _MOST_RUNS, TRACKS, device)
+    rows = _rows(study, device)
+    command = f"python -m benchmarks recipes --runs {most_runs(rows)}"
     command += f" --device {device}" if device != "cpu" else ""
     result = {"command": command, **study.to_dict(), "recipes": rows, "machine": describe_machine()}
-    write_json(_path(HELD_OUT if held_out else RESULTS, device), result)
+    write_json(_path(device), result)
     return rows
 
 
-def _path(result: Path, device: str) -> Path:
-    return result.with_stem(f"{result.stem}{of_device(device)}")
+def _path(device: str) -> Path:
+    return RESULTS.with_stem(f"{RESULTS.stem}{of_device(device)}")
 
 
-def _driven_rows(study: Study, device: str) -> dict[str, dict[str, Any]]:
+def _rows(study: Study, device: str) -> dict[str, dict[str, Any]]:
     """Of the runs on this machine, and of those that the result has from others: a search goes on over many."""
-    kept = _path(RESULTS, device)
-    here, earlier = _on_this_machine(study), read_json(kept) if kept.exists() else {}
+    kept = _path(device)
+    here, earlier = on_this_machine(study), read_json(kept) if kept.exists() else {}
     before = still_tried(earlier["recipes"]) if earlier.get("seeds") == str(study.judge) else {}
     rows = recipe_rows(together(here, {name: row["per_run"] for name, row in before.items()}))
     for otherwise, tracks in OTHERWISE.items():
@@ -227,15 +211,8 @@ def _driven_rows(study: Study, device: str) -> dict[str, dict[str, Any]]:
             }
             for name, row in before.items()
         }
-        add_otherwise(rows, otherwise, together(_on_this_machine(other), driven))
+        add_otherwise(rows, otherwise, together(on_this_machine(other), driven))
     return rows
-
-
-def _on_this_machine(study: Study) -> dict[str, dict[str, Any]]:
-    """Name -> training seed, processor and precision -> evaluation: a seed's runs on two processors drift apart."""
-    machine, given = describe_machine(), study.to_dict()
-    how = f"{machine['processor' if given['device'] == 'cpu' else 'gpu']}, {given['precision']}"
-    return {name: {f"{seed}, {how}": run for seed, run in runs.items()} for name, runs in study.evaluations().items()}
 
 
 def still_tried(rows: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -248,19 +225,6 @@ def _is_of(row: Mapping[str, Any], recipe: Recipe) -> bool:
     del stated["learner"]  # the row's is of its machine, in its precision
     same_learner = recipe.learner.items() <= row["learner"].items()
     return all(row[name] == value for name, value in stated.items()) and same_learner
-
-
-def together(
-    here: Mapping[str, Mapping[str, Any]], elsewhere: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """The runs of both, in the order of `TRIED` and of their seeds; of a run that both have, the one from here."""
-    merged = {name: {**elsewhere.get(name, {}), **here.get(name, {})} for name in TRIED}
-    return {name: dict(sorted(runs.items(), key=lambda run: seed_of(run[0]))) for name, runs in merged.items() if runs}
-
-
-def seed_of(run: str) -> int:
-    """The training seed in a key of `per_run`."""
-    return int(run.partition(", ")[0])
 
 
 def add_otherwise(
@@ -276,35 +240,15 @@ def add_otherwise(
 
 def most_runs(rows: Mapping[str, Mapping[str, Any]]) -> int:
     """The command with as many makes all that is there, and the rest."""
-    counts = [1 + max(map(seed_of, row["per_run"])) if "per_run" in row else int(row["runs"]) for row in rows.values()]
+    counts = [1 + max(map(seed_of, row["per_run"])) for row in rows.values()]
     return max(counts, default=1)
-
-
-def held_out_rows(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Means over the runs of each recipe."""
-    rows: dict[str, dict[str, Any]] = {}
-    for name, runs in found.items():
-        means: dict[str, float | None] = {}
-        for figure in next(iter(runs.values())):
-            known = [run[figure] for run in runs.values() if run[figure] is not None]
-            means[figure] = float(np.mean(known)) if known else None
-        rows[name] = {"why": TRIED[name].why, **shorter(TRIED[name].recipe).to_dict(), "runs": len(runs), **means}
-    return rows
-
-
-def show_held_out(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints the table, the least loss first."""
-    for name, row in sorted(rows.items(), key=lambda row: float(row[1]["imitation_loss"])):
-        seconds = row["training_cpu_seconds"]
-        cost = "" if seconds is None else f", {seconds:.0f} seconds of one core"
-        figures = f"{row['imitation_loss']:.3f} nats, {row['imitation_accuracy']:.1%} foretold"
-        print(f"{name:28} {figures}{cost}, {row['runs']} runs")
 
 
 def recipe_rows(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
     """`summary` of each recipe, and its difference to the first by Welch's test: the runs share nothing but tracks."""
     rows: dict[str, dict[str, Any]] = {}
-    for name, runs in found.items():
+    for name in filter(found.__contains__, TRIED):  # in its order
+        runs = found[name]
         rows[name] = {"why": TRIED[name].why, **TRIED[name].recipe.to_dict(), **summary(runs)}
         if name != FIRST and FIRST in found:
             means, first = ([run["mean"] for run in each.values()] for each in (runs, found[FIRST]))

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from offrl.statistics import Interval, bootstrap_mean, t_interval, t_quantile
+from offrl.statistics import Interval, bootstrap_mean, crossed_interval, t_interval, t_p_value, t_quantile
 
 
 def test_equal_values_leave_no_doubt():
@@ -46,7 +46,7 @@ def test_no_values_are_no_number():
 
 @pytest.mark.parametrize(
     ("degrees_of_freedom", "printed"),
-    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (30, 2.042), (120, 1.980), (1000, 1.962)],
+    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042), (1000, 1.962), (10**6, 1.960)],
 )
 def test_t_quantiles_are_those_of_the_printed_tables(degrees_of_freedom, printed):
     assert round(t_quantile(degrees_of_freedom), 3) == printed
@@ -74,3 +74,22 @@ def test_one_training_run_has_no_t_interval():
 def test_many_values_take_standard_errors():
     values = np.tile([0.0, 2.0], 10_000)
     assert bootstrap_mean(values) == pytest.approx((1.0, 1 - 1.96 / 20_000**0.5, 1 + 1.96 / 20_000**0.5))
+
+
+def test_p_values_by_hand():
+    assert t_p_value(-1.0, 1) == pytest.approx(0.5)  # Cauchy's: P(|T| > t) = 1 - 2 / pi * atan(t)
+    assert t_p_value(2.0, 2) == pytest.approx(1 - 2 / 6**0.5)  # 1 - t / sqrt(2 + t**2)
+    assert t_p_value(t_quantile(3.7), 3.7) == pytest.approx(0.05)
+
+
+def test_an_interval_over_rows_and_columns_is_wider_than_over_either():
+    assert crossed_interval([[1.0, 2, 3, 4, 5]]) == (3.0, None, None)  # one run says nothing of others
+    columns = np.tile(np.arange(8.0), (6, 1))  # all runs score alike, and tracks differ
+    found = crossed_interval(columns)
+    alone = bootstrap_mean(np.arange(8.0))
+    assert found.mean == 3.5
+    assert found.low == pytest.approx(alone.low, abs=0.15)
+    assert found.high == pytest.approx(alone.high, abs=0.15)
+    assert crossed_interval(columns.T)[1:] == pytest.approx(found[1:], abs=0.15)
+    both = crossed_interval(columns + np.arange(6.0)[:, None])
+    assert both.high - both.low > found.high - found.low + 0.5

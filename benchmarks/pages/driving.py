@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.laps import NEARLY, points_lost
+from benchmarks.machines import processors
 from benchmarks.pages.kept import (
     LEADERBOARDS,
     charts_of,
@@ -43,9 +43,16 @@ def _sizes(found: Mapping[str, Any]) -> str:
     returns = f"{found['n_step']}-step returns, discount {found['discount']:g}"
     return (
         f"{found['transitions']:,} transitions, {held_out}{updates}, {returns}; each run on the same tracks, "
-        f"`{found['seeds']}` (`{found['command']}`, one thread each, {found['precision']}, "
-        f"{found['machine']['processor']})."
+        f"`{found['seeds']}` (`{found['command']}`, one thread each; {_trained_by(found)})."
     )
+
+
+def _trained_by(found: Mapping[str, Any]) -> str:
+    """On which processors, and in which precision."""
+    rows = found["algorithms"].values()
+    if all(", " in key for row in rows for key in row["per_run"]):
+        return processors(rows)
+    return f"{found['precision']}, {found['machine']['processor']}"
 
 
 def lost() -> str:
@@ -56,8 +63,8 @@ def lost() -> str:
     if row is None or parts is None:
         return missing("demo-runs")
     kinds = (
-        "miss one to three tiles and drive on to the limit of 1,000 steps",
-        "miss four to about ten tiles",
+        "miss one to three tiles or so, and drive on to the limit of 1,000 steps",
+        "miss more, up to about fifteen",
         "lose more",
     )
     scores = (f"{NEARLY:.0f} and more", f"{_SLID} to {NEARLY:.0f}", f"under {_SLID}")
@@ -74,14 +81,10 @@ def lost() -> str:
 
 
 def tried() -> str:
-    """Recipes for CarRacing beside the example's: driven on seeds for tuning, and shorter ones read on other data."""
-    driven, read = kept("carracing/recipes.json"), kept("carracing/recipes-held-out.json")
-    if driven is None and read is None:
+    """Recipes for CarRacing beside the example's, driven on seeds for tuning."""
+    found = kept("carracing/recipes.json")
+    if found is None:
         return missing("recipes")
-    return "\n\n".join([*([] if driven is None else [_driven(driven)]), *([] if read is None else [_read(read)])])
-
-
-def _driven(found: Mapping[str, Any]) -> str:
     head: tuple[str, ...] = (
         "recipe",
         "mean",
@@ -109,7 +112,7 @@ def _driven(found: Mapping[str, Any]) -> str:
         f"Each run on the same tracks, `{found['seeds']}`, one thread each, {found['precision']}. *Minus the first*: "
         "minus *as it was*, with Welch's 95 % interval over training runs, where both have several. `python -m "
         f"benchmarks recipes --recipe NAME --runs N` makes a row. {machine_text(found['machine'])}; "
-        f"{_processors(found['recipes'])}.{_not_run(found['recipes'])}"
+        f"{processors(found['recipes'].values())}.{_not_run(found['recipes'])}"
     )
     return "\n\n".join(parts) + _otherwise(found["recipes"])
 
@@ -117,12 +120,6 @@ def _driven(found: Mapping[str, Any]) -> str:
 def _not_run(recipes: Mapping[str, Any]) -> str:
     names = [name for name in TRIED if name not in recipes]
     return f" Planned, and not run yet: {'; '.join(names)}." if names else ""
-
-
-def _processors(recipes: Mapping[str, Any]) -> str:
-    """Which have trained: a search goes on over many machines."""
-    runs = Counter(key.partition(", ")[2] for row in recipes.values() for key in row["per_run"])
-    return "runs by " + " and ".join(f"{processor} ({count})" for processor, count in sorted(runs.items()))
 
 
 def _minus_first(row: Mapping[str, Any]) -> str:
@@ -148,33 +145,6 @@ def _otherwise(recipes: Mapping[str, Any]) -> str:
     return (
         "\n\nThe same runs with other thresholds (`--threshold 0.99` of the same command) or without the actions that "
         f"brake fully (`--without-full-brake`), mean and laps with every tile:\n\n{table(head, cells)}"
-    )
-
-
-def _read(found: Mapping[str, Any]) -> str:
-    rows = sorted(found["recipes"].items(), key=lambda row: float(row[1]["imitation_loss"]))
-    head = (
-        "recipe",
-        "training runs",
-        "updates",
-        "seconds of one core",
-        "loss of the imitator",
-        "likeliest action is the driver's",
-    )
-    cells = [
-        (
-            name,
-            str(row["runs"]),
-            f"{row['updates']:,}",
-            "" if row["training_cpu_seconds"] is None else f"{row['training_cpu_seconds']:.0f}",
-            f"{row['imitation_loss']:.3f}",
-            f"{row['imitation_accuracy']:.1%}",
-        )
-        for name, row in rows
-    ]
-    return (
-        f"Half as long runs, read on {found['seeds']}:\n\n{table(head, cells)}\n\n"
-        f"`{found['command']}`, {found['precision']}. {machine_text(found['machine'])}."
     )
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from offrl.statistics import t_p_value, t_quantile
+
 
 class Difference(NamedTuple):
     """The mean of the first minus the mean of the second, with its 95 % interval, None where a side has one run.
@@ -36,8 +38,8 @@ def welch(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
         return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
     sizes = (len(ours) - 1, len(theirs) - 1)
     degrees = sum(parts) ** 2 / sum(part**2 / size for part, size in zip(parts, sizes, strict=True))
-    half = _t_of(0.05, degrees) * error
-    return Difference(mean, mean - half, mean + half, _tail(math.atan2(abs(mean) / error, math.sqrt(degrees)), degrees))
+    half = t_quantile(degrees) * error
+    return Difference(mean, mean - half, mean + half, t_p_value(mean / error, degrees))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -47,26 +49,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, p_values[index] * (len(p_values) - rank)))
         corrected[index] = highest
     return corrected
-
-
-def _t_of(probability: float, degrees: float) -> float:
-    """The t that Student's distribution exceeds, up or down, with that probability; by bisection of the angle."""
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _tail(middle, degrees) > probability else (low, middle)
-    return math.tan(low) * math.sqrt(degrees)
-
-
-def _tail(angle: float, degrees: float) -> float:
-    """P(|T| > t) at angle = atan(t / sqrt(degrees)): there, the density is cos(angle) to the power of degrees - 1."""
-    return _integral(angle, degrees) / _integral(0.0, degrees)
-
-
-def _integral(start: float, degrees: float) -> float:
-    nodes, weights = _NODES
-    half = (math.pi / 2 - start) / 2
-    return float(weights @ np.cos(start + half * (nodes + 1)) ** (degrees - 1)) * half
-
-
-_NODES = np.polynomial.legendre.leggauss(200)

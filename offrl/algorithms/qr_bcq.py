@@ -26,7 +26,7 @@ class QRBCQConfig:
         threshold: an action is allowed if it is more than this many times as likely as the likeliest, in [0, 1);
             0 allows all (double QR-DQN), close to 1 leaves the imitator's choice (behaviour cloning).
         logit_penalty: weight of the mean squared logit, 0 or more.
-        num_quantiles: of each action's return, 1 or more.
+        num_quantiles: of each action's return, 1 to 1,000.
         kappa: where the quantile Huber loss turns from quadratic to linear, over 0.
     """
 
@@ -39,7 +39,7 @@ class QRBCQConfig:
         checks = Checks(self)
         checks.number("threshold", "0 <= threshold < 1", lambda threshold: 0 <= threshold < 1)
         checks.number("logit_penalty", "0 or more", lambda penalty: penalty >= 0)
-        checks.whole("num_quantiles", least=1)
+        checks.whole("num_quantiles", least=1, most=1_000)
         checks.number("kappa", "a number over 0", lambda kappa: kappa > 0)
 
 

@@ -19,7 +19,7 @@ class QRDQNConfig:
     """Settings of QR-DQN.
 
     Attributes:
-        num_quantiles: of each action's return, 1 or more. The paper's 200 make the loss 16 times as large a
+        num_quantiles: of each action's return, 1 to 1,000. The paper's 200 make the loss 16 times as large a
             computation as 51.
         double: the online network picks the next action and the target network judges it, as in `DQNConfig`; the
             paper lets the target network do both.
@@ -32,7 +32,7 @@ class QRDQNConfig:
 
     def __post_init__(self) -> None:
         checks = Checks(self)
-        checks.whole("num_quantiles", least=1)
+        checks.whole("num_quantiles", least=1, most=1_000)
         checks.flag("double")
         checks.number("kappa", "a number over 0", lambda kappa: kappa > 0)
 

@@ -21,14 +21,14 @@ class REMConfig:
     """Settings of REM.
 
     Attributes:
-        num_heads: q's that are mixed, 1 or more; they share all layers but the last. 1 is DQN without double
+        num_heads: q's that are mixed, 1 to 10,000; they share all layers but the last. 1 is DQN without double
             Q-learning, 200 the paper's number.
     """
 
     num_heads: int = 200
 
     def __post_init__(self) -> None:
-        Checks(self).whole("num_heads", least=1)
+        Checks(self).whole("num_heads", least=1, most=10_000)
 
 
 class REM(QLearning[REMConfig]):

@@ -234,8 +234,8 @@ class Measures:
         return lines
 
 
-READING = "BC needs a high TQ, DQN a high SACo; BCQ does well with either, or both moderate"
-"""What TQ and SACo say about algorithms."""
+READING = "in arXiv:2111.04714, BC needs a high TQ, DQN a high SACo; BCQ does well with either, or both moderate"
+"""What the paper that defines TQ and SACo found for algorithms."""
 
 
 def measure(store: FrameStore, references: References, *, progress: bool = False) -> Measures:

@@ -137,13 +137,15 @@ def _lines(subject: _Subject) -> Iterator[str]:
     if subject.environment:
         yield from _section("Versions and machine", _machine_rows(subject.environment))
     yield from _limits(subject)
-    yield from ("## Use", "", "```python", "import offrl", "")
+    yield from ("## Use", "", "```python", "import numpy as np", "", "import offrl", "")
     yield 'policy = offrl.load("model-uint8.onnx")'
+    shape, dtype = subject.spec.observation_shape, subject.spec.observation_dtype
+    yield f"observations = np.zeros((1, {', '.join(map(str, shape))}), np.{dtype})  # raw ones of the task, [N, ...]"
     if subject.spec.action_masks:
-        yield "# Raw observations [N, ...] and legal actions, bool [N, A] -> actions [N]."
-        yield "actions = policy(observations, action_mask)"
+        yield f"action_mask = np.ones((1, {subject.spec.num_actions}), np.bool_)  # the legal actions, [N, A]"
+        yield "actions = policy(observations, action_mask)  # int64 [N]"
     else:
-        yield "actions = policy(observations)  # raw observations [N, ...] -> actions [N]"
+        yield "actions = policy(observations)  # int64 [N]"
     yield from ("```", "", f"Written by offrl {__version__}.")
 
 
@@ -223,7 +225,9 @@ def _recipe_rows(config: Mapping[str, Any]) -> dict[str, Any]:
     if (seed := config.get("algorithm_seed")) is not None:
         rows["seed of the first weights"] = seed
     for group in _RECIPE:
-        rows |= {name: value for name, value in config.get(group, {}).items() if value not in (None, {}, [], False)}
+        for name, value in config.get(group, {}).items():
+            if value is not None and value is not False and value not in ({}, []):  # 0 is a setting
+                rows[name if name not in rows else f"{name} ({group})"] = value
     settled = config.get("settled") or {}
     return rows | {f"{name} (measured)": value for name, value in settled.items()}
 

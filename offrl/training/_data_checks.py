@@ -71,6 +71,6 @@ def _one_episode(contents: Contents) -> str | None:
     if contents.num_episodes > 1:
         return None
     return (
-        "all transitions are of one episode: what is learned is what happened in it once, and none can be held out to "
-        "measure that; record more episodes"
+        "all transitions to train on are of one episode: what is learned is what happened in it once; record more "
+        "episodes"
     )

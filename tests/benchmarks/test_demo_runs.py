@@ -4,12 +4,14 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.driving import HeldOut, Recipe, Run, Study, Tracks
+from benchmarks.demo_runs import _write
+from benchmarks.driving import Recipe, Run, Study, Tracks
 from benchmarks.laps import points_lost, summary
 from benchmarks.readme import beside_expert, example_updated, headline
 from benchmarks.ship import halve_weights
 from offrl import OnnxPolicy, TaskSpec, export_onnx
 from offrl.algorithms import DiscreteBCQ
+from offrl.envs import SCORE_SEEDS
 from offrl.networks import MLPEncoder
 from offrl.policies._onnx_seal import sealed
 
@@ -20,8 +22,9 @@ def episode(score, finished, length=700):
 
 def evaluation(*episodes):
     mean = float(np.mean([each["score"] for each in episodes]))
+    episodes = [{"seed": number, **each} for number, each in enumerate(episodes)]
     finished = sum(each["finished"] for each in episodes)
-    return {"mean": mean, "finished": finished, "mean_length": 800.0, "per_episode": list(episodes)}
+    return {"mean": mean, "finished": finished, "mean_length": 800.0, "per_episode": episodes}
 
 
 RUNS = {
@@ -86,7 +89,6 @@ def test_a_run_counts_as_driven_on_its_tracks_only(tmp_path):
     assert study.evaluations() == {"demo": {1: {"mean": 900.0}}}
     tuning = Tracks("TUNING_SEEDS", 1000, 2)
     assert Study({"demo": Recipe()}, 3, tuning, tmp_path).evaluations() == {}
-    assert Study({"demo": Recipe()}, 3, HeldOut(), tmp_path).evaluations() == {}
     assert [*tuning.range] == [1_001_000, 1_001_001]
     assert (str(tracks), str(tuning)) == ("SCORE_SEEDS[:2]", "TUNING_SEEDS[1000:1002]")
 
@@ -105,26 +107,42 @@ def test_the_headline_is_the_mean_over_runs(tmp_path):
     (tmp_path / "demo" / "runs.json").write_text(json.dumps(runs))
     (tmp_path / "demo" / "evaluation.json").write_text(json.dumps({"dataset": {"mean": 477.0}}))
     text = headline(tmp_path)
-    assert "over **2 training runs**, each on 2 fresh tracks: **BCQ 760** on average, 610 in the worst" in text
+    assert "over **2 training runs** on the same 2 tracks: **BCQ 760** on average, 610 in the worst" in text
     assert "2 of 4 laps without a missed tile. The data: 477." in text
 
 
-def test_float32_counts_where_it_is_the_same_recipe(tmp_path):
+def test_the_example_names_the_runs_on_its_own_tracks(tmp_path):
     (tmp_path / "demo").mkdir()
-    sizes = {"transitions": 60_000, "updates": 4_000, "batch_size": 64, "n_step": 3, "discount": 0.99}
-    sizes |= {"held_out": 0.0, "seeds": "SCORE_SEEDS[:100]"}
-    runs = {**sizes, "precision": "bf16", "algorithms": {"bcq": summary(RUNS)}}
-    (tmp_path / "demo" / "runs.json").write_text(json.dumps(runs))
-    (tmp_path / "demo" / "evaluation.json").write_text(json.dumps({"dataset": {"mean": 477.0}}))
-    other = {"precisions": {"fp32": summary({0: evaluation(episode(911.0, True))})}}
-    example = "OVER_RUNS: dict = {}\n"
-    for found, said, line in (
-        ({**sizes, **other}, "; in float32 911, 911 to 911)", '{"demo": (3, 610, 911)}'),
-        ({**sizes, "updates": 8_000, **other}, "over the runs -1146 to 2666)", '{"demo": (2, 610, 910)}'),
-    ):
-        (tmp_path / "precision_runs.json").write_text(json.dumps(found))
-        assert said in headline(tmp_path)
-        assert example_updated(example, tmp_path) == f"OVER_RUNS: dict = {line}\n"
+    drawn = SCORE_SEEDS[:20]
+    driven = {
+        seed: evaluation(*({**episode(score, True), "seed": track} for track in drawn), elsewhere(10.0))
+        for seed, score in enumerate((910.0, 890.0))
+    }
+    (tmp_path / "demo" / "runs.json").write_text(json.dumps({"algorithms": {"bcq": summary(driven)}}))
+    assert example_updated("OVER_RUNS: dict = {}\n", tmp_path) == 'OVER_RUNS: dict = {"demo": (2, 890, 910)}\n'
+
+
+def elsewhere(score):
+    return {**episode(score, True), "seed": SCORE_SEEDS[50]}
+
+
+def test_runs_of_other_machines_stay_in_the_result(tmp_path, monkeypatch):
+    tracks = Tracks("SCORE_SEEDS", 0, 2)
+    study = Study({"bcq": Recipe()}, 2, tracks, tmp_path / "work")
+    path = Run(tmp_path / "work", Recipe(), 0).evaluation_path(tracks)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(RUNS[0]))
+    target = tmp_path / "runs.json"
+    (row,) = _write(target, study, "c").values()
+    (here,) = row["per_run"]
+    kept = json.loads(target.read_text())
+    kept["algorithms"]["bcq"]["per_run"] = {"0, Xeon, fp32": RUNS[1], here: RUNS[1]}
+    target.write_text(json.dumps(kept))
+    (row,) = _write(target, study, "c").values()
+    assert {name: run["mean"] for name, run in row["per_run"].items()} == {"0, Xeon, fp32": 610.0, here: 910.0}
+    target.write_text(json.dumps({**kept, "discount": 0.5}))  # of another recipe
+    (row,) = _write(target, study, "c").values()
+    assert [*row["per_run"]] == [here]
 
 
 def test_runs_stand_beside_the_expert_on_its_tracks_only():

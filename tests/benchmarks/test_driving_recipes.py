@@ -4,16 +4,14 @@ import json
 
 import pytest
 
+from benchmarks.machines import together
 from benchmarks.recipes import (
     FIRST,
     TRIED,
     add_otherwise,
-    held_out_rows,
     most_runs,
     recipe_rows,
-    shorter,
     still_tried,
-    together,
 )
 from offrl.runs import describe_machine
 
@@ -67,15 +65,6 @@ def test_runs_of_two_machines_stand_together():
     assert merged[OTHER] == FOUND[OTHER]
 
 
-def test_recipes_are_sorted_by_shorter_runs():
-    assert shorter(TRIED[FIRST].recipe).updates == 2_000
-    assert TRIED[FIRST].recipe.updates == 4_000
-    runs = {0: {"imitation_loss": 1.5, "training_cpu_seconds": 280.0}}
-    runs[1] = {"imitation_loss": 1.4, "training_cpu_seconds": None}  # it was resumed
-    row = held_out_rows({FIRST: runs})[FIRST]
-    assert (row["imitation_loss"], row["training_cpu_seconds"], row["runs"]) == (1.45, 280.0, 2)
-
-
 def test_the_page_shows_the_best_first(hooks, tmp_path):
     assert "`python -m benchmarks recipes`" in hooks.tried()
     result = {
@@ -105,7 +94,3 @@ def test_the_page_shows_the_best_first(hooks, tmp_path):
     assert "runs by EPYC, bf16 (1) and Xeon, bf16 (4)." in shown
     assert shown.index("920.0") < shown.index("895.0")
     assert "| +25.0 (" in shown
-    row = {"runs": 1, "updates": 2_000, "imitation_loss": 1.5, "imitation_accuracy": 0.6, "training_cpu_seconds": None}
-    read = {**result, "seeds": "6,000 transitions", "recipes": {FIRST: row}}
-    (tmp_path / "carracing" / "recipes-held-out.json").write_text(json.dumps(read))
-    assert f"| {FIRST} | 1 | 2,000 |  | 1.500 | 60.0% |" in hooks.tried()

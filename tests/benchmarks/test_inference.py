@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 
-@pytest.mark.filterwarnings("ignore:all transitions are of one episode")  # few are enough here
+@pytest.mark.filterwarnings("ignore:all transitions to train on are of one episode")  # few are enough here
 def test_the_command_writes_what_the_page_shows(store, hooks, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="needs the extra serve")
     from benchmarks import inference

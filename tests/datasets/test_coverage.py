@@ -149,7 +149,8 @@ def test_measures_in_words(store):
     assert lines(1, 9, 12) == [
         "TQ           0.25: the mean return, where 0 is random (1.0) and 1 the best online policy (9.0)",
         "SACo         0.25: 3 unique state-action pairs, of the replay dataset's 12",
-        "             BC needs a high TQ, DQN a high SACo; BCQ does well with either, or both moderate",
+        "             in arXiv:2111.04714, BC needs a high TQ, DQN a high SACo; BCQ does well with either, or "
+        "both moderate",
     ]
     alone, blank = lines()[:2]
     assert alone == (

@@ -18,7 +18,7 @@ from offrl.shards import Episode, Manifest, write_shard
 
 # The data here is one long episode, or one in which an action may be missing: it is the masks that are tested.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:all transitions are of one episode"),
+    pytest.mark.filterwarnings("ignore:all transitions to train on are of one episode"),
     pytest.mark.filterwarnings("ignore:1 of 5 legal actions never occur"),
     pytest.mark.filterwarnings("ignore:every reward is"),
 ]

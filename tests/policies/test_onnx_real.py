@@ -15,7 +15,7 @@ from offrl.losses import greedy_actions
 from offrl.policies import export_onnx, verify_onnx
 
 # What is exported is compared with torch: that it learned from one long episode does not matter.
-pytestmark = pytest.mark.filterwarnings("ignore:all transitions are of one episode")
+pytestmark = pytest.mark.filterwarnings("ignore:all transitions to train on are of one episode")
 BATCHES = (1, 7, 64)
 
 

@@ -22,8 +22,7 @@ SHELF = {name: algorithm_class(name) for name in ALGORITHMS}
 NAMES = ("left", "right", "stay")
 UNUSED = "1 of 3 legal actions never occur in the data ('stay'): no transition says what they are worth"
 ONE = (
-    "all transitions are of one episode: what is learned is what happened in it once, and none can be held out to "
-    "measure that; record more episodes"
+    "all transitions to train on are of one episode: what is learned is what happened in it once; record more episodes"
 )
 
 

@@ -1,0 +1,37 @@
+"""Training runs of several machines in one result: runs of one seed on two processors drift apart, and both count."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmarks.driving import Study
+from offrl.runs import describe_machine
+
+Runs = Mapping[str, Mapping[str, Any]]
+"""Training seed, processor and precision, such as "0, AMD EPYC (family 26, model 2), bf16" -> evaluation."""
+
+
+def on_this_machine(study: Study) -> dict[str, dict[str, Any]]:
+    """Name -> `Runs`: those of a study."""
+    machine, given = describe_machine(), study.to_dict()
+    how = f"{machine['processor' if given['device'] == 'cpu' else 'gpu']}, {given['precision']}"
+    return {name: {f"{seed}, {how}": run for seed, run in runs.items()} for name, runs in study.evaluations().items()}
+
+
+def together(here: Mapping[str, Runs], elsewhere: Mapping[str, Runs]) -> dict[str, dict[str, Any]]:
+    """The runs of both, in the order of their seeds; of a run that both have, the one from here."""
+    merged = {name: {**elsewhere.get(name, {}), **here.get(name, {})} for name in {**elsewhere, **here}}
+    return {name: dict(sorted(runs.items(), key=lambda run: seed_of(run[0]))) for name, runs in merged.items() if runs}
+
+
+def seed_of(run: str) -> int:
+    """The training seed in a key of `Runs`."""
+    return int(run.partition(", ")[0])
+
+
+def processors(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Which have trained the runs of some rows, `benchmarks.laps.summary`, in words."""
+    runs = Counter(key.partition(", ")[2] for row in rows for key in row["per_run"])
+    return "runs by " + " and ".join(f"{processor} ({count})" for processor, count in sorted(runs.items()))
