@@ -20,6 +20,7 @@ import torch
 
 import offrl
 from benchmarks.children import ending_quietly
+from benchmarks.revisions import revision_of
 from benchmarks.stores import MIXED, ROOT, car_racing_shards
 from offrl.cli.names import ENCODERS, algorithm_class, load_class
 from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing
@@ -105,7 +106,7 @@ class Recipe:
         """For the JSON of a result: everything that a run depends on beside its seed."""
         given = asdict(self) | {"replay": self.replay_settings(), "learner": asdict(self.learner_config())}
         usual = {"dataset": MIXED, "device": "cpu"}  # left out: runs of before these could be chosen are the same ones
-        return {name: value for name, value in given.items() if usual.get(name) != value}
+        return {name: value for name, value in given.items() if usual.get(name) != value} | revision_of(self.algorithm)
 
     def data(self) -> Path:
         """The dataset."""

@@ -110,6 +110,12 @@ TRIED_BY: dict[str, dict[str, Tried]] = {
             "and twice the data and the updates", replace(_CONFINED, transitions=120_000, updates=16_000)
         ),
     },
+    "Other data": {
+        "bolder drivers": Tried(
+            "`carracing/bold`, whose best laps are faster; three-step returns, discount 0.99",
+            replace(_THREE_STEP, dataset="carracing/bold"),
+        ),
+    },
     "Other algorithms, sampling and networks": {
         "never full brake, quantile BCQ": Tried(
             "three-step returns, discount 0.99", replace(_CONFINED, algorithm="qr-bcq")
@@ -224,7 +230,7 @@ def _is_of(row: Mapping[str, Any], recipe: Recipe) -> bool:
     stated = recipe.to_dict()
     del stated["learner"]  # the row's is of its machine, in its precision
     same_learner = recipe.learner.items() <= row["learner"].items()
-    return all(row[name] == value for name, value in stated.items()) and same_learner
+    return all(row.get(name) == value for name, value in stated.items()) and same_learner
 
 
 def add_otherwise(

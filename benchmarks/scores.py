@@ -20,9 +20,10 @@ from benchmarks import charts
 from benchmarks.devices import chosen_device, of_device
 from benchmarks.peers.environments import CHECKS, PeerError, python_of
 from benchmarks.scoring import peers as peer_scores
+from benchmarks.scoring.aggregate import BASELINE, BETTER, OVER_ALL, aggregates, together
 from benchmarks.scoring.cells import BATCH_SIZE, LEARNER, REPLAY, SEEDS, Cell, dataset, make_env
 from benchmarks.scoring.peers import SETTINGS
-from benchmarks.scoring.statistics import Scores, estimate, interquartile_mean, probability_of_improvement
+from benchmarks.scoring.statistics import Scores
 from benchmarks.stores import ROOT
 from offrl import open_replay
 from offrl.cli.names import ALGORITHMS
@@ -31,15 +32,14 @@ from offrl.datasets.coverage import References, measure
 from offrl.runs import describe_machine
 from offrl.shards import Manifest
 from offrl.statistics import t_interval
-from offrl.system.json_files import write_json
+from offrl.system.json_files import read_json, write_json
 from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
 
 RESULTS = ROOT / "benchmarks" / "results" / "scores"
 SHELF = "bc,dqn,qr-dqn,bcq,cql,qr-cql,iql,crr,rem"
-BASELINE = "bc"
-BETTER = "probability_of_improvement_over_bc"
 TOLERANCE = 1e-6
+_NORMALISED = "interquartile mean (0: random, 1: the best online policy)"
 
 
 def _names(allowed: Sequence[str]) -> Any:
@@ -116,6 +116,7 @@ def scores(
         mine = [cell for cell in cells if cell.environment == environment]
         theirs = [cell for cell in others if cell.environment == environment]
         write_results(work, environment, kinds, algorithms, mine, theirs, transitions, check_with_rliable)
+    write_over_all(check_with_rliable)
 
 
 def write_results(
@@ -150,11 +151,8 @@ def write_results(
             rows.append([(mean - low) / (high - low) for mean in means])
         table[algorithm] = {"cells": row, "cpu_seconds_per_run": _seconds(found, algorithm)}
         normalised[algorithm] = np.array(rows)
-    for algorithm, values in normalised.items():
-        table[algorithm]["interquartile_mean"] = estimate(interquartile_mean, values)._asdict()
-        if BASELINE in normalised and algorithm != BASELINE:
-            better = estimate(probability_of_improvement, values, normalised[BASELINE])
-            table[algorithm][BETTER] = better._asdict()
+    for algorithm, found_of_all in aggregates(normalised).items():
+        table[algorithm] |= found_of_all
     show(table)
     compared = peer_scores.compare(work, cells, others)
     peer_scores.show(compared)
@@ -170,7 +168,7 @@ def write_results(
         charts.intervals(bars, "mean return: ours minus another's", RESULTS / f"{name}.png", line=0.0)
     else:
         bars = {algorithm: tuple(row["interquartile_mean"].values()) for algorithm, row in table.items()}
-        charts.intervals(bars, "interquartile mean (0: random, 1: the best online policy)", RESULTS / f"{name}.png")
+        charts.intervals(bars, _NORMALISED, RESULTS / f"{name}.png")
     first = cells[0]
     runs = 1 + max(cell.seed for cell in cells)
     given = f" --environment {environment}"
@@ -200,6 +198,27 @@ def write_results(
             **({"peers": compared} if others else {}),
             **({"rliable": checked} if checked is not None else {}),
             "machine": describe_machine(),
+        },
+    )
+
+
+def write_over_all(check_with_rliable: bool) -> None:
+    """The aggregates over all environments that have a result of offrl's own runs on a CPU, where several have."""
+    results = [read_json(path) for path in sorted(RESULTS.glob("*.json")) if path.stem != OVER_ALL]
+    results = [found for found in results if "peers" not in found and found["device"] == "cpu"]
+    if len(results) < 2:
+        return
+    scores = together(results)
+    rows = aggregates(scores)
+    bars = {name: tuple(row["interquartile_mean"].values()) for name, row in rows.items()}
+    charts.intervals(bars, _NORMALISED, RESULTS / f"{OVER_ALL}.png")
+    write_json(
+        RESULTS / f"{OVER_ALL}.json",
+        {
+            "environments": [found["environment"] for found in results],
+            "runs": min(found["runs"] for found in results),
+            "algorithms": rows,
+            **({"rliable": rliable_check(scores, rows)} if check_with_rliable else {}),
         },
     )
 

@@ -11,7 +11,10 @@ from typing import Any
 from offrl.statistics import Interval
 
 RESULTS = Path(__file__).parents[1] / "results"
-LEADERBOARDS = ("leaderboard", *(f"leaderboard-{kind}" for kind in ("varied", "medium", "replay", "expert", "random")))
+LEADERBOARDS = (
+    "leaderboard",
+    *(f"leaderboard-{kind}" for kind in ("bold", "varied", "medium", "replay", "expert", "random")),
+)
 CHARTS: dict[str, tuple[str, ...]] = {
     **{name: (f"carracing/{name}.png",) for name in LEADERBOARDS},
     "growth": ("growth/growth.png",),

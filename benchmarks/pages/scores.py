@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.pages.kept import (
     all_kept,
@@ -21,8 +18,8 @@ from benchmarks.pages.kept import (
     table,
 )
 from benchmarks.readme import is_of_earlier_recipe
+from benchmarks.scoring.aggregate import BETTER, OVER_ALL
 from benchmarks.scoring.peers import below
-from benchmarks.scoring.statistics import estimate, interquartile_mean, probability_of_improvement
 from offrl.statistics import Interval
 
 BENCHMARKS = {
@@ -98,6 +95,7 @@ def _origin(result: Mapping[str, Any], policies: Mapping[str, Any]) -> str:
 def shelf() -> str:
     """Scores of all algorithms on the five kinds of datasets of each environment, and over all environments."""
     results = all_kept("scores")
+    over_all = results.pop(OVER_ALL, None)
     if not results:
         return missing("scores")
     parts = []
@@ -105,8 +103,7 @@ def shelf() -> str:
         # What is compared with other libraries has runs of the same cells, which have a table of their own.
         is_shown = "peers" in found and name.removesuffix("-peers") in results
         parts.append(f"### {found['environment']}{_beside(found)}\n\n{_shelf(name, found, with_table=not is_shown)}")
-    complete = [found for found in results.values() if "peers" not in found and found.get("device", "cpu") == "cpu"]
-    return "\n\n".join([*parts, *(_over_all(complete) if len(complete) > 1 else [])])
+    return "\n\n".join([*parts, *([] if over_all is None else _over_all(over_all))])
 
 
 def _beside(found: Mapping[str, Any]) -> str:
@@ -123,9 +120,8 @@ def _shelf(name: str, found: Mapping[str, Any], *, with_table: bool) -> str:
         ("*TQ*", *(f"{about['tq']:.2f}" for about in datasets.values()), "", "", ""),
         ("*SACo*", *(f"{about['saco']:.2f}" for about in datasets.values()), "", "", ""),
     ]
-    better = "probability_of_improvement_over_bc"
     for algorithm, row in found["algorithms"].items():
-        improved = _estimate(row[better]) if better in row else ""
+        improved = _estimate(row[BETTER]) if BETTER in row else ""
         seconds = "" if row["cpu_seconds_per_run"] is None else f"{row['cpu_seconds_per_run']:.0f}"
         cells = [mean_and_interval(row["cells"][dataset]) for dataset in datasets]
         rows.append((algorithm, *cells, _estimate(row["interquartile_mean"]), improved, seconds))
@@ -144,30 +140,17 @@ def _shelf(name: str, found: Mapping[str, Any], *, with_table: bool) -> str:
     )
 
 
-def _over_all(results: Sequence[Mapping[str, Any]]) -> list[str]:
+def _over_all(found: Mapping[str, Any]) -> list[str]:
     """The aggregates over the datasets of all environments, of the algorithms that each has."""
-    shared = [name for name in results[0]["algorithms"] if all(name in found["algorithms"] for found in results)]
-    fewest = min(found["runs"] for found in results)
-    scores = {name: np.concatenate([_normalised(found, name)[:, :fewest] for found in results]) for name in shared}
-    rows = []
-    for name, each in scores.items():
-        better = ""
-        if name != "bc" and "bc" in scores:
-            better = _estimate(estimate(probability_of_improvement, each, scores["bc"])._asdict())
-        rows.append((name, _estimate(estimate(interquartile_mean, each)._asdict()), better))
-    names = ", ".join(found["environment"] for found in results)
-    text = f"{names}, with as many runs of each as the one with the fewest has:"
-    return ["### All environments", text, table(("algorithm", "interquartile mean", "better than BC"), rows)]
-
-
-def _normalised(found: Mapping[str, Any], algorithm: str) -> NDArray[np.float64]:
-    """Scores [datasets, runs] of an algorithm, 0 for random and 1 for the best online policy."""
-    cells = found["algorithms"][algorithm]["cells"]
-    rows = []
-    for dataset, about in found["datasets"].items():
-        low, high = about["random_return"], about["best_return"]
-        rows.append([(run - low) / (high - low) for run in cells[dataset]["runs"]])
-    return np.array(rows)
+    rows = [
+        (name, _estimate(row["interquartile_mean"]), _estimate(row[BETTER]) if BETTER in row else "")
+        for name, row in found["algorithms"].items()
+    ]
+    return [
+        "### All environments",
+        f"{', '.join(found['environments'])}, {found['runs']} runs of each.{_rliable(found.get('rliable'))}",
+        table(("algorithm", "interquartile mean", "better than BC"), rows),
+    ]
 
 
 def _peers(peers: Mapping[str, Any]) -> str:

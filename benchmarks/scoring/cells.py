@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import offrl
 from benchmarks.children import ending_quietly
+from benchmarks.revisions import revision_of
 from offrl.cli.names import algorithm_class
 from offrl.envs import TUNING_SEEDS
 from offrl.envs.making import Env
@@ -66,7 +67,7 @@ class Cell(NamedTuple):
     def directory(self, work: Path) -> Path:
         """Where it keeps its run and its score."""
         config = algorithm_class(self.algorithm).config_class()
-        settings: dict[str, Any] = {"algorithm": asdict(config()) if config else None}
+        settings: dict[str, Any] = {"algorithm": asdict(config()) if config else None, **revision_of(self.algorithm)}
         if self.environment in LONGEST:
             settings["longest"] = LONGEST[self.environment]
         if self.device != "cpu":  # other kernels, other numbers

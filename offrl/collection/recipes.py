@@ -103,6 +103,7 @@ def _collect_replay(make_env: envs.EnvFactory, directory: Path, seed: int, commo
     )
 
 
+_BOLD_GRIPS = ((1.0, 90.0, 250.0),)  # the best driver's is 200: beyond, it slides
 _MEDIUM_EPSILON = 0.1
 _EXPERT_EPSILON = 0.02  # each action's probability is known and positive, and the mean stays over 900
 
@@ -111,6 +112,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe("carracing/random", "uniformly random actions", RandomBehaviour()),
         Recipe("carracing/mixed", "drivers from careful to bold, from steady to erratic", CarRacingMixture()),
+        Recipe("carracing/bold", "drivers up to too bold, from steady to erratic", CarRacingMixture(grips=_BOLD_GRIPS)),
         Recipe("carracing/varied", "drivers of random settings, few of them good", VariedDrivers()),
         Recipe(
             "carracing/medium",

@@ -35,6 +35,7 @@ from offrl.algorithms import (
     QRDQNConfig,
     REMConfig,
 )
+from offrl.cli.names import ALGORITHMS, algorithm_class
 from offrl.losses import random_mixture
 from offrl.training import Learner, LearnerConfig
 
@@ -289,6 +290,13 @@ def weights_of(algorithm):
 
 def trained_by(algorithm):
     return [name for name, parameter in algorithm.named_parameters() if parameter.requires_grad]
+
+
+def test_every_listed_algorithm_is_compared_with_its_paper():
+    compared = {make_algorithm(case).name for case in CASES.values()}
+    assert compared | {"bc", "bcq"} == {
+        algorithm_class(name).name for name in ALGORITHMS
+    }  # these have files of their own
 
 
 @pytest.fixture(params=list(CASES))

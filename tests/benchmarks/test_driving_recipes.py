@@ -13,6 +13,7 @@ from benchmarks.recipes import (
     recipe_rows,
     still_tried,
 )
+from benchmarks.revisions import REVISIONS
 from offrl.runs import describe_machine
 
 
@@ -94,3 +95,11 @@ def test_the_page_shows_the_best_first(hooks, tmp_path):
     assert "runs by EPYC, bf16 (1) and Xeon, bf16 (4)." in shown
     assert shown.index("920.0") < shown.index("895.0")
     assert "| +25.0 (" in shown
+
+
+def test_runs_of_an_earlier_revision_lie_apart(monkeypatch):
+    recipe = TRIED[FIRST].recipe
+    before, rows = recipe.digest, recipe_rows(FOUND)
+    monkeypatch.setitem(REVISIONS, "bcq", 1)
+    assert recipe.digest != before
+    assert still_tried(rows) == {}

@@ -280,16 +280,19 @@ def test_the_result_is_a_table(hooks, tmp_path):
     assert "rliable 1.2.0 computes the same 3 aggregates, with a largest difference of 1e-16." in drawn
 
 
-def test_algorithms_that_every_environment_has_are_summed_up_over_all(hooks, tmp_path):
+def test_algorithms_that_every_environment_has_are_summed_up_over_all(hooks, tmp_path, monkeypatch):
+    from benchmarks import scores
+
     estimate = {"value": 0.5, "low": 0.4, "high": 0.6}
 
-    def result(environment, scores, best):
-        cell = {"mean": 0.0, "interval_95": None, "runs": scores}
+    def result(environment, returns, best):
+        cell = {"mean": 0.0, "interval_95": None, "runs": returns}
         row = {"cells": {f"{environment}/mixed": cell}, "cpu_seconds_per_run": 1.0, "interquartile_mean": estimate}
         algorithms = {"bc": row} | ({} if environment == "CartPole-v1" else {"iql": row})
         about = {"mean_return": 1.0, "tq": 0.5, "saco": 1.0, "random_return": 100.0, "best_return": best}
         about_all = {"datasets": {f"{environment}/mixed": about}, "algorithms": algorithms, "environment": environment}
         sizes = {"runs": 2, "updates": 1, "transitions": 1, "batch_size": 1, "evaluation_seeds": [0, 0], "command": "c"}
+        sizes["device"] = "cpu"
         machine = {"processor": "", "cores": 1, "python": "", "gpu": None, "versions": {}}
         return {**about_all, **sizes, "machine": machine}
 
@@ -298,6 +301,9 @@ def test_algorithms_that_every_environment_has_are_summed_up_over_all(hooks, tmp
     (tmp_path / "scores").mkdir()
     for found in (result("CartPole-v1", [150.0, 150.0], 200.0), result("LunarLander-v3", [300.0, 300.0, 0.0], 300.0)):
         (tmp_path / "scores" / f"{found['environment']}.json").write_text(json.dumps(found))
+    monkeypatch.setattr(scores, "RESULTS", tmp_path / "scores")
+    scores.write_over_all(check_with_rliable=False)
+    assert (tmp_path / "scores" / "all.png").exists()
     _, over_all = hooks.shelf().split("### All environments")
     assert "| bc | 0.75 (0.75 to 0.75) |  |" in over_all
     assert "iql" not in over_all
