@@ -16,8 +16,9 @@ from click.testing import CliRunner
 
 import offrl
 from offrl.cli import main
+from offrl.cli.logged import open_training_data
 from offrl.cli.names import environment_factory
-from offrl.cli.request import build_algorithm, open_training_data, read_request
+from offrl.cli.request import build_algorithm, read_request
 from offrl.envs.seeds import TUNING_SEEDS
 from offrl.evaluation import EpisodeEvaluator
 from offrl.training import FitConfig, LearnerConfig, fit

@@ -152,7 +152,7 @@ def _load(
         ConfigError: its run held nothing out of this data, was trained on what it held out, itself or by its first
             weights, or another share is asked for.
     """
-    from offrl.cli.request import data_location, read_alike, recorded_store
+    from offrl.cli.logged import data_location, read_alike, recorded_store
     from offrl.hub.loading import run_of
     from offrl.ope.splits import split_on
     from offrl.policies.onnx_policy import OnnxPolicy

@@ -25,8 +25,9 @@ from offrl.cli.console import (
     show,
     warn,
 )
+from offrl.cli.logged import is_data_there, named_store, recorded_store
 from offrl.cli.names import ALGORITHMS, network_options
-from offrl.cli.request import LENGTHS, Request, is_data_there, named_store, recorded_request, recorded_store
+from offrl.cli.request import LENGTHS, Request, recorded_request
 from offrl.cli.settings import format_value, setting_groups
 from offrl.errors import ConfigError, OfflineRLError, RunError
 

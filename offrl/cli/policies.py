@@ -27,8 +27,9 @@ from offrl.cli.console import (
     warn,
     workers_option,
 )
+from offrl.cli.logged import named_store, recorded_store
 from offrl.cli.names import CAR_RACING, network_options
-from offrl.cli.request import Request, named_store, recorded_store
+from offrl.cli.request import Request
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.system.ranks import Ranks
 from offrl.system.torchrun import join

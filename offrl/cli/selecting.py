@@ -13,8 +13,9 @@ import click
 from click import argument, option
 
 from offrl.cli.console import DATA, PATH, device_option, output_options, show
+from offrl.cli.logged import named_store, recorded_store
 from offrl.cli.names import ENCODERS, algorithm_class, load_class, network_options
-from offrl.cli.request import named_store, recorded_request, recorded_store
+from offrl.cli.request import recorded_request
 from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:

@@ -16,14 +16,13 @@ import click
 from click import argument, option
 
 from offrl.cli.console import DATA, PATH, device_option, output_options, say_on_interrupt, show, task_options
+from offrl.cli.logged import data_location, open_training_data
 from offrl.cli.names import STATISTICS, named_task, network_options
 from offrl.cli.request import (
     Request,
     build_algorithm,
     build_selection,
-    data_location,
     episode_evaluator,
-    open_training_data,
     parse_training,
     read_request,
     require_same_task,
