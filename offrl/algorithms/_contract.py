@@ -15,12 +15,15 @@ from offrl.algorithms.algorithm import Algorithm, PolicyOutput
 from offrl.batch import Batch, FrameBatch
 from offrl.errors import ConfigError
 
+_TRIED_ACTIONS = 4
+
 
 def require_contract(algorithm: Algorithm, batch: Batch | FrameBatch) -> None:
     """Runs `forward` and `loss` once on a copy: what only acting or logging would notice is said before training.
 
     Before that it checks that the batch has the fields which the algorithm `needs`. Changes nothing of the algorithm,
-    and no random number of torch's. Warns of a target network that nobody moves.
+    and no random number of torch's. Warns of a target network that nobody moves, and of action masks that the loss does
+    not read.
 
     Args:
         algorithm: As it will be trained.
@@ -41,6 +44,7 @@ def require_contract(algorithm: Algorithm, batch: Batch | FrameBatch) -> None:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         _require_output(tried(prepared.observation), algorithm, len(prepared))
         _require_loss(tried.loss(prepared), algorithm)
+        _warn_of_unread_masks(tried, prepared)
 
 
 def _require_output(output: Any, algorithm: Algorithm, num_rows: int) -> None:
@@ -88,6 +92,27 @@ def _in_words(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
     return f"{value!r}" if isinstance(value, int | float) else f"a {type(value).__name__}"
+
+
+def _warn_of_unread_masks(algorithm: Algorithm, batch: Batch) -> None:
+    """Warns where the loss is the same whatever is legal; one that needs the next logged action need not ask."""
+    if batch.action_mask is None or "next_action" in algorithm.needs:
+        return
+    every = torch.ones_like(batch.action_mask)
+    masks = [every]
+    for action in range(min(_TRIED_ACTIONS, algorithm.spec.num_actions)):
+        alone = torch.zeros_like(every)
+        alone[:, action] = True
+        masks += [alone, ~alone]  # alone, a maximum tells; without it, a softmax of the others
+    # No episode ends: where it does, the next state counts for nothing.
+    goes_on = replace(batch, discount=torch.ones_like(batch.discount))
+    tried = (replace(goes_on, action_mask=mask, next_action_mask=mask) for mask in masks)
+    if len({copy.deepcopy(algorithm).loss(each)[0].item() for each in tried}) == 1:
+        warnings.warn(
+            f"{type(algorithm).__name__}.loss does not read action_mask or next_action_mask: illegal actions count in "
+            "what it learns, though its policy never takes them; mask every max and softmax over actions",
+            stacklevel=3,
+        )
 
 
 def _warn_of_idle_targets(algorithm: Algorithm) -> None:

@@ -1,5 +1,7 @@
 """What an algorithm of a user's own is told before training begins."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from offrl import BC, DQN, DiscreteBCQ, DiscreteBCQConfig, DQNConfig, FitConfig, TaskSpec, fit
 from offrl.algorithms import PolicyOutput, frozen_copy
 from offrl.algorithms._contract import require_contract
+from offrl.cli.names import ALGORITHMS, algorithm_class
 from offrl.errors import ConfigError
 
 TWO_ACTIONS = "expected a PolicyOutput of two float tensors [2, 3], [B, A]"
@@ -90,6 +93,30 @@ def test_a_target_that_holds_those_of_the_pairs_is_moved_with_them(toy_replay):
             return [(self.encoder, self.target[0]), (self.imitation_head, self.target[1])]
 
     require_contract(Together(toy_replay.spec), toy_replay.gather([0, 1]))
+
+
+class Unmasked(DQN):
+    """Takes its maximum over all actions."""
+
+    def loss(self, batch):
+        return super().loss(replace(batch, action_mask=None, next_action_mask=None))
+
+
+def masked(batch, *, rows):
+    mask = torch.tensor(rows)
+    return replace(batch, action_mask=torch.ones_like(mask), next_action_mask=mask)
+
+
+def test_a_loss_that_reads_no_mask_is_warned_of(toy_replay):
+    batch = toy_replay.gather([0, 1])
+    with pytest.warns(UserWarning, match=r"Unmasked.loss does not read action_mask or next_action_mask"):
+        require_contract(Unmasked(toy_replay.spec), masked(batch, rows=[[True, True, False], [True, True, True]]))
+    require_contract(Unmasked(toy_replay.spec), batch)
+    for name in ALGORITHMS:
+        kind = algorithm_class(name)
+        given = {name: torch.zeros(2, dtype=torch.int64) for name in kind.needs}
+        legal = masked(replace(batch, **given), rows=[[True, True, False], [False, True, True]])
+        require_contract(kind(toy_replay.spec), legal)
 
 
 class Noisy(BC):
