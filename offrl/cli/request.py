@@ -237,8 +237,16 @@ def build_algorithm(request: Request, spec: TaskSpec) -> Algorithm:
     )
 
 
-def episode_evaluator(request: Request, spec: TaskSpec, where: Path | str) -> EpisodeEvaluator:
+def episode_evaluator(
+    request: Request, spec: TaskSpec, where: Path | str, *, named: str | None = None
+) -> EpisodeEvaluator:
     """What plays episodes while a run trains.
+
+    Args:
+        request: The run's.
+        spec: Its task.
+        where: What messages name.
+        named: The environment that the user names, which may be one of a module to import.
 
     Raises:
         ConfigError: the data does not say of which environment it is.
@@ -247,7 +255,7 @@ def episode_evaluator(request: Request, spec: TaskSpec, where: Path | str) -> Ep
     from offrl.envs.seeds import TUNING_SEEDS
     from offrl.evaluation.while_training import EpisodeEvaluator
 
-    environment = request.gymnasium_id(where)
+    environment = named or request.gymnasium_id(where)
     if environment is None:
         raise ConfigError("no environment", where="--evaluate-every", expected="--env", hint=f"add --env {CAR_RACING}")
     return EpisodeEvaluator(environment_factory(environment, spec.hud), TUNING_SEEDS[: request.evaluate_episodes])

@@ -145,7 +145,6 @@ def train(
                 "--run": run,
                 "--algorithm-seed": algorithm_seed,
                 "--init": init,
-                "--env": environment,
                 "--hud": hud,
                 "--dones": other_dones,
                 "--skip-bad-shards": skip_bad_shards or None,
@@ -159,6 +158,7 @@ def train(
             assignments,
         )
         request = read_request(resume, algorithm, encoder).longer(updates, epochs)
+        _refuse_other_environment(environment, request.environment)
         if directory is not None:  # the data was moved; fit checks that it is the same
             request = replace(request, data=data_location(directory))
     elif directory is None:
@@ -219,7 +219,9 @@ def train(
         require_same_task(checkpoint, replay.spec)
 
     evaluator = (
-        None if request.evaluate_every is None else episode_evaluator(request, replay.spec, directory or resume or "")
+        None
+        if request.evaluate_every is None
+        else episode_evaluator(request, replay.spec, directory or resume or "", named=environment)
     )
     begun = _begun_before(run, model.name) if ranks.is_first and resume is None else None
     if goes_on and run is not None and (run / "config.json").exists():
@@ -267,6 +269,17 @@ def train(
     if selection is not None and learner.step < total and (ended := read_run_json(target, END_NAME)):
         result["ended"] = ended["reason"]
     show({**result, **_last_metrics(target / "metrics.csv")}, as_json)
+
+
+def _refuse_other_environment(named: str | None, recorded: str | None) -> None:
+    """A resumed run keeps its environment; to name it again says that its module may be imported."""
+    if named is not None and named != recorded:
+        raise ConfigError(
+            f"{named} beside --resume",
+            where="--env",
+            expected=f"{recorded or 'none'}, as the run has it",
+            hint="leave it out",
+        )
 
 
 def _with_rank(run: Path | None, assignments: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:

@@ -58,20 +58,8 @@ class EpisodeLog:
             DatasetError: an illegal action, or a reward or observation that cannot be kept; the episode is as it was
                 before.
         """
+        self.require_legal(action)
         legal = self._action_mask
-        if legal is not None and legal.shape != (self._spec.num_actions,):
-            raise DatasetError(
-                f"an action_mask of shape {list(legal.shape)}",
-                where="environment",
-                expected=f"[{self._spec.num_actions}]",
-            )
-        if legal is not None and not legal[action]:
-            raise DatasetError(
-                f"action {action} of step {len(self)} is illegal there",
-                where="behaviour",
-                expected=f"one of {np.flatnonzero(legal).tolist()}",
-                hint="give the behaviour's __call__ a second parameter, action_mask, and keep to it",
-            )
         if not (math.isnan(probability) or 0 < probability <= 1):
             raise DatasetError(
                 f"the probability of the action of step {len(self)} is {probability}",
@@ -91,6 +79,29 @@ class EpisodeLog:
             )
         self._newest, self._action_mask = following, action_mask
         self._steps.append(_Step(action, probability, reward, self._last_row(following), legal))
+
+    def require_legal(self, action: int) -> None:
+        """Checks an action before it is played.
+
+        Raises:
+            DatasetError: It is illegal where the episode is, or what is legal there is not said for each action.
+        """
+        legal = self._action_mask
+        if legal is None:
+            return
+        if legal.shape != (self._spec.num_actions,):
+            raise DatasetError(
+                f"an action_mask of shape {list(legal.shape)}",
+                where="environment",
+                expected=f"[{self._spec.num_actions}]",
+            )
+        if not legal[action]:
+            raise DatasetError(
+                f"action {action} of step {len(self)} is illegal there",
+                where="behaviour",
+                expected=f"one of {np.flatnonzero(legal).tolist()}",
+                hint="keep to info['action_mask']; a behaviour's __call__ is given it as a parameter action_mask",
+            )
 
     def episode(self, *, terminated: bool, truncated: bool) -> Episode:
         """All of it, of 1 step or more."""

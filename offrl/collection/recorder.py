@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from offrl import envs
 from offrl.collection._episode_log import EpisodeLog
 from offrl.collection._play import plan_dataset
+from offrl.envs.episodes import action_mask_of
 from offrl.envs.wrappers import is_frame_space, to_gray
 from offrl.errors import ConfigError, DatasetError
 from offrl.shards._recording import LOCK_NAME, Recording
@@ -33,7 +34,8 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     What the environment gives is passed on as it is. Observations may be float32 vectors, uint8 stacks of frames
     [C, H, W], oldest first, or uint8 frames, RGB [H, W, 3] or gray [H, W, 1] or [H, W], which the dataset has as
-    `offrl.envs.make` would give them: gray, four to a stack. Each frame is kept once.
+    `offrl.envs.make` would give them: gray, four to a stack. Each frame is kept once. Legal actions that the
+    environment states in `info["action_mask"]` are kept, too, and an illegal one is refused before it is played.
 
     A directory that a Recorder wrote before is added to. Steps are in memory until a shard is full; a shard is whole
     or not there. `close()`, or the end of a `with` block, writes the rest and marks the manifest as complete; where
@@ -115,7 +117,7 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._end()
         self._write()
         observation, info = self.env.reset(seed=seed, options=options)
-        self._log = EpisodeLog(self._view(observation, is_first=True), self._recorded)
+        self._log = EpisodeLog(self._view(observation, is_first=True), self._recorded, action_mask_of(info))
         self._probability = math.nan
         return observation, info
 
@@ -124,7 +126,7 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
 
         Raises:
             ConfigError: no episode to step in, or an action that is none.
-            DatasetError: a reward or observation that cannot be kept.
+            DatasetError: an illegal action, or a reward or observation that cannot be kept.
         """
         log = self._log
         if log is None:
@@ -135,9 +137,11 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
                 hint="a wrapper that resets by itself goes around the Recorder",
             )
         index = self._action_index(action)
+        log.require_legal(index)
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
-            log.append(index, self._probability, float(reward), self._view(observation, is_first=False))
+            following = self._view(observation, is_first=False)
+            log.append(index, self._probability, float(reward), following, action_mask_of(info))
         except BaseException:  # what the environment did in this step is not known
             self._end()
             raise

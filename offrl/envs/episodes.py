@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -26,6 +27,13 @@ class EpisodeEnd(NamedTuple):
     score: float
     length: int
     finished: bool | None
+
+
+def action_mask_of(info: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+    """The legal actions where a step or reset has led to, bool [A], from Gymnasium's `info["action_mask"]`, or None."""
+    mask = info.get("action_mask")
+    # A copy: environments may write into the same array at every step. Gymnasium's masks are int8.
+    return None if mask is None else np.array(mask).astype(np.bool_)
 
 
 class EpisodeRunner:
@@ -81,9 +89,7 @@ class EpisodeRunner:
 
     def _show(self, observation: Any, info: dict[str, Any]) -> None:
         self.observation, self.info = observation, info
-        mask = info.get("action_mask")
-        # A copy: environments may write into the same array at every step. Gymnasium's masks are int8.
-        self.action_mask: NDArray[np.bool_] | None = None if mask is None else np.array(mask).astype(np.bool_)
+        self.action_mask = action_mask_of(info)
 
     @property
     def place(self) -> str:

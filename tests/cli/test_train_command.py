@@ -39,6 +39,21 @@ def test_a_run_is_scored_while_it_trains_and_may_become_longer(data, tmp_path):
     offrl_json("evaluate", run / "checkpoints" / "best", "--episodes", 1, "--workers", 0)
 
 
+def test_an_environment_whose_module_is_imported_is_named_again_where_a_run_goes_on(data, tmp_path):
+    run, named = tmp_path / "run", "gymnasium:CartPole-v1"  # what stands before the colon is imported
+    options = ("--evaluate-every", 2, "--evaluate-episodes", 1, "--set", "precision=fp32", "--quiet")
+    offrl("train", data, "--updates", 2, "--run", run, "--env", named, *options)
+    assert steps_of(run / "evaluations.csv") == [2]
+    resume = ("train", "--resume", run, "--updates", 4, "--quiet")
+    assert f"add --env {named}" in offrl(*resume, code=2).output
+    assert (
+        f"--env: Acrobot-v1 beside --resume; expected {named}, as"
+        in offrl(*resume, "--env", "Acrobot-v1", code=2).output
+    )
+    offrl(*resume, "--env", named)
+    assert steps_of(run / "evaluations.csv") == [2, 4]
+
+
 def test_a_run_chooses_among_its_checkpoints_and_ends_early(data, tmp_path):
     run = tmp_path / "run"
     settings = ["precision=fp32", "held_out=0.3", "log_period=2", "checkpoint_period=2", "learning_rate=1e-9"]

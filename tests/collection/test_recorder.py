@@ -286,6 +286,30 @@ def test_what_is_no_action_is_refused_and_not_played(tmp_path, action):
     assert recorded(tmp_path)["actions"].tolist() == [0, 1]
 
 
+def test_legal_actions_are_kept_and_others_refused_before_they_are_played(tmp_path):
+    class Gate(Line):
+        """Action 2 is legal at even places only."""
+
+        def _info(self):
+            return {"action_mask": np.array([1, 1, self.array[0] % 2 == 0], np.int8)}
+
+        def reset(self, **options):
+            return super().reset(**options)[0], self._info()
+
+        def step(self, action):
+            return *super().step(action)[:4], self._info()
+
+    with Recorder(Gate(), tmp_path) as recorder:
+        play(recorder, 2)
+        with pytest.raises(DatasetError, match=r"action 2 of step 1 is illegal there; expected one of \[0, 1\]"):
+            recorder.step(2)
+        recorder.step(1)
+        recorder.step(2)
+    found = recorded(tmp_path)
+    assert found["actions"].tolist() == [2, 1, 2]
+    assert found["action_mask"].tolist() == [[True] * 3, [True, True, False], [True] * 3]
+
+
 def test_a_step_without_an_episode_is_refused(tmp_path):
     recorder = Recorder(Line(), tmp_path)
     with pytest.raises(ConfigError, match=r"no episode to step in; expected reset\(\) first"):
