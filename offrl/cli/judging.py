@@ -39,6 +39,7 @@ _HELD_OUT = 0.2
 @option("--refits", type=click.IntRange(1), help="Of fitted Q evaluation, for its intervals; default: 3.")
 @option("--clip", type=float, help="Cut the weights of importance sampling at this number; default: not at all.")
 @option("--held-out", type=float, help=f"Share of the episodes; default: as the run was trained, else {_HELD_OUT}.")
+@option("--split-seed", type=click.IntRange(0), help="Chooses these episodes; default: as the run was trained, else 0.")
 @option("--threshold", type=float, help="Likelihood threshold; default: the policy's own.")
 @option(
     "--dones",
@@ -62,6 +63,7 @@ def ope(
     refits: int | None,
     clip: float | None,
     held_out: float | None,
+    split_seed: int | None,
     threshold: float | None,
     dones: Dones | None,
     seed: int,
@@ -98,7 +100,7 @@ def ope(
         seed=seed,
         **{name: value for name, value in given.items() if value is not None},
     )
-    judged = _load(policy, data, dones, held_out, threshold, algorithm, encoder, device, progress=not quiet)
+    judged = _load(policy, data, dones, held_out, split_seed, threshold, algorithm, encoder, device, progress=not quiet)
     encoders = {} if judged.encoder is None else {"encoder": load_class(judged.encoder, ENCODERS, "encoder")}
     progress = False if quiet else None
     found = estimate(
@@ -139,6 +141,7 @@ def _load(
     data: Path | str | None,
     dones: Dones | None,
     held_out: float | None,
+    split_seed: int | None,
     threshold: float | None,
     algorithm: str | None,
     encoder: str | None,
@@ -153,7 +156,8 @@ def _load(
             weights, or another share is asked for.
     """
     from offrl.cli.logged import data_location, read_alike, recorded_store
-    from offrl.hub.loading import run_of
+    from offrl.cli.request import recorded_request
+    from offrl.hub.loading import find_policy, run_of
     from offrl.ope.splits import split_on
     from offrl.policies.onnx_policy import OnnxPolicy
     from offrl.policies.torch_policy import TorchPolicy
@@ -166,14 +170,16 @@ def _load(
         require_no_network(path, algorithm, None, None)  # the others are of what is fitted
         if data is None:
             raise ConfigError("no data", where="ope", expected="DIRECTORY beside an ONNX file")
-        share = _HELD_OUT if held_out is None else held_out
         judged = OnnxPolicy(file, threshold=threshold)
         unknown = "An ONNX file does not say what it was trained on: if on these episodes, the values flatter it."
-        spec = None if (local_copy(data, progress=progress) / MANIFEST_NAME).exists() else judged.spec
-        replay = open_replay(data, spec=spec, dones=dones or "terminated", held_out=share, progress=progress)
+        directory = local_copy(data, progress=progress)
+        spec = None if (directory / MANIFEST_NAME).exists() else judged.spec
+        how = _split(held_out, split_seed)
+        replay = open_replay(directory, spec=spec, dones=dones or "terminated", progress=progress, **how)
         return _Judged(judged, str(path), replay, None, encoder, (unknown,))
     refuse_beside("a run", {"--dones": dones}, where=path, expected="a run, whose data is read as it has read it")
-    trained = load_trained(path, algorithm, encoder, device)
+    is_own_class = recorded_request(run_of(find_policy(path))).encoder not in ENCODERS
+    trained = load_trained(path, algorithm, encoder if is_own_class else None, device)
     run, request = run_of(trained.checkpoint), trained.request
     policy = TorchPolicy(trained.algorithm, threshold=threshold)
     own = dict(request.settings["replay"])
@@ -193,14 +199,22 @@ def _load(
         beware.append(
             "The run was trained on other data: if that has some of the same episodes, the values flatter it."
         )
-        config |= {"held_out": _HELD_OUT if held_out is None else held_out}
+        config |= _split(held_out, split_seed)
     else:
         where = "data that the run, or the one of its first weights, was trained on"
-        refuse_beside(where, {"--held-out": held_out}, where=run, expected="the episodes that it held out")
+        named = {"--held-out": held_out, "--split-seed": split_seed}
+        refuse_beside(where, named, where=run, expected="the episodes that it held out")
         config |= {"held_out": split.held_out, "split_seed": split.split_seed}
         beware += [
             f"{each} chose among its checkpoints by the same held-out episodes: the best of many looks better on them "
             "than it is."
             for each in choosers
         ]
-    return _Judged(policy, str(trained.checkpoint), Replay(store, **config), run, request.encoder, tuple(beware))
+    return _Judged(
+        policy, str(trained.checkpoint), Replay(store, **config), run, encoder or request.encoder, tuple(beware)
+    )
+
+
+def _split(held_out: float | None, split_seed: int | None) -> dict[str, Any]:
+    """Which episodes are held out where no run says it."""
+    return {"held_out": _HELD_OUT if held_out is None else held_out, "split_seed": split_seed or 0}

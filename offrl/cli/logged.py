@@ -94,7 +94,7 @@ def recorded_store(request: Request, run: Path, *, progress: bool) -> FrameStore
             "has no frame store, and that a run names it is no reason to write one there",
             where=directory,
             expected="a dataset that was opened before",
-            hint="name it on the command line: --data DIRECTORY",
+            hint="name the dataset on the command line",
         )
     require_recorded(found, run, redacted_data(request))
     return found

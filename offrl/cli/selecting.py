@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ from click import argument, option
 
 from offrl.cli.console import DATA, PATH, device_option, output_options, show
 from offrl.cli.logged import named_store, recorded_store
-from offrl.cli.names import ENCODERS, algorithm_class, load_class, network_options
-from offrl.cli.request import recorded_request
+from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, load_class, network_options
+from offrl.cli.request import Request, recorded_request
 from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ def select(
     if any(each.needs_values for each in criteria):
         _require_one_meaning(requests)
     found = [
-        candidate
-        for run in runs
-        for candidate in _candidates(run, algorithm, encoder, device, tried, requests[run].settings["replay"])
+        candidate for run in runs for candidate in _candidates(run, requests[run], algorithm, encoder, device, tried)
     ]
     replay_settings = requests[runs[0]].settings["replay"]
     meaning = {name: replay_settings[name] for name in _MEANING if name in replay_settings}
@@ -142,11 +140,11 @@ def _require_one_meaning(requests: dict[Path, Any]) -> None:
 
 def _candidates(
     run: Path,
+    request: Request,
     algorithm: str | None,
     encoder: str | None,
     device: str | None,
     thresholds: Sequence[float] | None,
-    replay: Mapping[str, Any],
 ) -> list[Candidate]:
     from offrl.hub.loading import load_algorithm
     from offrl.runs.checkpoint import checkpoints, step_of
@@ -155,13 +153,16 @@ def _candidates(
     trained = [each for each in checkpoints(run / "checkpoints") if step_of(each) > 0]
     if not trained:
         raise RunError("no checkpoint of a trained policy", where=run, expected="folders named step-000001000")
+    # What the user names is of runs with classes of the user's own: the others, and what is fitted, have offrl's.
+    own_algorithm = None if request.algorithm in ALGORITHMS else algorithm
+    own_encoder = None if request.encoder in ENCODERS else encoder
     load = partial(
         load_algorithm,
-        algorithm=None if algorithm is None else algorithm_class(algorithm),
-        encoder=None if encoder is None else load_class(encoder, ENCODERS, "encoder"),
+        algorithm=None if own_algorithm is None else algorithm_class(own_algorithm),
+        encoder=None if own_encoder is None else load_class(own_encoder, ENCODERS, "encoder"),
         device=device or "auto",
     )
-    scale = replay.get("reward_scale", 1.0)
+    scale = request.settings["replay"].get("reward_scale", 1.0)
     return [Candidate(str(each), partial(load, each), thresholds, reward_scale=scale) for each in trained]
 
 

@@ -75,7 +75,9 @@ def load(
                 hint="leave it out",
             )
         return OnnxPolicy(found, **acting)
-    return TorchPolicy(load_algorithm(found, algorithm=algorithm, encoder=encoder, device=device), **acting)
+    policy = TorchPolicy(load_algorithm(found, algorithm=algorithm, encoder=encoder, device=device), **acting)
+    policy.run = run_of(found)
+    return policy
 
 
 def find_policy(path: str | Path) -> Path:

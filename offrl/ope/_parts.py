@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from offrl.errors import ConfigError, RunError
 from offrl.networks import EncoderFactory
-from offrl.ope.behaviour import fit_behaviour, logged_behaviour, require_apart
+from offrl.ope.behaviour import fit_behaviour, logged_behaviour, num_legal_actions, require_apart
 from offrl.ope.config import OpeConfig
 from offrl.ope.episodes import Episodes
 from offrl.ope.fitting import LEAST_UPDATES
@@ -24,6 +24,9 @@ from offrl.training import LearnerConfig
 _COUNTS = 0.01
 """Of what comes after an episode, discounted: the mean over all episodes."""
 
+_FLOOR = 1e-3
+"""Of fitted probabilities; with many actions a share of what each had if all were equally likely."""
+_SHARE = 0.1
 _ASKED_FOR = 0.99
 """The share of certain episodes up to which logged probabilities are taken where they are asked for."""
 
@@ -131,6 +134,7 @@ def behaviour_of(parts: Parts, config: OpeConfig, fitting: Fitting) -> Behaviour
         updates=updates,
         batch_size=config.batch_size,
         seed=config.seed,
+        floor=min(_FLOOR, _SHARE / int(num_legal_actions(parts.held_out).max())),
         learner=LearnerConfig(precision=config.precision, compile="off", threads=torch.get_num_threads()),
         device=fitting.device,
         encoder=fitting.encoder,

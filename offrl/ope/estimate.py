@@ -16,6 +16,7 @@ from offrl.ope.behaviour import num_legal_actions, support_floor
 from offrl.ope.config import OpeConfig
 from offrl.ope.episodes import Episodes
 from offrl.ope.estimators import (
+    BY_STEP,
     ESTIMATORS,
     FITTED,
     WEIGHTED,
@@ -29,7 +30,8 @@ from offrl.ope.fitting import default_learner, enough_updates, steps_ahead
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate_each
-from offrl.ope.steps import Steps, clipped
+from offrl.ope.splits import split_on
+from offrl.ope.steps import Steps, clipped, that_count
 from offrl.replay import Replay
 from offrl.statistics import LEAST_VALUES, Interval
 
@@ -102,8 +104,9 @@ def estimate_each(
     if not policies:
         raise ConfigError("no policies", where="estimate_each", expected="one or more")
     parts = parts_of(replay, config)
+    doubts = {name: _doubt(name, policy, replay) for name, policy in policies.items()}
+    at_held_out = _tables(policies, parts.held_out, parts, progress)  # what cannot be judged is refused before any fit
     behaviour = behaviour_of(parts, config, fitting)
-    at_held_out = _tables(policies, parts.held_out, parts, progress)
     steps: dict[str | None, list[Steps]] = {}
     if FITTED & {*config.estimators}:
         at_training = _tables(policies, parts.train, parts, progress)
@@ -111,10 +114,33 @@ def estimate_each(
     own_steps = steps.get(None, [])
     plain = _steps(next(iter(at_held_out.values())), parts, behaviour)
     logged = bootstrap(trajectory_is, plain, config.resamples, config.seed).behaviour  # whatever the policy
-    return {
+    judged = {
         name: _judge(name, at_held_out[name], steps.get(name, []), own_steps, logged, parts, behaviour, config)
         for name in policies
     }
+    return {name: replace(each, warnings=(*each.warnings, *doubts[name])) for name, each in judged.items()}
+
+
+def _doubt(name: str, policy: Evaluated, replay: Replay) -> tuple[str, ...]:
+    """What is not known of the data that a policy was trained on, in sentences.
+
+    Raises:
+        ConfigError: It was trained on some of the replay's held-out episodes.
+    """
+    run = getattr(policy, "run", None)
+    if run is None or replay.fingerprint is None or not (run / "config.json").is_file():
+        return ()
+    split, _, doubt = split_on(run, replay.fingerprint)
+    ours = replay.config.held_out, replay.config.split_seed
+    if split is not None and (split.held_out, split.split_seed) != ours:
+        raise ConfigError(
+            f"was trained on episodes that held_out={ours[0]:g} and split_seed={ours[1]} hold out",
+            where=name,
+            expected=f"held_out={split.held_out:g} and split_seed={split.split_seed}, as its run has it: what it has "
+            "learned from flatters it",
+            hint="open the data with these",
+        )
+    return (f"{doubt}.",) if doubt else ()
 
 
 def _tables(
@@ -210,12 +236,14 @@ def _judge(
     config: OpeConfig,
 ) -> Estimates:
     episodes, held_out, plain = parts.episodes, parts.held_out, _steps(table, parts, behaviour)
-    support = _support(table, held_out, behaviour)
-    gap = float(np.mean([fitting_gap(each) for each in fits])) if fits else 0.0  # the value is the mean of theirs, too
+    support, most_support = _support(table, parts, behaviour)
+    gap = _gap(fits)
     rows = []
     for estimator in config.estimators:
         is_fitted, is_weighted = estimator in FITTED, estimator in WEIGHTED
         used = fits if is_fitted else [plain]
+        if estimator in BY_STEP:
+            used = [that_count(each) for each in used]
         if config.clip is not None and is_weighted:
             used = [clipped(each, config.clip) for each in used]
         own = own_fits[: len(used)] if is_fitted and own_fits else None
@@ -223,10 +251,10 @@ def _judge(
         size = None
         if not is_weighted:
             # How the first observations vary says nothing of how much a single fit is off.
-            found = found.reaching(gap) if len(fits) > 1 else found.without_intervals()
+            found = found.reaching(gap, _gap(own_fits)) if len(fits) > 1 else found.without_intervals()
         elif (size := float(effective_sample_size(used[0])[0])) < LEAST_EFFECTIVE:
             found = found.without_intervals()
-        remark = verdict(estimator, found, size, len(episodes), support=support, gap=gap)
+        remark = verdict(estimator, found, size, len(episodes), support=most_support, gap=gap)
         fitted = (len(used), _updates(parts.train, config)) if is_fitted else (0, 0)
         rows.append(Estimated(estimator, found, size, *fitted, remark))
     return Estimates(
@@ -244,18 +272,29 @@ def _judge(
     )
 
 
-def _support(table: PolicyTable, held_out: Replay, behaviour: BehaviourFound) -> float:
-    """The share of the policy's actions that the behaviour takes often enough.
+def _gap(fits: Sequence[Steps]) -> float:
+    """By how much the mean of the fits' values is off, as held-out steps show it; 0 without any."""
+    return float(np.mean([fitting_gap(each) for each in fits])) if fits else 0.0
+
+
+def _support(table: PolicyTable, parts: Parts, behaviour: BehaviourFound) -> tuple[float, float]:
+    """The share of the policy's actions that the behaviour takes often enough, and what the share may be at most.
 
     Where the log knows the probability of its own action only, it is estimated on the steps at which the two agree:
-    the mean of pi(a|s) over mu(a|s) is 1 where the behaviour takes all that the policy takes.
+    the mean of pi(a|s) over mu(a|s) is 1 where the behaviour takes all that the policy takes. Two standard errors above
+    it, over episodes, are then still possible.
     """
-    floor = support_floor(num_legal_actions(held_out))
+    floor = support_floor(num_legal_actions(parts.held_out))
     if behaviour.all_actions is not None:
-        return float((table.current * (behaviour.all_actions >= floor[:, None])).sum(axis=1).mean())
-    taken = _taken(table, held_out)
+        share = float((table.current * (behaviour.all_actions >= floor[:, None])).sum(axis=1).mean())
+        return share, share
+    taken = _taken(table, parts.held_out)
     seen = np.where(behaviour.probability >= floor, taken / behaviour.probability, 0.0)
-    return float(min(seen.mean(), 1.0))
+    share, length = float(seen.mean()), parts.episodes.length
+    # Of each episode: its steps are not independent.
+    excess = parts.episodes.pad(seen - share).sum(axis=1) / length.mean()
+    error = float(excess.std(ddof=1)) / len(length) ** 0.5 if len(length) > 1 else 1.0
+    return min(share, 1.0), min(share + 2 * error, 1.0)
 
 
 def _warnings(plain: Steps, parts: Parts, config: OpeConfig, refits: int) -> tuple[str, ...]:

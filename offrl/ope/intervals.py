@@ -39,9 +39,15 @@ class Estimate(NamedTuple):
         """Where too few episodes count to say how sure the value is."""
         return self._replace(value=_unsure(self.value), difference=_unsure(self.difference))
 
-    def reaching(self, correction: float) -> Estimate:
-        """With intervals that hold the value plus a correction, too: what it may be off beside what varies."""
-        return self._replace(value=_reaching(self.value, correction), difference=_reaching(self.difference, correction))
+    def reaching(self, correction: float, behaviour: float = 0.0) -> Estimate:
+        """With intervals that hold the corrected values, too: what they may be off beside what varies.
+
+        Args:
+            correction: Of the value.
+            behaviour: Of the behaviour's value, where that is fitted, too: either may be off, or both.
+        """
+        either = (correction, -behaviour, correction - behaviour)
+        return self._replace(value=_reaching(self.value, correction), difference=_reaching(self.difference, *either))
 
 
 def bootstrap(
@@ -148,8 +154,8 @@ def _unsure(interval: Interval) -> Interval:
     return Interval(interval.mean, None, None)
 
 
-def _reaching(interval: Interval, correction: float) -> Interval:
-    """The interval together with the one around the corrected value."""
+def _reaching(interval: Interval, *corrections: float) -> Interval:
+    """The interval together with those around the corrected values."""
     if interval.low is None or interval.high is None:
         return interval
-    return Interval(interval.mean, interval.low + min(correction, 0.0), interval.high + max(correction, 0.0))
+    return Interval(interval.mean, interval.low + min(0.0, *corrections), interval.high + max(0.0, *corrections))

@@ -156,7 +156,7 @@ def verdict(
         estimate: what it found.
         effective_size: Kish's, of the weights that it uses; None where it uses none.
         held_out: the number of episodes.
-        support: see `Estimates`.
+        support: see `Estimates`; at most, where it is itself an estimate.
         gap: by how much fitted values are off as held-out steps show it, see `fitting_gap`.
     """
     if estimate.undefined or not math.isfinite(estimate.value.mean):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from offrl.algorithms import Algorithm
 from offrl.errors import ConfigError, SpecMismatchError
 from offrl.ope.episodes import in_parts, last_and_cut, require_whole_episodes
 from offrl.policies.acting import NetworkPolicy
@@ -68,15 +69,22 @@ def tabulate_each(
             actions only.
     """
     for name, policy in policies.items():
+        if isinstance(policy, Algorithm):
+            raise ConfigError(
+                f"{type(policy).__name__}, which takes normalised tensors",
+                where=name,
+                expected="a policy of raw observations",
+                hint="pass TorchPolicy(algorithm)",
+            )
         spec = getattr(policy, "spec", None)
         if spec is not None:
             hint = "evaluate it on data of the task that it was trained for"
             spec.require_same(replay.spec, where=name, hint=hint, legal_actions=False)
         require_whole_episodes(replay, name)
-    groups: dict[int, dict[str, Evaluated]] = {}
+    groups: dict[tuple[int, object], dict[str, Evaluated]] = {}
     for name, policy in policies.items():
-        shared = policy.networks if _is_plain(policy) else policy
-        groups.setdefault(id(shared), {})[name] = policy
+        shared = (id(policy.networks), type(policy)._outputs) if _is_plain(policy) else (id(policy), None)
+        groups.setdefault(shared, {})[name] = policy
     found: dict[str, PolicyTable] = {}
     for group in groups.values():
         found |= _tables(group, replay, progress)
@@ -88,6 +96,8 @@ def _is_plain(policy: Evaluated) -> TypeGuard[NetworkPolicy]:
     return (
         isinstance(policy, NetworkPolicy)
         and type(policy).probabilities is NetworkPolicy.probabilities
+        and type(policy).probabilities_of is NetworkPolicy.probabilities_of
+        and type(policy).outputs is NetworkPolicy.outputs
         and type(policy)._choices is NetworkPolicy._choices
     )
 

@@ -70,7 +70,8 @@ def split_on(run: Path, dataset: str) -> tuple[Split | None, list[Path], str]:
             if found is None:
                 found, where = split, each
             _require(found, split, each, where)
-            if read_run_config(each).get("selection") is not None:
+            selection = read_run_config(each).get("selection")
+            if isinstance(selection, Mapping) and any(selection.get(name) for name in ("keep_best", "patience")):
                 choosers.append(each)
     return found, choosers, doubt
 

@@ -113,6 +113,31 @@ class Steps:
             return np.log(self.ratio).cumsum(axis=1)
 
 
+_VANISHED = 1e-6
+"""A discount under which a step no longer counts."""
+
+
+def that_count(steps: Steps) -> Steps:
+    """The steps up to where the discount leaves nothing of a reward.
+
+    What estimators that weigh each step by itself need: with a discount of 0 the first decision alone counts, and later
+    ones neither make a weight nor leave an estimate undefined.
+    """
+    count = int(np.count_nonzero(steps.discounts[:-1] >= _VANISHED))
+    if count == steps.reward.shape[1]:
+        return steps
+    until = slice(None), slice(count)
+    return Steps(
+        steps.reward[until],
+        steps.ratio[until],
+        np.minimum(steps.length, count),
+        steps.discount,
+        None if steps.q is None else steps.q[until],
+        None if steps.value is None else steps.value[until],
+        None if steps.end_value is None else np.where(steps.length <= count, steps.end_value, 0.0),
+    )
+
+
 def clipped(steps: Steps, limit: float) -> Steps:
     """The steps with weights w_t = min(limit, product of the ratios up to t): truncated importance sampling.
 

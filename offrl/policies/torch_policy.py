@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,14 @@ class TorchPolicy(NetworkPolicy):
             taking the one with the best score.
         seed: of the random actions.
 
+    Attributes:
+        run: the directory of the run whose checkpoint it is, where `offrl.load` has read it: what was trained on.
+
     Raises:
         ConfigError: threshold or epsilon out of range.
     """
+
+    run: Path | None = None
 
     def __init__(
         self,
@@ -75,6 +81,8 @@ class TorchPolicy(NetworkPolicy):
         Raises:
             ConfigError: a threshold out of range.
         """
-        return TorchPolicy(
+        other = TorchPolicy(
             self.algorithm, threshold=threshold, epsilon=self.epsilon, stochastic=self.stochastic, seed=self.seed
         )
+        other.run = self.run
+        return other

@@ -117,7 +117,7 @@ def _read_config(directory: Path) -> tuple[dict[str, Any], bool]:
         if len(content) > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
         return parse_json(content), is_sealed(content)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(f"no {CONFIG_NAME} here", where=directory, expected="a run's directory") from error
     except (OSError, ValueError) as error:
         raise RunError(f"damaged ({error})", where=path, expected="what offrl wrote there", hint=_HINT) from error

@@ -118,6 +118,18 @@ def test_what_cannot_be_compared_is_refused_in_a_line(runs, data, trained, tmp_p
     assert "which the run was trained on" in refused(runs[0], "--data", other, "--quiet")
 
 
+def test_an_encoder_is_that_of_the_fits_where_the_runs_have_offrls(runs):
+    found = offrl_json("select", *runs, "--by", "support", "--encoder", "mlp", "--updates", 4, "--quiet")
+    assert len(found["policies"]) == 4
+    said = offrl("select", *runs, "--by", "support", "--encoder", "nature", "--updates", 4, "--quiet", code=2).stderr
+    assert "NatureEncoder" in said  # which is for pixels: it is what was asked for
+
+
+def test_a_file_is_no_run(runs):
+    said = offrl("select", runs[0] / "config.json", "--by", "agreement", code=2).stderr
+    assert "no config.json here; expected a run's directory" in said
+
+
 def test_an_encoder_that_a_file_names_is_not_loaded(runs, tmp_path):
     """Of offrl's own encoders the run's is taken for the models; what else is named could be anything."""
     run = tmp_path / "run"

@@ -199,6 +199,25 @@ def bandit(folder, probabilities, num_actions):
     return open_replay(folder, progress=False, held_out=0.5, discount=0.0)
 
 
+def test_a_policy_of_a_run_is_judged_on_what_that_run_held_out(tmp_path):
+    replay = two_rooms(tmp_path / "data", held_out=0.4)
+    training = offrl.FitConfig(updates=2, batch_size=8)
+    fit = {"learner": offrl.LearnerConfig(precision="fp32", compile="off"), "loggers": []}
+    offrl.fit(offrl.DQN(SPEC), replay, training, run=tmp_path / "run", **fit)
+    policy = offrl.load(tmp_path / "run", threshold=0.0)
+    quick = OpeConfig(estimators=("is",), resamples=100)
+    assert offrl.estimate(policy, replay, quick, progress=False).held_out > 0
+    other = Replay(replay.store, held_out=0.4, split_seed=7)
+    for judged in (policy, policy.with_threshold(0.5)):
+        with pytest.raises(
+            ConfigError, match=r"policy: was trained on episodes that held_out=0.4 and split_seed=7 hold"
+        ):
+            offrl.estimate(judged, other, quick, progress=False)
+    offrl.fit(offrl.DQN(SPEC), Replay(replay.store), training, run=tmp_path / "greedy", **fit)
+    with pytest.raises(ConfigError, match="was trained on all episodes"):
+        offrl.estimate(offrl.load(tmp_path / "greedy"), replay, quick, progress=False)
+
+
 def test_where_hardly_an_episode_agrees_wdr_has_no_interval(tmp_path):
     replay = two_rooms(tmp_path, 16, held_out=0.5)  # of the 8 two agree with the policy
     found = offrl.estimate(POLICIES["always 0"], replay, OpeConfig(**QUICK), device="cpu", progress=False)

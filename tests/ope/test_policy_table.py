@@ -76,6 +76,24 @@ def test_a_subclass_that_chooses_otherwise_is_asked_itself(tmp_path):
     np.testing.assert_array_equal(found["plain"].current, tabulate(TorchPolicy(dqn), replay, progress=False).current)
 
 
+def test_a_subclass_whose_networks_say_otherwise_does_not_share_their_outputs(tmp_path):
+    class Worst(TorchPolicy):
+        def _outputs(self, observation, legal):
+            found = super()._outputs(observation, legal)
+            return found._replace(scores=-found.scores)
+
+    replay, dqn = two_rooms(tmp_path, 20), DQN(SPEC, seed=1)
+    found = tabulate_each({"best": TorchPolicy(dqn), "worst": Worst(dqn)}, replay, progress=False)
+    np.testing.assert_array_equal(found["worst"].current.argmax(1), 1 - found["best"].current.argmax(1))
+
+
+def test_an_algorithm_is_no_policy(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"mine: DQN, which takes normalised tensors; .*; pass TorchPolicy\(algorithm\)"
+    ):
+        tabulate(DQN(SPEC), two_rooms(tmp_path, 20), name="mine")
+
+
 def test_a_part_has_its_own_rows(tmp_path):
     replay = two_rooms(tmp_path, 20, held_out=0.5)
     for part in (replay, replay.held_out()):

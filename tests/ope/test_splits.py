@@ -2,7 +2,7 @@ import pytest
 
 from offrl.errors import ConfigError, RunError
 from offrl.ope import Split, shared_split, split_on
-from offrl.runs.files import write_run_config
+from offrl.runs.files import read_run_config, write_run_config
 
 
 def run(folder, name, *, dataset="frames-1", init=None, **replay):
@@ -70,3 +70,16 @@ def test_data_that_only_the_first_weights_have_seen_keep_their_split(tmp_path):
     after = run(tmp_path, "after", init=str(on_all / "checkpoints" / "step-000000010"))
     with pytest.raises(ConfigError, match="on-all: was trained on all episodes"):
         split_on(after, "frames-3")
+
+
+def test_a_run_that_only_logs_statistics_has_chosen_nothing(tmp_path):
+    for name, choice, chose in (
+        ("logs", {}, False),
+        ("keeps", {"keep_best": 2}, True),
+        ("ends", {"patience": 3}, True),
+    ):
+        directory = run(tmp_path, name)
+        config = read_run_config(directory)
+        selection = {"statistics": ["td_error"], "keep_best": None, "patience": None, **choice}
+        write_run_config(directory, {**config, "selection": selection})
+        assert split_on(directory, "frames-1")[1] == [directory] * chose

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from offrl.errors import ConfigError
-from offrl.ope import Steps, clipped, doubly_robust, per_decision_is, trajectory_is
+from offrl.ope import (
+    Steps,
+    clipped,
+    doubly_robust,
+    effective_sample_size,
+    per_decision_is,
+    trajectory_is,
+    weighted_per_decision_is,
+)
+from offrl.ope.steps import that_count
 
 GOOD = {"reward": [[1.0, 2.0], [3.0, 0.0]], "ratio": [[2.0, 4.0], [0.5, 1.0]], "length": [2, 1], "discount": 0.5}
 
@@ -69,3 +78,18 @@ def test_clipped_bandit_data_is_biased_low_and_doubly_robust_leaves_the_rest_to_
 def test_a_limit_that_is_none_is_refused(limit):
     with pytest.raises(ConfigError, match=r"clipped.limit: .*expected a number over 0"):
         clipped(Steps(**GOOD), limit)
+
+
+def test_steps_that_the_discount_leaves_nothing_of_do_not_count():
+    rewards = np.array([[1.0, 5.0, 5.0], [3.0, 5.0, 5.0]])
+    ratios = np.array([[2.0, 0.0, 1.0], [1.0, 0.0, 1.0]])  # from the second step on nobody agrees
+    steps = Steps(rewards, ratios, np.array([3, 3]), 0.0)
+    assert np.isnan(weighted_per_decision_is(steps)).all()
+    first = that_count(steps)
+    assert (first.reward.shape, first.length.tolist()) == ((2, 1), [1, 1])
+    assert weighted_per_decision_is(first).tolist() == [(2 * 1 + 1 * 3) / 3]
+    assert effective_sample_size(first).tolist() == [9 / 5]  # (2 + 1)^2 / (4 + 1)
+    cut = Steps(rewards, ratios, np.array([3, 1]), 0.0, end_value=np.array([7.0, 7.0]))
+    assert that_count(cut).end_value.tolist() == [0.0, 7.0]  # what comes after the first one's end does not count
+    everything = Steps(rewards, ratios, np.array([3, 1]), 0.9)
+    assert that_count(everything) is everything
