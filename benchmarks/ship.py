@@ -90,9 +90,9 @@ def ship(episodes: int) -> None:
     changed = f"{1 - same:.2%} of the actions on {len(observations):,} observations of the data"
     this_file = (
         f'## This file\n\n`offrl.load("{NAME}")`: of {len(tuned)} training runs the one with the best score on seeds '
-        f"for tuning: training run {1 + runs.index(best)} above, of seed {best.seed}. Its weights are stored as float16, "
-        f"and {changed} change. The scores above are of float32 weights in torch: an action that differs leads to another "
-        "lap.\n"
+        f"for tuning: training run {1 + runs.index(best)} above, of seed {best.seed}. Its weights are stored as "
+        f"float16, and {changed} change. The scores above are of float32 weights in torch: an action that differs leads "
+        "to another lap.\n"
         f"`offrl evaluate {NAME} --episodes {episodes}`: mean {found.mean.mean:.1f}, 95 % interval over episodes "
         f"{found.mean.bounds(len(found.seeds))}, finished laps {laps}; with `--grader` {graded.mean.mean:.1f}. "
         f"`offrl watch {NAME}` shows it drive. Each lap's score: `benchmarks/results/demo/shipped.json`.\n\n"
