@@ -91,7 +91,7 @@ def ship(episodes: int) -> None:
     this_file = (
         f'## This file\n\n`offrl.load("{NAME}")`: of {len(tuned)} training runs the one with the best score on seeds '
         f"for tuning: training run {1 + runs.index(best)} above, of seed {best.seed}. Its weights are stored as "
-        f"float16, and {changed} change. The scores above are of float32 weights in torch: an action that differs leads "
+        f"float16, and {changed} change. The scores above are of float32 weights in torch: another action leads "
         "to another lap.\n"
         f"`offrl evaluate {NAME} --episodes {episodes}`: mean {found.mean.mean:.1f}, 95 % interval over episodes "
         f"{found.mean.bounds(len(found.seeds))}, finished laps {laps}; with `--grader` {graded.mean.mean:.1f}. "
