@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import click
 from benchmarks.devices import chosen_device, of_device
 from benchmarks.driving import Recipe, Study, Tracks
 from benchmarks.laps import show, summary
-from benchmarks.machines import on_this_machine, together
+from benchmarks.machines import is_of, merged, on_this_machine
 from benchmarks.stores import ROOT
 from offrl.runs import describe_machine
 from offrl.system.json_files import read_json, write_json
@@ -50,13 +51,19 @@ def demo_runs(size: str | None, runs: int | None, algorithms: tuple[str, ...], t
     show(write())
 
 
+def recipe_of(name: str, what: Study) -> Recipe:
+    """That of an algorithm, which the study need not have."""
+    return replace(next(iter(what.recipes.values())), algorithm=name)
+
+
 def _write(target: Path, what: Study, command: str) -> dict[str, dict[str, Any]]:
     """The result, of the runs that are there and of those that it has from other machines; returns its rows."""
     shared = {**next(iter(what.recipes.values())).sizes(), **what.to_dict()}
     earlier = read_json(target) if target.exists() else {}
-    alike = [name for name in shared if name != "precision"]
-    is_same = all(earlier.get(name) == shared[name] for name in alike)
-    before = {name: row["per_run"] for name, row in earlier["algorithms"].items()} if is_same else {}
-    rows = {name: summary(runs) for name, runs in together(on_this_machine(what), before).items()}
+    before = earlier["algorithms"] if earlier.get("seeds") == shared["seeds"] else {}
+    recipes = {name: recipe_of(name, what) for name in {**before, **what.recipes}}
+    kept = {name: row["per_run"] for name, row in before.items() if is_of(row, recipes[name])}
+    runs = merged(on_this_machine(what), kept)
+    rows = {name: {**recipes[name].to_dict(), **summary(each)} for name, each in runs.items()}
     write_json(target, {"command": command, **shared, "algorithms": rows, "machine": describe_machine()})
     return rows

@@ -15,14 +15,19 @@ NEARLY = 1000 - 1000 / 250 * 3 - 100
 
 
 def summary(evaluations: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
-    """Of the evaluations by training seed: the mean of the runs' means, its t interval, and where scores are lost."""
+    """Of the evaluations by training seed: the mean of the runs' means, its t interval, and where scores are lost.
+
+    Runs of one seed, on several processors or in several precisions, begin with the same weights and see the same
+    batches: in the mean and its interval they count as one.
+    """
     means = [found["mean"] for found in evaluations.values()]
-    interval = t_interval(means)
+    interval = t_interval(means_by_seed(evaluations))
     episodes = [row for found in evaluations.values() for row in found["per_episode"]]
     finished = [row for row in episodes if row["finished"]]
     missed = [row for row in episodes if _only_misses(row)]
     return {
         "runs": len(means),
+        "seeds": len(_by_seed(evaluations)),
         "mean": interval.mean,
         "t_interval_95": None if interval.low is None else [interval.low, interval.high],
         "lowest": min(means),
@@ -37,6 +42,18 @@ def summary(evaluations: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
             for seed, found in evaluations.items()
         },
     }
+
+
+def means_by_seed(evaluations: Mapping[Any, Mapping[str, Any]]) -> list[float]:
+    """The mean of each training seed's runs; keys are seeds, or such as "0, AMD EPYC, bf16"."""
+    return [float(np.mean([found["mean"] for found in runs])) for runs in _by_seed(evaluations)]
+
+
+def _by_seed(runs: Mapping[Any, Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for key, run in runs.items():
+        found.setdefault(str(key).partition(", ")[0], []).append(run)
+    return [*found.values()]
 
 
 def _only_misses(row: Mapping[str, Any]) -> bool:
@@ -79,14 +96,18 @@ def points_lost(row: Mapping[str, Any], bounds: Sequence[float] = (NEARLY,)) -> 
 
 
 def scores_of(row: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """The score of each run (rows) on each track (columns, by ascending seed), of a `summary`.
+    """The mean score of each training seed's runs (rows) on each track (columns, by ascending seed), of a `summary`.
 
     None where the runs were not driven on the same tracks.
     """
-    runs = [{episode["seed"]: episode["score"] for episode in run["per_episode"]} for run in row["per_run"].values()]
-    if any(run.keys() != runs[0].keys() for run in runs):
+    by_seed = [
+        [{episode["seed"]: episode["score"] for episode in run["per_episode"]} for run in runs]
+        for runs in _by_seed(row["per_run"])
+    ]
+    tracks = sorted(by_seed[0][0])
+    if any(sorted(run) != tracks for runs in by_seed for run in runs):
         return None
-    return np.array([[run[seed] for seed in sorted(run)] for run in runs])
+    return np.array([[np.mean([run[track] for run in runs]) for track in tracks] for runs in by_seed])
 
 
 def means_on(row: Mapping[str, Any], seeds: set[int]) -> Iterator[float]:

@@ -1,4 +1,4 @@
-"""Training runs of several machines in one result: runs of one seed on two processors drift apart, and both count."""
+"""Training runs of several machines in one result: one seed's runs on two processors drift apart, and both are kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.driving import Study
+from benchmarks.driving import Recipe, Study
 from offrl.runs import describe_machine
 
 Runs = Mapping[str, Mapping[str, Any]]
@@ -20,10 +20,18 @@ def on_this_machine(study: Study) -> dict[str, dict[str, Any]]:
     return {name: {f"{seed}, {how}": run for seed, run in runs.items()} for name, runs in study.evaluations().items()}
 
 
-def together(here: Mapping[str, Runs], elsewhere: Mapping[str, Runs]) -> dict[str, dict[str, Any]]:
+def merged(here: Mapping[str, Runs], elsewhere: Mapping[str, Runs]) -> dict[str, dict[str, Any]]:
     """The runs of both, in the order of their seeds; of a run that both have, the one from here."""
-    merged = {name: {**elsewhere.get(name, {}), **here.get(name, {})} for name in {**elsewhere, **here}}
-    return {name: dict(sorted(runs.items(), key=lambda run: seed_of(run[0]))) for name, runs in merged.items() if runs}
+    both = {name: {**elsewhere.get(name, {}), **here.get(name, {})} for name in {**elsewhere, **here}}
+    return {name: dict(sorted(runs.items(), key=lambda run: seed_of(run[0]))) for name, runs in both.items() if runs}
+
+
+def is_of(row: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether a row of a result, `Recipe.to_dict` and `benchmarks.laps.summary`, is of today's recipe."""
+    stated = recipe.to_dict()
+    del stated["learner"]  # the row's is of its machine, in its precision
+    same_learner = recipe.learner.items() <= row.get("learner", {}).items()
+    return all(row.get(name) == value for name, value in stated.items()) and same_learner
 
 
 def seed_of(run: str) -> int:

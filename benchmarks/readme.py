@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from benchmarks.driving import example
-from benchmarks.laps import means_on, points_lost, scores_of
+from benchmarks.laps import means_by_seed, means_on, points_lost, scores_of
 from benchmarks.machines import processors
 from offrl.envs import SCORE_SEEDS
 from offrl.statistics import Interval, crossed_interval, t_interval
@@ -36,18 +36,23 @@ def headline(results: Path) -> str:
     bcq, data = found["algorithms"]["bcq"], _read(results / "demo" / "evaluation.json")["dataset"]
     runs, episodes = bcq["runs"], bcq["episodes"] // bcq["runs"]
     bounds = Interval(bcq["mean"], *(bcq["t_interval_95"] or (None, None))).bounds(runs, "run", ".0f")
-    interval = f"95 % interval over the runs {bounds}" if bcq["t_interval_95"] else bounds
+    interval = f"95 % interval over the seeds {bounds}" if bcq["t_interval_95"] else bounds
     scores = scores_of(bcq)
     crossed = None if scores is None else crossed_interval(scores)
     if crossed is not None and crossed.low is not None:
         interval += f", for other tracks as well {crossed.bounds(runs, form='.0f')}"
     return (
         f"`make demo` ({found['transitions']:,} transitions, {found['updates']:,} updates, 12 to 25 minutes on "
-        f"2 cores), over **{_NUMBERS.get(runs, runs)} training runs** on the same {episodes} tracks: "
+        f"2 cores), over **{_NUMBERS.get(runs, runs)} training runs**{_of_seeds(bcq)} on the same {episodes} tracks: "
         f"**BCQ {bcq['mean']:.0f}** on average, {bcq['lowest']:.0f} in the worst run and {bcq['highest']:.0f} in the "
         f"best ({interval}); {bcq['laps_with_every_tile']:,} of "
         f"{bcq['episodes']:,} laps without a missed tile. The data: {data['mean']:.0f}.{_shipped(results)}\n"
     )
+
+
+def _of_seeds(row: Mapping[str, Any]) -> str:
+    """Where seeds were trained several times, on several machines or in several precisions."""
+    return "" if row["seeds"] == row["runs"] else f" of {_NUMBERS.get(row['seeds'], row['seeds'])} seeds"
 
 
 def _shipped(results: Path) -> str:
@@ -69,7 +74,7 @@ def beside_expert(expert: Mapping[str, Any] | None, found: Mapping[str, Any]) ->
     seeds = {episode["seed"] for episode in expert["per_episode"]}
     if any({episode["seed"] for episode in run["per_episode"]} != seeds for run in bcq["per_run"].values()):
         return ""
-    below = t_interval([expert["mean"] - run["mean"] for run in bcq["per_run"].values()])
+    below = t_interval([expert["mean"] - mean for mean in means_by_seed(bcq["per_run"])])
     return (
         f"The scripted expert, which knows the track, scores {expert['mean']:.1f} on the same tracks "
         f"({expert['finished']} of {expert['episodes']} laps, {expert['mean_length']:.0f} steps): BCQ's runs are "
@@ -117,7 +122,7 @@ def over_runs(row: dict[str, Any]) -> tuple[str, ...]:
     lost = points_lost(row)
     steps = f", {row['steps_of_finished_laps']:.0f} steps" if row["laps_with_every_tile"] else ""
     return (
-        str(row["runs"]),
+        f"{row['runs']}{_of_seeds(row)}",
         f"{row['mean']:.1f} ({bounds})",
         f"{row['lowest']:.1f}, {row['highest']:.1f}",
         f"{row['laps_with_every_tile']:,} of {row['episodes']:,}{steps}",

@@ -12,8 +12,8 @@ import click
 
 from benchmarks.devices import chosen_device, of_device
 from benchmarks.driving import NO_FULL_BRAKE, Recipe, Study, Tracks
-from benchmarks.laps import show, summary
-from benchmarks.machines import on_this_machine, seed_of, together
+from benchmarks.laps import means_by_seed, show, summary
+from benchmarks.machines import is_of, merged, on_this_machine, seed_of
 from benchmarks.scoring.comparison import welch
 from benchmarks.stores import ROOT
 from offrl.runs import describe_machine
@@ -206,7 +206,7 @@ def _rows(study: Study, device: str) -> dict[str, dict[str, Any]]:
     kept = _path(device)
     here, earlier = on_this_machine(study), read_json(kept) if kept.exists() else {}
     before = still_tried(earlier["recipes"]) if earlier.get("seeds") == str(study.judge) else {}
-    rows = recipe_rows(together(here, {name: row["per_run"] for name, row in before.items()}))
+    rows = recipe_rows(merged(here, {name: row["per_run"] for name, row in before.items()}))
     for otherwise, tracks in OTHERWISE.items():
         other = _study(TRIED, _MOST_RUNS, tracks, device)
         driven = {
@@ -217,20 +217,13 @@ def _rows(study: Study, device: str) -> dict[str, dict[str, Any]]:
             }
             for name, row in before.items()
         }
-        add_otherwise(rows, otherwise, together(on_this_machine(other), driven))
+        add_otherwise(rows, otherwise, merged(on_this_machine(other), driven))
     return rows
 
 
 def still_tried(rows: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The rows whose recipe is today's of that name."""
-    return {name: row for name, row in rows.items() if name in TRIED and _is_of(row, TRIED[name].recipe)}
-
-
-def _is_of(row: Mapping[str, Any], recipe: Recipe) -> bool:
-    stated = recipe.to_dict()
-    del stated["learner"]  # the row's is of its machine, in its precision
-    same_learner = recipe.learner.items() <= row["learner"].items()
-    return all(row.get(name) == value for name, value in stated.items()) and same_learner
+    return {name: row for name, row in rows.items() if name in TRIED and is_of(row, TRIED[name].recipe)}
 
 
 def add_otherwise(
@@ -257,6 +250,5 @@ def recipe_rows(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[st
         runs = found[name]
         rows[name] = {"why": TRIED[name].why, **TRIED[name].recipe.to_dict(), **summary(runs)}
         if name != FIRST and FIRST in found:
-            means, first = ([run["mean"] for run in each.values()] for each in (runs, found[FIRST]))
-            rows[name]["minus_as_it_was"] = welch(means, first)._asdict()
+            rows[name]["minus_as_it_was"] = welch(means_by_seed(runs), means_by_seed(found[FIRST]))._asdict()
     return rows

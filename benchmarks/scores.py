@@ -20,7 +20,7 @@ from benchmarks import charts
 from benchmarks.devices import chosen_device, of_device
 from benchmarks.peers.environments import CHECKS, PeerError, python_of
 from benchmarks.scoring import peers as peer_scores
-from benchmarks.scoring.aggregate import BASELINE, BETTER, OVER_ALL, aggregates, together
+from benchmarks.scoring.aggregate import BASELINE, BETTER, OVER_ALL, aggregates, pooled
 from benchmarks.scoring.cells import BATCH_SIZE, LEARNER, REPLAY, SEEDS, Cell, dataset, make_env
 from benchmarks.scoring.peers import SETTINGS
 from benchmarks.scoring.statistics import Scores
@@ -206,9 +206,11 @@ def write_over_all(check_with_rliable: bool) -> None:
     """The aggregates over all environments that have a result of offrl's own runs on a CPU, where several have."""
     results = [read_json(path) for path in sorted(RESULTS.glob("*.json")) if path.stem != OVER_ALL]
     results = [found for found in results if "peers" not in found and found["device"] == "cpu"]
+    sizes = {name: results[0][name] for name in ("transitions", "updates")} if results else {}
+    results = [found for found in results if {name: found[name] for name in sizes} == sizes]
     if len(results) < 2:
         return
-    scores = together(results)
+    scores = pooled(results)
     rows = aggregates(scores)
     bars = {name: tuple(row["interquartile_mean"].values()) for name, row in rows.items()}
     charts.intervals(bars, _NORMALISED, RESULTS / f"{OVER_ALL}.png")
@@ -216,6 +218,7 @@ def write_over_all(check_with_rliable: bool) -> None:
         RESULTS / f"{OVER_ALL}.json",
         {
             "environments": [found["environment"] for found in results],
+            **sizes,
             "runs": min(found["runs"] for found in results),
             "algorithms": rows,
             **({"rliable": rliable_check(scores, rows)} if check_with_rliable else {}),

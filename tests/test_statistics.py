@@ -82,14 +82,23 @@ def test_p_values_by_hand():
     assert t_p_value(t_quantile(3.7), 3.7) == pytest.approx(0.05)
 
 
-def test_an_interval_over_rows_and_columns_is_wider_than_over_either():
+def test_an_interval_over_rows_and_columns_by_hand():
     assert crossed_interval([[1.0, 2, 3, 4, 5]]) == (3.0, None, None)  # one run says nothing of others
-    columns = np.tile(np.arange(8.0), (6, 1))  # all runs score alike, and tracks differ
-    found = crossed_interval(columns)
-    alone = bootstrap_mean(np.arange(8.0))
-    assert found.mean == 3.5
-    assert found.low == pytest.approx(alone.low, abs=0.15)
-    assert found.high == pytest.approx(alone.high, abs=0.15)
-    assert crossed_interval(columns.T)[1:] == pytest.approx(found[1:], abs=0.15)
-    both = crossed_interval(columns + np.arange(6.0)[:, None])
-    assert both.high - both.low > found.high - found.low + 0.5
+    assert crossed_interval(np.ones((3, 4))) == (1.0, 1.0, 1.0)
+    # All runs alike: only tracks vary, and the interval is theirs.
+    columns = np.tile([1.0, 2, 3, 6], (5, 1))
+    assert crossed_interval(columns) == pytest.approx(t_interval([1.0, 2, 3, 6]))
+    assert crossed_interval(columns.T) == pytest.approx(crossed_interval(columns))
+    # Both: variances of the means 14/3 over 4 and 2.5 over 5, and degrees of freedom as in Welch's test.
+    parts = (14 / 12, 0.5)
+    half = t_quantile(sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 4)) * sum(parts) ** 0.5
+    assert crossed_interval(columns + np.arange(5.0)[:, None]) == pytest.approx((5, 5 - half, 5 + half))
+
+
+def test_an_interval_over_rows_and_columns_covers_the_mean():
+    rng = np.random.default_rng(0)
+    holds = 0
+    for _ in range(400):
+        found = crossed_interval(7 + rng.normal(0, 3, (5, 1)) + rng.normal(0, 1, (1, 20)) + rng.normal(0, 1, (5, 20)))
+        holds += found.low <= 7 <= found.high
+    assert holds >= 368  # 95 % of 400 are 380; their standard deviation is 4.4

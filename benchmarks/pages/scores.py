@@ -148,7 +148,8 @@ def _over_all(found: Mapping[str, Any]) -> list[str]:
     ]
     return [
         "### All environments",
-        f"{', '.join(found['environments'])}, {found['runs']} runs of each.{_rliable(found.get('rliable'))}",
+        f"{', '.join(found['environments'])}, {found['runs']} runs of each cell.{_rliable(found.get('rliable'))}",
+        f"![Interquartile mean of each algorithm](benchmarks/scores/{OVER_ALL}.png)",
         table(("algorithm", "interquartile mean", "better than BC"), rows),
     ]
 

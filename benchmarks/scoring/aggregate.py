@@ -25,7 +25,7 @@ def aggregates(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def together(results: Sequence[Mapping[str, Any]]) -> dict[str, Scores]:
+def pooled(results: Sequence[Mapping[str, Any]]) -> dict[str, Scores]:
     """Scores over the datasets of all results, of the algorithms that each has, in as many runs as the fewest."""
     shared = [name for name in results[0]["algorithms"] if all(name in found["algorithms"] for found in results)]
     fewest = min(found["runs"] for found in results)

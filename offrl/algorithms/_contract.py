@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from offrl.algorithms.algorithm import Algorithm, PolicyOutput
 from offrl.batch import Batch, FrameBatch
@@ -23,7 +25,7 @@ def require_contract(algorithm: Algorithm, batch: Batch | FrameBatch) -> None:
 
     Before that it checks that the batch has the fields which the algorithm `needs`. Changes nothing of the algorithm,
     and no random number of torch's. Warns of a target network that nobody moves, and of action masks that the loss does
-    not read.
+    not depend on.
 
     Args:
         algorithm: As it will be trained.
@@ -95,24 +97,39 @@ def _in_words(value: object) -> str:
 
 
 def _warn_of_unread_masks(algorithm: Algorithm, batch: Batch) -> None:
-    """Warns where the loss is the same whatever is legal; one that needs the next logged action need not ask."""
+    """Warns where the loss looks at the next observation and is the same whatever is legal there and here.
+
+    One that needs the next logged action need not ask what is legal.
+    """
     if batch.action_mask is None or "next_action" in algorithm.needs:
         return
-    every = torch.ones_like(batch.action_mask)
-    masks = [every]
-    for action in range(min(_TRIED_ACTIONS, algorithm.spec.num_actions)):
-        alone = torch.zeros_like(every)
-        alone[:, action] = True
-        masks += [alone, ~alone]  # alone, a maximum tells; without it, a softmax of the others
+    logged = functional.one_hot(batch.action, algorithm.spec.num_actions).bool()
     # No episode ends: where it does, the next state counts for nothing.
-    goes_on = replace(batch, discount=torch.ones_like(batch.discount))
-    tried = (replace(goes_on, action_mask=mask, next_action_mask=mask) for mask in masks)
-    if len({copy.deepcopy(algorithm).loss(each)[0].item() for each in tried}) == 1:
+    bootstrapped = replace(batch, discount=torch.ones_like(batch.discount))
+    losses = []
+    for action in range(min(_TRIED_ACTIONS, algorithm.spec.num_actions)):
+        alone = torch.zeros_like(logged)
+        alone[:, action] = True
+        for mask in (alone, ~alone):  # alone, a maximum tells; without it, a softmax of the others
+            tried = replace(bootstrapped, action_mask=mask | logged, next_action_mask=mask)
+            losses.append(_loss_of(algorithm, tried))
+    elsewhere = replace(bootstrapped, next_observation=batch.next_observation.flip(0) * 0.5)
+    is_same = all(math.isclose(loss, losses[0], rel_tol=1e-6) for loss in losses)
+    if is_same and not math.isclose(_loss_of(algorithm, bootstrapped), _loss_of(algorithm, elsewhere), rel_tol=1e-6):
         warnings.warn(
-            f"{type(algorithm).__name__}.loss does not read action_mask or next_action_mask: illegal actions count in "
-            "what it learns, though its policy never takes them; mask every max and softmax over actions",
+            f"{type(algorithm).__name__}.loss does not depend on action_mask or next_action_mask: illegal actions "
+            "count in what it learns, though its policy never takes them; mask every max and softmax over actions",
             stacklevel=3,
         )
+
+
+def _loss_of(algorithm: Algorithm, batch: Batch) -> float:
+    """Of a copy whose weights are off by a little: those that begin at 0 would make all actions equal."""
+    tried = copy.deepcopy(algorithm)
+    torch.manual_seed(0)  # the caller has forked torch's random state
+    for parameter in tried.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    return float(tried.loss(batch)[0])
 
 
 def _warn_of_idle_targets(algorithm: Algorithm) -> None:

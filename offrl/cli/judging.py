@@ -193,26 +193,15 @@ def _load(
     else:
         is_own = request.data == data_location(data)
         store = read_alike(request, data, is_own=is_own, progress=progress)
-    split, choosers, doubt = split_on(run, store.fingerprint)
-    beware = [f"{doubt}."] if doubt else []
+    split, beware = split_on(run, store.fingerprint)
     if split is None:
-        beware.append(
-            "The run was trained on other data: if that has some of the same episodes, the values flatter it."
-        )
         config |= _split(held_out, split_seed)
     else:
         where = "data that the run, or the one of its first weights, was trained on"
         named = {"--held-out": held_out, "--split-seed": split_seed}
         refuse_beside(where, named, where=run, expected="the episodes that it held out")
         config |= {"held_out": split.held_out, "split_seed": split.split_seed}
-        beware += [
-            f"{each} chose among its checkpoints by the same held-out episodes: the best of many looks better on them "
-            "than it is."
-            for each in choosers
-        ]
-    return _Judged(
-        policy, str(trained.checkpoint), Replay(store, **config), run, encoder or request.encoder, tuple(beware)
-    )
+    return _Judged(policy, str(trained.checkpoint), Replay(store, **config), run, encoder or request.encoder, beware)
 
 
 def _split(held_out: float | None, split_seed: int | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from offrl.collection._episode_log import EpisodeLog
 from offrl.collection._play import plan_dataset
 from offrl.envs.episodes import action_mask_of
 from offrl.envs.wrappers import is_frame_space, to_gray
-from offrl.errors import ConfigError, DatasetError
+from offrl.errors import ConfigError, DatasetError, OfflineRLError
 from offrl.shards._recording import LOCK_NAME, Recording
 from offrl.shards.episode import Episode
 from offrl.spec import TaskSpec
@@ -136,8 +136,12 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
                 expected="reset() first",
                 hint="a wrapper that resets by itself goes around the Recorder",
             )
-        index = self._action_index(action)
-        log.require_legal(index)
+        try:
+            index = self._action_index(action)
+            log.require_legal(index)
+        except OfflineRLError:  # not played: the next action has a probability of its own
+            self._probability = math.nan
+            raise
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
             following = self._view(observation, is_first=False)

@@ -75,9 +75,8 @@ def load(
                 hint="leave it out",
             )
         return OnnxPolicy(found, **acting)
-    policy = TorchPolicy(load_algorithm(found, algorithm=algorithm, encoder=encoder, device=device), **acting)
-    policy.run = run_of(found)
-    return policy
+    loaded = load_algorithm(found, algorithm=algorithm, encoder=encoder, device=device)
+    return TorchPolicy(loaded, run=run_of(found), **acting)
 
 
 def find_policy(path: str | Path) -> Path:

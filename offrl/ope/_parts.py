@@ -24,9 +24,10 @@ from offrl.training import LearnerConfig
 _COUNTS = 0.01
 """Of what comes after an episode, discounted: the mean over all episodes."""
 
-_FLOOR = 1e-3
-"""Of fitted probabilities; with many actions a share of what each had if all were equally likely."""
-_SHARE = 0.1
+_LEAST_PROBABILITY = 1e-3
+"""Of a logged action, as fitted: no weight is above one over it."""
+_LEAST_SHARE = 0.1
+"""Of what each action had if all were equally likely; with more than 100 actions that is less."""
 _ASKED_FOR = 0.99
 """The share of certain episodes up to which logged probabilities are taken where they are asked for."""
 
@@ -134,7 +135,7 @@ def behaviour_of(parts: Parts, config: OpeConfig, fitting: Fitting) -> Behaviour
         updates=updates,
         batch_size=config.batch_size,
         seed=config.seed,
-        floor=min(_FLOOR, _SHARE / int(num_legal_actions(parts.held_out).max())),
+        floor=min(_LEAST_PROBABILITY, _LEAST_SHARE / int(num_legal_actions(parts.held_out).max())),
         learner=LearnerConfig(precision=config.precision, compile="off", threads=torch.get_num_threads()),
         device=fitting.device,
         encoder=fitting.encoder,

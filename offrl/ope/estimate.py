@@ -16,9 +16,9 @@ from offrl.ope.behaviour import num_legal_actions, support_floor
 from offrl.ope.config import OpeConfig
 from offrl.ope.episodes import Episodes
 from offrl.ope.estimators import (
-    BY_STEP,
     ESTIMATORS,
     FITTED,
+    PER_DECISION,
     WEIGHTED,
     direct_method,
     effective_sample_size,
@@ -31,7 +31,7 @@ from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate_each
 from offrl.ope.splits import split_on
-from offrl.ope.steps import Steps, clipped, that_count
+from offrl.ope.steps import Steps, clipped, truncated
 from offrl.replay import Replay
 from offrl.statistics import LEAST_VALUES, Interval
 
@@ -67,9 +67,11 @@ def estimate(
         progress: Whether to show bars; None shows them on a terminal only.
 
     Raises:
-        ConfigError: No held-out episodes, a replay of some actions only, a policy that gives no probabilities.
+        ConfigError: No held-out episodes, a replay of some actions only, a policy that gives no probabilities, or one
+            that `offrl.load` has read from a run that was trained on these held-out episodes.
         DatasetError: A logged action has probability 0.
-        RunError: `fits` holds those of another policy, of other data or with other settings.
+        RunError: `fits` holds those of another policy, of other data or with other settings; the run that a policy was
+            loaded from is damaged.
         SpecMismatchError: The policy is of another task.
     """
     found = estimate_each({name: policy}, replay, config, encoder=encoder, device=device, fits=fits, progress=progress)
@@ -104,12 +106,13 @@ def estimate_each(
     if not policies:
         raise ConfigError("no policies", where="estimate_each", expected="one or more")
     parts = parts_of(replay, config)
-    doubts = {name: _doubt(name, policy, replay) for name, policy in policies.items()}
-    at_held_out = _tables(policies, parts.held_out, parts, progress)  # what cannot be judged is refused before any fit
+    beware = {name: _beware(name, policy, replay) for name, policy in policies.items()}
+    # What cannot be judged is refused before anything is fitted.
+    at_held_out = _tables(policies, parts.held_out, parts, progress)
+    at_training = _tables(policies, parts.train, parts, progress) if FITTED & {*config.estimators} else None
     behaviour = behaviour_of(parts, config, fitting)
     steps: dict[str | None, list[Steps]] = {}
-    if FITTED & {*config.estimators}:
-        at_training = _tables(policies, parts.train, parts, progress)
+    if at_training is not None:
         steps = _fits(at_training, at_held_out, parts, behaviour, config, fitting)
     own_steps = steps.get(None, [])
     plain = _steps(next(iter(at_held_out.values())), parts, behaviour)
@@ -118,19 +121,20 @@ def estimate_each(
         name: _judge(name, at_held_out[name], steps.get(name, []), own_steps, logged, parts, behaviour, config)
         for name in policies
     }
-    return {name: replace(each, warnings=(*each.warnings, *doubts[name])) for name, each in judged.items()}
+    return {name: replace(each, warnings=(*each.warnings, *beware[name])) for name, each in judged.items()}
 
 
-def _doubt(name: str, policy: Evaluated, replay: Replay) -> tuple[str, ...]:
-    """What is not known of the data that a policy was trained on, in sentences.
+def _beware(name: str, policy: Evaluated, replay: Replay) -> tuple[str, ...]:
+    """What may flatter a policy that `offrl.load` has read from a run, in sentences.
 
     Raises:
         ConfigError: It was trained on some of the replay's held-out episodes.
+        RunError: Its run is damaged.
     """
     run = getattr(policy, "run", None)
     if run is None or replay.fingerprint is None or not (run / "config.json").is_file():
         return ()
-    split, _, doubt = split_on(run, replay.fingerprint)
+    split, beware = split_on(run, replay.fingerprint)
     ours = replay.config.held_out, replay.config.split_seed
     if split is not None and (split.held_out, split.split_seed) != ours:
         raise ConfigError(
@@ -140,7 +144,7 @@ def _doubt(name: str, policy: Evaluated, replay: Replay) -> tuple[str, ...]:
             "learned from flatters it",
             hint="open the data with these",
         )
-    return (f"{doubt}.",) if doubt else ()
+    return beware
 
 
 def _tables(
@@ -242,8 +246,8 @@ def _judge(
     for estimator in config.estimators:
         is_fitted, is_weighted = estimator in FITTED, estimator in WEIGHTED
         used = fits if is_fitted else [plain]
-        if estimator in BY_STEP:
-            used = [that_count(each) for each in used]
+        if estimator in PER_DECISION:
+            used = [truncated(each) for each in used]
         if config.clip is not None and is_weighted:
             used = [clipped(each, config.clip) for each in used]
         own = own_fits[: len(used)] if is_fitted and own_fits else None
@@ -251,10 +255,10 @@ def _judge(
         size = None
         if not is_weighted:
             # How the first observations vary says nothing of how much a single fit is off.
-            found = found.reaching(gap, _gap(own_fits)) if len(fits) > 1 else found.without_intervals()
+            found = found.widened_by(gap, _gap(own_fits)) if len(fits) > 1 else found.without_intervals()
         elif (size := float(effective_sample_size(used[0])[0])) < LEAST_EFFECTIVE:
             found = found.without_intervals()
-        remark = verdict(estimator, found, size, len(episodes), support=most_support, gap=gap)
+        remark = verdict(estimator, found, size, len(episodes), support=support, most_support=most_support, gap=gap)
         fitted = (len(used), _updates(parts.train, config)) if is_fitted else (0, 0)
         rows.append(Estimated(estimator, found, size, *fitted, remark))
     return Estimates(
@@ -264,12 +268,18 @@ def _judge(
         training=len(np.unique(parts.train.store.segment_end[parts.train.rows])),
         split={"held_out": held_out.config.held_out, "split_seed": held_out.config.split_seed},
         behaviour=logged,
-        behaviour_fitted=bootstrap(direct_method, own_fits, config.resamples, config.seed).value if own_fits else None,
+        behaviour_fitted=_fitted_behaviour(own_fits, config) if own_fits else None,
         behaviour_source=behaviour.source,
         support=support,
         rows=tuple(rows),
         warnings=(*behaviour.warnings, *_warnings(plain, parts, config, len(fits))),
     )
+
+
+def _fitted_behaviour(own_fits: Sequence[Steps], config: OpeConfig) -> Interval:
+    """What fitted values say of the behaviour, with an interval as the policy's has one."""
+    found = bootstrap(direct_method, own_fits, config.resamples, config.seed)
+    return (found.widened_by(_gap(own_fits)) if len(own_fits) > 1 else found.without_intervals()).value
 
 
 def _gap(fits: Sequence[Steps]) -> float:

@@ -227,5 +227,5 @@ FITTED = frozenset({"fqe", "wdr", "dr"})
 """Those that read values of fitted Q evaluation."""
 WEIGHTED = frozenset(ESTIMATORS) - {"fqe"}
 """Those that read the behaviour's probabilities."""
-BY_STEP = WEIGHTED - {"is", "wis"}
+PER_DECISION = WEIGHTED - {"is", "wis"}
 """Those of them that weigh each step by itself."""

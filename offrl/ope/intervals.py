@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
         """Where too few episodes count to say how sure the value is."""
         return self._replace(value=_unsure(self.value), difference=_unsure(self.difference))
 
-    def reaching(self, correction: float, behaviour: float = 0.0) -> Estimate:
+    def widened_by(self, correction: float, behaviour: float = 0.0) -> Estimate:
         """With intervals that hold the corrected values, too: what they may be off beside what varies.
 
         Args:
@@ -47,7 +47,11 @@ class Estimate(NamedTuple):
             behaviour: Of the behaviour's value, where that is fitted, too: either may be off, or both.
         """
         either = (correction, -behaviour, correction - behaviour)
-        return self._replace(value=_reaching(self.value, correction), difference=_reaching(self.difference, *either))
+        return self._replace(
+            value=_reaching(self.value, correction),
+            behaviour=_reaching(self.behaviour, behaviour),
+            difference=_reaching(self.difference, *either),
+        )
 
 
 def bootstrap(

@@ -147,6 +147,7 @@ def verdict(
     held_out: int,
     *,
     support: float,
+    most_support: float | None = None,
     gap: float = 0.0,
 ) -> str:
     """Why an estimate is not to be used, or only with care; "" where nothing speaks against it.
@@ -156,14 +157,16 @@ def verdict(
         estimate: what it found.
         effective_size: Kish's, of the weights that it uses; None where it uses none.
         held_out: the number of episodes.
-        support: see `Estimates`; at most, where it is itself an estimate.
+        support: see `Estimates`.
+        most_support: what it may be at most, where it is itself an estimate; None for `support`.
         gap: by how much fitted values are off as held-out steps show it, see `fitting_gap`.
     """
     if estimate.undefined or not math.isfinite(estimate.value.mean):
         return "hardly any held-out episode could have come from this policy: do not use"
     is_fitted = estimator in FITTED
-    if is_fitted and support < LEAST_SUPPORT:
-        share = f"{1 - support:.0%}"
+    most = support if most_support is None else most_support
+    if is_fitted and most < LEAST_SUPPORT:
+        share = f"{'at least ' * (most > support)}{1 - most:.0%}"
         return f"{share} of the policy's actions are hardly in the data: their values are extrapolated, do not use"
     if effective_size is not None:
         size = f"effective sample size {effective_size:.1f} of {held_out:,} episodes"
@@ -172,6 +175,10 @@ def verdict(
         if effective_size < _FEW_EFFECTIVE and not is_fitted:
             return f"{size}: a rough number"
         return ""  # enough episodes that agree with the policy correct a fit, whatever it is
+    if support < LEAST_SUPPORT:
+        return (
+            f"about {1 - support:.0%} of the policy's actions, of few that tell, are hardly in the data: a rough number"
+        )
     scale = max(abs(estimate.value.mean), abs(estimate.behaviour.mean))
     if abs(gap) > _LARGEST_GAP * scale:
         side = "low" if gap > 0 else "high"

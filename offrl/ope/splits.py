@@ -41,13 +41,13 @@ def shared_split(runs: Sequence[Path]) -> Split:
     first = _split_of(runs[0])
     for run in runs:
         _require(first, _split_of(run), run, runs[0])
-        *_, doubt = split_on(run, first.dataset)
-        if doubt:
+        split_on(run, first.dataset)
+        if doubt := _lineage(run)[1]:
             warnings.warn(doubt, stacklevel=2)
     return first
 
 
-def split_on(run: Path, dataset: str) -> tuple[Split | None, list[Path], str]:
+def split_on(run: Path, dataset: str) -> tuple[Split | None, tuple[str, ...]]:
     """Which episodes of some data neither a run nor those that its first weights come from were trained on.
 
     Args:
@@ -55,15 +55,15 @@ def split_on(run: Path, dataset: str) -> tuple[Split | None, list[Path], str]:
         dataset: The fingerprint of the data.
 
     Returns:
-        The split, None where none of them was trained on any of it; those of them that chose among their checkpoints by
-        what they held out; and in words what is not known, "" for nothing.
+        The split, None where none of them was trained on any of it; and what may flatter the run there, in sentences.
 
     Raises:
         ConfigError: One was trained on all of it, or two hold out different episodes.
         RunError: One is damaged.
     """
-    found, where, choosers = None, run, []
+    found, where = None, run
     lineage, doubt = _lineage(run)
+    beware = [f"{doubt}."] if doubt else []
     for each in lineage:
         if read_run_config(each).get("dataset") == dataset:
             split = _split_of(each)
@@ -72,8 +72,15 @@ def split_on(run: Path, dataset: str) -> tuple[Split | None, list[Path], str]:
             _require(found, split, each, where)
             selection = read_run_config(each).get("selection")
             if isinstance(selection, Mapping) and any(selection.get(name) for name in ("keep_best", "patience")):
-                choosers.append(each)
-    return found, choosers, doubt
+                beware.append(
+                    f"{each} chose among its checkpoints by the same held-out episodes: the best of many looks better "
+                    "on them than it is."
+                )
+    if found is None:
+        beware.append(
+            "The run was trained on other data: if that has some of the same episodes, the values flatter it."
+        )
+    return found, tuple(beware)
 
 
 def _split_of(run: Path) -> Split:

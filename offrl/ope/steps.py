@@ -113,27 +113,29 @@ class Steps:
             return np.log(self.ratio).cumsum(axis=1)
 
 
-_VANISHED = 1e-6
-"""A discount under which a step no longer counts."""
+_NEGLIGIBLE = 1e-6
+"""A share of all that the steps hold."""
 
 
-def that_count(steps: Steps) -> Steps:
-    """The steps up to where the discount leaves nothing of a reward.
+def truncated(steps: Steps) -> Steps:
+    """The steps up to where hardly anything is left: rewards and values after it are, discounted, a millionth of all.
 
     What estimators that weigh each step by itself need: with a discount of 0 the first decision alone counts, and later
     ones neither make a weight nor leave an estimate undefined.
     """
-    count = int(np.count_nonzero(steps.discounts[:-1] >= _VANISHED))
-    if count == steps.reward.shape[1]:
+    arrays = [each for each in (steps.reward, steps.q, steps.value) if each is not None]
+    largest = np.max([np.abs(each).max(axis=0) for each in arrays], axis=0) * steps.discounts[:-1]
+    left = largest[::-1].cumsum()[::-1]  # from each step on
+    count = int(np.count_nonzero(left > _NEGLIGIBLE * left[0]))
+    if count in (0, steps.reward.shape[1]):  # nothing to lose, or all of it
         return steps
-    until = slice(None), slice(count)
     return Steps(
-        steps.reward[until],
-        steps.ratio[until],
+        steps.reward[:, :count],
+        steps.ratio[:, :count],
         np.minimum(steps.length, count),
         steps.discount,
-        None if steps.q is None else steps.q[until],
-        None if steps.value is None else steps.value[until],
+        None if steps.q is None else steps.q[:, :count],
+        None if steps.value is None else steps.value[:, :count],
         None if steps.end_value is None else np.where(steps.length <= count, steps.end_value, 0.0),
     )
 

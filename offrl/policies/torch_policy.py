@@ -28,15 +28,11 @@ class TorchPolicy(NetworkPolicy):
         stochastic: sample each action from the softmax of the logits over the legal and likely actions, instead of
             taking the one with the best score.
         seed: of the random actions.
-
-    Attributes:
-        run: the directory of the run whose checkpoint it is, where `offrl.load` has read it: what was trained on.
+        run: the directory of the run that it is of, which says what it was trained on: `offrl.load` passes it.
 
     Raises:
         ConfigError: threshold or epsilon out of range.
     """
-
-    run: Path | None = None
 
     def __init__(
         self,
@@ -46,6 +42,7 @@ class TorchPolicy(NetworkPolicy):
         epsilon: float = 0.0,
         stochastic: bool = False,
         seed: int = 0,
+        run: Path | None = None,
     ) -> None:
         self.threshold = algorithm.threshold if threshold is None else threshold
         if not 0 <= self.threshold < 1:
@@ -57,6 +54,7 @@ class TorchPolicy(NetworkPolicy):
         self.epsilon = epsilon
         self.stochastic = stochastic
         self.seed = seed
+        self.run = run
         self._actor = Actor(epsilon, stochastic, seed)
         self._device = next(algorithm.parameters()).device
 
@@ -81,8 +79,10 @@ class TorchPolicy(NetworkPolicy):
         Raises:
             ConfigError: a threshold out of range.
         """
-        other = TorchPolicy(
-            self.algorithm, threshold=threshold, epsilon=self.epsilon, stochastic=self.stochastic, seed=self.seed
-        )
-        other.run = self.run
-        return other
+        how: dict[str, Any] = {
+            "epsilon": self.epsilon,
+            "stochastic": self.stochastic,
+            "seed": self.seed,
+            "run": self.run,
+        }
+        return TorchPolicy(self.algorithm, threshold=threshold, **how)

@@ -231,7 +231,7 @@ def _fits(
             hint="pass replay.held_out() of data opened with held_out=0.1, say",
         )
     train = Replay(replay.store, replace(replay.config, part="train"))
-    with_values = any(each.needs_values for each in criteria)  # who has none is refused before anything is fitted
+    with_values = any(each.model == "backups" for each in fitted)
     readings = (found[2] for found in _readings(candidates, train, with_values, " on training episodes", progress))
     models = {each.model for each in fitted if each.model is not None}
     updates = {each.name: fitting.updates_of(each.model, train) for each in fitted if each.model is not None}

@@ -102,21 +102,53 @@ class Unmasked(DQN):
         return super().loss(replace(batch, action_mask=None, next_action_mask=None))
 
 
+class Drawing(Unmasked):
+    """The same, and it draws random numbers."""
+
+    def loss(self, batch):
+        loss, metrics = super().loss(batch)
+        return loss * (1 + torch.rand(())), metrics
+
+
+class Regression(DQN):
+    """Learns the logged reward alone: there is nothing to mask."""
+
+    def loss(self, batch):
+        q = self(batch.observation).scores.gather(1, batch.action[:, None])[:, 0]
+        return (q - batch.reward).square().mean(), {}
+
+
+class Careful(DQN):
+    """Sees to it that what was logged is legal."""
+
+    def loss(self, batch):
+        assert batch.action_mask.gather(1, batch.action[:, None]).all()
+        return super().loss(batch)
+
+
 def masked(batch, *, rows):
     mask = torch.tensor(rows)
     return replace(batch, action_mask=torch.ones_like(mask), next_action_mask=mask)
 
 
-def test_a_loss_that_reads_no_mask_is_warned_of(toy_replay):
+def test_a_loss_that_depends_on_no_mask_is_warned_of(toy_replay):
     batch = toy_replay.gather([0, 1])
-    with pytest.warns(UserWarning, match=r"Unmasked.loss does not read action_mask or next_action_mask"):
-        require_contract(Unmasked(toy_replay.spec), masked(batch, rows=[[True, True, False], [True, True, True]]))
-    require_contract(Unmasked(toy_replay.spec), batch)
+    legal = masked(batch, rows=[[True, True, False], [False, True, True]])
+    state = torch.random.get_rng_state()
+    for kind in (Unmasked, Drawing):
+        with pytest.warns(UserWarning, match=rf"{kind.__name__}.loss does not depend on action_mask or"):
+            require_contract(kind(toy_replay.spec), legal)
+        require_contract(kind(toy_replay.spec), batch)
+    zero = DQN(toy_replay.spec)
+    for parameter in zero.parameters():
+        nn.init.zeros_(parameter)
+    for algorithm in (zero, Regression(toy_replay.spec), Careful(toy_replay.spec)):
+        require_contract(algorithm, legal)
     for name in ALGORITHMS:
         kind = algorithm_class(name)
         given = {name: torch.zeros(2, dtype=torch.int64) for name in kind.needs}
-        legal = masked(replace(batch, **given), rows=[[True, True, False], [False, True, True]])
-        require_contract(kind(toy_replay.spec), legal)
+        require_contract(kind(toy_replay.spec), replace(legal, **given))
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 class Noisy(BC):

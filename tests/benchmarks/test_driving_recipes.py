@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.machines import together
+from benchmarks.machines import merged
 from benchmarks.recipes import (
     FIRST,
     TRIED,
@@ -40,10 +40,10 @@ def test_a_recipe_is_compared_with_the_first():
     assert most_runs({OTHER: {"per_run": {"2, Xeon, bf16": {}, "10, Xeon, bf16": {}}}}) == 11
     assert "minus_as_it_was" not in rows[FIRST]
     difference = rows[OTHER]["minus_as_it_was"]
-    # 920 - 895; variances 25 / 3 and 50 / 2, so an error of 5.77; 1.51 degrees of freedom.
-    assert difference["mean"] == 25.0
+    # Seeds count once, whatever their runs: 915 and 922.5 against 890 and 900.
+    assert difference["mean"] == 23.75
     assert difference["low"] < 0 < difference["high"]
-    assert difference["low"] + difference["high"] == pytest.approx(50.0)
+    assert difference["low"] + difference["high"] == pytest.approx(47.5)
     assert "minus_as_it_was" not in recipe_rows({OTHER: FOUND[OTHER]})[OTHER]
 
 
@@ -60,10 +60,10 @@ def test_a_row_counts_while_its_recipe_stays_the_same():
 
 def test_runs_of_two_machines_stand_together():
     here = {FIRST: {"10, Xeon, bf16": evaluation(891.0), "0, Xeon, bf16": evaluation(892.0)}}
-    merged = together(here, FOUND)
-    means = [(run, found["mean"]) for run, found in merged[FIRST].items()]
+    found = merged(here, FOUND)
+    means = [(run, found["mean"]) for run, found in found[FIRST].items()]
     assert means == [("0, Xeon, bf16", 892.0), ("1, Xeon, bf16", 900.0), ("10, Xeon, bf16", 891.0)]
-    assert merged[OTHER] == FOUND[OTHER]
+    assert found[OTHER] == FOUND[OTHER]
 
 
 def test_the_page_shows_the_best_first(hooks, tmp_path):
@@ -94,7 +94,7 @@ def test_the_page_shows_the_best_first(hooks, tmp_path):
     assert f"| {OTHER} | 3, Xeon, bf16 |" not in shown
     assert "runs by EPYC, bf16 (1) and Xeon, bf16 (4)." in shown
     assert shown.index("920.0") < shown.index("895.0")
-    assert "| +25.0 (" in shown
+    assert "| +23.8 (" in shown
 
 
 def test_runs_of_an_earlier_revision_lie_apart(monkeypatch):

@@ -301,6 +301,7 @@ def test_legal_actions_are_kept_and_others_refused_before_they_are_played(tmp_pa
 
     with Recorder(Gate(), tmp_path) as recorder:
         play(recorder, 2)
+        recorder.behaviour_probability = 0.5
         with pytest.raises(DatasetError, match=r"action 2 of step 1 is illegal there; expected one of \[0, 1\]"):
             recorder.step(2)
         recorder.step(1)
@@ -308,6 +309,7 @@ def test_legal_actions_are_kept_and_others_refused_before_they_are_played(tmp_pa
     found = recorded(tmp_path)
     assert found["actions"].tolist() == [2, 1, 2]
     assert found["action_mask"].tolist() == [[True] * 3, [True, True, False], [True] * 3]
+    assert np.isnan(found["behaviour_probability"]).all()  # 0.5 was of an action that was not played
 
 
 def test_a_step_without_an_episode_is_refused(tmp_path):

@@ -121,16 +121,20 @@ def test_fits_and_episodes_add_in_quadrature():
 def test_an_interval_reaches_to_the_corrected_value():
     found = bootstrap(trajectory_is, bandit(30), resamples=20)
     low, high = found.value.low, found.value.high
-    assert found.reaching(2.0).value == (found.value.mean, low, high + 2.0)
-    assert found.reaching(-2.0).value == (found.value.mean, low - 2.0, high)
-    assert found.reaching(-2.0).difference == (found.difference.mean, found.difference.low - 2.0, found.difference.high)
-    assert found.reaching(2.0).behaviour == found.behaviour
+    assert found.widened_by(2.0).value == (found.value.mean, low, high + 2.0)
+    assert found.widened_by(-2.0).value == (found.value.mean, low - 2.0, high)
+    assert found.widened_by(-2.0).difference == (
+        found.difference.mean,
+        found.difference.low - 2.0,
+        found.difference.high,
+    )
+    assert found.widened_by(2.0).behaviour == found.behaviour
     # The behaviour's own fitted value may be off as well: the difference by +2, by -3, or by both.
-    assert found.reaching(2.0, 3.0).value == found.reaching(2.0).value
-    either = found.reaching(2.0, 3.0).difference
+    assert found.widened_by(2.0, 3.0).value == found.widened_by(2.0).value
+    either = found.widened_by(2.0, 3.0).difference
     assert either == (found.difference.mean, found.difference.low - 3.0, found.difference.high + 2.0)
     unsure = found.without_intervals()
-    assert unsure.reaching(2.0).value == (found.value.mean, None, None)
+    assert unsure.widened_by(2.0).value == (found.value.mean, None, None)
 
 
 def test_a_difference_is_to_the_behaviour_by_the_same_fits():

@@ -11,7 +11,7 @@ from offrl.ope import (
     trajectory_is,
     weighted_per_decision_is,
 )
-from offrl.ope.steps import that_count
+from offrl.ope.steps import truncated
 
 GOOD = {"reward": [[1.0, 2.0], [3.0, 0.0]], "ratio": [[2.0, 4.0], [0.5, 1.0]], "length": [2, 1], "discount": 0.5}
 
@@ -85,11 +85,13 @@ def test_steps_that_the_discount_leaves_nothing_of_do_not_count():
     ratios = np.array([[2.0, 0.0, 1.0], [1.0, 0.0, 1.0]])  # from the second step on nobody agrees
     steps = Steps(rewards, ratios, np.array([3, 3]), 0.0)
     assert np.isnan(weighted_per_decision_is(steps)).all()
-    first = that_count(steps)
+    first = truncated(steps)
     assert (first.reward.shape, first.length.tolist()) == ((2, 1), [1, 1])
     assert weighted_per_decision_is(first).tolist() == [(2 * 1 + 1 * 3) / 3]
     assert effective_sample_size(first).tolist() == [9 / 5]  # (2 + 1)^2 / (4 + 1)
     cut = Steps(rewards, ratios, np.array([3, 1]), 0.0, end_value=np.array([7.0, 7.0]))
-    assert that_count(cut).end_value.tolist() == [0.0, 7.0]  # what comes after the first one's end does not count
+    assert truncated(cut).end_value.tolist() == [0.0, 7.0]  # what comes after the first one's end does not count
     everything = Steps(rewards, ratios, np.array([3, 1]), 0.9)
-    assert that_count(everything) is everything
+    assert truncated(everything) is everything
+    late = Steps([[0.0] * 29 + [1e6]], [[1.0] * 30], [30], 0.6)  # the discount is 4e-7 there, and that is all there is
+    assert truncated(late) is late
