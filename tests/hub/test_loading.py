@@ -12,6 +12,7 @@ from offrl import OnnxPolicy, TaskSpec, TorchPolicy
 from offrl.algorithms import BC, DiscreteBCQ, DiscreteBCQConfig
 from offrl.errors import ConfigError, MissingDependencyError, RunError
 from offrl.hub import publish
+from offrl.hub.loading import find_policy
 from offrl.networks import MLPEncoder
 from offrl.runs import latest_checkpoint, load_policy
 from offrl.training import FitConfig, fit
@@ -84,6 +85,16 @@ def test_what_is_no_policy_is_named(tmp_path, published):
         offrl.load("carracing-bq")
     with pytest.raises(ConfigError, match="algorithm or encoder beside an ONNX file"):
         offrl.load(published / "model.onnx", algorithm=BC)
+
+
+def test_the_policy_that_comes_with_offrl_drives_for_a_grader_too():
+    from offrl.evaluation.grader import GraderPolicy
+
+    path = find_policy("carracing-bcq")
+    policy = offrl.load(path)
+    frames = np.random.default_rng(0).integers(256, size=(3, *policy.spec.observation_shape), dtype=np.uint8)
+    assert len(policy(frames)) == 3
+    GraderPolicy(path)  # refuses what a course's grader cannot read
 
 
 def test_an_address_on_the_hub_is_fetched_by_the_hubs_own_package(published, monkeypatch):
