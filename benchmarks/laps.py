@@ -126,4 +126,5 @@ def show(rows: Mapping[str, Mapping[str, Any]]) -> None:
         where = ""
         if lost is not None:
             where = f"; points lost: {lost[0].points:.1f} by missed tiles, {lost[1].points:.1f} by worse"
-        print(f"{name:{width}} {row['mean']:7.1f} over {row['runs']} runs, {spread}, {laps}{where}")
+        runs = f"{row['runs']} runs of {row['seeds']} seeds"
+        print(f"{name:{width}} {row['mean']:7.1f} over {runs}, {spread}, {laps}{where}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from benchmarks.driving import Recipe, Study
 from offrl.runs import describe_machine
+from offrl.training import LearnerConfig
 
 Runs = Mapping[str, Mapping[str, Any]]
 """Training seed, processor and precision, such as "0, AMD EPYC (family 26, model 2), bf16" -> evaluation."""
@@ -27,11 +29,15 @@ def merged(here: Mapping[str, Runs], elsewhere: Mapping[str, Runs]) -> dict[str,
 
 
 def is_of(row: Mapping[str, Any], recipe: Recipe) -> bool:
-    """Whether a row of a result, `Recipe.to_dict` and `benchmarks.laps.summary`, is of today's recipe."""
+    """Whether a row of a result, `Recipe.to_dict` and `benchmarks.laps.summary`, is of today's recipe.
+
+    The row's precision is that of its machine, and settings that the learner did not have then are the defaults.
+    """
     stated = recipe.to_dict()
-    del stated["learner"]  # the row's is of its machine, in its precision
-    same_learner = recipe.learner.items() <= row.get("learner", {}).items()
-    return all(row.get(name) == value for name, value in stated.items()) and same_learner
+    learner = {**stated.pop("learner"), "precision": None}
+    kept = {**{name: asdict(LearnerConfig())[name] for name in learner}, **row.get("learner", {}), "precision": None}
+    left_out = {"dataset": None, "device": None, "revision": None}  # where they are the usual ones
+    return kept == learner and all(row.get(name) == value for name, value in {**left_out, **stated}.items())
 
 
 def seed_of(run: str) -> int:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 _PLACE = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
 _HEADLINE = re.compile(r"(<!-- headline -->\n).*?(<!-- end of headline -->)", re.DOTALL)
 _OVER_RUNS = re.compile(r"^(OVER_RUNS: .*? = ).*$", re.MULTILINE)
-_NUMBERS = {3: "three", 4: "four", 5: "five", 10: "ten", 15: "fifteen"}
+_NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 10: "ten", 15: "fifteen"}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def headline(results: Path) -> str:
         return ""
     bcq, data = found["algorithms"]["bcq"], _read(results / "demo" / "evaluation.json")["dataset"]
     runs, episodes = bcq["runs"], bcq["episodes"] // bcq["runs"]
-    bounds = Interval(bcq["mean"], *(bcq["t_interval_95"] or (None, None))).bounds(runs, "run", ".0f")
+    bounds = Interval(bcq["mean"], *(bcq["t_interval_95"] or (None, None))).bounds(bcq["seeds"], "seed", ".0f")
     interval = f"95 % interval over the seeds {bounds}" if bcq["t_interval_95"] else bounds
     scores = scores_of(bcq)
     crossed = None if scores is None else crossed_interval(scores)
@@ -52,7 +52,11 @@ def headline(results: Path) -> str:
 
 def _of_seeds(row: Mapping[str, Any]) -> str:
     """Where seeds were trained several times, on several machines or in several precisions."""
-    return "" if row["seeds"] == row["runs"] else f" of {_NUMBERS.get(row['seeds'], row['seeds'])} seeds"
+    return (
+        ""
+        if row["seeds"] == row["runs"]
+        else f" of {_NUMBERS.get(row['seeds'], row['seeds'])} seed{'s' * (row['seeds'] > 1)}"
+    )
 
 
 def _shipped(results: Path) -> str:
@@ -78,7 +82,7 @@ def beside_expert(expert: Mapping[str, Any] | None, found: Mapping[str, Any]) ->
     return (
         f"The scripted expert, which knows the track, scores {expert['mean']:.1f} on the same tracks "
         f"({expert['finished']} of {expert['episodes']} laps, {expert['mean_length']:.0f} steps): BCQ's runs are "
-        f"{below.mean:.1f} below it ({below.bounds(bcq['runs'], 'run')})."
+        f"{below.mean:.1f} below it ({below.bounds(bcq['seeds'], 'seed')})."
     )
 
 
@@ -118,7 +122,7 @@ RUN_COLUMNS = (
 
 def over_runs(row: dict[str, Any]) -> tuple[str, ...]:
     """The cells of `RUN_COLUMNS` for an algorithm in the JSON of `demo-runs`."""
-    bounds = Interval(row["mean"], *(row["t_interval_95"] or (None, None))).bounds(row["runs"], "run")
+    bounds = Interval(row["mean"], *(row["t_interval_95"] or (None, None))).bounds(row["seeds"], "seed")
     lost = points_lost(row)
     steps = f", {row['steps_of_finished_laps']:.0f} steps" if row["laps_with_every_tile"] else ""
     return (

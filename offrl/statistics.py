@@ -105,6 +105,9 @@ def crossed_interval(values: ArrayLike) -> Interval:
         return Interval(mean, mean, mean)
     degrees = sum(parts) ** 2 / sum(part**2 / (size - 1) for part, size in zip(parts, table.shape, strict=True))
     half = t_quantile(degrees) * math.sqrt(sum(parts))
+    # With few rows it could else be narrower than theirs alone, which have fewer degrees of freedom.
+    alone = [t_quantile(size - 1) * math.sqrt(part) for part, size in zip(parts, table.shape, strict=True)]
+    half = max(half, *alone)
     return Interval(mean, mean - half, mean + half)
 
 

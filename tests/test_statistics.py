@@ -89,10 +89,15 @@ def test_an_interval_over_rows_and_columns_by_hand():
     columns = np.tile([1.0, 2, 3, 6], (5, 1))
     assert crossed_interval(columns) == pytest.approx(t_interval([1.0, 2, 3, 6]))
     assert crossed_interval(columns.T) == pytest.approx(crossed_interval(columns))
-    # Both: variances of the means 14/3 over 4 and 2.5 over 5, and degrees of freedom as in Welch's test.
-    parts = (14 / 12, 0.5)
+    # Both: variances of the means 14/3 over 4 and 10 over 5, and degrees of freedom as in Welch's test.
+    parts = (14 / 12, 2.0)
     half = t_quantile(sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 4)) * sum(parts) ** 0.5
-    assert crossed_interval(columns + np.arange(5.0)[:, None]) == pytest.approx((5, 5 - half, 5 + half))
+    assert crossed_interval(columns + 2 * np.arange(5.0)[:, None]) == pytest.approx((7, 7 - half, 7 + half))
+
+
+def test_an_interval_over_rows_and_columns_is_no_narrower_than_over_either():
+    few = np.array([[1.0, 2], [5, 6.5]])
+    assert crossed_interval(few).high >= t_interval(few.mean(axis=1)).high
 
 
 def test_an_interval_over_rows_and_columns_covers_the_mean():

@@ -72,7 +72,8 @@ def lost() -> str:
         (f"{part.laps} {kind}", score, f"{part.points:.1f}")
         for part, kind, score in zip(parts, kinds, scores, strict=True)
     ]
-    whole = row["mean"] + sum(part.points for part in parts)
+    finished = [each["score"] for run in row["per_run"].values() for each in run["per_episode"] if each["finished"]]
+    whole = sum(finished) / len(finished)
     head = (f"laps, of {row['episodes']}", "score", "points lost an episode")
     return (
         f"Laps with every tile score {whole:.1f} on average, an episode of the demo's {row['runs']} runs "
@@ -110,7 +111,8 @@ def tried() -> str:
         parts += [f"### {about}", table(head, cells)] if cells else []
     parts.append(
         f"Each run on the same tracks, `{found['seeds']}`, one thread each, {found['precision']}. *Minus the first*: "
-        "minus *as it was*, with Welch's 95 % interval over training runs, where both have several. `python -m "
+        "minus *as it was*, with Welch's 95 % interval over training seeds (of several runs of one seed, the mean), where "
+        "both have several. `python -m "
         f"benchmarks recipes --recipe NAME --runs N` makes a row. {machine_text(found['machine'])}; "
         f"{processors(found['recipes'].values())}.{_not_run(found['recipes'])}"
     )

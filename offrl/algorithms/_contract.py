@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +44,7 @@ def require_contract(algorithm: Algorithm, batch: Batch | FrameBatch) -> None:
         raw, observation=spec.normalise(raw.observation), next_observation=spec.normalise(raw.next_observation)
     )
     tried = copy.deepcopy(algorithm).eval()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+    with _same_random_numbers(device), torch.no_grad():
         _require_output(tried(prepared.observation), algorithm, len(prepared))
         _require_loss(tried.loss(prepared), algorithm)
         _warn_of_unread_masks(tried, prepared)
@@ -106,16 +107,23 @@ def _warn_of_unread_masks(algorithm: Algorithm, batch: Batch) -> None:
     logged = functional.one_hot(batch.action, algorithm.spec.num_actions).bool()
     # No episode ends: where it does, the next state counts for nothing.
     bootstrapped = replace(batch, discount=torch.ones_like(batch.discount))
-    losses = []
+    masks = []
     for action in range(min(_TRIED_ACTIONS, algorithm.spec.num_actions)):
         alone = torch.zeros_like(logged)
         alone[:, action] = True
-        for mask in (alone, ~alone):  # alone, a maximum tells; without it, a softmax of the others
-            tried = replace(bootstrapped, action_mask=mask | logged, next_action_mask=mask)
-            losses.append(_loss_of(algorithm, tried))
-    elsewhere = replace(bootstrapped, next_observation=batch.next_observation.flip(0) * 0.5)
-    is_same = all(math.isclose(loss, losses[0], rel_tol=1e-6) for loss in losses)
-    if is_same and not math.isclose(_loss_of(algorithm, bootstrapped), _loss_of(algorithm, elsewhere), rel_tol=1e-6):
+        masks += [alone, ~alone]  # alone, a maximum tells; without it, a softmax of the others
+    try:
+        first, *others = (
+            _loss_of(algorithm, replace(bootstrapped, action_mask=mask | logged, next_action_mask=mask))
+            for mask in masks
+        )
+        here = _loss_of(algorithm, bootstrapped)
+        elsewhere = _loss_of(algorithm, replace(bootstrapped, next_observation=batch.next_observation.flip(0) * 0.5))
+    except Exception:  # what is tried here is not the data's: a loss that does not take it has taken what is
+        return
+    if all(math.isclose(loss, first, rel_tol=1e-6) for loss in others) and not math.isclose(
+        here, elsewhere, rel_tol=1e-6
+    ):
         warnings.warn(
             f"{type(algorithm).__name__}.loss does not depend on action_mask or next_action_mask: illegal actions "
             "count in what it learns, though its policy never takes them; mask every max and softmax over actions",
@@ -125,11 +133,18 @@ def _warn_of_unread_masks(algorithm: Algorithm, batch: Batch) -> None:
 
 def _loss_of(algorithm: Algorithm, batch: Batch) -> float:
     """Of a copy whose weights are off by a little: those that begin at 0 would make all actions equal."""
-    tried = copy.deepcopy(algorithm)
-    torch.manual_seed(0)  # the caller has forked torch's random state
+    tried, device = copy.deepcopy(algorithm), batch.action.device
+    noise = torch.Generator(device).manual_seed(0)
     for parameter in tried.parameters():
-        parameter.add_(torch.randn_like(parameter), alpha=0.05)
-    return float(tried.loss(batch)[0])
+        if parameter.is_floating_point():
+            parameter.add_(torch.randn(parameter.shape, generator=noise, device=device), alpha=0.05)
+    with _same_random_numbers(device):
+        return float(tried.loss(batch)[0])
+
+
+def _same_random_numbers(device: torch.device) -> AbstractContextManager[None]:
+    """In it torch's random numbers are drawn as ever, and after it they are drawn again."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _warn_of_idle_targets(algorithm: Algorithm) -> None:

@@ -154,7 +154,7 @@ def _candidates(
     if not trained:
         raise RunError("no checkpoint of a trained policy", where=run, expected="folders named step-000001000")
     # What the user names is of runs with classes of the user's own: the others, and what is fitted, have offrl's.
-    own_algorithm = None if request.algorithm in ALGORITHMS else algorithm
+    own_algorithm = None if request.algorithm in ALGORITHMS and algorithm not in ALGORITHMS else algorithm
     own_encoder = None if request.encoder in ENCODERS else encoder
     load = partial(
         load_algorithm,

@@ -32,6 +32,7 @@ from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate_each
 from offrl.ope.splits import split_on
 from offrl.ope.steps import Steps, clipped, truncated
+from offrl.policies import TorchPolicy
 from offrl.replay import Replay
 from offrl.statistics import LEAST_VALUES, Interval
 
@@ -131,7 +132,7 @@ def _beware(name: str, policy: Evaluated, replay: Replay) -> tuple[str, ...]:
         ConfigError: It was trained on some of the replay's held-out episodes.
         RunError: Its run is damaged.
     """
-    run = getattr(policy, "run", None)
+    run = policy.run if isinstance(policy, TorchPolicy) else None
     if run is None or replay.fingerprint is None or not (run / "config.json").is_file():
         return ()
     split, beware = split_on(run, replay.fingerprint)
@@ -304,7 +305,8 @@ def _support(table: PolicyTable, parts: Parts, behaviour: BehaviourFound) -> tup
     # Of each episode: its steps are not independent.
     excess = parts.episodes.pad(seen - share).sum(axis=1) / length.mean()
     error = float(excess.std(ddof=1)) / len(length) ** 0.5 if len(length) > 1 else 1.0
-    return min(share, 1.0), min(share + 2 * error, 1.0)
+    unseen = 3 / float(floor.sum())  # where both agree nowhere: as often as that with a probability of 5 %
+    return min(share, 1.0), min(max(share + 2 * error, unseen), 1.0)
 
 
 def _warnings(plain: Steps, parts: Parts, config: OpeConfig, refits: int) -> tuple[str, ...]:

@@ -175,16 +175,16 @@ def verdict(
         if effective_size < _FEW_EFFECTIVE and not is_fitted:
             return f"{size}: a rough number"
         return ""  # enough episodes that agree with the policy correct a fit, whatever it is
-    if support < LEAST_SUPPORT:
-        return (
-            f"about {1 - support:.0%} of the policy's actions, of few that tell, are hardly in the data: a rough number"
-        )
     scale = max(abs(estimate.value.mean), abs(estimate.behaviour.mean))
     if abs(gap) > _LARGEST_GAP * scale:
         side = "low" if gap > 0 else "high"
         return (
             f"held-out steps show values about {abs(gap):,.2f} too {side}: do not use, take more updates, or more data "
             "where these do not help"
+        )
+    if support < LEAST_SUPPORT:
+        return (
+            f"about {1 - support:.0%} of the policy's actions, of few that tell, are hardly in the data: a rough number"
         )
     return ""
 

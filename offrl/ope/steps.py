@@ -126,8 +126,8 @@ def truncated(steps: Steps) -> Steps:
     arrays = [each for each in (steps.reward, steps.q, steps.value) if each is not None]
     largest = np.max([np.abs(each).max(axis=0) for each in arrays], axis=0) * steps.discounts[:-1]
     left = largest[::-1].cumsum()[::-1]  # from each step on
-    count = int(np.count_nonzero(left > _NEGLIGIBLE * left[0]))
-    if count in (0, steps.reward.shape[1]):  # nothing to lose, or all of it
+    count = max(1, int(np.count_nonzero(left > _NEGLIGIBLE * left[0])))
+    if count == steps.reward.shape[1]:
         return steps
     return Steps(
         steps.reward[:, :count],

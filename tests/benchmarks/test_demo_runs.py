@@ -98,7 +98,7 @@ def test_one_run_is_a_headline_without_an_interval(tmp_path):
     runs = {"transitions": 60_000, "updates": 4_000, "algorithms": {"bcq": summary({0: RUNS[0]})}}
     (tmp_path / "demo" / "runs.json").write_text(json.dumps(runs))
     (tmp_path / "demo" / "evaluation.json").write_text(json.dumps({"dataset": {"mean": 477.0}}))
-    assert "910 in the best (1 run: too few for an interval)" in headline(tmp_path)
+    assert "910 in the best (1 seed: too few for an interval)" in headline(tmp_path)
 
 
 def test_the_headline_is_the_mean_over_runs(tmp_path):
@@ -107,7 +107,7 @@ def test_the_headline_is_the_mean_over_runs(tmp_path):
     (tmp_path / "demo" / "runs.json").write_text(json.dumps(runs))
     (tmp_path / "demo" / "evaluation.json").write_text(json.dumps({"dataset": {"mean": 477.0}}))
     text = headline(tmp_path)
-    assert "over **2 training runs** on the same 2 tracks: **BCQ 760** on average, 610 in the worst" in text
+    assert "over **two training runs** on the same 2 tracks: **BCQ 760** on average, 610 in the worst" in text
     assert "2 of 4 laps without a missed tile. The data: 477." in text
 
 
@@ -140,10 +140,15 @@ def test_runs_of_other_machines_stay_in_the_result(tmp_path, monkeypatch):
     target.write_text(json.dumps(kept))
     (row,) = _write(target, study, "c").values()
     assert {name: run["mean"] for name, run in row["per_run"].items()} == {"0, Xeon, fp32": 610.0, here: 910.0}
-    kept["algorithms"]["bcq"]["replay"]["discount"] = 0.5  # of another recipe
+    for group, setting in (("replay", "discount"), ("learner", "learning_rate"), ("learner", "polyak")):
+        other = json.loads(json.dumps(kept))
+        other["algorithms"]["bcq"][group][setting] = 0.5  # of another recipe
+        target.write_text(json.dumps(other))
+        (row,) = _write(target, study, "c").values()
+        assert [*row["per_run"]] == [here]
+    kept["algorithms"]["bcq"]["dataset"] = "carracing/bold"
     target.write_text(json.dumps(kept))
-    (row,) = _write(target, study, "c").values()
-    assert [*row["per_run"]] == [here]
+    assert [*_write(target, study, "c")["bcq"]["per_run"]] == [here]
 
 
 def test_runs_stand_beside_the_expert_on_its_tracks_only():

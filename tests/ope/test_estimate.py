@@ -259,6 +259,21 @@ def test_settings_outside_what_is_allowed(wrong, said):
         OpeConfig(**wrong)
 
 
+def test_support_that_is_an_estimate_says_so():
+    interval = Interval(10.0, 10.0, 10.0)
+    estimate = Estimate(interval, interval, interval, 0)
+
+    def said(support, most, gap=0.0):
+        return verdict("fqe", estimate, None, 900, support=support, most_support=most, gap=gap)
+
+    assert said(0.2, 0.4).startswith("at least 60% of the policy's actions are hardly in the data: ")
+    assert (
+        said(0.2, 0.6) == "about 80% of the policy's actions, of few that tell, are hardly in the data: a rough number"
+    )
+    assert said(0.2, 0.6, gap=50.0).startswith("held-out steps show values about 50.00 too low: do not use")
+    assert said(0.6, 0.9) == ""
+
+
 HARDLY = "hardly any held-out episode could have come from this policy: do not use"
 
 

@@ -91,6 +91,8 @@ def test_steps_that_the_discount_leaves_nothing_of_do_not_count():
     assert effective_sample_size(first).tolist() == [9 / 5]  # (2 + 1)^2 / (4 + 1)
     cut = Steps(rewards, ratios, np.array([3, 1]), 0.0, end_value=np.array([7.0, 7.0]))
     assert truncated(cut).end_value.tolist() == [0.0, 7.0]  # what comes after the first one's end does not count
+    worthless = Steps([[0.0, 5.0], [0.0, 5.0]], [[2.0, 0.0], [1.0, 0.0]], [2, 2], 0.0)  # the first decisions gain 0
+    assert weighted_per_decision_is(truncated(worthless)).tolist() == [0.0]
     everything = Steps(rewards, ratios, np.array([3, 1]), 0.9)
     assert truncated(everything) is everything
     late = Steps([[0.0] * 29 + [1e6]], [[1.0] * 30], [30], 0.6)  # the discount is 4e-7 there, and that is all there is
