@@ -111,8 +111,8 @@ def tried() -> str:
         parts += [f"### {about}", table(head, cells)] if cells else []
     parts.append(
         f"Each run on the same tracks, `{found['seeds']}`, one thread each, {found['precision']}. *Minus the first*: "
-        "minus *as it was*, with Welch's 95 % interval over training seeds (of several runs of one, the mean), where both "
-        "have several. `python -m "
+        "minus *as it was*, with Welch's 95 % interval over training seeds (of several runs of one, the mean), where "
+        "both have several. `python -m "
         f"benchmarks recipes --recipe NAME --runs N` makes a row. {machine_text(found['machine'])}; "
         f"{processors(found['recipes'].values())}.{_not_run(found['recipes'])}"
     )
