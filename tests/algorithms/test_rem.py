@@ -64,5 +64,5 @@ def test_it_acts_by_the_mean_of_the_heads():
 
 
 def test_settings_out_of_range_are_refused():
-    with pytest.raises(ConfigError, match="REMConfig.num_heads: 0; expected 1 or more, a whole number"):
+    with pytest.raises(ConfigError, match="REMConfig.num_heads: 0; expected 1 to 10000, a whole number"):
         REMConfig(num_heads=0)

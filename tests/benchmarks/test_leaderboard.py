@@ -55,5 +55,5 @@ def test_the_page_shows_what_is_there(hooks, tmp_path):
     shown = hooks.leaderboard()
     assert "whose mean return is 477: 60,000 transitions, 10% of the episodes held out, 4,000 updates" in shown
     assert "6 of 9 runs so far." in shown
-    assert "| DQN | 1 | 100.0 (1 run: too few for an interval) | 100.0, 100.0 | 0 of 1 | 0 | 1 | -750.0 |" in shown
+    assert "| DQN | 1 | 100.0 (1 seed: too few for an interval) | 100.0, 100.0 | 0 of 1 | 0 | 1 | -750.0 |" in shown
     assert "| 2 of 2, 700 steps | 0: 0.0 points | 0: 0.0 points | 35.0 (-219.1 to 289.1) |" in shown

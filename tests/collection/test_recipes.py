@@ -21,7 +21,7 @@ def collected(recipe, directory, monkeypatch):
 
 
 def test_the_standard_datasets_are_there_under_their_names():
-    kinds = ("random", "mixed", "varied", "medium", "expert", "replay")
+    kinds = ("random", "mixed", "bold", "varied", "medium", "expert", "replay")
     assert list(RECIPES) == [f"carracing/{kind}" for kind in kinds]
 
 
