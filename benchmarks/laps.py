@@ -50,10 +50,15 @@ def means_by_seed(evaluations: Mapping[Any, Mapping[str, Any]]) -> list[float]:
 
 
 def _by_seed(runs: Mapping[Any, Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    found: dict[int, list[Mapping[str, Any]]] = {}
     for key, run in runs.items():
-        found.setdefault(str(key).partition(", ")[0], []).append(run)
+        found.setdefault(seed_of(key), []).append(run)
     return [*found.values()]
+
+
+def seed_of(key: Any) -> int:
+    """The training seed in a key of `per_run`: itself, or what comes first in one such as "0, AMD EPYC, bf16"."""
+    return int(str(key).partition(", ")[0])
 
 
 def _only_misses(row: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.driving import Recipe, Study
+from benchmarks.laps import seed_of
 from offrl.runs import describe_machine
 from offrl.training import LearnerConfig
 
@@ -38,11 +39,6 @@ def is_of(row: Mapping[str, Any], recipe: Recipe) -> bool:
     kept = {**{name: asdict(LearnerConfig())[name] for name in learner}, **row.get("learner", {}), "precision": None}
     left_out = {"dataset": None, "device": None, "revision": None}  # where they are the usual ones
     return kept == learner and all(row.get(name) == value for name, value in {**left_out, **stated}.items())
-
-
-def seed_of(run: str) -> int:
-    """The training seed in a key of `Runs`."""
-    return int(run.partition(", ")[0])
 
 
 def processors(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -12,8 +12,8 @@ import click
 
 from benchmarks.devices import chosen_device, of_device
 from benchmarks.driving import NO_FULL_BRAKE, Recipe, Study, Tracks
-from benchmarks.laps import means_by_seed, show, summary
-from benchmarks.machines import is_of, merged, on_this_machine, seed_of
+from benchmarks.laps import means_by_seed, seed_of, show, summary
+from benchmarks.machines import is_of, merged, on_this_machine
 from benchmarks.scoring.comparison import welch
 from benchmarks.stores import ROOT
 from offrl.runs import describe_machine
