@@ -178,8 +178,8 @@ def _load(
         replay = open_replay(directory, spec=spec, dones=dones or "terminated", progress=progress, **how)
         return _Judged(judged, str(path), replay, None, encoder, (unknown,))
     refuse_beside("a run", {"--dones": dones}, where=path, expected="a run, whose data is read as it has read it")
-    is_own_class = recorded_request(run_of(find_policy(path))).encoder not in ENCODERS
-    trained = load_trained(path, algorithm, encoder if is_own_class else None, device)
+    _, own_encoder = recorded_request(run_of(find_policy(path))).own_classes(algorithm, encoder)
+    trained = load_trained(path, algorithm, own_encoder, device)
     run, request = run_of(trained.checkpoint), trained.request
     policy = TorchPolicy(trained.algorithm, threshold=threshold)
     own = dict(request.settings["replay"])

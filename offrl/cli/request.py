@@ -82,6 +82,14 @@ class Request:
         noted = {name: value for name, value in vars(self).items() if name in _NOTED - {"threads"}}
         return {**noted, "data": None if self.data is None else redacted(self.data)}
 
+    def own_classes(self, algorithm: str | None, encoder: str | None) -> tuple[str | None, str | None]:
+        """Those of two names that say which classes of the user's own this run has; None for what offrl has itself.
+
+        Where several runs are read, or something is fitted beside one, a name is not about every network there is.
+        """
+        own_algorithm = None if self.algorithm in ALGORITHMS and algorithm not in ALGORITHMS else algorithm
+        return own_algorithm, None if self.encoder in ENCODERS else encoder
+
     def gymnasium_id(self, where: str | Path) -> str | None:
         """The environment, for making it.
 

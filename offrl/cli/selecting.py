@@ -14,7 +14,7 @@ from click import argument, option
 
 from offrl.cli.console import DATA, PATH, device_option, output_options, show
 from offrl.cli.logged import named_store, recorded_store
-from offrl.cli.names import ALGORITHMS, ENCODERS, algorithm_class, load_class, network_options
+from offrl.cli.names import ENCODERS, algorithm_class, load_class, network_options
 from offrl.cli.request import Request, recorded_request
 from offrl.errors import ConfigError, RunError
 
@@ -153,9 +153,7 @@ def _candidates(
     trained = [each for each in checkpoints(run / "checkpoints") if step_of(each) > 0]
     if not trained:
         raise RunError("no checkpoint of a trained policy", where=run, expected="folders named step-000001000")
-    # What the user names is of runs with classes of the user's own: the others, and what is fitted, have offrl's.
-    own_algorithm = None if request.algorithm in ALGORITHMS and algorithm not in ALGORITHMS else algorithm
-    own_encoder = None if request.encoder in ENCODERS else encoder
+    own_algorithm, own_encoder = request.own_classes(algorithm, encoder)
     load = partial(
         load_algorithm,
         algorithm=None if own_algorithm is None else algorithm_class(own_algorithm),

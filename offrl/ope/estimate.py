@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from offrl.errors import ConfigError
 from offrl.networks import EncoderFactory, default_encoder
+from offrl.ope._fits import fits_of, gap_of, updates_of
 from offrl.ope._parts import BehaviourFound, Fitting, Parts, behaviour_of, parts_of
-from offrl.ope.behaviour import num_legal_actions, support_floor
+from offrl.ope._weighing import steps_of, support_of
 from offrl.ope.config import OpeConfig
-from offrl.ope.episodes import Episodes
 from offrl.ope.estimators import (
     ESTIMATORS,
     FITTED,
@@ -24,9 +24,6 @@ from offrl.ope.estimators import (
     effective_sample_size,
     trajectory_is,
 )
-from offrl.ope.fitted_q import FittedQ, fit_q_again
-from offrl.ope.fitted_values import FittedValues, fitting_gap, read
-from offrl.ope.fitting import default_learner, enough_updates, steps_ahead
 from offrl.ope.intervals import bootstrap
 from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate_each
@@ -114,13 +111,11 @@ def estimate_each(
     behaviour = behaviour_of(parts, config, fitting)
     steps: dict[str | None, list[Steps]] = {}
     if at_training is not None:
-        steps = _fits(at_training, at_held_out, parts, behaviour, config, fitting)
-    own_steps = steps.get(None, [])
-    plain = _steps(next(iter(at_held_out.values())), parts, behaviour)
-    logged = bootstrap(trajectory_is, plain, config.resamples, config.seed).behaviour  # whatever the policy
+        steps = fits_of(at_training, at_held_out, parts, behaviour, config, fitting)
+    plain = steps_of(next(iter(at_held_out.values())), parts, behaviour)
+    own = _own_values(plain, steps.get(None, []), config)
     judged = {
-        name: _judge(name, at_held_out[name], steps.get(name, []), own_steps, logged, parts, behaviour, config)
-        for name in policies
+        name: _judge(name, at_held_out[name], steps.get(name, []), own, parts, behaviour, config) for name in policies
     }
     return {name: replace(each, warnings=(*each.warnings, *beware[name])) for name, each in judged.items()}
 
@@ -159,90 +154,37 @@ def _tables(
     return found
 
 
-def _fits(
-    at_training: Mapping[str | None, PolicyTable],
-    at_held_out: Mapping[str | None, PolicyTable],
-    parts: Parts,
-    behaviour: BehaviourFound,
-    config: OpeConfig,
-    fitting: Fitting,
-) -> dict[str | None, list[Steps]]:
-    """The held-out steps with each fit's values, by policy."""
-    fits: dict[str | None, list[Steps]] = {name: [] for name in at_training}
-    chosen = [*at_training]
-    for number in range(config.refits):
-        if number == 1 and config.refit_best is not None:
-            of_first = {name: float(direct_method(each)[0]) for name, (each,) in fits.items()}
-            ranked = sorted((name for name in chosen if name is not None), key=of_first.__getitem__, reverse=True)
-            best = {None, *ranked[: config.refit_best]}
-            chosen = [name for name in chosen if name in best]
-        model = _fitted([at_training[name] for name in chosen], parts.train, config, number, fitting)
-        values = read(model, parts.held_out, [at_held_out[name] for name in chosen])
-        for index, name in enumerate(chosen):
-            fits[name].append(_with_values(_steps(at_held_out[name], parts, behaviour), values, index, parts.episodes))
-    return fits
+class _Own(NamedTuple):
+    """What is said of the behaviour itself."""
+
+    fits: Sequence[Steps]
+    """With the behaviour's own values, by each fit; none where its returns say all."""
+    logged: Interval
+    fitted: Interval | None
 
 
-def _fitted(tables: Sequence[PolicyTable], train: Replay, config: OpeConfig, number: int, fitting: Fitting) -> FittedQ:
-    """Fitted Q of all policies: on the training episodes, or in a refit on as many that are drawn from them."""
-    updates = _updates(train, config)
-    return fit_q_again(
-        {str(index): table for index, table in enumerate(tables)},
-        train,
-        updates,
-        number,
-        config.refits,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        learner=default_learner(steps_ahead(train), updates, config.learning_rate, config.precision),
-        encoder=fitting.encoder,
-        device=fitting.device,
-        run=fitting.run(f"fitted-q-{number + 1}", updates),
-        progress=fitting.progress,
-    )
-
-
-def _updates(train: Replay, config: OpeConfig) -> int:
-    return config.updates or enough_updates(train)
-
-
-def _taken(table: PolicyTable, held_out: Replay) -> NDArray[np.float64]:
-    """The policy's probabilities of the logged actions. [N]."""
-    action = held_out.store.actions[held_out.rows]
-    taken: NDArray[np.float64] = table.current[np.arange(len(action)), action].astype(np.float64)
-    return taken
-
-
-def _steps(table: PolicyTable, parts: Parts, behaviour: BehaviourFound) -> Steps:
-    """The held-out steps, weighted by how much likelier the policy takes the logged action than the behaviour does."""
-    episodes = parts.episodes
-    ratio = episodes.pad(_taken(table, parts.held_out) / behaviour.probability, fill=1.0)
-    return Steps(episodes.reward, ratio, episodes.length, parts.discount)
-
-
-def _with_values(plain: Steps, values: FittedValues, policy: int, episodes: Episodes) -> Steps:
-    """The steps with what one fit says of the policy with this number among its own."""
-    return replace(
-        plain,
-        q=episodes.pad(values.q[policy]),
-        value=episodes.pad(values.value[policy]),
-        end_value=values.end_value[policy],
-    )
+def _own_values(plain: Steps, fits: Sequence[Steps], config: OpeConfig) -> _Own:
+    """Of the held-out steps, by whatever policy they are weighed."""
+    logged = bootstrap(trajectory_is, plain, config.resamples, config.seed).behaviour
+    if not fits:
+        return _Own((), logged, None)
+    found = bootstrap(direct_method, fits, config.resamples, config.seed)
+    found = found.widened_by(gap_of(fits)) if len(fits) > 1 else found.without_intervals()
+    return _Own(fits, logged, found.value)
 
 
 def _judge(
     name: str,
     table: PolicyTable,
     fits: Sequence[Steps],
-    own_fits: Sequence[Steps],
-    logged: Interval,
+    own: _Own,
     parts: Parts,
     behaviour: BehaviourFound,
     config: OpeConfig,
 ) -> Estimates:
-    episodes, held_out, plain = parts.episodes, parts.held_out, _steps(table, parts, behaviour)
-    support, most_support = _support(table, parts, behaviour)
-    gap = _gap(fits)
+    episodes, held_out, plain = parts.episodes, parts.held_out, steps_of(table, parts, behaviour)
+    support, most_support = support_of(table, parts, behaviour)
+    gap = gap_of(fits)
     rows = []
     for estimator in config.estimators:
         is_fitted, is_weighted = estimator in FITTED, estimator in WEIGHTED
@@ -251,16 +193,16 @@ def _judge(
             used = [truncated(each) for each in used]
         if config.clip is not None and is_weighted:
             used = [clipped(each, config.clip) for each in used]
-        own = own_fits[: len(used)] if is_fitted and own_fits else None
-        found = bootstrap(ESTIMATORS[estimator], used, config.resamples, config.seed, behaviour=own)
+        alike = own.fits[: len(used)] if is_fitted and own.fits else None
+        found = bootstrap(ESTIMATORS[estimator], used, config.resamples, config.seed, behaviour=alike)
         size = None
         if not is_weighted:
             # How the first observations vary says nothing of how much a single fit is off.
-            found = found.widened_by(gap, _gap(own_fits)) if len(fits) > 1 else found.without_intervals()
+            found = found.widened_by(gap, gap_of(own.fits)) if len(fits) > 1 else found.without_intervals()
         elif (size := float(effective_sample_size(used[0])[0])) < LEAST_EFFECTIVE:
             found = found.without_intervals()
         remark = verdict(estimator, found, size, len(episodes), support=support, most_support=most_support, gap=gap)
-        fitted = (len(used), _updates(parts.train, config)) if is_fitted else (0, 0)
+        fitted = (len(used), updates_of(parts.train, config)) if is_fitted else (0, 0)
         rows.append(Estimated(estimator, found, size, *fitted, remark))
     return Estimates(
         policy=name,
@@ -268,45 +210,13 @@ def _judge(
         held_out=len(episodes),
         training=len(np.unique(parts.train.store.segment_end[parts.train.rows])),
         split={"held_out": held_out.config.held_out, "split_seed": held_out.config.split_seed},
-        behaviour=logged,
-        behaviour_fitted=_fitted_behaviour(own_fits, config) if own_fits else None,
+        behaviour=own.logged,
+        behaviour_fitted=own.fitted,
         behaviour_source=behaviour.source,
         support=support,
         rows=tuple(rows),
         warnings=(*behaviour.warnings, *_warnings(plain, parts, config, len(fits))),
     )
-
-
-def _fitted_behaviour(own_fits: Sequence[Steps], config: OpeConfig) -> Interval:
-    """What fitted values say of the behaviour, with an interval as the policy's has one."""
-    found = bootstrap(direct_method, own_fits, config.resamples, config.seed)
-    return (found.widened_by(_gap(own_fits)) if len(own_fits) > 1 else found.without_intervals()).value
-
-
-def _gap(fits: Sequence[Steps]) -> float:
-    """By how much the mean of the fits' values is off, as held-out steps show it; 0 without any."""
-    return float(np.mean([fitting_gap(each) for each in fits])) if fits else 0.0
-
-
-def _support(table: PolicyTable, parts: Parts, behaviour: BehaviourFound) -> tuple[float, float]:
-    """The share of the policy's actions that the behaviour takes often enough, and what the share may be at most.
-
-    Where the log knows the probability of its own action only, it is estimated on the steps at which the two agree:
-    the mean of pi(a|s) over mu(a|s) is 1 where the behaviour takes all that the policy takes. Two standard errors above
-    it, over episodes, are then still possible.
-    """
-    floor = support_floor(num_legal_actions(parts.held_out))
-    if behaviour.all_actions is not None:
-        share = float((table.current * (behaviour.all_actions >= floor[:, None])).sum(axis=1).mean())
-        return share, share
-    taken = _taken(table, parts.held_out)
-    seen = np.where(behaviour.probability >= floor, taken / behaviour.probability, 0.0)
-    share, length = float(seen.mean()), parts.episodes.length
-    # Of each episode: its steps are not independent.
-    excess = parts.episodes.pad(seen - share).sum(axis=1) / length.mean()
-    error = float(excess.std(ddof=1)) / len(length) ** 0.5 if len(length) > 1 else 1.0
-    unseen = 3 / float(floor.sum())  # where both agree nowhere: as often as that with a probability of 5 %
-    return min(share, 1.0), min(max(share + 2 * error, unseen), 1.0)
 
 
 def _warnings(plain: Steps, parts: Parts, config: OpeConfig, refits: int) -> tuple[str, ...]:
