@@ -82,44 +82,43 @@ def _estimates(task: Task, part: str, work: Path, candidates: Sequence[Candidate
         "data": replay.fingerprint,
         "candidates": [each.name for each in candidates],
     }
-    if path.exists():
-        kept = read_json(path)
-        if {name: kept.get(name) for name in asked} == asked:
-            return kept
-    config = OpeConfig(updates=task.updates, refits=REFITS)
+    kept = read_json(path) if path.exists() else {}
+    if {name: kept.get(name) for name in asked} != asked:
+        kept = {**asked, "seconds": {}}
     policies = policies_of(work, candidates)
-    seconds = {"one fit of fqe for all": _seconds(lambda: _fit(policies, replay, task))}
-    start = time.perf_counter()
-    found = estimate_each(policies, replay, config, device="cpu", **encoder_of(task))
-    seconds["all estimators"] = time.perf_counter() - start
-    start = time.perf_counter()
-    criteria = _criteria(task, work, candidates)
-    seconds["all statistics"] = time.perf_counter() - start
-    result = {
-        **asked,
-        "seconds": seconds,
-        "estimators": {name: [found[each.name][name].to_dict() for each in candidates] for name in ESTIMATORS},
-        "criteria": criteria,
-        "support": [found[each.name].support for each in candidates],
-        "behaviour": found[candidates[0].name].behaviour_source,
+    stages: dict[str, Callable[[], dict[str, Any]]] = {
+        "one fit of fqe for all": lambda: _fit(policies, replay, task),
+        "all estimators": lambda: _judged(policies, replay, task),
+        "all statistics": lambda: {"criteria": _criteria(task, work, candidates)},
     }
-    write_json(path, result)
-    return result
+    for stage, action in stages.items():
+        if stage in kept["seconds"]:
+            continue
+        start = time.perf_counter()
+        found = action()
+        kept = {**kept, **found, "seconds": {**kept["seconds"], stage: time.perf_counter() - start}}
+        write_json(path, kept)
+    return kept
 
 
-def _seconds(action: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
-def _fit(policies: Mapping[str, TorchPolicy], replay: Replay, task: Task) -> None:
-    """Point estimates of all candidates by one fit: what they do, the fit, and reading it."""
+def _fit(policies: Mapping[str, TorchPolicy], replay: Replay, task: Task) -> dict[str, Any]:
+    """Point estimates of all candidates by one fit: what they do, the fit, and reading it. Only its time is kept."""
     held_out = replay.held_out()
     assert held_out is not None
     asked = [tabulate_each(policies, part) for part in (replay, held_out)]
     model = fit_q(asked[0], replay, task.updates, device="cpu", **encoder_of(task))
     read(model, held_out, [*asked[1].values()])
+    return {}
+
+
+def _judged(policies: Mapping[str, TorchPolicy], replay: Replay, task: Task) -> dict[str, Any]:
+    config = OpeConfig(updates=task.updates, refits=REFITS)
+    found = [*estimate_each(policies, replay, config, device="cpu", **encoder_of(task)).values()]
+    return {
+        "estimators": {name: [each[name].to_dict() for each in found] for name in ESTIMATORS},
+        "support": [each.support for each in found],
+        "behaviour": found[0].behaviour_source,
+    }
 
 
 def fitting_updates(task: Task) -> int:
