@@ -104,8 +104,10 @@ def _soft_opc(reading: Reading, log: Log) -> float:
     Soft off-policy classification (Irpan et al. 2019, arXiv:1906.01624), with p(y = 1) = 1. An episode succeeds if its
     last reward is 1.
     """
-    logged = _logged_q(reading, log)
-    return float(np.mean(logged[_of_successes(log)]) - np.mean(logged))
+    logged, of_successes = _logged_q(reading, log), _of_successes(log)
+    if not of_successes.any():  # among episodes that are drawn again there may be none
+        return float("nan")
+    return float(np.mean(logged[of_successes]) - np.mean(logged))
 
 
 def _require_successes(log: Log) -> None:

@@ -16,6 +16,7 @@ from offrl.replay import Replay
 from offrl.selection.criteria import Criterion
 from offrl.selection.fits import Fits, FittingConfig, fit_models
 from offrl.selection.reading import Log, Reading, read_candidate
+from offrl.selection.resampling import resamples
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class Ranked:
         threshold: That the policy acts with.
         statistics: By name.
         ranks: By the name of a statistic: 1 is the best; equals share the mean of their places.
+        first_in: The share of resamples of the held-out episodes in which it would be taken; None with fewer than five.
     """
 
     name: str
     threshold: float
     statistics: Mapping[str, float]
     ranks: Mapping[str, float]
+    first_in: float | None = None
 
     @property
     def mean_rank(self) -> float:
@@ -82,6 +85,8 @@ class Ranking:
         """Why the winner is taken, in one line."""
         best, count = self.winner, len(self.policies)
         where = f"on {self.num_transitions:,} held-out transitions of {self.num_episodes:,} episodes"
+        if best.first_in is not None and count > 1:
+            where += f" and in {best.first_in:.0%} of resamples of these"
         taken = f"{best.name} with threshold {best.threshold:g}"
         equals = sum(_place(each) == _place(best) for each in self.policies) - 1
         equal = "" if equals == 0 else f" (equal to {equals} other{'s' * (equals > 1)}; of equals the first is taken)"
@@ -98,12 +103,14 @@ class Ranking:
         names = [*self.winner.statistics]
         several = len(names) > 1
         head = ["policy", "threshold", *(word for name in names for word in ([name, "rank"] if several else [name]))]
-        rows = [[*head, *(["mean rank"] if several else [])]]
+        is_sure = self.winner.first_in is not None and len(self.policies) > 1
+        rows = [[*head, *(["mean rank"] if several else []), *(["first in"] if is_sure else [])]]
         for each in self.policies:
             row = [each.name, f"{each.threshold:g}"]
             for name in names:
                 row += [f"{each.statistics[name]:.4g}", *([f"{each.ranks[name]:g}"] if several else [])]
-            rows.append([*row, *([f"{each.mean_rank:.3g}"] if several else [])])
+            row += [f"{each.mean_rank:.3g}"] if several else []
+            rows.append([*row, *([f"{each.first_in:.0%}"] if is_sure else [])])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -118,6 +125,7 @@ class Ranking:
                 "statistics": {name: value if np.isfinite(value) else None for name, value in each.statistics.items()},
                 "ranks": dict(each.ranks),
                 "mean_rank": each.mean_rank,
+                "first_in": each.first_in,
             }
             for each in self.policies
         ]
@@ -140,6 +148,9 @@ def rank(
     progress: bool | None = None,
 ) -> Ranking:
     """Ranks policies by statistics on a replay's episodes, by the mean of their ranks where there are several.
+
+    How sure the choice is, as far as the held-out episodes go, says how often each policy would be taken if they were
+    drawn again (`Ranked.first_in`). What training and the fits leave to chance is not in it.
 
     Where a statistic needs a model, it is fitted on the other part of the replay's split, the training episodes, once
     for all candidates: rank them in one call.
@@ -171,10 +182,13 @@ def rank(
             each.check(log)
     fits, fitted = _fits(candidates, replay, criteria, fitting or FittingConfig(), progress)
     with_values = any(each.needs_values for each in criteria)
+    seed = (fitting or FittingConfig()).seed
     found: list[tuple[str, float, list[float]]] = []
+    again: list[list[list[float]]] = []
     for number, (name, threshold, plain) in enumerate(_readings(candidates, replay, with_values, "", progress)):
         reading = replace(plain, fitted=fits.of(number))
-        found.append((name, threshold, [float(each.function(reading, log)) for each in criteria]))
+        found.append((name, threshold, _statistics(criteria, reading, log)))
+        again.append([_statistics(criteria, reading.take(drawn), log.take(drawn)) for drawn in resamples(log, seed)])
     for number, each in enumerate(criteria):
         if not any(np.isfinite(row[2][number]) for row in found):
             raise OfflineRLError(
@@ -184,12 +198,17 @@ def rank(
                 hint="the candidates' values are NaN or infinite: their training has failed",
             )
     names = [each.name for each in criteria]
-    ranks = np.stack(
-        [_ranks(np.array([row[2][n] for row in found]), each.more_is_better) for n, each in enumerate(criteria)], axis=1
-    )
+    ranks = _ranks_by(criteria, np.array([values for _, _, values in found]))
+    first_in = _first_in(criteria, np.array(again))
     policies = [
-        Ranked(name, threshold, dict(zip(names, values, strict=True)), dict(zip(names, map(float, row), strict=True)))
-        for (name, threshold, values), row in zip(found, ranks, strict=True)
+        Ranked(
+            name,
+            threshold,
+            dict(zip(names, values, strict=True)),
+            dict(zip(names, map(float, row), strict=True)),
+            share,
+        )
+        for (name, threshold, values), row, share in zip(found, ranks, first_in, strict=True)
     ]
     return Ranking(sorted(policies, key=_place), len(log.action), int(log.is_first.sum()), fitted)
 
@@ -236,6 +255,29 @@ def _fits(
     models = {each.model for each in fitted if each.model is not None}
     updates = {each.name: fitting.updates_of(each.model, train) for each in fitted if each.model is not None}
     return fit_models(models, readings, train, replay, fitting, progress), updates
+
+
+def _statistics(criteria: Sequence[Criterion], reading: Reading, log: Log) -> list[float]:
+    return [float(each.function(reading, log)) for each in criteria]
+
+
+def _first_in(criteria: Sequence[Criterion], again: NDArray[np.float64]) -> Sequence[float | None]:
+    """How often each candidate would be taken, by its statistics in B resamples; None without any. [C, B, K] -> [C]."""
+    ranked = [
+        _ranks_by(criteria, again[:, number])
+        for number in range(again.shape[1])
+        if np.isfinite(again[:, number]).any(axis=0).all()
+    ]
+    if not ranked:
+        return [None] * len(again)
+    # As `_place` decides: of equal means the first statistic counts.
+    first = [int(np.argmin(ranks.mean(axis=1) + ranks[:, 0] * 1e-6)) for ranks in ranked]
+    return [first.count(number) / len(first) for number in range(len(again))]
+
+
+def _ranks_by(criteria: Sequence[Criterion], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[C, K] -> [C, K]."""
+    return np.stack([_ranks(values[:, k], each.more_is_better) for k, each in enumerate(criteria)], axis=1)
 
 
 def _place(policy: Ranked) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,15 @@ from offrl.ope.episodes import in_parts, last_and_cut, require_whole_episodes
 from offrl.policies.choices import legal_actions
 from offrl.replay import Replay
 from offrl.system.devices import exact_convolutions
+
+
+class Drawn(NamedTuple):
+    """Whole episodes, some of them several times."""
+
+    rows: NDArray[np.int64]
+    """Their transitions, in order."""
+    episodes: NDArray[np.int64]
+    """Their numbers."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,11 @@ class Log:
             is_first=np.r_[True, end[1:] != end[:-1]],
         )
 
+    def take(self, drawn: Drawn) -> Log:
+        """That of some of its episodes."""
+        rows = drawn.rows
+        return Log(self.action[rows], self.reward[rows], self.discount[rows], self.is_first[rows])
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -70,6 +84,14 @@ class Fitted:
     backup: NDArray[np.float64] | None = None
     first_q: NDArray[np.float64] | None = None
     behaviour: NDArray[np.float32] | None = None
+
+    def take(self, drawn: Drawn) -> Fitted:
+        """What they say of some of the episodes."""
+        return Fitted(
+            None if self.backup is None else self.backup[drawn.rows],
+            None if self.first_q is None else self.first_q[drawn.episodes],
+            None if self.behaviour is None else self.behaviour[drawn.rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -96,6 +118,12 @@ class Reading:
         assert self.q is not None
         assert self.next_q is not None
         return self.q, self.next_q
+
+    def take(self, drawn: Drawn) -> Reading:
+        """What it says of some of the episodes."""
+        rows = drawn.rows
+        q, next_q = (None if each is None else each[rows] for each in (self.q, self.next_q))
+        return Reading(self.action[rows], self.next_action[rows], q, next_q, self.fitted.take(drawn))
 
 
 def read_candidate(
