@@ -13,7 +13,10 @@ from offrl.system.workers import num_cores
 
 _SECONDS = 5.0  # shorter periods are too often disturbed by chance
 _SLOW, _RECOVERED = 0.5, 0.8  # of the best rate so far
-_MOSTLY = 0.5  # a cause is named that takes so much of the time, or so many cores
+_MOSTLY = 0.5
+"""Waiting for data is named as the cause where it takes so much of the time."""
+_OTHERS = 0.2
+"""Other processes are, where they take so many cores: on a single core half of it halves the rate."""
 
 
 class Clock:
@@ -95,9 +98,10 @@ def _cause(waiting: float, others: float | None) -> str:
         return (
             f"it waits for data {waiting:.0%} of the time; keep the frames in memory (tier='ram') or on a faster disk"
         )
-    if others is not None and others > _MOSTLY:
+    if others is not None and others > _OTHERS:
         advice = "stop them"
         if torch.get_num_threads() > 1:
             advice += ", or interrupt the run and resume it with fewer threads (--threads 1)"
         return f"other processes keep {others:.1f} of {num_cores()} cores busy; {advice}"
-    return "nothing else runs here; the processor may be throttled, or shared with other machines"
+    known = "" if others is None else "hardly anything else runs here; "
+    return f"{known}the processor may be throttled, or shared with other machines"

@@ -60,8 +60,9 @@ def test_a_run_that_is_slow_from_the_beginning_is_compared_with_nothing():
     ("waited", "others", "cause"),
     [
         (4.0, 3.0, "it waits for data 80% of the time; keep the frames in memory"),
-        (2.0, 0.4, "nothing else runs here; the processor may be throttled"),
-        (2.0, None, "nothing else runs here"),
+        (2.0, 0.3, "other processes keep 0.3 of"),
+        (2.0, 0.1, "updates/s, where it made 20: hardly anything else runs here; the processor may be throttled"),
+        (2.0, None, "updates/s, where it made 20: the processor may be throttled"),
     ],
 )
 def test_the_cause_is_named(waited, others, cause):
