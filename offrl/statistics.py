@@ -43,6 +43,12 @@ class Interval(NamedTuple):
         return {"mean": self.mean, "interval_95": ends}
 
 
+def has_spread(values: ArrayLike) -> bool:
+    """Whether values differ by more than rounding: what a histogram with several bins can show. [N], one or more."""
+    sample = np.asarray(values, dtype=np.float64).ravel()
+    return bool(np.ptp(sample) > 1e-9 * np.abs(sample).max())
+
+
 def bootstrap_mean(values: ArrayLike, num_resamples: int = 10_000) -> Interval:
     """The mean of independent values and its 95 % percentile bootstrap interval (Efron 1979).
 

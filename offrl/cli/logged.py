@@ -27,11 +27,11 @@ def is_data_there(request: Request) -> bool:
     No other address: that a file names one is no reason to load from it. And nothing that was streamed, as what is
     larger than the disk.
     """
-    from offrl.shards.remote import is_fetched
+    from offrl.shards.remote import fetched_copy
 
     if request.settings["replay"].get("stream") is not None:
         return False
-    return request.data is not None and (is_fetched(request.data) or Path(request.data).is_dir())
+    return request.data is not None and (fetched_copy(request.data) is not None or Path(request.data).is_dir())
 
 
 def open_training_data(request: Request, *, progress: bool) -> Replay | StreamingReplay:
@@ -78,11 +78,11 @@ def recorded_store(request: Request, run: Path, *, progress: bool) -> FrameStore
         SpecMismatchError: It is another dataset by now.
     """
     from offrl.replay.ingestion import find_store
-    from offrl.shards.remote import local_copy
+    from offrl.shards.remote import fetched_copy
 
     if request.data is None or not is_data_there(request):
         return None
-    directory = Path(local_copy(request.data, skip_bad_shards=request.skip_bad_shards, progress=progress))
+    directory = fetched_copy(request.data) or Path(request.data)  # as it is: not even asked whether it has changed
     found = find_store(
         directory,
         spec=request.task if request.task_given else None,

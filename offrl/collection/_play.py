@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from offrl import envs
 from offrl.collection._episode_log import EpisodeLog
+from offrl.collection.describing import settings_of
 from offrl.envs.behaviours import Behaviour, act
 from offrl.envs.episodes import EpisodeRunner
 from offrl.envs.seeds import DATA_SEEDS
@@ -18,6 +19,7 @@ from offrl.errors import DatasetError, OfflineRLError
 from offrl.shards.episode import Episode
 from offrl.shards.manifest import Manifest
 from offrl.spec import TaskSpec
+from offrl.system.json_files import require_json
 from offrl.system.versions import ENVIRONMENTS, installed_versions
 
 if TYPE_CHECKING:  # a behaviour that is no policy loads without torch
@@ -39,19 +41,29 @@ def plan_dataset(
 
     Args:
         env: what it comes from.
-        environment: what the manifest says about it, JSON-ready; default: its id.
+        environment: what the manifest says about it, JSON-ready; default: its id, and the settings that it was made
+            with where they are not the usual ones.
         generator: what makes the data, JSON-ready.
         packages: whose versions it depends on.
         spec: of the data; default: the environment's.
 
     Raises:
         UnknownEnvironmentError: an environment without discrete actions, or whose observations do not fit.
+        ConfigError: what is said of it is not ready for JSON.
     """
-    about = dict(environment or {"id": env.spec.id if env.spec else type(env.unwrapped).__name__})
+    about = dict(environment or _about(env))
     if env.has_wrapper_attr("action_table"):
         about["action_table"] = np.asarray(env.get_wrapper_attr("action_table")).tolist()
+    require_json(about, "environment")
+    require_json(generator, "generator")
     about["versions"] = installed_versions(packages)
     return Manifest(spec or envs.task_spec(env), (), about, generator, complete=False)
+
+
+def _about(env: envs.Env) -> dict[str, Any]:
+    settings = settings_of(env)
+    name = env.spec.id if env.spec else type(env.unwrapped).__name__
+    return {"id": name, "settings": settings} if settings else {"id": name}
 
 
 def play_episode(

@@ -41,14 +41,23 @@ class Seen:
             "next_first": windows.next_first + self._num_frames,
             "segment_end": windows.segment_end + first_row,
         }
-        if episode.action_mask is not None:
-            rows["action_mask"] = episode.action_mask
+        mask = self._mask(episode)
+        if mask is not None:
+            rows["action_mask"] = mask
         for name, values in rows.items():
             self._append(name, first_row, values)
         self._append("frames", self._num_frames, episode.observations)
         self.num_transitions += num_steps
         self.num_episodes += 1
         self._num_frames += len(episode.observations)
+
+    def _mask(self, episode: Episode) -> NDArray[np.bool_] | None:
+        """Its legal actions: all, as in shards, where it states none and another one does."""
+        if episode.action_mask is not None and "action_mask" not in self._arrays:
+            self._append("action_mask", 0, np.ones((self.num_transitions, self._spec.num_actions), bool))
+        if episode.action_mask is None and "action_mask" in self._arrays:
+            return np.ones((len(episode), self._spec.num_actions), bool)
+        return episode.action_mask
 
     def _append(self, name: str, start: int, values: NDArray[Any]) -> None:
         """Puts `values` at `start`, into an array twice as long where there is no room."""

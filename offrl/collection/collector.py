@@ -14,6 +14,7 @@ from typing import Any
 from offrl import envs
 from offrl.collection._in_ranks import InRanks, ShardSource, require_same_plan
 from offrl.collection._play import plan_dataset, play_episode, progress_bar
+from offrl.collection.describing import describe
 from offrl.collection.recorder import Recorder
 from offrl.envs.behaviours import Behaviour
 from offrl.errors import ConfigError, OfflineRLError
@@ -84,7 +85,7 @@ def collect(
         )
     generator = {
         "name": "offrl.collect",
-        "behaviour": _describe(behaviour),
+        "behaviour": describe(behaviour),
         "seed": seed,
         "transitions": transitions,
         "episodes_per_shard": episodes_per_shard,
@@ -294,10 +295,3 @@ class _ShardMaker:
 
     def close(self) -> None:
         """Nothing is open between shards."""
-
-
-def _describe(behaviour: Behaviour) -> str:
-    """The behaviour's own representation (dataclasses have one), else its class: equal in every process."""
-    if type(behaviour).__repr__ is not object.__repr__:
-        return repr(behaviour)
-    return type(behaviour).__qualname__

@@ -30,6 +30,7 @@ class EpisodeLog:
         num_frames: observations that the format holds, shared ones as often as it holds them.
         environment: id, versions and options of the environment, JSON-ready.
         generator: name, settings and seed of what made the data, JSON-ready.
+        protocol: of the manifest, see `offrl.collection.protocol`.
         notes: what the format could not hold, one line each.
     """
 
@@ -39,6 +40,7 @@ class EpisodeLog:
     num_frames: int
     environment: Mapping[str, Any]
     generator: Mapping[str, Any]
+    protocol: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
 

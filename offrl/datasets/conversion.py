@@ -214,9 +214,10 @@ def _log(directory: Path, store: FrameStore, to: Format) -> EpisodeLog:
     is_stacked = store.report.layout == "stacked"
     environment: Mapping[str, Any] = {}
     generator: Mapping[str, Any] = {"name": "unknown"}
+    protocol: Mapping[str, Any] | None = None
     if (directory / MANIFEST_NAME).exists():
         manifest = Manifest.load(directory)
-        environment, generator = manifest.environment, manifest.generator
+        environment, generator, protocol = manifest.environment, manifest.generator, manifest.protocol
     return EpisodeLog(
         spec=store.spec,
         episodes=episodes(store),
@@ -224,6 +225,7 @@ def _log(directory: Path, store: FrameStore, to: Format) -> EpisodeLog:
         num_frames=2 * store.spec.stack * len(store) if is_stacked else store.report.num_frames,
         environment=environment,
         generator=generator,
+        protocol=protocol,
         notes=tuple(_notes(store, to)),
     )
 
@@ -284,7 +286,8 @@ def _write(
                     bar.update(records[-1].num_transitions)
         else:
             records += write_shards(directory, log.episodes, compress=compress, shard_bytes=shard_bytes)
-        Manifest(log.spec, tuple(records), log.environment, log.generator, layout=to).save(directory)
+        about = (log.environment, log.generator)
+        Manifest(log.spec, tuple(records), *about, layout=to, protocol=log.protocol).save(directory)
     return Written(
         sum(record.num_transitions for record in records),
         sum(record.num_episodes for record in records),

@@ -100,9 +100,17 @@ class References:
         recorded: dict[str, Any] = {name: (manifest.protocol or {}).get(name) for name in _REFERENCES}
         for name, kind in _REFERENCES.items():
             value = recorded[name]
-            if value is not None and not all(map(kind, value if isinstance(value, list | tuple) else [value])):
-                raise DatasetError(f"protocol.{name} is {value!r}", where=MANIFEST_NAME, expected="numbers")
+            if value is not None and not kind(value):
+                expected = "numbers" if kind is _are_numbers else "a number"
+                raise DatasetError(f"protocol.{name} is {value!r}", where=MANIFEST_NAME, expected=expected)
         lists = {name: tuple(recorded[name] or ()) or None for name in ("feature_low", "feature_high")}
+        low, high = lists.values()
+        if len(low or ()) != len(high or ()):
+            raise DatasetError(
+                f"protocol.feature_high is of {len(high or ())} features",
+                where=MANIFEST_NAME,
+                expected=f"{len(low or ())}, as feature_low is",
+            )
         return cls(**{**recorded, **lists})
 
     @classmethod
@@ -136,12 +144,16 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_number, value))
+
+
 _REFERENCES: dict[str, Callable[[object], bool]] = {
     "random_return": _is_number,
     "best_return": _is_number,
     "num_pairs": is_whole,
-    "feature_low": _is_number,
-    "feature_high": _is_number,
+    "feature_low": _are_numbers,
+    "feature_high": _are_numbers,
 }
 
 

@@ -216,8 +216,8 @@ def _constant_frames(store: FrameStore) -> Iterator[Problem]:
 
 
 def _dim_frames(store: FrameStore) -> Iterator[Problem]:
-    """Frames that use a part of the gray levels only, as another scale leaves them."""
-    if not store.spec.is_pixels:
+    """Frames that use a part of the gray levels only, as another scale leaves them; planes of booleans are none."""
+    if not store.spec.is_pixels or store.spec.scale == 1:
         return
     frames = store.frames_at(store.last[_sample(store, _NUM_SAMPLED_FRAMES)])
     lowest, highest = int(frames.min()), int(frames.max())

@@ -14,7 +14,7 @@ from offrl.replay._windows import episode_bounds
 from offrl.replay.sampling import Sampling, candidates_of, parse_sampling
 from offrl.replay.store import FrameStore
 from offrl.shards.layouts import Problem
-from offrl.statistics import Interval, bootstrap_mean
+from offrl.statistics import Interval, bootstrap_mean, has_spread
 
 _NUM_BINS = 10
 _BAR_WIDTH = 30
@@ -120,7 +120,7 @@ class DatasetSummary:
         ]
 
     def _returns(self) -> list[str]:
-        counts, edges = np.histogram(self.returns, bins=_NUM_BINS if np.ptp(self.returns) > 0 else 1)
+        counts, edges = np.histogram(self.returns, bins=_NUM_BINS if has_spread(self.returns) else 1)
         bars = [_bar(f"{edge:>13.1f}", int(n), counts.max()) for n, edge in zip(counts, edges[1:], strict=True)]
         return ["return, up to     episodes", *bars]
 

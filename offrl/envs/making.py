@@ -31,7 +31,7 @@ _MODULES = {"ALE": "ale_py", "MinAtar": "minatar.gym"}
 def make(env_id: str, **options: Any) -> Env:
     """An environment as offrl plays it, by its Gymnasium id.
 
-    "CarRacing-v3" is `offrl.envs.make`. Any other needs discrete actions and observations that are
+    "CarRacing-v3" is `offrl.envs.car_racing.make`. Any other needs discrete actions and observations that are
     vectors (they come flat, float32), uint8 frames (they come gray, as stacks of 4) or planes of booleans
     [H, W, C] such as MinAtar's (they come as 0 and 1, uint8 [C, H, W]).
 

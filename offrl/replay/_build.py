@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from tqdm import tqdm
@@ -29,9 +30,11 @@ from offrl.shards.manifest import MANIFEST_NAME, Manifest, file_sha256
 from offrl.spec import TaskSpec, default_action_names
 from offrl.system.files import sync
 from offrl.system.json_files import read_json, write_sealed_json
-from offrl.system.workers import num_cores
+from offrl.system.workers import available_memory, num_cores
 
-_MOST_READERS = 8  # each holds a shard in memory
+_MOST_READERS = 8
+_IN_FLIGHT = 3
+"""Sizes of a shard that reading, checking and holding it take; floats of pixels are turned into gray levels."""
 
 
 _SAVE_BYTES = 64 * 2**20  # of frames between two records of how far an ingest has come
@@ -50,10 +53,13 @@ class _Dataset:
     """File -> SHA-256, where no manifest says it and the dataset was fetched."""
 
 
-def _build(dataset: _Dataset, dones: Dones, skip_bad_shards: bool, store: Path, progress: bool) -> None:
+def _build(dataset: _Dataset, dones: Dones, skip_bad_shards: bool, store: Path, progress: bool) -> set[str]:
     """Writes the store beside its place and renames it; the caller holds the lock.
 
     An error leaves nothing behind. An interruption, a kill or a power cut leave what is done, to go on from.
+
+    Returns:
+        The fingerprints of stores of these shards, whatever their dones mean.
     """
     partial = store.with_name(f"{store.name}.partial")
     try:
@@ -68,6 +74,7 @@ def _build(dataset: _Dataset, dones: Dones, skip_bad_shards: bool, store: Path, 
     except Exception:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    return {_fingerprint(tally, each) for each in get_args(Dones)}
 
 
 @dataclass
@@ -159,7 +166,11 @@ def _copy_shards(
         warnings=tuple(_warnings(tally, writer.num_transitions)),
         skipped=tuple(tally.skipped),
     )
-    writer.finish(spec, report, hashlib.sha256(json.dumps([tally.layout, dones, tally.hashes]).encode()).hexdigest())
+    writer.finish(spec, report, _fingerprint(tally, dones))
+
+
+def _fingerprint(tally: _Tally, dones: Dones) -> str:
+    return hashlib.sha256(json.dumps([tally.layout, dones, tally.hashes]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -169,29 +180,36 @@ class _Shard:
     sha256: str
     layout: Layout
     rows: ShardRows
+    unpacked_bytes: int
 
 
 def _read_in_order(dataset: _Dataset, dones: Dones, tally: _Tally) -> Generator[_Shard | DatasetError, None, None]:
     """The shards from `tally.num_read` on, or what is wrong with them; several are read at once.
 
-    Threads are enough: hashing, inflating and comparing leave Python's lock to others.
+    Threads are enough: hashing, inflating and comparing leave Python's lock to others. Together they keep to half of
+    the memory that is free, as far as shards are like those before them.
     """
     upcoming = iter(range(tally.num_read, len(dataset.paths)))
     readers = min(num_cores(), _MOST_READERS)
     with ThreadPoolExecutor(readers, thread_name_prefix="offrl-ingest") as pool:
         pending: deque[Future[_Shard]] = deque()
+        largest = 1
         try:
             while True:
                 # The first good shard says what the others have to be like, so it is read alone.
-                ahead = 1 if tally.layout is None else readers + 1
+                room = available_memory() // (2 * _IN_FLIGHT * largest) + len(pending)
+                ahead = 1 if tally.layout is None else min(readers + 1, max(1, room))
                 for index in islice(upcoming, ahead - len(pending)):
                     pending.append(pool.submit(_read, dataset, index, dones, tally.layout, tally.shape))
                 if not pending:
                     return
                 try:
-                    yield pending.popleft().result()
+                    shard = pending.popleft().result()
                 except DatasetError as error:
                     yield error
+                else:
+                    largest = max(largest, shard.unpacked_bytes)
+                    yield shard
         finally:
             for future in pending:
                 future.cancel()
@@ -207,9 +225,10 @@ def _read(dataset: _Dataset, index: int, dones: Dones, layout: Layout | None, sh
                 f"is in the {found} layout", expected=f"{layout}, like the shards before it", hint="move it away"
             )
         rows = _read_shard(shard, found, spec, shape, None if spec is None else spec.num_actions, dones)
+        unpacked_bytes = shard.unpacked_bytes
     if dataset.manifest is not None:
         _require_recorded(dataset.paths[index], dataset.manifest, index, found, rows)
-    return _Shard(sha256, found, rows)
+    return _Shard(sha256, found, rows, unpacked_bytes)
 
 
 def _read_shard(

@@ -37,6 +37,19 @@ def stack_windows(last: NDArray[np.int64], first: NDArray[np.int64], stack: int)
     return windows
 
 
+def last_rows_of(rows: NDArray[np.int64], segment_end: NDArray[np.int64], n_step: int) -> NDArray[np.int64]:
+    """The last of the n steps, or fewer, that each return sums; n may be absurdly large. [B].
+
+    Args:
+        rows: [B], where the returns start.
+        segment_end: [N], see `n_step_returns`.
+        n_step: n.
+    """
+    end = segment_end[rows]
+    found: NDArray[np.int64] = rows + np.minimum(n_step - 1, end - rows)
+    return found
+
+
 class NStepReturns(NamedTuple):
     """Returns over k = min(n, steps left in the segment) steps, each [B].
 
@@ -71,11 +84,11 @@ def n_step_returns(
         n_step: n, at least 1.
         discount: per step, in [0, 1].
     """
-    last_row = np.minimum(rows + (n_step - 1), segment_end[rows])
+    last_row = last_rows_of(rows, segment_end, n_step)
     # Step by step in float64: the order of the sum, and so the last bit, does not depend on the batch.
     reward = np.zeros(len(rows), np.float64)
     weight = np.ones(len(rows), np.float64)
-    # No further than the longest return: after its end nothing is added, and n may be absurdly large.
+    # No further than the longest return: after its end nothing is added.
     for step in range(int((last_row - rows).max(initial=-1)) + 1):
         inside = rows + step <= last_row
         reward += np.where(inside, weight * rewards[np.minimum(rows + step, last_row)], 0.0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import get_args
@@ -21,6 +22,7 @@ from offrl.shards.manifest import MANIFEST_NAME, Manifest
 from offrl.shards.remote import local_copy
 from offrl.spec import TaskSpec
 from offrl.system.files import cache_home
+from offrl.system.json_files import read_json
 from offrl.system.locks import clear_after_kill, locked
 
 _LOCK_NAME = "lock"
@@ -77,7 +79,9 @@ def ingest(
             # Another process may have built it while this one waited.
             if (made := _made(root / key, dataset, tier, skip_bad_shards)) is not None:
                 return made
-            _build(dataset, dones, skip_bad_shards, root / key, progress)
+            fingerprints = _build(dataset, dones, skip_bad_shards, root / key, progress)
+            if root == dataset.directory / ".store":
+                _remove_others(root, fingerprints)
     except OSError as error:
         raise DatasetError(
             f"the frame store cannot be written ({error})",
@@ -215,6 +219,23 @@ def _changed_at(path: Path) -> int:
         return path.stat().st_ctime_ns
     except OSError:
         return 0
+
+
+def _remove_others(root: Path, fingerprints: Collection[str]) -> None:
+    """Removes stores of what a dataset was before: it has changed, and nothing opens them any more.
+
+    Who has one of them open goes on reading it. The caller holds the lock.
+    """
+    for store in root.iterdir():
+        if (store / STORE_NAME).is_file() and _fingerprint(store) not in fingerprints:
+            shutil.rmtree(store, ignore_errors=True)
+
+
+def _fingerprint(store: Path) -> str | None:
+    try:
+        return str(read_json(store / STORE_NAME)["fingerprint"])
+    except (OSError, ValueError, KeyError):
+        return None  # damaged: nothing in it that the shards cannot give again
 
 
 def _is_writable(root: Path) -> bool:

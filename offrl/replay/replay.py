@@ -13,7 +13,7 @@ from torch import Tensor
 from offrl.batch import Batch, FrameBatch
 from offrl.errors import ConfigError
 from offrl.replay._device import fits_on, frames_of, frames_on
-from offrl.replay._windows import n_step_returns, stack_windows
+from offrl.replay._windows import last_rows_of, n_step_returns, stack_windows
 from offrl.replay.config import ReplayConfig, config_of
 from offrl.replay.sampler import Sampler
 from offrl.replay.sampling import Uniform, candidates_of
@@ -112,7 +112,7 @@ class Replay(ReplaySource):
 
     def _last_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The last of the steps that each return sums, as `n_step_returns` has it."""
-        return np.minimum(rows + (self.config.n_step - 1), self.store.segment_end[rows])
+        return last_rows_of(rows, self.store.segment_end, self.config.n_step)
 
     def __len__(self) -> int:
         """Transitions that can be drawn."""

@@ -23,7 +23,7 @@ from offrl.report._figures import (
     _tidy,
 )
 from offrl.report.metrics import read_metrics, smooth
-from offrl.statistics import Interval, bootstrap_mean
+from offrl.statistics import Interval, bootstrap_mean, has_spread
 
 _HELD_OUT = "held_out_"
 
@@ -138,7 +138,7 @@ def plot_returns(returns: ArrayLike, path: str | Path) -> Path:
     figure = _figure(7, 4)
     axis = figure.subplots()
     _tidy(axis)
-    num_bins = min(40, max(5, math.ceil(2 * values.size ** (1 / 3))))
+    num_bins = min(40, max(5, math.ceil(2 * values.size ** (1 / 3)))) if has_spread(values) else 1
     axis.hist(values, bins=num_bins, color=_BLUE, alpha=0.75, edgecolor="white", label=f"{values.size} episodes")
     axis.axvline(values.mean(), color=_VERMILION, linewidth=2, label=f"mean {values.mean():.0f}")
     axis.axvline(np.median(values), color="black", linewidth=2, linestyle="--", label=f"median {np.median(values):.0f}")

@@ -89,7 +89,7 @@ class NpzReader:
                 hint=_HINT,
             )
         if not self._is_counted:  # once for all members, which are all held together
-            self.require_memory(_COPIES * sum(each.file_size for each in self._infos.values()))
+            self.require_memory(_COPIES * self.unpacked_bytes)
             self._is_counted = True
         try:
             content = np.empty(info.file_size, np.uint8)  # untouched pages take no memory
@@ -102,6 +102,11 @@ class NpzReader:
             raise self.fault(
                 f"member {name!r} cannot be read ({type(error).__name__}: {error})", expected="an array", hint=_HINT
             ) from error
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """What all members take in memory, as the archive says."""
+        return sum(each.file_size for each in self._infos.values())
 
     def require_memory(self, num_bytes: int) -> None:
         """Raises DatasetError where reading is to take more memory than is free, before it does.

@@ -27,6 +27,7 @@ from offrl.shards.episode import SHARD_BYTES, split_episodes, write_shards
 from offrl.shards.manifest import Manifest
 from offrl.spec import TaskSpec, default_action_names
 from offrl.system.files import new_directory
+from offrl.system.json_files import require_json
 
 _LOOKED_AT = 16  # rows of the first episode that are compared, to tell stacks from channels
 
@@ -90,6 +91,8 @@ def write_dataset(
             cannot be written.
     """
     directory = Path(directory)
+    for name, said in (("environment", environment), ("generator", generator)):
+        require_json(said or {}, f"write_dataset.{name}")
     if episode_lengths is not None and episode_ids is not None:
         raise ConfigError("episode_ids beside episode_lengths", where="write_dataset", expected="one of the two")
     if stack < 1 or shard_bytes < 1:

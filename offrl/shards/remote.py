@@ -76,9 +76,13 @@ def local_copy(
     return copy
 
 
-def is_fetched(source: Path | str) -> bool:
-    """Whether this is the address of a dataset elsewhere that has a copy in the default cache, finished or not."""
-    return is_remote(source) and (_copy_of(redacted(source), None) / _STATE_NAME).is_file()
+def fetched_copy(source: Path | str) -> Path | None:
+    """The copy in the default cache, finished or not, of a dataset elsewhere; None for a path, and where there is none.
+
+    Nothing is loaded.
+    """
+    copy = _copy_of(redacted(source), None) if is_remote(source) else None
+    return copy if copy is not None and (copy / _STATE_NAME).is_file() else None
 
 
 def _copy_of(name: str, cache: Path | str | None) -> Path:

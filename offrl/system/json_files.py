@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from offrl.errors import ConfigError
 from offrl.system.files import read_at_most, replacing
 
 MAX_BYTES = 64 * 2**20
@@ -34,6 +35,20 @@ def json_bytes(data: Mapping[str, Any]) -> bytes:
         ValueError: it holds NaN or infinity, which JSON does not know.
     """
     return f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode()
+
+
+def require_json(data: Mapping[str, Any], where: str) -> None:
+    """Checks that a file can hold it, before anything is done that would be lost.
+
+    Raises:
+        ConfigError: it holds what JSON does not know.
+    """
+    try:
+        json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{error}", where=where, expected="what JSON knows: finite numbers, texts, lists and dicts of these"
+        ) from error
 
 
 def write_sealed_json(path: Path, data: Mapping[str, Any]) -> None:

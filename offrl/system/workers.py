@@ -27,17 +27,35 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def available_memory() -> int:
-    """Bytes that this process may still take without swapping, as far as the system says."""
+_GROUPS = (
+    ("memory.max", "memory.current", "memory.stat", ("inactive_file", "active_file")),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        ("total_inactive_file", "total_active_file"),
+    ),
+)
+"""Of a container, cgroups 2 and 1: its limit, what it has taken, and what of that the page cache would give back."""
+
+
+def available_memory(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process may still take without swapping, as far as the system says.
+
+    Args:
+        groups: Where the system says what a container may take.
+    """
     limits = []
     try:  # Linux; counts what the page cache would give back
         meminfo = Path("/proc/meminfo").read_text()
         limits.append(next(int(line.split()[1]) * 1024 for line in meminfo.splitlines() if "MemAvailable" in line))
     except (OSError, StopIteration):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # a container's limit, cgroups 2 and 1
+    for limit, taken, stat, cached in _GROUPS:
         try:
-            limits.append(int((Path("/sys/fs/cgroup") / name).read_text()))
+            left = int((groups / limit).read_text()) - int((groups / taken).read_text())
+            entries = dict(line.split() for line in (groups / stat).read_text().splitlines())
+            limits.append(max(0, left + sum(int(entries.get(name, 0)) for name in cached)))
         except (OSError, ValueError):  # absent, or "max"
             continue
     return min(limits)

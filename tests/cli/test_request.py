@@ -132,6 +132,13 @@ def test_an_address_that_only_a_file_names_is_not_fetched_from(elsewhere, tmp_pa
     assert not (tmp_path / "cache").exists()
 
 
+def test_the_copy_of_what_only_a_file_names_is_read_as_it_is(elsewhere, tmp_path):
+    run = tmp_path / "run"
+    offrl("train", elsewhere, "--updates", 1, "--run", run, "--set", "precision=fp32", "--quiet")
+    MemoryFileSystem.store.clear()  # out of reach, or changed
+    assert offrl_json("report", run, "--quiet")["with_dataset"]
+
+
 def test_an_address_without_data_is_one_line(elsewhere):
     assert "memory://bucket/none: no such file or directory" in offrl("inspect", "memory://bucket/none", code=2).stderr
     assert "is not installed" in offrl("train", "s3://bucket/data", "--updates", 1, code=2).stderr

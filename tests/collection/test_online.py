@@ -116,18 +116,22 @@ def test_online_updates_follow_the_transitions(tmp_path):
     assert algorithm.num_updates == 3  # nothing is played after the last episode
 
 
-def test_what_is_in_memory_gives_the_batches_of_the_shards(tmp_path):
+@pytest.mark.parametrize("masked", [(), (0,), (1, 3), (0, 1, 2, 3)])
+def test_what_is_in_memory_gives_the_batches_of_the_shards(tmp_path, masked):
     spec, rng = TaskSpec.pixels((2, 1, 1), ("a", "b")), np.random.default_rng(0)
     seen, episodes = Seen(tmp_path, spec), []
-    for steps, leading, terminated in ((3, 0, True), (5, 1, False), (1, 0, True), (40, 0, False)):
+    for number, (steps, leading, terminated) in enumerate(((3, 0, True), (5, 1, False), (1, 0, True), (40, 0, False))):
+        actions = rng.integers(2, size=steps)
+        mask = np.eye(2, dtype=bool)[actions]  # what the others have not stated is legal
         episodes.append(
             Episode(
                 rng.integers(256, size=(leading + steps + 1, 1, 1), dtype=np.uint8),
-                rng.integers(2, size=steps),
+                actions,
                 rng.normal(size=steps).astype(np.float32),
                 terminated=terminated,
                 truncated=not terminated,
                 leading=leading,
+                action_mask=mask if number in masked else None,
             )
         )
         seen.append(episodes[-1])
@@ -136,6 +140,7 @@ def test_what_is_in_memory_gives_the_batches_of_the_shards(tmp_path):
     remembered = OnlineConfig(n_step=2, discount=0.9, reward_scale=3).replay(seen.store(), seed=5)
     assert len(remembered) == len(stored) == 49
     np.testing.assert_array_equal(remembered.indices(7, 20), stored.indices(7, 20))
+    assert (remembered.store.action_mask is not None) == bool(masked)
     ours, theirs = (vars(replay.gather(np.arange(49))) for replay in (remembered, stored))
     for name, tensor in theirs.items():
         assert tensor is ours[name] or torch.equal(tensor, ours[name]), name

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,6 +68,14 @@ def test_the_manifest_says_what_the_source_said_and_where_it_came_from(frames, t
     origin = {"format": "frames", "path": str(frames)}
     assert manifest.generator == {"name": "test", "converted_from": origin}
     assert manifest.num_transitions == 10
+
+
+def test_what_a_protocol_compares_with_is_kept(frames, tmp_path):
+    protocol = {"kind": "mixed", "random_return": 1.5, "best_return": 9.0, "num_pairs": 12}
+    replace(Manifest.load(frames), protocol=protocol).save(frames)
+    convert(frames, tmp_path / "rows", "stacked")
+    convert(tmp_path / "rows", tmp_path / "back", "frames")
+    assert Manifest.load(tmp_path / "back").protocol == protocol
 
 
 def test_the_environment_is_noted_where_the_source_has_none(stacked, frames, tmp_path):

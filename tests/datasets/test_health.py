@@ -11,7 +11,7 @@ from offrl.datasets import find_problems, inspect_dataset
 from offrl.envs import CartPoleDriver, CartPoleMixture, RandomBehaviour, make
 from offrl.errors import DatasetError
 from offrl.replay import ingest
-from offrl.shards import Episode
+from offrl.shards import Episode, write_dataset
 
 ENDS = np.cumsum(STEPS) - 1
 FIRST = ENDS + 1 - STEPS
@@ -39,6 +39,19 @@ def test_a_sound_log_has_no_problem_in_any_form(tmp_path, log):
     assert lines(tmp_path / "vectors", {**log, **vectors, "dones": log["dones"].astype(np.float64)}) == []
     save_frames(tmp_path / "frames", [play()], SPEC)
     assert lines(tmp_path / "frames") == []
+
+
+def test_planes_of_booleans_are_no_dark_pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    write_dataset(
+        tmp_path / "planes",
+        observations=rng.integers(2, size=(44, 4, 10, 10)).astype(bool),
+        actions=rng.integers(3, size=40),
+        rewards=rng.normal(size=40),
+        terminated=np.arange(40) % 10 == 9,
+        stack=1,
+    )
+    assert inspect_dataset(ingest(tmp_path / "planes", progress=False)).warnings == ()
 
 
 def test_a_reward_of_one_a_step_is_fine_where_episodes_end(tmp_path, log):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from naive_replay import make_episode, make_spec, rows_of, save_frames, save_sta
 
 from offrl.datasets import DatasetSummary, Drawn, inspect_dataset, sample_stacks
 from offrl.replay import ingest
+from offrl.report import plot_returns
 from offrl.shards import Episode
 from offrl.statistics import Interval
 
@@ -45,6 +47,14 @@ def test_text_shows_the_actions_by_name_and_the_warnings(store):
     assert lines[-1].startswith("warning: 1 of 3 actions never occur: right; train BCQ")
     histogram = lines[lines.index("return, up to     episodes") + 1 :][:10]
     assert [int(line.split()[1]) for line in histogram] == [1, 0, 0, 0, 0, 0, 1, 0, 0, 1]  # of -1, 6 and 10
+
+
+def test_returns_that_differ_by_rounding_are_in_one_bin(store, tmp_path):
+    returns = 8.0 + np.array([0, 1, 2]) * np.spacing(8.0)
+    summary = replace(inspect_dataset(store), returns=returns)
+    lines = summary.to_text().splitlines()
+    assert lines[lines.index("return, up to     episodes") + 1].split()[1] == "3"
+    assert plot_returns(returns, tmp_path / "returns.png").stat().st_size > 0
 
 
 def test_dictionary_is_ready_for_json(store):

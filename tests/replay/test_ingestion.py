@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,21 @@ def test_copied_data_has_the_same_fingerprint(tmp_path):
     assert ingest(tmp_path / "a").fingerprint == ingest(tmp_path / "b").fingerprint
 
 
+@pytest.mark.filterwarnings("ignore")  # of the other reading of dones
+def test_the_store_of_what_a_dataset_was_before_is_removed(tmp_path):
+    save_stacked(tmp_path, FIVE[:2], 2)
+    old, of_other_dones = ingest(tmp_path), ingest(tmp_path, dones="not_done")
+    frames = old.observations(np.arange(len(old)))
+    save_stacked(tmp_path, FIVE[:3], 2)
+    new = ingest(tmp_path)
+    assert {path.name for path in (tmp_path / ".store").iterdir() if path.is_dir()} == {new.path.name}
+    assert not of_other_dones.path.exists()
+    np.testing.assert_array_equal(old.observations(np.arange(len(old))), frames)  # who has it open reads on
+    again = ingest(tmp_path, dones="not_done")
+    assert again.path.exists()
+    assert new.path.exists()  # of the same shards
+
+
 class Interrupted(BaseException):
     pass
 
@@ -105,6 +121,32 @@ def same_files(one, other):
     return [path.read_bytes() for path in sorted(one.iterdir())] == [
         path.read_bytes() for path in sorted(other.iterdir())
     ]
+
+
+@pytest.mark.parametrize(("free", "most"), [(1, 1), (2**50, 3)])
+def test_shards_that_are_held_at_once_keep_to_the_free_memory(tmp_path, monkeypatch, free, most):
+    save_frames(tmp_path, FIVE, make_spec())
+    held, waiting = [0], []
+    read = build_module._read
+
+    def noted(*args):
+        held[0] += 1
+        return read(*args)
+
+    append = build_module.StoreWriter.append
+
+    def appended(writer, *args):
+        time.sleep(0.05)  # so that others are read meanwhile
+        waiting.append(held[0])
+        held[0] -= 1
+        append(writer, *args)
+
+    monkeypatch.setattr(build_module, "num_cores", lambda: 2)
+    monkeypatch.setattr(build_module, "available_memory", lambda: free)
+    monkeypatch.setattr(build_module, "_read", noted)
+    monkeypatch.setattr(build_module.StoreWriter, "append", appended)
+    ingest(tmp_path)
+    assert max(waiting) == most if most == 1 else 1 < max(waiting) <= most
 
 
 @pytest.mark.parametrize("save", [save_frames, save_stacked])

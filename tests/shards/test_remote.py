@@ -12,7 +12,7 @@ from naive_replay import make_episode, make_spec
 from offrl.errors import ConfigError, DatasetError, MissingDependencyError
 from offrl.replay import ingest, open_replay
 from offrl.shards import Manifest, is_remote, local_copy, redacted, write_shard
-from offrl.shards.remote import is_fetched
+from offrl.shards.remote import fetched_copy
 
 URL = "memory://bucket/data"
 
@@ -97,15 +97,15 @@ def test_a_second_call_fetches_nothing_and_finds_the_store(data, fetched):
 def test_a_path_is_itself(tmp_path):
     assert local_copy(tmp_path) == local_copy(str(tmp_path)) == local_copy(f"file://{tmp_path}") == tmp_path
     assert not is_remote(str(tmp_path))
-    assert not is_fetched(str(tmp_path))
+    assert fetched_copy(str(tmp_path)) is None
 
 
 def test_what_was_fetched_is_known(data):
-    assert not is_fetched(URL)
-    local_copy(URL)
-    assert is_fetched(URL)
-    assert is_fetched(f"{URL}/?token=1")
-    assert not is_fetched("memory://bucket/other")
+    assert fetched_copy(URL) is None
+    copy = local_copy(URL)
+    assert fetched_copy(URL) == copy
+    assert fetched_copy(f"{URL}/?token=1") == copy
+    assert fetched_copy("memory://bucket/other") is None
 
 
 def test_shards_without_a_manifest_are_all_fetched(data, fetched):

@@ -155,3 +155,30 @@ def test_nobody_asks_this_process_to_stop():
 
 def test_available_memory_is_between_a_page_and_the_machine():
     assert 4096 < available_memory() < 2**50
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        (
+            {"memory.max": "9000", "memory.current": "8000", "memory.stat": "anon 1\ninactive_file 30\nactive_file 4"},
+            1034,
+        ),
+        ({"memory.max": "9000", "memory.current": "9500", "memory.stat": "anon 9500"}, 0),
+        ({"memory.max": "max", "memory.current": "8000", "memory.stat": "anon 1"}, None),
+        (
+            {
+                "memory/memory.limit_in_bytes": "9000",
+                "memory/memory.usage_in_bytes": "7000",
+                "memory/memory.stat": "cache 70\ntotal_inactive_file 50",
+            },
+            2050,
+        ),
+    ],
+)
+def test_of_a_containers_limit_what_it_has_not_taken_is_left(tmp_path, files, left):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    free = available_memory(tmp_path / "none")
+    assert available_memory(tmp_path) == left or (left is None and 0.5 < available_memory(tmp_path) / free < 2)
