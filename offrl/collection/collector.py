@@ -63,7 +63,7 @@ def collect(
         seed: of the whole dataset; episode i depends on (seed, i) alone.
         workers: processes; None takes one for each core, 1 works in this process.
         episodes_per_shard: episodes in one file.
-        environment: what the manifest says about the environment, JSON-ready; default: its id.
+        environment: what the manifest says about the environment, JSON-ready; default: its id and settings.
         progress: show a progress bar, where stderr is a terminal.
         protocol: of the manifest, see `offrl.collection.protocol`.
         ranks: the processes that collect together, all of which call this; default: this one alone. Each makes its

@@ -119,7 +119,7 @@ def collect_online(
         learner: how an update is made; a schedule ends with the last update.
         device: where the networks live.
         episodes_per_shard: episodes in one file.
-        environment: what the manifest says about the environment, JSON-ready; default: its id.
+        environment: what the manifest says about the environment, JSON-ready; default: its id and settings.
         progress: show a progress bar, where stderr is a terminal.
 
     Raises:

@@ -223,7 +223,7 @@ def collect_protocol(
         algorithm: learns online, and is trained in place; default: a double DQN.
         online: how it explores and what it learns from; default: `online_defaults(transitions)`.
         learner: how it is updated; default: the learning rate 5e-4, in float32, not compiled.
-        environment: what the manifests say about the environment, JSON-ready; default: its id.
+        environment: what the manifests say about the environment, JSON-ready; default: its id and settings.
         progress: show progress bars, where stderr is a terminal.
 
     Raises:

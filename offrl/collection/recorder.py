@@ -48,7 +48,7 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         env: discrete actions; as `offrl.envs.make` gives it, or any other with such observations.
         directory: where the shards and `manifest.json` go.
         transitions_per_shard: at most so many steps in one file; an episode that is longer is cut into segments.
-        environment: what the manifest says about the environment, JSON-ready; default: its id.
+        environment: what the manifest says about the environment, JSON-ready; default: its id and settings.
 
     Raises:
         ConfigError: `transitions_per_shard` below 1.
