@@ -110,6 +110,7 @@ def open_replay(
     replay = Replay(store, config)
     replay.origin = origin
     if (directory / MANIFEST_NAME).is_file():
-        environment = Manifest.load(directory).environment.get("id")
-        replay.environment = None if environment is None else str(environment)
+        about = Manifest.load(directory).environment
+        # An id alone would name another environment than one that was made with other settings.
+        replay.environment = None if about.get("id") is None or about.get("settings") else str(about["id"])
     return replay

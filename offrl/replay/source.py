@@ -45,7 +45,7 @@ class ReplaySource(ABC):
     Attributes:
         spec: the task that the data is of.
         fingerprint: a hash of the data, for a run's records; None where there is none.
-        environment: the id of the environment that the data is of, likewise.
+        environment: the id of the environment that the data is of, likewise; also None where the id does not say all.
         origin: where the data lies and how it was read, for a run's records, JSON-ready; see `open_replay`.
         gather_ahead: whether a thread should gather the next batches while a processor is busy with the update. It
             pays where `gather` waits for something, such as a disk; a GPU's batches are always gathered ahead.

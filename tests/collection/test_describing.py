@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from offrl.collection import Recorder, collect
 from offrl.collection.describing import describe, settings_of
 from offrl.envs import EpsilonGreedy, RandomBehaviour
 from offrl.errors import ConfigError, DatasetError
+from offrl.replay import open_replay
 from offrl.shards import write_dataset
 
 
@@ -77,6 +79,14 @@ def test_data_of_another_setting_is_not_taken_for_the_one_that_is_asked_for(tmp_
         gathered(0.9)
     with pytest.raises(DatasetError, match=r"environment.settings is None; expected \{'max_episode_steps': 7\}"):
         gathered(0.1, max_episode_steps=7)
+
+
+def test_an_id_alone_does_not_name_an_environment_with_other_settings(tmp_path):
+    for name, settings in (("usual", {}), ("short", {"max_episode_steps": 7})):
+        make_env = partial(envs.make, "CartPole-v1", **settings)
+        collect(make_env, RandomBehaviour(), tmp_path / name, transitions=20, workers=1, progress=False)
+    assert open_replay(tmp_path / "usual", progress=False).environment == "CartPole-v1"
+    assert open_replay(tmp_path / "short", progress=False).environment is None
 
 
 def test_what_no_manifest_can_hold_is_refused_before_anything_is_played(tmp_path):
