@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -45,7 +46,8 @@ class CSVLogger:
     """Writes metrics.csv (step and what is reproducible) and timings.csv (step and what is not), a row a call.
 
     The columns are those of the first row, and every later row has the same ones: what comes at other times belongs in
-    a file of its own, as the scores of an evaluator do, evaluations.csv. Floats are in full precision.
+    a file of its own, as the scores of an evaluator do, evaluations.csv, whose columns may grow. Floats are in full
+    precision.
 
     Args:
         directory: where the files lie; made if missing.
@@ -72,9 +74,7 @@ class CSVLogger:
         ]
         self._vouched: dict[str, Any] = {}
         if resume_step is None or any(table.has_later_rows for table in self._tables):
-            # It would vouch for rows that are gone, if this process ended before it is written anew.
-            self._logs.unlink(missing_ok=True)
-            sync(directory)
+            self._vouch_for_nothing()
         for table in self._tables:
             table.drop()
         if LOGS_NAME in extents:
@@ -97,10 +97,17 @@ class CSVLogger:
     def log_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
         """Appends a row to evaluations.csv, whose last one comes after the last checkpoint.
 
+        A score that some evaluations have and others have not, as a share of finished laps where no episode ended with
+        one, is NaN where it is missing.
+
         Raises:
-            RunError: other columns than in the first row.
+            RunError: It cannot be written.
         """
-        self._scores.append(step, scores)
+        known = self._scores.columns or ["step", *scores]
+        if fresh := [name for name in scores if name not in known]:
+            self._vouch_for_nothing()
+            self._scores.add_columns(fresh)
+        self._scores.append(step, {name: scores.get(name, math.nan) for name in [*known[1:], *fresh]})
         self.sync()
 
     def sync(self) -> dict[str, Any]:
@@ -126,6 +133,12 @@ class CSVLogger:
         if extents != self._vouched:
             write_sealed_json(self._logs, extents)  # syncs the directory, where the tables' names are, too
             self._vouched = extents
+
+    def _vouch_for_nothing(self) -> None:
+        """`logs.json` would vouch for rows that are gone, if this process ended before it is written anew."""
+        self._logs.unlink(missing_ok=True)
+        self._vouched = {}
+        sync(self._logs.parent)
 
     def close(self) -> None:
         """Nothing to do: every row is written already."""

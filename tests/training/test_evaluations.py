@@ -125,6 +125,16 @@ def test_a_logger_is_given_the_scores_if_it_has_a_place_for_them(toy_replay):
     assert found == [(12, 5.0), (24, 6.0)]
 
 
+def test_a_run_goes_on_where_the_first_laps_are_finished_and_where_none_is_any_more(toy_replay, tmp_path):
+    found = iter([{"score": 1.0}, {"score": 3.0, "finished_share": 0.5}, {"score": 2.0}])
+    run = tmp_path / "run"
+    options = {"evaluate_every": 10, "evaluator": lambda _: next(found), "run": run, "loggers": []}
+    fit(BC(toy_replay.spec), toy_replay, CONFIG, learner=LEARNER, **options)
+    expected = "step,score,finished_share\n10,1.0,nan\n20,3.0,0.5\n24,2.0,nan\n"
+    assert (run / "evaluations.csv").read_text() == expected
+    assert (run / "checkpoints" / "best").resolve().name == "step-000000020"
+
+
 @pytest.mark.parametrize("answer", [None, {}, {"score": float("nan")}, 3.0])
 def test_an_evaluator_that_returns_no_score_is_named(toy_replay, answer):
     with pytest.raises(ConfigError, match=r"evaluator: .* expected \{\"score\": a finite number"):
