@@ -54,13 +54,19 @@ class CSVLogger:
         resume_step: None for a new run; else the gradient step that the run continues from: rows past it, and a
             last line cut short, are dropped, so that the files end up as those of a run never stopped.
         synced: Of a resumed run: what `sync` gave for the checkpoint that it continues from, to check the files by.
+        scores_step: `resume_step` of evaluations.csv, where that is another one.
 
     Raises:
         RunError: a new run finds the files, or a resumed one finds another table in them, or has lost rows.
     """
 
     def __init__(
-        self, directory: str | Path, resume_step: int | None = None, synced: Mapping[str, Any] | None = None
+        self,
+        directory: str | Path,
+        resume_step: int | None = None,
+        synced: Mapping[str, Any] | None = None,
+        *,
+        scores_step: int | None = None,
     ) -> None:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
@@ -69,8 +75,12 @@ class CSVLogger:
         if resume_step is not None and self._logs.exists():
             extents[LOGS_NAME] = table_extents(directory)
         self._metrics, self._timings, self._scores = self._tables = [
-            Table(directory / name, resume_step, {by: found[name] for by, found in extents.items() if name in found})
-            for name in (METRICS_NAME, "timings.csv", SCORES_NAME)
+            Table(directory / name, step, {by: found[name] for by, found in extents.items() if name in found})
+            for name, step in (
+                (METRICS_NAME, resume_step),
+                ("timings.csv", resume_step),
+                (SCORES_NAME, resume_step if scores_step is None else scores_step),
+            )
         ]
         self._vouched: dict[str, Any] = {}
         if resume_step is None or any(table.has_later_rows for table in self._tables):

@@ -12,6 +12,7 @@ from offrl.errors import ConfigError, RunError
 from offrl.runs.checkpoint import Resumable, drop_old_states, load_learner, set_aside
 from offrl.runs.files import lengthen_run, read_run_config
 from offrl.runs.loggers import CSVLogger
+from offrl.training._updates import Periods
 from offrl.training.config import FitConfig
 from offrl.training.learner import Learner
 
@@ -58,7 +59,7 @@ def continue_run(
     found: Resumable,
     settings: Mapping[str, Any],
     num_transitions: int,
-    log_period: int,
+    periods: Periods,
     *,
     drops_states: bool,
 ) -> CSVLogger:
@@ -72,7 +73,7 @@ def continue_run(
         found: What `find_to_resume` gave.
         settings: The run's, see `resume_run`.
         num_transitions: In the data.
-        log_period: In updates.
+        periods: Of the rows.
         drops_states: Whether older checkpoints keep their policy only, see `save_checkpoint`.
 
     Raises:
@@ -91,8 +92,12 @@ def continue_run(
         set_aside(checkpoint)
     if found.checkpoint is None and not found.damaged:
         warnings.warn(f"{directory}: was stopped before its first checkpoint: the run begins again", stacklevel=3)
-    # The row after the last update of a shorter run is none of the longer run's.
-    return CSVLogger(directory, learner.step - (learner.step % log_period if grown else 0), logs)
+    # The rows after the last update of a shorter run are none of the longer run's.
+    metrics_step, scores_step = (
+        learner.step - (learner.step % period if grown and period is not None else 0)
+        for period in (periods.log, periods.evaluate)
+    )
+    return CSVLogger(directory, metrics_step, logs, scores_step=scores_step)
 
 
 def _total_updates(directory: Path, fit: Mapping[str, Any], num_transitions: int) -> int:

@@ -187,6 +187,44 @@ def test_a_run_of_one_epoch_made_longer_equals_one_of_two(toy_replay, tmp_path, 
         assert (tmp_path / "grown" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.parametrize("last", [9.0, 0.0])
+@pytest.mark.parametrize("first_length", [14, 8])  # updates: with one score at a period before the last, and with none
+def test_a_run_made_longer_has_the_scores_of_one_that_was_as_long_from_the_start(
+    toy_replay, tmp_path, monkeypatch, first_length, last
+):
+    monkeypatch.setattr(evaluations, "num_cores", lambda: 1)
+
+    def run(name, updates, scores, resume=False):
+        config = FitConfig(updates=updates, batch_size=8, log_period=5, checkpoint_period=10)
+        options = {"learner": LEARNER, "run": tmp_path / name, "resume": resume, "loggers": []}
+        fit(BC(toy_replay.spec), toy_replay, config, evaluate_every=10, evaluator=Scorer(*scores), **options)
+
+    run("whole", 24, [1.0, 3.0, 2.0])
+    before = [1.0] if first_length > 10 else []
+    run("grown", first_length, [*before, last])  # the last one is none of the longer run's
+    run("grown", 24, [1.0, 3.0, 2.0][len(before) :], resume=True)
+    for name in ("evaluations.csv", "metrics.csv", "config.json", "checkpoints/best/policy.safetensors"):
+        assert (tmp_path / "grown" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_best_checkpoint_of_a_run_made_longer_is_one_that_it_scores(toy_replay, tmp_path):
+    def run(updates, evaluator, resume=False):
+        config = FitConfig(updates=updates, batch_size=8, log_period=5, checkpoint_period=10)
+        options = {"learner": LEARNER, "run": tmp_path, "resume": resume, "loggers": []}
+        fit(BC(toy_replay.spec), toy_replay, config, evaluate_every=10, evaluator=evaluator, **options)
+
+    def is_stopped(_):
+        seen.append((tmp_path / "checkpoints" / "best").is_symlink())
+        raise KeyboardInterrupt
+
+    seen = []
+    run(8, lambda _: {"score": 5.0})
+    assert (tmp_path / "checkpoints" / "best").resolve().name == "step-000000008"
+    with pytest.raises(KeyboardInterrupt):
+        run(24, is_stopped, resume=True)
+    assert seen == [False]
+
+
 def test_a_run_resumed_without_its_evaluator_is_refused(toy_replay, tmp_path):
     options = {"learner": LEARNER, "run": tmp_path / "run", "loggers": []}
     fit(BC(toy_replay.spec), toy_replay, CONFIG, evaluate_every=10, evaluator=Scorer(1.0, 2.0, 3.0), **options)
