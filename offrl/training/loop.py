@@ -155,7 +155,7 @@ def fit(
             if resume:
                 drops_states = selection is None or selection.keep_best is None
                 files = continue_run(
-                    trainer, directory, found, settings, len(replay), periods, drops_states=drops_states
+                    trainer, directory, found, settings, noted, len(replay), periods, drops_states=drops_states
                 )
             else:
                 tuned = {name: getattr(trainer, name) for name in ("precision", "compile", "threads")}

@@ -567,6 +567,32 @@ def test_a_run_notes_the_class_of_an_algorithm_of_ones_own_and_where_the_data_li
     assert bc["notes"] == {"algorithm": "bc", "data": "/elsewhere"}
 
 
+class Twice(BC):
+    """Another loss under the name of BC."""
+
+    def loss(self, batch):
+        loss, metrics = super().loss(batch)
+        return 2 * loss, metrics
+
+
+@pytest.mark.parametrize(("begun_with", "resumed_with"), [(Twice, BC), (BC, Twice)])
+def test_a_run_is_not_resumed_with_another_class_of_its_algorithms_name(toy_replay, tmp_path, begun_with, resumed_with):
+    one = FitConfig(updates=1, batch_size=8)
+    fit(begun_with(toy_replay.spec), toy_replay, one, run=tmp_path, loggers=[])
+    expected = "test_loop:Twice" if begun_with is Twice else "bc"
+    message = rf"the algorithm is of the class {resumed_with.__name__}; expected {expected}, as the run began with"
+    with pytest.raises(RunError, match=message):
+        fit(resumed_with(toy_replay.spec), toy_replay, one, run=tmp_path, resume=True, loggers=[])
+    fit(begun_with(toy_replay.spec), toy_replay, one, run=tmp_path, resume=True, loggers=[])
+
+
+@pytest.mark.parametrize("note", ["__main__:Twice", "what I tried on Monday", None])
+def test_a_run_that_does_not_name_another_class_is_resumed(toy_replay, tmp_path, note):
+    one = FitConfig(updates=1, batch_size=8)
+    fit(Twice(toy_replay.spec), toy_replay, one, run=tmp_path, loggers=[], notes={"algorithm": note})
+    assert fit(Twice(toy_replay.spec), toy_replay, one, run=tmp_path, resume=True, loggers=[]).step == 1
+
+
 def test_a_run_leaves_torch_the_threads_that_it_found(toy_replay, tmp_path):
     torch.set_num_threads(2)
     settings = LearnerConfig(precision="fp32", threads=1)
