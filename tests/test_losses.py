@@ -334,3 +334,6 @@ def test_a_column_in_place_of_a_row_is_refused():
         expectile_loss(torch.zeros(3, 1), torch.zeros(3), 0.5)
     with pytest.raises(ConfigError, match=r"select_quantiles: quantiles .*; expected \[B, A, N\]"):
         select_quantiles(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
+    rows = torch.tensor([[True], [True], [False]])
+    with pytest.raises(ConfigError, match=r"td_loss: rows has the shape \[3, 1\]; expected \[B\]"):
+        td_loss(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), torch.zeros(3), rows)
