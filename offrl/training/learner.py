@@ -386,9 +386,8 @@ class Learner:
             self._compile_loss()
         self._clear_gradients()
         self._gradients(batch, draws, self.precision)  # tells which parameters the loss does not use
-        has_unused = self._ranks.any(
-            any(parameter.grad is None for parameter in (*self._trained.values(), *self._untrained))
-        )
+        parameters = [*self._trained.values(), *self._untrained]
+        has_unused = self._ranks.any(any(parameter.grad is None for parameter in parameters))
         module = _LossModule(self.algorithm, self._loss)
         self._loss = self._ranks.sharing_gradients(module, has_unused_parameters=has_unused)
 
