@@ -222,5 +222,7 @@ def test_a_replay_in_place_of_its_spec_is_refused(toy_replay):
         DiscreteBCQ(toy_replay)
     with pytest.raises(ConfigError, match=r"BC.spec: a tuple; expected a TaskSpec$"):
         BC((4,))
+    with pytest.raises(ConfigError, match=r"BC.seed: 18446744073709551616; expected a whole number below 2\*\*64"):
+        BC(SPEC, seed=2**64)
     with pytest.raises(ConfigError, match="BC.seed: 1.5; expected a whole number"):
         BC(SPEC, seed=1.5)
