@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from offrl.checks import is_whole
 from offrl.errors import ConfigError
 
 Self = TypeVar("Self", bound="_Tensors")
@@ -44,6 +45,8 @@ class _Tensors:
         Raises:
             ConfigError: the transitions cannot be divided by `count`.
         """
+        if not is_whole(count) or count < 1:
+            raise ConfigError(f"{count!r} parts", where="Batch.split", expected="1 or more, a whole number")
         size, rest = divmod(len(self), count)
         if rest or not size:
             raise ConfigError(f"{len(self)} transitions", where="Batch.split", expected=f"a multiple of {count}")

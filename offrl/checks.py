@@ -32,7 +32,7 @@ def restore_value(value: Any, hint: Any) -> Any:
 
 
 class Checks:
-    """Checks the fields of a config in its `__post_init__`.
+    """Checks the fields of a config in its `__post_init__`. Of numpy's numbers it makes plain ones, as JSON holds them.
 
     Args:
         config: The config.
@@ -60,6 +60,7 @@ class Checks:
         """
         value = getattr(self._config, name)
         self.that(is_number(value) and holds(value), name, expected)
+        self._make_plain(name)
 
     def whole(self, *names: str, least: int, most: int | None = None) -> None:
         """Refuses fields that are no whole numbers from `least` to `most`, None for no limit.
@@ -72,6 +73,7 @@ class Checks:
             holds = is_whole(value) and value >= least and (most is None or value <= most)
             limits = f"{least} or more" if most is None else f"{least} to {most}"
             self.that(holds, name, f"{limits}, a whole number")
+            self._make_plain(name)
 
     def choice(self, name: str, choices: Sequence[str]) -> None:
         """Refuses a field that is none of these words.
@@ -89,3 +91,8 @@ class Checks:
             ConfigError: It is refused.
         """
         self.that(isinstance(getattr(self._config, name), bool), name, "True or False")
+
+    def _make_plain(self, name: str) -> None:
+        value = getattr(self._config, name)
+        if isinstance(value, np.generic):
+            object.__setattr__(self._config, name, value.item())

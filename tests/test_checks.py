@@ -28,7 +28,8 @@ class Config:
 
 
 def test_what_fits_is_taken_whatever_number_type_it_has():
-    assert Config(share=np.float32(0.25), count=np.int64(9), name="two", flag=False).count == 9
+    config = Config(share=np.float32(0.25), count=np.int64(9), name="two", flag=False)
+    assert [(type(value), value) for value in (config.share, config.count)] == [(float, 0.25), (int, 9)]
 
 
 @pytest.mark.parametrize(

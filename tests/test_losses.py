@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,15 @@ def test_likely_actions_is_strict():
     ratio = float((logits[0, 1] - logits[0, 0]).exp())
     assert likely_actions(logits, ratio).tolist() == [[True, False]]
     assert likely_actions(logits, ratio - 1e-6).tolist() == [[True, True]]
+
+
+@pytest.mark.parametrize("threshold", [1 - 1e-6, 1 - 1e-9, np.nextafter(1, 0)])
+def test_a_threshold_just_below_1_allows_the_likeliest_action_alone(threshold):
+    logits = torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 0.0]])
+    allowed = [[False, False, True], [True, True, False]]
+    assert likely_actions(logits, float(threshold)).tolist() == allowed
+    legal = torch.tensor([[True, True, False], [False, False, False]])
+    assert likely_actions(logits, float(threshold), legal).tolist() == [[False, True, False], [False, False, False]]
 
 
 def test_threshold_0_allows_also_what_underflows():
@@ -334,3 +344,6 @@ def test_a_column_in_place_of_a_row_is_refused():
         expectile_loss(torch.zeros(3, 1), torch.zeros(3), 0.5)
     with pytest.raises(ConfigError, match=r"select_quantiles: quantiles .*; expected \[B, A, N\]"):
         select_quantiles(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
+    rows = torch.tensor([[True], [True], [False]])
+    with pytest.raises(ConfigError, match=r"td_loss: rows has the shape \[3, 1\]; expected \[B\]"):
+        td_loss(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), torch.zeros(3), rows)

@@ -19,6 +19,9 @@ from offrl.batch import Batch, FrameBatch
 from offrl.errors import ConfigError
 
 _TRIED_ACTIONS = 4
+_OWN_COLUMNS = ("step", "loss", "learning_rate", "skipped_updates")
+"""What the Learner and `fit` put beside an algorithm's metrics: the loss that is logged is the one that is trained."""
+_OWN_PREFIX = "held_out_"
 
 
 def require_contract(algorithm: Algorithm, batch: Batch | FrameBatch) -> None:
@@ -46,7 +49,9 @@ def require_contract(algorithm: Algorithm, batch: Batch | FrameBatch) -> None:
     tried = copy.deepcopy(algorithm).eval()
     with _same_random_numbers(device), torch.no_grad():
         _require_output(tried(prepared.observation), algorithm, len(prepared))
-        _require_loss(tried.loss(prepared), algorithm)
+        with torch.enable_grad():  # else no loss would have one
+            found = tried.loss(prepared)
+        _require_loss(found, algorithm)
         _warn_of_unread_masks(tried, prepared)
 
 
@@ -77,7 +82,20 @@ def _require_loss(found: Any, algorithm: Algorithm) -> None:
             expected="a tuple of the loss, a tensor [], and metrics by name",
             hint="return loss, {} where there are no metrics",
         )
+    if not found[0].requires_grad:
+        raise ConfigError(
+            "returned a loss without a gradient",
+            where=where,
+            expected="one that depends on the weights",
+            hint="return it without .detach(), and compute it outside of torch.no_grad()",
+        )
     for name, metric in found[1].items():
+        if not isinstance(name, str) or name in _OWN_COLUMNS or name.startswith(_OWN_PREFIX):
+            raise ConfigError(
+                f"a metric of the name {name!r}",
+                where=where,
+                expected=f"other names than offrl's own: {', '.join(_OWN_COLUMNS)}, {_OWN_PREFIX}…",
+            )
         if not _is_scalar(metric):
             raise ConfigError(
                 f"the metric {name!r} is {_in_words(metric)}",

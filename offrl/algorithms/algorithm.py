@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from offrl.batch import Batch
-from offrl.checks import is_whole
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.networks._checking import checked
 from offrl.networks.encoders import EncoderFactory, default_encoder
-from offrl.networks.initialisation import seeded
+from offrl.networks.initialisation import require_seed, seeded
 from offrl.spec import TaskSpec
 
 Config = TypeVar("Config", default=Any)
@@ -119,8 +118,7 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
             given = f"the class {config.__name__}" if isinstance(config, type) else f"a {type(config).__name__}"
             expected = kind.__name__
             raise ConfigError(given, where=f"{name}.config", expected=f"a {expected}", hint=f"pass {expected}(...)")
-        if not is_whole(seed):
-            raise ConfigError(f"{seed!r}", where=f"{name}.seed", expected="a whole number")
+        require_seed(seed, f"{name}.seed")
 
     def make_networks(self, encoder: EncoderFactory) -> None:
         """Makes the networks as attributes of this module. Their first weights are drawn from the seed."""

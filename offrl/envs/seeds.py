@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,21 +29,22 @@ def require_evaluation_seeds(seeds: Sequence[int], where: str, *, choosing: bool
         choosing: whether a setting is chosen by the scores, which `SCORE_SEEDS` are too good for.
 
     Raises:
-        ConfigError: a number, or nothing; seeds of the data; of tuning and of scores together; or of scores for
-            choosing a setting.
+        ConfigError: no sequence of whole numbers from 0 on; seeds of the data; of tuning and of scores together; or of
+            scores for choosing a setting.
     """
-    if not isinstance(seeds, Sized):
+    is_list = isinstance(seeds, Sequence) and not isinstance(seeds, str)
+    if not is_list and not (isinstance(seeds, np.ndarray) and seeds.ndim == 1):
         raise ConfigError(
             f"seeds is {seeds!r}",
             where=where,
             expected="a sequence of seeds, one for each episode",
             hint=f"pass TUNING_SEEDS[:{seeds}], say" if is_whole(seeds) else "pass TUNING_SEEDS[:20], say",
         )
+    for seed in seeds:
+        if not is_whole(seed) or seed < 0:
+            raise ConfigError(f"seed {seed!r}", where=where, expected="0 or more, a whole number")
     # As plain integers: `in` would search a range for one of numpy's number by number.
     plain = [int(seed) for seed in seeds]
-    negative = next((seed for seed in plain if seed < 0), None)
-    if negative is not None:
-        raise ConfigError(f"seed {negative}", where=where, expected="0 or more")
     data, tuning, score = (next((seed for seed in plain if seed in each), None) for each in _RANGES)
     if data is not None:
         raise ConfigError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from tqdm import tqdm
 from offrl.envs.behaviours import Behaviour
 from offrl.envs.episodes import EpisodeEnd
 from offrl.envs.making import EnvFactory
-from offrl.envs.seeds import SCORE_SEEDS, TUNING_SEEDS, require_evaluation_seeds
-from offrl.errors import ConfigError, SpecMismatchError
+from offrl.envs.seeds import SCORE_SEEDS, TUNING_SEEDS
+from offrl.errors import SpecMismatchError
+from offrl.evaluation._arguments import plain_thresholds, require_playable, require_policy
 from offrl.evaluation._rollouts import Step, make_environments, play_episodes
 from offrl.evaluation.scores import Evaluation, Sweep
 from offrl.system.versions import installed_versions
@@ -66,15 +66,10 @@ def evaluate(
         SpecMismatchError: the policy needs legal actions, and the environment states none.
         OfflineRLError: an environment failed in its worker.
     """
-    require_evaluation_seeds(seeds, "evaluate")
-    if not len(seeds) or num_envs < 1:
-        raise ConfigError(
-            f"{len(seeds)} seeds, {num_envs} environments", where="evaluate", expected="1 or more of each"
-        )
+    require_playable("evaluate", make_env, seeds, num_envs=num_envs, workers=workers)
     require_policy(policy, "evaluate")
-    require_factory(make_env, "evaluate")
     num_playing = min(num_envs, len(seeds))
-    workers = _num_workers(workers, num_playing, "evaluate")
+    workers = min(num_cores() if workers is None else workers, num_playing)
     ends: dict[int, EpisodeEnd] = {}
     environments = make_environments(make_env, num_playing, workers)
     with closing(environments), _progress_bar(len(seeds), progress) as bar:
@@ -129,10 +124,8 @@ def evaluate_behaviour(
             processes.
         OfflineRLError: an environment or behaviour failed in its worker.
     """
-    require_evaluation_seeds(seeds, "evaluate_behaviour")
-    if not len(seeds):
-        raise ConfigError("no seeds", where="evaluate_behaviour", expected="1 or more")
-    workers = _num_workers(workers, len(seeds), "evaluate_behaviour")
+    require_playable("evaluate_behaviour", make_env, seeds, workers=workers)
+    workers = min(num_cores() if workers is None else workers, len(seeds))
     ends: dict[int, EpisodeEnd] = {}
     played = play_episodes(make_env, behaviour, [int(seed) for seed in seeds], workers)
     with closing(played), _progress_bar(len(seeds), progress) as bar:
@@ -159,7 +152,7 @@ def sweep_thresholds(
     Args:
         policy: a TorchPolicy or OnnxPolicy. Its own threshold is the baseline where it is among those that are
             played, else the first of them is.
-        thresholds: in [0, 1).
+        thresholds: numbers in [0, 1), a list or an array.
         make_env: as for `evaluate`.
         seeds: as for `evaluate`, but for `SCORE_SEEDS`.
         num_envs: as for `evaluate`.
@@ -170,9 +163,8 @@ def sweep_thresholds(
         ConfigError: no thresholds, one that the policy cannot act with, seeds kept for scores, or what `evaluate`
             refuses.
     """
-    if not thresholds:
-        raise ConfigError("no thresholds", where="sweep_thresholds", expected="1 or more")
-    require_evaluation_seeds(seeds, "sweep_thresholds", choosing=True)
+    thresholds = plain_thresholds(thresholds, "sweep_thresholds")
+    require_playable("sweep_thresholds", make_env, seeds, num_envs=num_envs, workers=workers, choosing=True)
     require_policy(policy, "sweep_thresholds")
     policies = {threshold: policy.with_threshold(threshold) for threshold in thresholds}
     play = partial(evaluate, make_env=make_env, seeds=seeds, num_envs=num_envs, workers=workers, progress=progress)
@@ -202,39 +194,6 @@ class _Masks:
         return self._policy(observations, self._masks) if self._asked else self._policy(observations)
 
 
-def require_policy(policy: object, where: str) -> None:
-    """Checks that this acts: an algorithm is none yet, and neither is a run's directory.
-
-    Raises:
-        ConfigError: It is an algorithm, or cannot be called.
-    """
-    # By name, because what plays with scripted drivers alone does not import torch.
-    bases = {f"{kind.__module__}:{kind.__name__}" for kind in type(policy).__mro__}
-    if "offrl.algorithms.algorithm:Algorithm" in bases:
-        name = type(policy).__name__
-        raise ConfigError(
-            f"{name} is an algorithm", where=where, expected="a policy", hint="wrap it: offrl.TorchPolicy(algorithm)"
-        )
-    if not callable(policy):
-        hint = f"pass offrl.load({str(policy)!r})" if isinstance(policy, str | Path) else None
-        raise ConfigError(f"the policy is {policy!r}", where=where, expected="a policy", hint=hint)
-
-
-def require_factory(make_env: object, where: str) -> None:
-    """Checks that this makes environments: several are needed, so one environment, or an id, is not enough.
-
-    Raises:
-        ConfigError: It cannot be called.
-    """
-    if not callable(make_env):
-        raise ConfigError(
-            f"make_env is {make_env!r}",
-            where=where,
-            expected="a function that makes an environment",
-            hint="pass functools.partial(offrl.envs.make, ID)",
-        )
-
-
 def _require_actions(actions: Any, num_envs: int) -> NDArray[np.int64]:
     """What a policy returned, if that is one action for each observation; 0.9 would else be rounded to 0."""
     found = np.asarray(actions)
@@ -243,12 +202,6 @@ def _require_actions(actions: Any, num_envs: int) -> NDArray[np.int64]:
             f"{found.dtype} {list(found.shape)}", where="the policy's actions", expected=f"integers [{num_envs}]"
         )
     return found
-
-
-def _num_workers(workers: int | None, most: int, where: str) -> int:
-    if workers is not None and workers < 0:
-        raise ConfigError(f"{workers} workers", where=where, expected="0 or more, or None for one on each core")
-    return min(num_cores() if workers is None else workers, most)
 
 
 def _evaluation(seeds: Sequence[int], ends: Mapping[int, EpisodeEnd]) -> Evaluation:

@@ -11,7 +11,10 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from offrl.checks import is_whole
 from offrl.envs.episodes import EpisodeRunner
+from offrl.errors import ConfigError
+from offrl.evaluation._arguments import require_factory, require_policy
 from offrl.policies.choices import Choices
 from offrl.policies.policy import Policy, policy_inputs
 from offrl.spec import TaskSpec
@@ -63,7 +66,18 @@ def trace_episode(
         make_env: makes the environment.
         seed: given to `reset`.
         max_steps: stop there; None plays to the end.
+
+    Raises:
+        ConfigError: an argument of another kind, or no steps.
     """
+    require_policy(policy, "trace_episode")
+    require_factory(make_env, "trace_episode")
+    if not (is_whole(seed) and seed >= 0) or not (max_steps is None or (is_whole(max_steps) and max_steps >= 1)):
+        raise ConfigError(
+            f"seed={seed!r}, max_steps={max_steps!r}",
+            where="trace_episode",
+            expected="a seed of 0 or more; 1 or more steps, or None for all",
+        )
     scores: list[NDArray[np.float32]] = []
     allowed: list[NDArray[np.bool_]] = []
     actions: list[int] = []

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offrl.envs.making import EnvFactory
-from offrl.envs.seeds import TUNING_SEEDS, require_evaluation_seeds
-from offrl.errors import ConfigError
+from offrl.envs.seeds import TUNING_SEEDS
+from offrl.evaluation._arguments import require_playable
 from offrl.evaluation.scores import Evaluation
-from offrl.evaluation.scoring import evaluate, require_factory
+from offrl.evaluation.scoring import evaluate
 from offrl.system.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class EpisodeEvaluator:
             for each core.
 
     Raises:
-        ConfigError: No seeds, seeds that are kept for scores or for data, or a `make_env` that makes nothing.
+        ConfigError: No seeds, seeds that are kept for scores or for data, a `make_env` that makes nothing, or numbers
+            that are too small.
     """
 
     def __init__(
@@ -45,10 +46,7 @@ class EpisodeEvaluator:
         num_envs: int = 20,
         workers: int | None = None,
     ) -> None:
-        if not len(seeds):
-            raise ConfigError("no seeds", where="EpisodeEvaluator", expected="1 or more")
-        require_evaluation_seeds(seeds, "EpisodeEvaluator", choosing=True)
-        require_factory(make_env, "EpisodeEvaluator")
+        require_playable("EpisodeEvaluator", make_env, seeds, num_envs=num_envs, workers=workers, choosing=True)
         self.make_env = make_env
         self.seeds = seeds
         self.num_envs = num_envs

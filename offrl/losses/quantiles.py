@@ -48,8 +48,7 @@ def quantile_loss(quantiles: Tensor, target: Tensor, kappa: float = 1.0) -> Tens
     """Quantile Huber loss, |tau_i - 1[u < 0]| L_kappa(u) with u = target_j - theta_i (arXiv:1710.10044, eq. 10). -> [].
 
     tau_i = (i + 1/2) / N, and L_kappa(u) is u**2 / 2 up to |u| = kappa, kappa (|u| - kappa / 2) beyond. The mean is
-    over the batch, i and j; the paper sums over i, which makes the loss N times as large beside others and for a limit
-    on gradients.
+    over the batch, i and j; the paper sums over i, which makes the loss N times as large beside others.
 
     Args:
         quantiles: theta [B, N] of the logged action.

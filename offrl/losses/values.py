@@ -98,6 +98,7 @@ def td_loss(q: Tensor, action: Tensor, target: Tensor, rows: Tensor | None = Non
     require_ranks("td_loss", q=(q, 2), target=(target, 1))
     if rows is None:
         return F.smooth_l1_loss(select_action(q, action), target)
+    require_ranks("td_loss", rows=(rows, 1))
     losses = F.smooth_l1_loss(select_action(q, action), target, reduction="none")
     return torch.where(rows, losses, 0.0).sum() / rows.sum().clamp(min=1)
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
+from offrl.checks import is_whole
 from offrl.errors import ConfigError
 
 Initialisation = Literal["kaiming", "xavier", "orthogonal"]
+
+
+def require_seed(seed: Any, where: str) -> None:
+    """Checks a seed of first weights.
+
+    Raises:
+        ConfigError: torch has no random numbers for it.
+    """
+    if not is_whole(seed) or not -(2**63) <= seed < 2**64:
+        raise ConfigError(f"{seed!r}", where=where, expected="a whole number below 2**64")
 
 
 @contextmanager
@@ -35,8 +46,9 @@ def initialise(network: nn.Module, scheme: Initialisation, *, seed: int = 0) -> 
         seed: Of the weights.
 
     Raises:
-        ConfigError: An unknown scheme.
+        ConfigError: An unknown scheme, or no seed.
     """
+    require_seed(seed, "initialise.seed")
     if scheme not in get_args(Initialisation):
         raise ConfigError(f"{scheme!r}", where="initialise", expected=f"one of {get_args(Initialisation)}")
     with seeded(seed):

@@ -183,15 +183,28 @@ class Table:
                 expected=f"{self.columns[1:]}, as in the first row",
                 hint="log what comes at other times to a file of its own",
             )
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([row] if self.columns else [columns, row])
+        content = _lines([row] if self.columns else [columns, row])
         self.columns = columns
-        content = text.getvalue().encode()
         try:
             with self.path.open("ab") as file:
                 file.write(content)
         except OSError as error:
             raise no_room(self.path, error) from error
+        self._count(content)
+
+    def add_columns(self, names: Sequence[str]) -> None:
+        """Adds columns that are NaN in the rows so far; the file has other content then, and another hash."""
+        assert self.columns is not None
+        self.columns = [*self.columns, *names]
+        with self.path.open(newline="", encoding="utf-8") as file:
+            rows = [[*row, *("nan" for _ in names)] for row in csv.reader(file)][1:]
+        content = _lines([self.columns, *rows])
+        try:
+            with replacing(self.path) as partial:
+                partial.write_bytes(content)
+        except OSError as error:
+            raise no_room(self.path, error) from error
+        self._size, self._hash = 0, hashlib.sha256()
         self._count(content)
 
     def extent(self) -> dict[str, Any]:
@@ -215,6 +228,12 @@ class Table:
         except ValueError as error:
             raise RunError(f"a row without a step ({error})", where=self.path, expected="rows of CSVLogger") from error
         return "".join([header, *kept]).encode()
+
+
+def _lines(rows: Sequence[Sequence[object]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def no_room(path: Path, error: OSError) -> RunError:

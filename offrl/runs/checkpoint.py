@@ -133,10 +133,12 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def link_best(directory: Path, step: int) -> None:
-    """Makes `directory/best` a link to the checkpoint of that step."""
-    link, target = directory / "best", f"step-{step:09d}"
-    if not (link.is_symlink() and link.readlink() == Path(target)):
+def link_best(directory: Path, step: int | None) -> None:
+    """Makes `directory/best` a link to the checkpoint of that step; None, where nothing is scored, takes it away."""
+    link, target = directory / "best", f"step-{step or 0:09d}"
+    if step is None:
+        link.unlink(missing_ok=True)
+    elif not (link.is_symlink() and link.readlink() == Path(target)):
         partial = directory / ".best.partial"
         partial.unlink(missing_ok=True)
         partial.symlink_to(target, target_is_directory=True)

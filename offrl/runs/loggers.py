@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -45,20 +46,27 @@ class CSVLogger:
     """Writes metrics.csv (step and what is reproducible) and timings.csv (step and what is not), a row a call.
 
     The columns are those of the first row, and every later row has the same ones: what comes at other times belongs in
-    a file of its own, as the scores of an evaluator do, evaluations.csv. Floats are in full precision.
+    a file of its own, as the scores of an evaluator do, evaluations.csv, whose columns may grow. Floats are in full
+    precision.
 
     Args:
         directory: where the files lie; made if missing.
         resume_step: None for a new run; else the gradient step that the run continues from: rows past it, and a
             last line cut short, are dropped, so that the files end up as those of a run never stopped.
         synced: Of a resumed run: what `sync` gave for the checkpoint that it continues from, to check the files by.
+        scores_step: `resume_step` of evaluations.csv, where that is another one.
 
     Raises:
         RunError: a new run finds the files, or a resumed one finds another table in them, or has lost rows.
     """
 
     def __init__(
-        self, directory: str | Path, resume_step: int | None = None, synced: Mapping[str, Any] | None = None
+        self,
+        directory: str | Path,
+        resume_step: int | None = None,
+        synced: Mapping[str, Any] | None = None,
+        *,
+        scores_step: int | None = None,
     ) -> None:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
@@ -67,14 +75,16 @@ class CSVLogger:
         if resume_step is not None and self._logs.exists():
             extents[LOGS_NAME] = table_extents(directory)
         self._metrics, self._timings, self._scores = self._tables = [
-            Table(directory / name, resume_step, {by: found[name] for by, found in extents.items() if name in found})
-            for name in (METRICS_NAME, "timings.csv", SCORES_NAME)
+            Table(directory / name, step, {by: found[name] for by, found in extents.items() if name in found})
+            for name, step in (
+                (METRICS_NAME, resume_step),
+                ("timings.csv", resume_step),
+                (SCORES_NAME, resume_step if scores_step is None else scores_step),
+            )
         ]
         self._vouched: dict[str, Any] = {}
         if resume_step is None or any(table.has_later_rows for table in self._tables):
-            # It would vouch for rows that are gone, if this process ended before it is written anew.
-            self._logs.unlink(missing_ok=True)
-            sync(directory)
+            self._vouch_for_nothing()
         for table in self._tables:
             table.drop()
         if LOGS_NAME in extents:
@@ -97,10 +107,17 @@ class CSVLogger:
     def log_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
         """Appends a row to evaluations.csv, whose last one comes after the last checkpoint.
 
+        A score that some evaluations have and others have not, as a share of finished laps where no episode ended with
+        one, is NaN where it is missing.
+
         Raises:
-            RunError: other columns than in the first row.
+            RunError: It cannot be written.
         """
-        self._scores.append(step, scores)
+        known = self._scores.columns or ["step", *scores]
+        if fresh := [name for name in scores if name not in known]:
+            self._vouch_for_nothing()
+            self._scores.add_columns(fresh)
+        self._scores.append(step, {name: scores.get(name, math.nan) for name in [*known[1:], *fresh]})
         self.sync()
 
     def sync(self) -> dict[str, Any]:
@@ -126,6 +143,12 @@ class CSVLogger:
         if extents != self._vouched:
             write_sealed_json(self._logs, extents)  # syncs the directory, where the tables' names are, too
             self._vouched = extents
+
+    def _vouch_for_nothing(self) -> None:
+        """`logs.json` would vouch for rows that are gone, if this process ended before it is written anew."""
+        self._logs.unlink(missing_ok=True)
+        self._vouched = {}
+        sync(self._logs.parent)
 
     def close(self) -> None:
         """Nothing to do: every row is written already."""

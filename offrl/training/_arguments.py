@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError
@@ -16,7 +20,15 @@ from offrl.training.learner import Learner
 from offrl.training.selection import Selection
 
 
-def require_arguments(algorithm: object, replay: object, config: object, learner: object) -> None:
+def require_arguments(
+    algorithm: object,
+    replay: object,
+    config: object,
+    learner: object,
+    selection: object,
+    evaluator: object,
+    loggers: object,
+) -> None:
     """Raises ConfigError for arguments of another kind."""
     if not isinstance(algorithm, Algorithm):
         raise ConfigError(
@@ -42,6 +54,55 @@ def require_arguments(algorithm: object, replay: object, config: object, learner
         raise ConfigError(f"{config!r}", where="fit.config", expected="a FitConfig", hint=hint)
     if not isinstance(learner, LearnerConfig | None):
         raise ConfigError(f"a {type(learner).__name__}", where="fit.learner", expected="a LearnerConfig")
+    if not isinstance(selection, Selection | None):
+        raise ConfigError(f"a {type(selection).__name__}", where="fit.selection", expected="a Selection")
+    if evaluator is not None and not callable(evaluator):
+        hint = "pass EpisodeEvaluator(make_env), say"
+        raise ConfigError(f"{evaluator!r}", where="fit.evaluator", expected="a function of an algorithm", hint=hint)
+    if loggers is not None and not (isinstance(loggers, Iterable) and all(map(_is_logger, loggers))):
+        raise ConfigError(f"{loggers!r}", where="fit.loggers", expected="a list of loggers", hint="pass [logger]")
+
+
+def _is_logger(value: object) -> bool:
+    return all(callable(getattr(value, name, None)) for name in ("log", "close"))
+
+
+def require_recordable(algorithm: Algorithm) -> None:
+    """Raises ConfigError for an algorithm that a run's config.json cannot describe."""
+    kind = type(algorithm).__name__
+    if not isinstance(getattr(algorithm, "name", None), str):
+        raise ConfigError("no name", where=kind, expected='a class attribute, such as name = "mine", to record in runs')
+    if algorithm.config is not None and not is_dataclass(algorithm.config):
+        raise ConfigError(
+            f"a {type(algorithm.config).__name__}",
+            where=f"{kind}.config",
+            expected="a dataclass, whose fields a run records",
+        )
+
+
+def json_ready(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What config.json will say of these entries: tuples become lists, numpy's numbers plain ones.
+
+    Raises:
+        ConfigError: JSON has nothing for a value.
+    """
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        try:
+            found |= json.loads(json.dumps({name: value}, default=_plain, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"cannot be written to config.json ({error})",
+                where=f"{where}.{name}",
+                expected="finite numbers, texts, lists and mappings of these",
+            ) from error
+    return found
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__}")
 
 
 def require_memory(batch_size: int, replay: ReplaySource) -> None:

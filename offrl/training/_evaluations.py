@@ -48,8 +48,9 @@ class Evaluations:
         self._scores: dict[int, float] = {}
 
     def __enter__(self) -> Evaluations:
-        """Takes up the scores of a resumed run, which the CSV file has."""
+        """Takes up the scores of a resumed run, which the CSV file has: it may have fewer than when the run ended."""
         self._scores = {} if self._directory is None else read_scores(self._directory)
+        self.keep_best()
         # Beside a busy neighbour an update of as many threads as there are cores takes many times as long.
         has_spare_cores = self._device.type != "cpu" or num_cores() >= 2 * torch.get_num_threads()
         # What ranks tell each other has an order, which a thread would upset.
@@ -107,8 +108,9 @@ class Evaluations:
 
     def keep_best(self) -> None:
         """Points `checkpoints/best` to the checkpoint with the highest score; the earliest of several."""
-        if self._directory is not None and self._scores:
-            link_best(self._directory / "checkpoints", max(self._scores, key=lambda step: (self._scores[step], -step)))
+        if self._directory is not None:
+            best = max(self._scores, key=lambda step: (self._scores[step], -step), default=None)
+            link_best(self._directory / "checkpoints", best)
 
     def missing(self, learner: Learner, period: int, total: int) -> Iterator[tuple[int, Algorithm]]:
         """Checkpoints of a resumed run, with their steps, that should have been scored and were not."""

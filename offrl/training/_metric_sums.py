@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from offrl.errors import ConfigError
+
 _SKIPPED = "skipped_updates"
 
 
@@ -37,9 +39,22 @@ class MetricSums:
         self.count = 0
 
     def add(self, metrics: Mapping[str, Tensor], skipped: Tensor) -> None:
-        """Adds the metrics of an update, or, where `skipped` is 1.0, only that it was skipped."""
+        """Adds the metrics of an update, or, where `skipped` is 1.0, only that it was skipped.
+
+        Raises:
+            ConfigError: They are not those of the updates before: the mean of one that is missing now and then would be
+                over updates that do not have it.
+        """
+        found = {**metrics, _SKIPPED: skipped}
+        if self.totals and found.keys() != self.totals.keys():
+            raise ConfigError(
+                f"the metrics are {sorted(metrics)}",
+                where="loss",
+                expected=f"{sorted(self.totals.keys() - {_SKIPPED})}, as in the first update",
+                hint="return the same metrics in every update",
+            )
         totals = {}
-        for name, value in {**metrics, _SKIPPED: skipped}.items():
+        for name, value in found.items():
             counted = value if name == _SKIPPED else torch.where(skipped > 0, 0.0, value.float())
             total = self.totals.get(name)
             totals[name] = counted.clone() if total is None else total.add_(counted)
@@ -51,6 +66,8 @@ class MetricSums:
 
     def read(self, *, keep: bool = False) -> MetricMeans:
         """The means since the last reading; waits for the device, and begins anew unless the sums are kept."""
+        if not self.totals:
+            return MetricMeans({}, 0.0)
         sums = dict(zip(self.totals, torch.stack([*self.totals.values()]).tolist(), strict=True))
         skipped = sums.pop(_SKIPPED)
         applied = self.count - skipped

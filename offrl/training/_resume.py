@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, RunError
 from offrl.runs.checkpoint import Resumable, drop_old_states, load_learner, set_aside
 from offrl.runs.files import lengthen_run, read_run_config
 from offrl.runs.loggers import CSVLogger
+from offrl.training._updates import Periods
 from offrl.training.config import FitConfig
 from offrl.training.learner import Learner
 
@@ -57,8 +59,9 @@ def continue_run(
     directory: Path,
     found: Resumable,
     settings: Mapping[str, Any],
+    notes: Mapping[str, Any],
     num_transitions: int,
-    log_period: int,
+    periods: Periods,
     *,
     drops_states: bool,
 ) -> CSVLogger:
@@ -71,13 +74,15 @@ def continue_run(
         directory: The run's.
         found: What `find_to_resume` gave.
         settings: The run's, see `resume_run`.
+        notes: What a new run would note.
         num_transitions: In the data.
-        log_period: In updates.
+        periods: Of the rows.
         drops_states: Whether older checkpoints keep their policy only, see `save_checkpoint`.
 
     Raises:
-        RunError: The run has other settings, or its files are of something else.
+        RunError: The run has another algorithm or other settings, or its files are of something else.
     """
+    _require_same_class(directory, learner.algorithm, notes)
     grown = resume_run(directory, settings, num_transitions)
     logs: Mapping[str, Any] = {}
     if found.checkpoint is not None:
@@ -91,8 +96,34 @@ def continue_run(
         set_aside(checkpoint)
     if found.checkpoint is None and not found.damaged:
         warnings.warn(f"{directory}: was stopped before its first checkpoint: the run begins again", stacklevel=3)
-    # The row after the last update of a shorter run is none of the longer run's.
-    return CSVLogger(directory, learner.step - (learner.step % log_period if grown else 0), logs)
+    # The rows after the last update of a shorter run are none of the longer run's.
+    metrics_step, scores_step = (
+        learner.step - (learner.step % period if grown and period is not None else 0)
+        for period in (periods.log, periods.evaluate)
+    )
+    return CSVLogger(directory, metrics_step, logs, scores_step=scores_step)
+
+
+def _require_same_class(directory: Path, algorithm: Algorithm, notes: Mapping[str, Any]) -> None:
+    """Checks that the run's notes name this algorithm's class: one derived from it may have its name, and another loss.
+
+    Which module a class is in may differ: the same script is `__main__` at one time, and imported at another.
+
+    Raises:
+        RunError: They name another one. Runs of earlier versions may name none, and a user's own notes say anything.
+    """
+    said, kind = (read_run_config(directory).get("notes") or {}).get("algorithm"), type(algorithm)
+    if not isinstance(said, str) or said == notes.get("algorithm"):
+        return
+    is_own = not kind.__module__.startswith("offrl.")
+    module, _, named = said.rpartition(":")  # of one of offrl's only its name
+    if named != kind.__qualname__ if module else is_own and named == algorithm.name:
+        raise RunError(
+            f"the algorithm is of the class {kind.__qualname__}",
+            where=directory,
+            expected=f"{said}, as the run began with",
+            hint="resume with the run's own class, or start a new run from its weights with init",
+        )
 
 
 def _total_updates(directory: Path, fit: Mapping[str, Any], num_transitions: int) -> int:

@@ -42,7 +42,7 @@ class LearnerConfig:
         optimizer: the name of a class in torch.optim.
         optimizer_settings: its further keyword arguments, such as {"weight_decay": 0.01}.
         learning_rate: at the first update.
-        schedule: "constant", or "cosine" down to 0 at the last update (arXiv:1608.03983).
+        schedule: "constant", or "cosine" (arXiv:1608.03983), which would reach 0 after the last update.
         polyak: how far targets move towards their online networks, in (0, 1].
         target_period: every how many updates they move; polyak 1 with a longer period is the hard copy of DQN.
         average_decay: of the averaged weights that evaluation and export use, in [0, 1); 0 uses the plain weights.

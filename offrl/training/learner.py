@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.batch import Batch, FrameBatch
 from offrl.checks import is_whole
 from offrl.errors import ConfigError, RunError
-from offrl.system.devices import exact_convolutions
+from offrl.system.devices import exact_convolutions, resolve_device
 from offrl.system.memory import keep_freed_memory
 from offrl.system.ranks import ALONE, Ranks
 from offrl.system.workers import MOST_THREADS
@@ -77,8 +78,12 @@ class Learner:
         algorithm: is moved to `device` and trained in place.
         config: how.
         total_updates: the length of the run, for the schedule.
-        device: where the networks live.
+        device: where the networks live; "auto" for a GPU where there is one.
         ranks: the processes that train together, each on its part of the batches; `fit` asks torchrun for them.
+
+    Raises:
+        ConfigError: no such device, settings that the optimiser or the task does not take, no updates, or targets that
+            pair different networks.
 
     Attributes:
         step: updates done.
@@ -97,7 +102,9 @@ class Learner:
         ranks: Ranks = ALONE,
     ) -> None:
         self.config = config = LearnerConfig() if config is None else config
-        self.device = torch.device(device)
+        self.device = resolve_device(device)
+        if not is_whole(total_updates) or total_updates < 1:
+            raise ConfigError(f"{total_updates!r}", where="Learner.total_updates", expected="1 or more, a whole number")
         self.total_updates = total_updates
         self.step = 0
         self.precision: Precision = config.precision
@@ -109,19 +116,24 @@ class Learner:
             keep_freed_memory()
         self.algorithm = algorithm
         algorithm.to(self.device)
-        # channels_last is how convolutions run fastest; it changes strides and no value.
-        algorithm.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for tensor in chain(algorithm.parameters(), algorithm.buffers()):
+            if tensor.dim() == 4:  # channels_last is how convolutions run fastest; it changes strides and no value
+                tensor.data = tensor.data.to(memory_format=torch.channels_last)
         algorithm.train()
         self._ranks = ranks
         ranks.copy_first_(algorithm.state_dict().values())
         self._loss: Loss = self._raw_loss
         self._is_tuned = False
-        self._trained = {name: p for name, p in algorithm.named_parameters() if p.requires_grad}
         groups = algorithm.parameter_groups()
+        trained = {id(parameter) for group in groups for parameter in group.parameters}
+        by_name = {name: p for name, p in algorithm.named_parameters() if p.requires_grad}
+        self._trained = {name: p for name, p in by_name.items() if id(p) in trained}
+        self._untrained = [p for p in by_name.values() if id(p) not in trained]
         self._optimizer = optimizer.make_optimizer(config, groups, self.device)
         self._rate_scales = [group.learning_rate_scale for group in groups]
+        where = f"{type(algorithm).__name__}.targets"
         self._targets = [
-            pair for online, target in algorithm.targets() for pair in optimizer.state_pairs(online, target)
+            pair for online, target in algorithm.targets() for pair in optimizer.state_pairs(online, target, where)
         ]
         self._average = {name: p.detach().clone() for name, p in self._trained.items() if config.average_decay > 0}
         self._metrics = MetricSums()
@@ -193,7 +205,7 @@ class Learner:
         """One update, wholly on the device: this is what a CUDA graph holds."""
         for group, scale in zip(self._optimizer.param_groups, self._rate_scales, strict=True):
             group["lr"] = schedule.learning_rate if scale == 1 else schedule.learning_rate * scale
-        self._optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         metrics = self._gradients(batch, draws, self.precision)
         skipped = self._not_finite(metrics["loss"])
         self._ranks.largest_(skipped)  # an update is left out on all ranks or on none
@@ -232,7 +244,8 @@ class Learner:
     def read_metrics(self, *, keep: bool = False) -> dict[str, float]:
         """The metrics' means over the updates since the last reading; here the host waits for the device.
 
-        With non_finite="skip", `skipped_updates` is how many were left out of them.
+        With non_finite="skip", `skipped_updates` is how many were left out of them. Before the first update there are
+        no others.
 
         Args:
             keep: The next reading has these updates, too.
@@ -336,7 +349,7 @@ class Learner:
             self._share_gradients(batch, draws)
         for buffer, before in buffers:
             buffer.copy_(before)  # running statistics have not seen these passes
-        self._optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
 
     def _choose_by_measuring(self, batch: Batch | FrameBatch, draws: Tensor, announce: Callable[[str], None]) -> None:
         as_graphs, updates = self.updates_per_graph > 0, self.total_updates - self.step
@@ -371,9 +384,10 @@ class Learner:
         self.precision, self.compile = self._ranks.first([self.precision, self.compile])
         if self.compile == "on" and not self._ranks.is_first:
             self._compile_loss()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         self._gradients(batch, draws, self.precision)  # tells which parameters the loss does not use
-        has_unused = self._ranks.any(any(parameter.grad is None for parameter in self._trained.values()))
+        parameters = [*self._trained.values(), *self._untrained]
+        has_unused = self._ranks.any(any(parameter.grad is None for parameter in parameters))
         module = _LossModule(self.algorithm, self._loss)
         self._loss = self._ranks.sharing_gradients(module, has_unused_parameters=has_unused)
 
@@ -453,6 +467,11 @@ class Learner:
             values = self._ranks.first(self.state_values())
             if not self._ranks.is_first:
                 self.load_state({name: tensor.to(self.device) for name, tensor in tensors.items()}, values)
+
+    def _clear_gradients(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        for parameter in self._untrained:  # those of what no group trains would be summed over all updates
+            parameter.grad = None
 
     def _gradients(self, batch: Batch | FrameBatch, draws: Tensor, precision: str) -> Mapping[str, Tensor]:
         with self._ranks.watched():

@@ -22,7 +22,15 @@ from offrl.runs.loggers import ConsoleLogger, CSVLogger, Logger
 from offrl.system.devices import resolve_device
 from offrl.system.torchrun import describe as describe_ranks
 from offrl.system.torchrun import join, was_begun_by_this_launcher
-from offrl.training._arguments import describe, remarks, require_arguments, require_memory, require_selection
+from offrl.training._arguments import (
+    describe,
+    json_ready,
+    remarks,
+    require_arguments,
+    require_memory,
+    require_recordable,
+    require_selection,
+)
 from offrl.training._data_checks import check_data
 from offrl.training._evaluations import Evaluations, Evaluator
 from offrl.training._resume import continue_run
@@ -93,7 +101,9 @@ def fit(
         RunError: The directory is taken, cannot be resumed or written; the loss became infinite.
         InUseError: Another process is working on the run.
     """
-    require_arguments(algorithm, replay, config, learner)
+    require_arguments(algorithm, replay, config, learner, selection, evaluator, loggers)
+    if run is not None:
+        require_recordable(algorithm)
     algorithm.spec.require_same(
         replay.spec,
         where="replay",
@@ -119,7 +129,7 @@ def fit(
             has_evaluator=evaluator is not None,
         )
     require_memory(config.batch_size * ranks.num_local // ranks.count, replay)
-    noted = {**remarks(algorithm, replay), **(notes or {})}
+    noted = {} if run is None else json_ready({**remarks(algorithm, replay), **(notes or {})}, "fit.notes")
     directory = None if run is None or not ranks.is_first else Path(run)
     # A command that torchrun starts again goes on with the run that it began.
     resume = ranks.first(resume or (directory is not None and was_begun_by_this_launcher(directory)))
@@ -141,6 +151,12 @@ def fit(
         if not resume:  # else it has been trained before, and the first batch may be far from the next
             require_contract(algorithm, replay.gather(replay.indices(0, config.batch_size)[:_TRIED_TRANSITIONS]))
         evaluations = None if evaluator is None else Evaluations(evaluator, directory, trainer.device, ranks)
+        settings: dict[str, Any] = {}
+        if directory is not None:  # what config.json cannot hold is said before anything is measured
+            settings = describe(trainer, replay, config, init, selection)
+            if evaluations is not None:
+                settings["evaluation"] = {"every": evaluate_every, **evaluations.settings()}
+            settings = json_ready(settings, "fit")
         files, identity = None, None
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         if run is not None and not resume:
@@ -149,13 +165,10 @@ def fit(
             with _announcing(is_shown=is_shown) as say:
                 trainer.autotune(first, say)
         if directory is not None:
-            settings = describe(trainer, replay, config, init, selection)
-            if evaluations is not None:
-                settings["evaluation"] = {"every": evaluate_every, **evaluations.settings()}
             if resume:
                 drops_states = selection is None or selection.keep_best is None
                 files = continue_run(
-                    trainer, directory, found, settings, len(replay), periods.log, drops_states=drops_states
+                    trainer, directory, found, settings, noted, len(replay), periods, drops_states=drops_states
                 )
             else:
                 tuned = {name: getattr(trainer, name) for name in ("precision", "compile", "threads")}

@@ -102,10 +102,23 @@ def load_state(
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def state_pairs(online: nn.Module, target: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """(source, destination) tensors of a target network, buffers (running means) included."""
-    ours, theirs = online.state_dict(), target.state_dict()
-    return [(ours[name], theirs[name]) for name in theirs if theirs[name].is_floating_point()]
+def state_pairs(online: nn.Module, target: nn.Module, where: str) -> list[tuple[Tensor, Tensor]]:
+    """(source, destination) tensors of a target network, buffers (running means) included.
+
+    Raises:
+        ConfigError: The online network has no such tensor; `where` is what paired the two.
+    """
+    ours, theirs = online.state_dict(), {n: t for n, t in target.state_dict().items() if t.is_floating_point()}
+    for name, tensor in theirs.items():
+        if name not in ours or ours[name].shape != tensor.shape:
+            found = list(ours[name].shape) if name in ours else "nothing"
+            raise ConfigError(
+                f"the target network's {name} {list(tensor.shape)} is to follow {found} of its online network",
+                where=where,
+                expected="pairs of a network and a copy of it",
+                hint="make the target with frozen_copy(network), and pair it with that network",
+            )
+    return [(ours[name], tensor) for name, tensor in theirs.items()]
 
 
 @torch.no_grad()

@@ -46,6 +46,23 @@ class RowsMetric(BC):
         return super().loss(batch)[0], {"reward": batch.reward}
 
 
+class Detached(BC):
+    def loss(self, batch):
+        loss, metrics = super().loss(batch)
+        return loss.detach(), metrics
+
+
+def naming(metric):
+    """An algorithm whose loss has a metric of that name."""
+
+    class Naming(BC):
+        def loss(self, batch):
+            loss, _ = super().loss(batch)
+            return loss, {metric: loss.detach()}
+
+    return Naming
+
+
 @pytest.mark.parametrize(
     ("algorithm", "message"),
     [
@@ -57,6 +74,13 @@ class RowsMetric(BC):
             FloatMetric,
             "FloatMetric.loss: the metric 'q' is 1.5; expected a tensor []; return means as tensors, without",
         ),
+        (Detached, "Detached.loss: returned a loss without a gradient; expected one that depends on the weights"),
+        (naming("loss"), "Naming.loss: a metric of the name 'loss'; expected other names than offrl's own: step,"),
+        (naming("step"), "a metric of the name 'step'"),
+        (naming("learning_rate"), "a metric of the name 'learning_rate'"),
+        (naming("skipped_updates"), "a metric of the name 'skipped_updates'"),
+        (naming("held_out_loss"), "a metric of the name 'held_out_loss'; expected other names than offrl's own: step,"),
+        (naming(3), "a metric of the name 3;"),
         (RowsMetric, "RowsMetric.loss: the metric 'reward' is a tensor [2] of float32; expected a tensor []"),
     ],
 )
@@ -198,5 +222,7 @@ def test_a_replay_in_place_of_its_spec_is_refused(toy_replay):
         DiscreteBCQ(toy_replay)
     with pytest.raises(ConfigError, match=r"BC.spec: a tuple; expected a TaskSpec$"):
         BC((4,))
+    with pytest.raises(ConfigError, match=r"BC.seed: 18446744073709551616; expected a whole number below 2\*\*64"):
+        BC(SPEC, seed=2**64)
     with pytest.raises(ConfigError, match="BC.seed: 1.5; expected a whole number"):
         BC(SPEC, seed=1.5)

@@ -10,7 +10,7 @@ from offrl import BC, OfflineRLError, TaskSpec
 from offrl.envs import DATA_SEEDS, SCORE_SEEDS, TUNING_SEEDS, RandomActions, RandomBehaviour, make
 from offrl.envs.seeds import episode_rng
 from offrl.errors import ConfigError, SpecMismatchError
-from offrl.evaluation import evaluate, evaluate_behaviour, sweep_thresholds
+from offrl.evaluation import EpisodeEvaluator, evaluate, evaluate_behaviour, sweep_thresholds
 from offrl.statistics import bootstrap_mean
 
 
@@ -107,7 +107,7 @@ def test_what_is_no_policy_is_refused_before_anything_is_played():
 
 
 def test_no_seeds_are_refused():
-    with pytest.raises(ConfigError, match="evaluate: 0 seeds"):
+    with pytest.raises(ConfigError, match="evaluate: no seeds"):
         evaluate(parity, Countdown, [])
     with pytest.raises(ConfigError, match="evaluate_behaviour: no seeds"):
         evaluate_behaviour(RandomBehaviour(), Countdown, [])
@@ -209,6 +209,52 @@ def test_a_sweep_chooses_so_it_keeps_off_the_seeds_for_scores():
         sweep_thresholds(Bold(0.3), [0.3], failing_env, [SCORE_SEEDS[3]])
     with pytest.raises(ConfigError, match="no thresholds"):
         sweep_thresholds(Bold(0.3), [], failing_env)
+
+
+def test_thresholds_may_be_an_array_and_are_written_as_plain_numbers():
+    sweep = sweep_thresholds(Bold(0.3), np.array([0.0, 0.5]), Countdown, [3, 1], workers=0)
+    assert [(type(threshold), threshold) for threshold in sweep.evaluations] == [(float, 0.0), (float, 0.5)]
+    assert [each.scores for each in sweep.evaluations.values()] == [(6, 2), (3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "message"),
+    [
+        (0.3, r"thresholds is 0.3; expected several of them; pass \[0.3\]"),
+        (np.array(0.3), r"thresholds is array\(0.3\)"),
+        (np.array([]), "no thresholds"),
+        ("0.3", "threshold '0'; expected a number"),
+        ([0.1, None], "threshold None; expected a number"),
+    ],
+)
+def test_what_are_no_thresholds_is_one_line(thresholds, message):
+    with pytest.raises(ConfigError, match=f"sweep_thresholds: {message}"):
+        sweep_thresholds(Bold(0.3), thresholds, failing_env)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_envs": 0}, "0 environments; expected 1 or more, a whole number"),
+        ({"num_envs": 2.5}, "2.5 environments"),
+        ({"workers": -3}, "-3 workers; expected 0 or more, or None"),
+        ({"workers": "2"}, "'2' workers"),
+        ({"seeds": {1, 2}}, r"seeds is \{1, 2\}"),
+        ({"make_env": "CartPole-v1"}, "make_env is 'CartPole-v1'; expected a function"),
+    ],
+)
+def test_what_episodes_cannot_be_played_with_is_one_line_whoever_plays(arguments, message):
+    given = {"make_env": failing_env, "seeds": [1], **arguments}
+    ways = {
+        "evaluate": partial(evaluate, parity),
+        "sweep_thresholds": partial(sweep_thresholds, Bold(0.3), [0.1]),
+        "EpisodeEvaluator": EpisodeEvaluator,
+    }
+    if "num_envs" not in arguments:
+        ways["evaluate_behaviour"] = partial(evaluate_behaviour, RandomBehaviour())
+    for name, play in ways.items():
+        with pytest.raises(ConfigError, match=f"^{name}: {message}"):
+            play(**given)
 
 
 class Echo(gymnasium.Env):

@@ -1,9 +1,11 @@
 from functools import partial
 
 import numpy as np
+import pytest
 import torch
 
 from offrl import DiscreteBCQ, DiscreteBCQConfig, TaskSpec, TorchPolicy, envs
+from offrl.errors import ConfigError
 from offrl.evaluation import Trace, evaluate, trace_episode
 from offrl.policies import OnnxPolicy, export_onnx
 from offrl.spec import default_action_names
@@ -44,6 +46,22 @@ def test_max_steps_ends_the_trace_early():
     whole, start = (trace_episode(policy(0.3), CART_POLE, seed=7, max_steps=steps) for steps in (None, 4))
     assert len(start.actions) == len(start.scores) == 4
     assert start.actions.tolist() == whole.actions[:4].tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_steps": 0}, "seed=7, max_steps=0; expected a seed of 0 or more; 1 or more steps, or None for all"),
+        ({"max_steps": 2.5}, "seed=7, max_steps=2.5"),
+        ({"seed": None}, "seed=None, max_steps=None"),
+        ({"make_env": "CartPole-v1"}, "make_env is 'CartPole-v1'; expected a function"),
+        ({"policy": policy(0.3).algorithm}, "DiscreteBCQ is an algorithm; expected a policy"),
+    ],
+)
+def test_what_makes_no_trace_is_one_line(arguments, message):
+    given = {"policy": policy(0.3), "make_env": CART_POLE, "seed": 7, **arguments}
+    with pytest.raises(ConfigError, match=f"^trace_episode: {message}"):
+        trace_episode(**given)
 
 
 def test_the_trace_of_an_onnx_file_is_that_of_its_network(tmp_path):

@@ -29,6 +29,25 @@ def test_what_was_written_is_vouched_for_as_far_as_the_last_checkpoint_or_score(
     assert read_scores(run) == {2: 7.0}
 
 
+def test_a_score_that_only_some_evaluations_have_is_nan_in_the_others(run):
+    logger = CSVLogger(run, resume_step=3)
+    logger.log_evaluation(3, {"score": 8.0, "finished_share": 0.5})  # the first lap
+    logger.log_evaluation(4, {"score": 9.0})
+    assert (run / "evaluations.csv").read_text() == "step,score,finished_share\n2,7.0,nan\n3,8.0,0.5\n4,9.0,nan\n"
+    assert read_scores(run) == {2: 7.0, 3: 8.0, 4: 9.0}  # what it now holds is vouched for
+    CSVLogger(run, resume_step=4).log_evaluation(5, {"finished_share": 1.0, "score": 6.0})
+    assert (run / "evaluations.csv").read_text().endswith("4,9.0,nan\n5,6.0,1.0\n")
+
+
+def test_a_kill_while_columns_are_added_leaves_nothing_that_contradicts_itself(run, monkeypatch):
+    logger = CSVLogger(run, resume_step=3)
+    monkeypatch.setattr(logger, "_vouch", lambda: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception, match="killed"):
+        logger.log_evaluation(3, {"score": 8.0, "finished_share": 0.5})
+    assert read_scores(run) == {2: 7.0, 3: 8.0}
+    assert CSVLogger(run, resume_step=3).columns == ["step", "loss"]
+
+
 @pytest.mark.parametrize("name", ["metrics.csv", "timings.csv", "evaluations.csv"])
 def test_a_changed_digit_is_noticed(run, name):
     content = (run / name).read_text()

@@ -125,6 +125,16 @@ def test_a_logger_is_given_the_scores_if_it_has_a_place_for_them(toy_replay):
     assert found == [(12, 5.0), (24, 6.0)]
 
 
+def test_a_run_goes_on_where_the_first_laps_are_finished_and_where_none_is_any_more(toy_replay, tmp_path):
+    found = iter([{"score": 1.0}, {"score": 3.0, "finished_share": 0.5}, {"score": 2.0}])
+    run = tmp_path / "run"
+    options = {"evaluate_every": 10, "evaluator": lambda _: next(found), "run": run, "loggers": []}
+    fit(BC(toy_replay.spec), toy_replay, CONFIG, learner=LEARNER, **options)
+    expected = "step,score,finished_share\n10,1.0,nan\n20,3.0,0.5\n24,2.0,nan\n"
+    assert (run / "evaluations.csv").read_text() == expected
+    assert (run / "checkpoints" / "best").resolve().name == "step-000000020"
+
+
 @pytest.mark.parametrize("answer", [None, {}, {"score": float("nan")}, 3.0])
 def test_an_evaluator_that_returns_no_score_is_named(toy_replay, answer):
     with pytest.raises(ConfigError, match=r"evaluator: .* expected \{\"score\": a finite number"):
@@ -175,6 +185,44 @@ def test_a_run_of_one_epoch_made_longer_equals_one_of_two(toy_replay, tmp_path, 
     last = checkpoints(tmp_path / "whole" / "checkpoints")[-1].name
     for name in ("metrics.csv", "config.json", f"checkpoints/{last}/learner.safetensors"):
         assert (tmp_path / "grown" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("last", [9.0, 0.0])
+@pytest.mark.parametrize("first_length", [14, 8])  # updates: with one score at a period before the last, and with none
+def test_a_run_made_longer_has_the_scores_of_one_that_was_as_long_from_the_start(
+    toy_replay, tmp_path, monkeypatch, first_length, last
+):
+    monkeypatch.setattr(evaluations, "num_cores", lambda: 1)
+
+    def run(name, updates, scores, resume=False):
+        config = FitConfig(updates=updates, batch_size=8, log_period=5, checkpoint_period=10)
+        options = {"learner": LEARNER, "run": tmp_path / name, "resume": resume, "loggers": []}
+        fit(BC(toy_replay.spec), toy_replay, config, evaluate_every=10, evaluator=Scorer(*scores), **options)
+
+    run("whole", 24, [1.0, 3.0, 2.0])
+    before = [1.0] if first_length > 10 else []
+    run("grown", first_length, [*before, last])  # the last one is none of the longer run's
+    run("grown", 24, [1.0, 3.0, 2.0][len(before) :], resume=True)
+    for name in ("evaluations.csv", "metrics.csv", "config.json", "checkpoints/best/policy.safetensors"):
+        assert (tmp_path / "grown" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_best_checkpoint_of_a_run_made_longer_is_one_that_it_scores(toy_replay, tmp_path):
+    def run(updates, evaluator, resume=False):
+        config = FitConfig(updates=updates, batch_size=8, log_period=5, checkpoint_period=10)
+        options = {"learner": LEARNER, "run": tmp_path, "resume": resume, "loggers": []}
+        fit(BC(toy_replay.spec), toy_replay, config, evaluate_every=10, evaluator=evaluator, **options)
+
+    def is_stopped(_):
+        seen.append((tmp_path / "checkpoints" / "best").is_symlink())
+        raise KeyboardInterrupt
+
+    seen = []
+    run(8, lambda _: {"score": 5.0})
+    assert (tmp_path / "checkpoints" / "best").resolve().name == "step-000000008"
+    with pytest.raises(KeyboardInterrupt):
+        run(24, is_stopped, resume=True)
+    assert seen == [False]
 
 
 def test_a_run_resumed_without_its_evaluator_is_refused(toy_replay, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from offrl import Batch, TaskSpec
-from offrl.algorithms import Algorithm, DiscreteBCQ, PolicyOutput, frozen_copy
+from offrl.algorithms import Algorithm, DiscreteBCQ, ParameterGroup, PolicyOutput, frozen_copy
 from offrl.batch import FrameBatch
 from offrl.errors import ConfigError, RunError
 from offrl.networks import CompactEncoder
@@ -185,6 +185,111 @@ def test_updates_that_are_not_finite_can_be_skipped_and_are_counted():
     assert learner.algorithm.weight.item() == 8
     learner.update(batch_of(2))
     assert learner.read_metrics() == {"loss": 16, "weight": 8, "skipped_updates": 0}
+
+
+class HalfTrained(Slope):
+    """Leaves the online layer out of what is trained, though the loss has a gradient there."""
+
+    def loss(self, batch):
+        loss, metrics = super().loss(batch)
+        return loss + self.online.weight.sum() * batch.observation.mean(), metrics
+
+    def parameter_groups(self):
+        return [ParameterGroup([self.weight])]
+
+
+def test_what_no_group_trains_sums_no_gradients_and_keeps_no_nan():
+    settings = LearnerConfig(optimizer="SGD", learning_rate=0.5, precision="fp32", non_finite="skip")
+    learner = Learner(HalfTrained(), settings, total_updates=10)
+    gradients = []
+    for value in (2, 2, math.nan, 2):
+        learner.update(batch_of(value))
+        gradients.append(learner.algorithm.online.weight.grad.item())
+    assert [gradients[index] for index in (0, 1, 3)] == [2, 2, 2]
+    assert learner.algorithm.weight.item() == 10 - 3 * 0.5 * 2
+    assert learner.algorithm.online.weight.item() == 4
+    assert learner.read_metrics()["skipped_updates"] == 1
+
+
+class EverySecondTime(Slope):
+    """Has a metric in every second update only."""
+
+    def loss(self, batch):
+        loss, metrics = super().loss(batch)
+        return loss, metrics if len(self.seen) % 2 else {}
+
+
+def test_metrics_that_are_not_in_every_update_are_refused():
+    learner = Learner(
+        EverySecondTime(), LearnerConfig(optimizer="SGD", precision="fp32", compile="off"), total_updates=2
+    )
+    learner.autotune(batch_of(1))
+    learner.algorithm.seen.clear()
+    learner.update(batch_of(1))
+    with pytest.raises(
+        ConfigError, match=r"loss: the metrics are \['loss'\]; expected \['loss', 'weight'\], as in the"
+    ):
+        learner.update(batch_of(1))
+
+
+@pytest.mark.parametrize(("non_finite", "expected"), [("stop", {}), ("skip", {"skipped_updates": 0})])
+def test_before_the_first_update_there_is_nothing_to_read(non_finite, expected):
+    learner = make_learner(non_finite=non_finite)
+    assert learner.read_metrics() == expected
+    assert learner.measure([]) == {}
+    learner.update(batch_of(2))
+    assert learner.read_metrics() == {"loss": 20, "weight": 10, **expected}
+
+
+@pytest.mark.parametrize("total_updates", [0, -1, 2.5, True])
+def test_a_run_has_one_update_or_more(total_updates):
+    with pytest.raises(ConfigError, match=rf"Learner.total_updates: {total_updates}; expected 1 or more, a whole"):
+        make_learner(total_updates=total_updates, schedule="cosine")
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.0])
+def test_an_update_is_one_or_more(count):
+    with pytest.raises(ConfigError, match=rf"Batch.split: {count} parts; expected 1 or more, a whole number"):
+        make_learner().update(batch_of(1), count=count)
+
+
+def test_a_device_of_no_known_name_is_refused():
+    with pytest.raises(ConfigError, match="device: 'gpu' cannot be used here"):
+        Learner(Slope(), total_updates=1, device="gpu")
+
+
+class Mispaired(Slope):
+    def targets(self):
+        return [(self.other, self.target)]
+
+
+@pytest.mark.parametrize(
+    ("other", "found"), [(nn.Linear(2, 1), r"\[1, 2\]"), (nn.ReLU(), "nothing"), (nn.Linear(1, 3), r"\[3, 1\]")]
+)
+def test_a_target_that_is_no_copy_of_its_online_network_is_refused(other, found):
+    algorithm = Mispaired()
+    algorithm.other = other
+    message = rf"Mispaired.targets: the target network's weight \[1, 1\] is to follow {found} of its online network"
+    with pytest.raises(ConfigError, match=message):
+        Learner(algorithm, total_updates=1)
+
+
+class Volumes(Slope):
+    """Convolutions over two and over three axes."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.flat, self.solid = nn.Conv2d(2, 3, 2), nn.Conv3d(2, 3, 2)
+
+
+def test_only_weights_of_four_axes_are_laid_out_for_pictures():
+    algorithm = Volumes(SPEC)
+    before = [layer.weight.detach().clone() for layer in (algorithm.flat, algorithm.solid)]
+    Learner(algorithm, total_updates=1)
+    assert algorithm.flat.weight.is_contiguous(memory_format=torch.channels_last)
+    assert algorithm.solid.weight.is_contiguous()
+    for layer, weight in zip((algorithm.flat, algorithm.solid), before, strict=True):
+        assert torch.equal(layer.weight, weight)
 
 
 def test_several_updates_at_once_are_those_updates_one_after_the_other():

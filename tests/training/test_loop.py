@@ -10,10 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from toy_replay import ToyReplay
 
 from offrl import Batch, TaskSpec
-from offrl.algorithms import BC, DiscreteBCQ, DiscreteBCQConfig
+from offrl.algorithms import BC, Algorithm, DiscreteBCQ, DiscreteBCQConfig, PolicyOutput
 from offrl.batch import FrameBatch
 from offrl.errors import ConfigError, InUseError, RunError, SpecMismatchError
 from offrl.networks import NatureEncoder
@@ -526,12 +527,77 @@ def test_a_device_that_is_not_here_is_refused():
         ({"replay": "data/mine"}, r"fit.replay: 'data/mine'; .*; pass offrl.open_replay\('data/mine'\)"),
         ({"algorithm": DiscreteBCQ}, "fit.algorithm: the class DiscreteBCQ; expected an offrl.Algorithm; construct it"),
         ({"learner": CONFIG}, "fit.learner: a FitConfig; expected a LearnerConfig"),
+        ({"selection": ["loss"]}, "fit.selection: a list; expected a Selection"),
+        ({"evaluator": "CartPole-v1", "evaluate_every": 1}, "fit.evaluator: 'CartPole-v1'; expected a function of an"),
+        ({"loggers": Recorder()}, r"fit.loggers: .*Recorder.*; expected a list of loggers; pass \[logger\]"),
+        ({"loggers": ["console"]}, r"fit.loggers: \['console'\]; expected a list of loggers"),
     ],
 )
 def test_an_argument_of_another_kind_is_one_line(toy_replay, arguments, message):
     given = {"algorithm": BC(toy_replay.spec), "replay": toy_replay, "config": CONFIG, "loggers": [], **arguments}
     with pytest.raises(ConfigError, match=message):
         fit(**given)
+
+
+class Nameless(Algorithm):
+    def __init__(self, spec, config=None):
+        super().__init__(spec, config)
+        self.layer = nn.Linear(*spec.observation_shape, spec.num_actions)
+
+    def loss(self, batch):
+        return self.layer(batch.observation).square().mean(), {}
+
+    def forward(self, observation):
+        scores = self.layer(observation)
+        return PolicyOutput(scores, torch.zeros_like(scores))
+
+
+class Named(Nameless):
+    name = "named"
+
+
+def test_a_run_says_what_it_needs_to_record_an_algorithm(toy_replay, tmp_path):
+    one = FitConfig(updates=1, batch_size=8)
+    with pytest.raises(ConfigError, match=r"^Nameless: no name; expected a class attribute, such as name = \"mine\""):
+        fit(Nameless(toy_replay.spec), toy_replay, one, run=tmp_path / "run", loggers=[])
+    with pytest.raises(ConfigError, match=r"^Named.config: a dict; expected a dataclass, whose fields a run records"):
+        fit(Named(toy_replay.spec, {"width": 1}), toy_replay, one, run=tmp_path / "run", loggers=[])
+    assert not (tmp_path / "run").exists()
+    assert fit(Nameless(toy_replay.spec, {"width": 1}), toy_replay, one, loggers=[]).step == 1
+
+
+def test_numbers_of_numpy_are_settings_as_others_are(toy_replay, tmp_path):
+    def run(name, whole, number):
+        config = FitConfig(updates=whole(2), batch_size=whole(8), log_period=whole(1))
+        learner = LearnerConfig(
+            learning_rate=number(0.25), optimizer_settings={"weight_decay": number(0.5)}, precision="fp32"
+        )
+        bcq = DiscreteBCQ(toy_replay.spec, DiscreteBCQConfig(threshold=number(0.5)))
+        options = {"run": tmp_path / name, "evaluate_every": whole(2), "evaluator": lambda _: {"score": 1.0}}
+        fit(bcq, toy_replay, config, learner=learner, loggers=[], notes={"tries": whole(3)}, **options)
+        return files_of(tmp_path / name)
+
+    assert run("numpy", np.int64, np.float32) == run("plain", int, float)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"notes": {"a": object()}}, r"fit.notes.a: cannot be written to config.json \(a object\); expected finite"),
+        ({"notes": {"a": [float("nan")]}}, r"fit.notes.a: cannot be written to config.json \(.*\)"),
+        (
+            {"learner": LearnerConfig(optimizer_settings={"weight_decay": torch.tensor(0.0)})},
+            r"fit.learner: cannot be written to config.json \(a Tensor\)",
+        ),
+    ],
+)
+def test_what_a_run_cannot_record_is_refused_before_anything_is_measured(
+    toy_replay, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.setattr(Learner, "autotune", lambda *_: pytest.fail("measures"))
+    with pytest.raises(ConfigError, match=message):
+        fit(BC(toy_replay.spec), toy_replay, CONFIG, run=tmp_path / "run", loggers=[], **arguments)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_records_the_seed_of_its_first_weights_and_is_resumed_with_it(toy_replay, tmp_path):
@@ -565,6 +631,32 @@ def test_a_run_notes_the_class_of_an_algorithm_of_ones_own_and_where_the_data_li
     mine, bc = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("mine", "bc"))
     assert (mine["algorithm"], mine["notes"]) == ("mine", {"algorithm": "test_loop:Mine", "data": "/logs"})
     assert bc["notes"] == {"algorithm": "bc", "data": "/elsewhere"}
+
+
+class Twice(BC):
+    """Another loss under the name of BC."""
+
+    def loss(self, batch):
+        loss, metrics = super().loss(batch)
+        return 2 * loss, metrics
+
+
+@pytest.mark.parametrize(("begun_with", "resumed_with"), [(Twice, BC), (BC, Twice)])
+def test_a_run_is_not_resumed_with_another_class_of_its_algorithms_name(toy_replay, tmp_path, begun_with, resumed_with):
+    one = FitConfig(updates=1, batch_size=8)
+    fit(begun_with(toy_replay.spec), toy_replay, one, run=tmp_path, loggers=[])
+    expected = "test_loop:Twice" if begun_with is Twice else "bc"
+    message = rf"the algorithm is of the class {resumed_with.__name__}; expected {expected}, as the run began with"
+    with pytest.raises(RunError, match=message):
+        fit(resumed_with(toy_replay.spec), toy_replay, one, run=tmp_path, resume=True, loggers=[])
+    fit(begun_with(toy_replay.spec), toy_replay, one, run=tmp_path, resume=True, loggers=[])
+
+
+@pytest.mark.parametrize("note", ["__main__:Twice", "what I tried on Monday", None])
+def test_a_run_that_does_not_name_another_class_is_resumed(toy_replay, tmp_path, note):
+    one = FitConfig(updates=1, batch_size=8)
+    fit(Twice(toy_replay.spec), toy_replay, one, run=tmp_path, loggers=[], notes={"algorithm": note})
+    assert fit(Twice(toy_replay.spec), toy_replay, one, run=tmp_path, resume=True, loggers=[]).step == 1
 
 
 def test_a_run_leaves_torch_the_threads_that_it_found(toy_replay, tmp_path):
