@@ -93,8 +93,9 @@ class Recipe:
         return cls(**{**given, **changes})
 
     def replay_settings(self) -> dict[str, Any]:
-        """All settings of the replay."""
-        return {**example().REPLAY, **self.replay}
+        """All settings of the replay; None takes one of the example's away."""
+        given = {**example().REPLAY, **self.replay}
+        return {name: value for name, value in given.items() if value is not None}
 
     def learner_config(self) -> offrl.LearnerConfig:
         """One thread, and nothing that is settled by measuring."""

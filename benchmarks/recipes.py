@@ -38,7 +38,7 @@ class Tried(NamedTuple):
 
 
 # All of it in numbers: the example may take over what is found here, and these would mean something else.
-_REPLAY = {"n_step": 10, "discount": 0.97, "reward_scale": 0.1}
+_REPLAY = {"n_step": 10, "discount": 0.97, "reward_scale": 0.1, "legal_actions": None}
 _LEARNER = {"learning_rate": 5e-4, "schedule": "cosine", "polyak": 0.01, "average_decay": 0.999}
 _FIRST = Recipe("bcq", 60_000, 4_000, 128, "nature", _REPLAY, _LEARNER)
 _MORE = replace(_FIRST, transitions=200_000)
