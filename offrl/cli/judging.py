@@ -115,13 +115,13 @@ def ope(
     )
     found = replace(found, warnings=(*found.warnings, *judged.beware))
     result = {**found.to_dict(), "data": judged.replay.fingerprint, "seed": seed}
+    show(result, as_json, text=found.to_text())  # first: where no file can be written, what took its time is not lost
     if out is not None:
         write_sealed_json(out, of_run(judged.run, result))
     if html is not None:
         from offrl.report.ope_page import write_ope_page
 
         write_ope_page(result, html)
-    show(result, as_json, text=found.to_text())
 
 
 class _Judged(NamedTuple):

@@ -22,6 +22,7 @@ from offrl.cli.console import (
     hud_option,
     json_option,
     output_options,
+    refuse_beside,
     show,
     warn,
 )
@@ -78,7 +79,14 @@ def plot(
     """
     from offrl.report import plots, progress
 
+    if out.suffix.lower() != ".png":
+        raise ConfigError(
+            f"{out}", where="plot.--out", expected="a PNG", hint=f"name it {out.with_suffix('.png').name}"
+        )
     if episode is None:
+        given = {"--env": environment, "--hud": hud, "--device": device}
+        given |= {"--algorithm": algorithm, "--encoder": encoder}
+        refuse_beside("curves", given, where="plot", expected="--episode, which plays")
         compared = _compare(runs, metrics)
         progress.plot_comparison(compared.tables, metrics, out, evaluations=compared.evaluations)
         lines = [f"{label}: {', '.join(group)}" for label, group in compared.groups.items()]
@@ -180,8 +188,13 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
 
 
 def _dataset(runs: Sequence[Path], data: Path | str | None, quiet: bool) -> FrameStore | None:
-    """What the runs were trained on: as the user names it, or where it is still there and still the same."""
+    """What all runs were trained on: as the user names it, or where it is still there and still the same."""
+    from offrl.runs.files import read_run_config
+
     request = recorded_request(runs[0])
+    if len({read_run_config(path).get("dataset") for path in runs}) > 1:
+        warn("without the dataset: the runs were trained on different ones")
+        return None
     if data is not None:
         return named_store(request, data, runs[0], progress=not quiet)
     if not is_data_there(request):
@@ -217,6 +230,13 @@ def training_command(request: Request, init: str | None) -> str:
         words += ["--dones", request.dones]
     if request.skip_bad_shards:
         words += ["--skip-bad-shards"]
+    if request.evaluate_every is not None:
+        words += [
+            "--evaluate-every",
+            str(request.evaluate_every),
+            "--evaluate-episodes",
+            str(request.evaluate_episodes),
+        ]
     if request.selection is not None and isinstance(names := request.selection.get("statistics"), list):
         words += ["--select", ",".join(map(str, names))]
         for option_name, name in (("--keep-best", "keep_best"), ("--patience", "patience")):

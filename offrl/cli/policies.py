@@ -122,8 +122,6 @@ def evaluate(
     if not ranks.is_first:
         return
     result = {**about, **found.to_dict()}
-    if out is not None:
-        write_sealed_json(out, of_run(run, result))
     settings = {**about, "environment": _in_words(about["environment"])}
     width = max(map(len, settings))
     show(
@@ -131,6 +129,8 @@ def evaluate(
         as_json,
         "\n".join([*(f"{name:<{width}}  {value}" for name, value in settings.items()), "", found.to_text()]),
     )
+    if out is not None:  # shown first: where it cannot be written, what was played is not lost
+        write_sealed_json(out, of_run(run, result))
 
 
 class _Played(NamedTuple):
@@ -158,6 +158,7 @@ def _act(actor: Actor, thresholds: list[float], seeds: Sequence[int], how: dict[
     from offrl.evaluation.scoring import evaluate as play
     from offrl.evaluation.scoring import sweep_thresholds
     from offrl.hub.loading import run_of
+    from offrl.policies.torch_policy import TorchPolicy
 
     about = {
         "policy": str(actor.path),
@@ -165,7 +166,7 @@ def _act(actor: Actor, thresholds: list[float], seeds: Sequence[int], how: dict[
         "threshold": actor.policy.threshold,
         "epsilon": actor.policy.epsilon,
     }
-    run = run_of(actor.path) if actor.path.is_dir() else None
+    run = run_of(actor.path) if isinstance(actor.policy, TorchPolicy) else None
     if len(thresholds) < 2:
         return _Played(play(actor.policy, actor.make_env, seeds, **how), about, run)
     return _Played(sweep_thresholds(actor.policy, thresholds, actor.make_env, seeds, **how), about, run)

@@ -147,6 +147,9 @@ def _panel(actor: Actor, seed: int, *, max_steps: int | None = None) -> Panel:
     return ActionPanel.of_episode(actor.policy, actor.make_env, seed, max_steps=max_steps)
 
 
+_MOST_SEEDS = 1000
+
+
 def parse_seeds(text: str) -> list[int]:
     """The seeds of "3,7,9" or of a range, "10:13", whose end is not among them.
 
@@ -156,11 +159,11 @@ def parse_seeds(text: str) -> list[int]:
     try:
         if ":" in text:
             start, end = map(int, text.split(":"))
-            found = list(range(start, end))
+            found = list(range(start, min(end, start + _MOST_SEEDS + 1)))
         else:
             found = [int(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if not found or min(found) < 0 or len(found) > 1000:
+    if not found or min(found) < 0 or len(found) > _MOST_SEEDS:
         raise ConfigError(f"{text!r}", where="--seeds", expected="seeds such as 3,7,9 or a range such as 10:13")
     return found

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from offrl._version import __version__
+from offrl.checks import is_number, is_whole
 from offrl.datasets.summary import inspect_dataset
 from offrl.errors import OfflineRLError, RunError
 from offrl.hub.loading import find_policy, run_of, shipped_policies
 from offrl.policies.onnx_policy import OnnxPolicy
 from offrl.replay.ingestion import ingest
-from offrl.report.compare import find_runs, group_runs, one_run_per_seed
+from offrl.report.compare import group_runs, one_run_per_seed
 from offrl.runs.checkpoint import latest_checkpoint
 from offrl.runs.files import read_run_config, read_run_json
 from offrl.spec import TaskSpec
@@ -86,7 +87,8 @@ def evaluation_of(run: Path, checkpoint: Path) -> dict[str, Any] | None:
 
     That is the latest of each, or the best of each; a score of another checkpoint says nothing about this one.
     """
-    if not (found := read_run_json(run, "evaluation.json")):
+    found = read_run_json(run, "evaluation.json")
+    if not _is_evaluation(found):
         return None
     kept = run / "checkpoints"
     is_latest = checkpoint.resolve() == latest_checkpoint(checkpoint.parent).resolve()
@@ -102,17 +104,44 @@ def _repetitions(run: Path) -> list[Path]:
     if not (run / "config.json").is_file():
         return [run.resolve()]
     run = run.resolve()
-    runs, left_out = one_run_per_seed([path.resolve() for path in find_runs(run.parent)])
+    beside = sorted(path.parent for path in run.parent.glob("*/config.json"))
+    runs, left_out = one_run_per_seed([path for path in beside if path == run or _is_run(path)])
     # Of two runs with one seed the newer one counts, unless the card is about the other.
     runs = [run if path == left_out.get(run) else path for path in runs]
     return next(group for group in group_runs(runs).values() if run in group)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _is_run(directory: Path) -> bool:
+    """Whether what lies beside a run is one: something else, or a damaged one, is no fault of this run's."""
     try:
-        return read_json(path)
+        return bool(read_run_config(directory))
+    except RunError:
+        return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """An evaluation.
+
+    Raises:
+        RunError: It cannot be read, or is no evaluation of one policy.
+    """
+    try:
+        found = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"cannot be read ({error})", where=path, expected="JSON, as offrl writes it") from error
+    if not _is_evaluation(found):
+        raise RunError("no evaluation of one policy", where=path, expected="what `offrl evaluate RUN --out` writes")
+    return found
+
+
+def _is_evaluation(found: Mapping[str, Any]) -> bool:
+    """Whether this has a mean over episodes: several thresholds, side by side, have none."""
+    rows = found.get("per_episode")
+    return (
+        is_number(found.get("mean"))
+        and isinstance(rows, list)
+        and all(isinstance(row, Mapping) and is_whole(row.get("seed")) for row in rows)
+    )
 
 
 def _lines(subject: _Subject) -> Iterator[str]:

@@ -69,10 +69,12 @@ def publish(
         saved.mkdir(parents=True)
         config = read_run_config(run)
         notes = {**(config.get("notes") or {}), "data": None}  # a path on this machine is nobody's business
-        write_run_config(partial, {**config, "notes": notes})
+        init = {"init": None} if config.get("init") is not None else {}
+        write_run_config(partial, {**config, **init, "notes": notes})
         weights = {"policy.safetensors": (checkpoint / "policy.safetensors").read_bytes()}
         write_sealed(saved, weights, run=read_identity(partial))
         if machine := read_run_json(run, "environment.json"):
+            machine.pop("launcher", None)  # the names of a host and of its processes are nobody's, either
             write_run_json(partial, "environment.json", machine)
         copy_tables(run, partial, _TABLES)
         if (scores := evaluation_of(run, checkpoint)) is not None:

@@ -25,7 +25,7 @@ from offrl.system.sealing import SEAL_NAME, read_seal, read_sealed
 Outcome = Literal["whole", "damaged", "no checksum"]
 
 _STORE, _POLICY, _STATE = "store.json", "policy.safetensors", "state.json"
-_OF_RUNS = ("environment.json", "evaluation.json")
+_OF_RUNS = ("environment.json", "evaluation.json", "ope.json", "ended.json")
 _TABLES = ("metrics.csv", "timings.csv", SCORES_NAME)
 
 

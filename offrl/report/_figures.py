@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.errors import missing_dependency
+from offrl.system.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,8 @@ def _figure(width: float, height: float) -> Figure:
 def _save(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=_DPI, bbox_inches="tight")
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=_DPI, bbox_inches="tight")
     return path
 
 

@@ -14,6 +14,7 @@ from offrl.errors import RunError
 from offrl.evaluation.scores import Evaluation
 from offrl.report.compare import TrainingSeed, find_runs, group_runs, one_run_per_seed, training_seed
 from offrl.report.metrics import read_metrics
+from offrl.runs.checkpoint import checkpoints, step_of
 from offrl.runs.files import read_run_config, read_run_json
 from offrl.statistics import Interval, t_interval
 
@@ -165,6 +166,9 @@ def read_record(directory: Path) -> Record:
         evaluations = {label: _parse(each, path) for label, (each, path) in kept.items() if each}
         scores = {label: _scores(group, evaluations) for label, group in groups.items()}
         scores = {label: each for label, each in scores.items() if each.evaluations}
+        for label, (each, path) in kept.items():
+            if each and (step := _of_earlier_checkpoint(each, path)) is not None:
+                remarks.append(f"{label} has a later checkpoint than the one that was evaluated, of update {step:,}.")
         missing = [run.label for run in runs.values() if run.label not in evaluations]
         if missing and evaluations:
             remarks.append(f"Not evaluated, and so not in the table: {', '.join(missing)}.")
@@ -181,6 +185,14 @@ def read_record(directory: Path) -> Record:
         videos=tuple(sorted([*directory.glob("*.mp4"), *directory.glob("videos/*.mp4")])),
         dataset_plots=tuple(sorted(directory.glob("plots/dataset_*.png"))),
     )
+
+
+def _of_earlier_checkpoint(evaluation: Mapping[str, Any], run: Path) -> int | None:
+    """The step of the run's checkpoint that was played, where the run has a later one; None where it is not known."""
+    kept = checkpoints(run / "checkpoints")
+    played = run / "checkpoints" / Path(str(evaluation.get("policy", ""))).name  # or "best", a link to one
+    steps = [step_of(each) for each in kept if each.name == played.resolve().name]
+    return steps[0] if steps and step_of(kept[-1]) > steps[0] else None
 
 
 def _upper_algorithm(label: str) -> str:

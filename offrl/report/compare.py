@@ -48,7 +48,7 @@ def one_run_per_seed(runs: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]
     for run in runs:
         config = read_run_config(run)
         seed = training_seed(config)
-        same.setdefault((run,) if seed is None else (*seed, *_settings(config)), []).append(run)
+        same.setdefault((run,) if seed is None else (*seed, *sorted(_settings(config))), []).append(run)
     left_out: dict[Path, Path] = {}
     for repetitions in same.values():
         newest = max(reversed(repetitions), key=_last_change)  # of several that are equally new, the last
@@ -86,9 +86,13 @@ def group_runs(runs: Sequence[Path]) -> dict[str, list[Path]]:
         RunError: a directory that is no run.
     """
     groups: dict[tuple[tuple[str, str], ...], list[Path]] = {}
+    all_settings: list[dict[str, str]] = []
     for run in runs:
-        groups.setdefault(tuple(_settings(read_run_config(run))), []).append(run)
-    all_settings = [dict(key) for key in groups]
+        settings = dict(_settings(read_run_config(run)))
+        key = tuple(sorted(settings.items()))  # in whatever order a file has them
+        if key not in groups:
+            all_settings.append(settings)
+        groups.setdefault(key, []).append(run)
     labels = []
     for settings in all_settings:
         rivals = [other for other in all_settings if other.get("algorithm") == settings.get("algorithm")]

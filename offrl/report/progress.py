@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.errors import ConfigError, RunError
+from offrl.errors import ConfigError, OfflineRLError, RunError
 from offrl.report._figures import (
     _BLUE,
     _COLORS,
@@ -137,10 +138,12 @@ def plot_progress(run: str | Path, path: str | Path) -> Path:
         The PNG's path.
 
     Raises:
-        RunError: A file is missing, or has no score.
+        RunError: There is no score yet, or a file is damaged.
         MissingDependencyError: matplotlib is not installed.
     """
-    metrics, scores = (read_metrics(Path(run) / name) for name in ("metrics.csv", "evaluations.csv"))
+    written = Path(run) / "metrics.csv"
+    metrics = read_metrics(written) if written.exists() else {}  # the first score may come before the first row
+    scores = read_metrics(Path(run) / "evaluations.csv")
     if not {"step", "score"} <= scores.keys():
         raise RunError(f"columns {list(scores)}", where=Path(run) / "evaluations.csv", expected="step and score")
     figure = _figure(8, 6)
@@ -182,8 +185,11 @@ class ProgressPlot:
         """Draws nothing: a plot takes longer than a row."""
 
     def log_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
-        """Draws what the run's CSV files have, this score among it."""
-        plot_progress(self._run, self._path)
+        """Draws what the run's CSV files have, this score among it. A picture that fails ends no training: it warns."""
+        try:
+            plot_progress(self._run, self._path)
+        except (OfflineRLError, OSError) as error:
+            warnings.warn(f"{self._path} is not drawn: {error}", stacklevel=2)
 
     def close(self) -> None:
         """Does nothing: the last score was drawn."""

@@ -89,6 +89,25 @@ def test_plot_draws_scores_while_training_and_passes_over_files_without_a_word(s
     assert "offrl train --evaluate-every 1epoch" in refused
 
 
+def test_what_a_plot_has_no_use_for_is_refused(seeds, tmp_path):
+    out = tmp_path / "plot.png"
+    assert "--out: " in offrl("plot", seeds, "--out", tmp_path / "plot.pdf", code=2).stderr
+    assert "name it plot.png" in offrl("plot", seeds, "--out", tmp_path / "plot.pdf", code=2).stderr
+    refused = offrl("plot", seeds, "--out", out, "--env", "CartPole-v1", code=2).stderr
+    assert "--env beside curves; expected --episode, which plays" in refused
+    assert not out.exists()
+
+
+def test_a_report_of_runs_on_different_data_compares_with_none(data, seeds, tmp_path):
+    for name in ("bc", "bcq-0"):
+        shutil.copytree(seeds / name, tmp_path / name)
+    config = read_json(tmp_path / "bc" / "config.json")
+    (tmp_path / "bc" / "config.json").write_text(json.dumps({**config, "dataset": "f" * 64}))
+    told = offrl("report", tmp_path, "--json")
+    assert told.stderr == "warning: without the dataset: the runs were trained on different ones\n"
+    assert not json.loads(told.stdout)["with_dataset"]
+
+
 def test_plot_along_an_episode_plays_what_evaluate_plays(trained, tmp_path):
     pytest.importorskip("matplotlib")
     out = tmp_path / "episode.png"
@@ -240,7 +259,7 @@ def test_record_films_several_episodes_one_after_the_other(trained, tmp_path):
     assert len(read(tmp_path / "v.mp4")) == 2 * (5 + 25)
 
 
-@pytest.mark.parametrize("seeds", ["", "one", "5:5", "3:1", "-1,2", "0:100000"])
+@pytest.mark.parametrize("seeds", ["", "one", "5:5", "3:1", "-1,2", "0:100000", "1:99999999999999"])
 def test_seeds_that_are_none_are_refused(trained, tmp_path, seeds):
     refused = offrl("record", trained["run"], tmp_path / "v.mp4", f"--seeds={seeds}", code=2).stderr
     assert "--seeds" in refused

@@ -72,6 +72,15 @@ def test_a_run_chooses_among_its_checkpoints_and_ends_early(data, tmp_path):
     assert " --select agreement,td_error --keep-best 1 --patience 4 " in training_command(recorded_request(run), None)
 
 
+def test_a_run_that_is_scored_while_it_trains_is_reproduced_with_its_scores(data, tmp_path):
+    run = tmp_path / "run"
+    # The first score comes before the first row of metrics, which is after update 4.
+    options = ("--updates", 4, "--set", "log_period=4", "--set", "precision=fp32", "--quiet")
+    offrl("train", data, "--run", run, "--evaluate-every", 2, "--evaluate-episodes", 1, *options)
+    assert " --evaluate-every 2 --evaluate-episodes 1 " in training_command(recorded_request(run), None)
+    assert (run / "plots" / "progress.png").exists()
+
+
 def test_a_run_named_with_a_time(data, tmp_path):
     found = offrl_json("train", data, "--updates", 1, "--run", tmp_path / "bc-{time}", "--algorithm", "bc", "--quiet")
     assert re.search(r"/bc-\d{4}-\d\d-\d\d-\d{6}$", found["run"])

@@ -34,6 +34,24 @@ def test_laps_have_a_column_where_an_evaluation_counts_them(runs, tmp_path):
     assert "9.0 to 11.0 | - |\n" in text
 
 
+def test_what_lies_beside_a_run_is_no_fault_of_its_own(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    (tmp_path / "runs" / "config.json").write_text("{}")  # a project's, say
+    (tmp_path / "runs" / "other").mkdir()
+    (tmp_path / "runs" / "other" / "config.json").write_text("not JSON")
+    assert "Mean over 3 training runs: **30.0**" in model_card(tmp_path / "runs" / "bcq-0")
+
+
+def test_several_thresholds_side_by_side_are_no_score(runs, tmp_path):
+    run = shutil.copytree(runs / "bcq-0", tmp_path / "run")
+    (run / "evaluation.json").write_text(json.dumps({"baseline": 0.0, "policies": {}}))
+    assert "Not evaluated: " in model_card(run)
+    for content in ({}, {"mean": 1.0, "per_episode": [1]}, {"mean": "1", "per_episode": []}):
+        (tmp_path / "given.json").write_text(json.dumps(content))
+        with pytest.raises(RunError, match=r"given.json: no evaluation of one policy; expected what `offrl evaluate"):
+            model_card(run, evaluations=[tmp_path / "given.json"])
+
+
 def edited(runs, directory, dataset, **notes):
     """A copy of a run with another dataset in its configuration."""
     shutil.copytree(runs / "bcq-0", directory)

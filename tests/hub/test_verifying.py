@@ -78,6 +78,15 @@ def test_one_bit_is_noticed(copy, where, name):
     assert "\n" not in damaged[0].about
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "ope.json", "ended.json"])
+def test_what_was_said_of_a_run_is_checked_too(copy, name):
+    write_sealed_json(copy / "run" / name, {"number": 11111111})
+    assert outcomes(copy / "run")[name] == "whole"
+    path = copy / "run" / name
+    path.write_text(path.read_text().replace("11111111", "22222222"))
+    assert outcomes(copy / "run")[name] == "damaged"
+
+
 def test_what_is_missing_is_damage(copy):
     (copy / "data" / "shard-00000.npz").unlink()
     assert outcomes(copy / "data")["shard-00000.npz"] == "damaged"

@@ -39,6 +39,13 @@ def test_runs_that_differ_in_seed_settled_precision_and_place_belong_together(ru
     assert group_runs(made) == {"bcq": made}
 
 
+def test_settings_are_the_same_in_whatever_order_they_are_written(runs):
+    turned = dict(reversed(CONFIG.items()))
+    one, other = runs({}, {})
+    (other / "config.json").write_text(json.dumps({**turned, "replay": {"seed": 1}}))
+    assert group_runs([one, other]) == {"bcq": [one, other]}
+
+
 def test_labels_say_in_what_the_groups_of_an_algorithm_differ(runs):
     low = {"algorithm_config": {"threshold": 0.1}}
     made = runs({}, low, {**low, "replay": {"seed": 1}}, {"algorithm": "bc", "algorithm_config": {}})

@@ -32,6 +32,16 @@ def test_scores_and_losses_of_a_run_are_drawn_and_the_best_score_is_marked(tmp_p
     assert smoothed == {"training loss": [2.0, 1.0, 0.5], "held-out loss": [4.0, 2.0, 1.0]}
 
 
+def test_a_score_before_the_first_row_is_drawn_and_a_picture_that_fails_ends_nothing(tmp_path, drawn, monkeypatch):
+    csv, plot = CSVLogger(tmp_path), ProgressPlot(tmp_path)
+    csv.log_evaluation(10, {"score": 5.0})
+    plot.log_evaluation(10, {"score": 5.0})
+    assert drawn[0].axes[0].lines[0].get_xydata().tolist() == [[10, 5]]
+    (tmp_path / "evaluations.csv").unlink()
+    with pytest.warns(UserWarning, match=r"progress.png is not drawn: .*evaluations.csv: cannot be read"):
+        plot.log_evaluation(10, {"score": 5.0})
+
+
 def test_a_run_that_was_not_scored_is_refused(tmp_path):
     CSVLogger(tmp_path).log(10, {"loss": 2.0}, {"updates_per_second": 1.0})
     with pytest.raises(RunError, match=r"evaluations.csv: cannot be read"):

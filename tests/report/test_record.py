@@ -33,6 +33,23 @@ def test_runs_side_by_side_with_an_evaluation_each(example, run):
     assert list(read_record(example).evaluations) == ["BCQ"]
 
 
+def test_a_score_of_an_earlier_checkpoint_is_named(run):
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    for step in (100, 200):
+        (run / "checkpoints" / f"step-{step:09d}").mkdir(parents=True)
+    (run / "checkpoints" / "best").symlink_to("step-000000100")
+    line = "BCQ has a later checkpoint than the one that was evaluated, of update 100."
+    for policy, remarks in (
+        ("step-000000200", ()),
+        ("step-000000100", (line,)),
+        ("best", (line,)),
+        ("elsewhere.onnx", ()),
+    ):
+        evaluation["policy"] = str(run / "checkpoints" / policy)
+        (run / "evaluation.json").write_text(json.dumps(evaluation))
+        assert read_record(run).remarks == remarks
+
+
 def test_a_run_that_has_just_begun(run):
     for name in ("metrics.csv", "timings.csv", "evaluation.json", "environment.json"):
         (run / name).unlink()
