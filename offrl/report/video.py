@@ -15,7 +15,7 @@ from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
 from offrl.envs.episodes import EpisodeRunner
-from offrl.errors import ConfigError, missing_dependency
+from offrl.errors import ConfigError, RunError, missing_dependency
 from offrl.policies.policy import ActionFunction, policy_inputs
 from offrl.system.files import replacing
 
@@ -135,6 +135,7 @@ def record_episodes(
     Raises:
         MissingDependencyError: imageio-ffmpeg is not installed.
         ConfigError: No seeds, the environment gives no frames, or a number is below 1.
+        RunError: There is no room for the film.
     """
     if not seeds or min(fps, num_envs, 1 if max_steps is None else max_steps) < 1:
         raise ConfigError(
@@ -176,6 +177,12 @@ def record_episodes(
         finally:
             if writer is not None:
                 writer.close()
+        try:  # closing does not say how ffmpeg has ended
+            imageio_ffmpeg.count_frames_and_secs(str(partial))
+        except (OSError, RuntimeError) as error:
+            raise RunError(
+                "the film cannot be written whole", where=path, expected="room for it", hint="free some space"
+            ) from error
     return found
 
 

@@ -1,4 +1,5 @@
 import functools
+import resource
 
 import gymnasium
 import numpy as np
@@ -7,7 +8,7 @@ from gymnasium import spaces
 
 from offrl import envs
 from offrl.envs import CartPoleDriver
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, RunError
 from offrl.report import Moment, record_episode, record_episodes
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
@@ -53,6 +54,20 @@ def test_every_frame_is_in_the_file_in_order(tmp_path):
     assert (meta["codec"], meta["fps"], meta["size"]) == ("h264", 10, (576, 480))  # 96 times larger
     assert [int(frame.mean(axis=(0, 1)).argmax()) for frame in frames] == [0, 1, 2]
     assert [p.name for p in path.parent.iterdir()] == ["colours.mp4"]
+
+
+def test_a_film_that_is_cut_short_takes_the_place_of_none(tmp_path):
+    path = tmp_path / "colours.mp4"
+    record_episode(ones, Colours, 0, path, fps=10)
+    whole, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))  # what a full disk does to ffmpeg
+    try:
+        with pytest.raises(RunError, match=r"colours.mp4: the film cannot be written whole; expected room for it"):
+            record_episode(ones, Colours, 0, path, fps=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == whole
+    assert [p.name for p in tmp_path.iterdir()] == ["colours.mp4"]
 
 
 def test_the_score_is_that_of_the_same_policy_and_seed(tmp_path):
