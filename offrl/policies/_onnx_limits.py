@@ -17,7 +17,7 @@ MAX_NODES = 5_000
 MAX_PARTS = 100_000  # fields of all messages together; ResNet-50 has some 3,000
 MAX_PACKED_BYTES = 2**24  # of numbers that are not raw bytes, and grow eightfold in memory
 MAX_METADATA_BYTES = 2**22
-MAX_ELEMENTS = 2**26  # of one value, for one observation
+MAX_ELEMENTS = 2**26  # of one value, for one observation; of several it may be as many times that
 
 _Schema = dict[int, "_Schema | str"]
 # Fields that are messages or lists of numbers, by number: the fields in them, or why there must be none (of onnx.proto;
@@ -155,25 +155,36 @@ def require_bounded(model: onnx.ModelProto) -> None:
         if node.op_type not in _OPERATORS or node.domain not in ("", "ai.onnx"):
             name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             raise ValueError(f"the operator {name[:80]!r} is none that a policy needs")
-    single = copy.deepcopy(model)
-    del single.graph.value_info[:]  # what the file says of its values, rather than what they are
-    for value in single.graph.input:
-        if value.type.tensor_type.shape.dim:
-            value.type.tensor_type.shape.dim[0].dim_value = 1
-    for value in single.graph.output:
+    shaped = copy.deepcopy(model)
+    del shaped.graph.value_info[:]  # what the file says of its values, rather than what they are
+    for value in shaped.graph.output:
         value.type.tensor_type.ClearField("shape")
+    of_one, of_three = (_sizes(shaped, count) for count in (1, 3))
+    for node in model.graph.node:
+        for name in filter(None, node.output):
+            size = of_one.get(name, -1)
+            if not 0 <= size <= MAX_ELEMENTS:
+                found = "of a size that nothing says beforehand" if size < 0 else f"of {size:,} numbers"
+                raise ValueError(f"the operator {node.op_type} makes a value {found}")
+            if not 0 <= of_three.get(name, -1) <= 3 * size:
+                raise ValueError(f"the operator {node.op_type} makes a value that grows faster than the observations")
+
+
+def _sizes(model: onnx.ModelProto, num_observations: int) -> dict[str, int]:
+    """How many numbers each value holds, of so many observations; -1 where that is not known.
+
+    Raises:
+        ValueError: The operators do not fit together.
+    """
+    for value in model.graph.input:
+        if value.type.tensor_type.shape.dim:
+            value.type.tensor_type.shape.dim[0].dim_value = num_observations
     try:
-        inferred = onnx.shape_inference.infer_shapes(single, check_type=True, strict_mode=True, data_prop=True).graph
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph
     except Exception as error:  # InferenceError, and others of C++
         what = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"its operators do not fit together ({what[-1]})") from error
-    sizes = {value.name: _size(value) for value in (*inferred.value_info, *inferred.output)}
-    for node in model.graph.node:
-        for name in node.output:
-            size = sizes.get(name, -1)
-            if name and not 0 <= size <= MAX_ELEMENTS:
-                found = "of a size that nothing says beforehand" if size < 0 else f"of {size:,} numbers"
-                raise ValueError(f"the operator {node.op_type} makes a value {found}")
+    return {value.name: _size(value) for value in (*inferred.value_info, *inferred.output)}
 
 
 def _size(value: onnx.ValueInfoProto) -> int:

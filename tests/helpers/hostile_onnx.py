@@ -78,6 +78,17 @@ def outer_product():
     return policy(nodes, tensors=[ones, row])
 
 
+def pairs():
+    """Compares each observation with each other one: of one it is small, of 100,000 it is 40 GB."""
+    nodes = [
+        *small(),
+        helper.make_node("Transpose", ["q"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["q", "turned"], ["all"]),
+        helper.make_node("ReduceMax", ["all"], ["m"], axes=[1], keepdims=1),
+    ]
+    return policy([*nodes, helper.make_node("Add", ["q", "m"], ["logits"])])
+
+
 def unknown_operator(domain=""):
     return policy([*small(), helper.make_node("Mystery", ["q"], ["logits"], domain=domain)])
 
@@ -125,6 +136,7 @@ FILES = {
     "weights elsewhere": lambda outer: sealed(outside(outer / "secret.txt")),
     "a terabyte": lambda outer: sealed(huge()),
     "an outer product": lambda outer: sealed(outer_product()),
+    "all pairs of observations": lambda outer: sealed(pairs()),
     "an unknown operator": lambda outer: sealed(unknown_operator()),
     "an operator of another domain": lambda outer: sealed(unknown_operator("com.example")),
     "random numbers": lambda outer: sealed(random_operator()),
