@@ -10,7 +10,9 @@ import click
 from click import argument, option
 
 from offrl.cli.console import EXIT_BAD_INPUT, FILE, PATH, echo, json_option, output_options, show
+from offrl.cli.logged import real_observations
 from offrl.cli.names import ENCODERS, algorithm_class, load_class, network_options
+from offrl.cli.request import recorded_request
 
 _EVALUATIONS = option(
     "--evaluation",
@@ -65,14 +67,22 @@ def publish(
     Writes the policy of RUN, its latest checkpoint unless one is named (RUN/checkpoints/best), into DIRECTORY, a new
     one, as a model hub takes it: README.md (the card), both ONNX files, weights, settings, scores. Upload it with the
     hub's own tool, such as hf upload owner/name DIRECTORY; offrl.load and every command that takes a policy then know
-    it as hf://owner/name.
+    it as hf://owner/name. The files are compared with the network on random observations and, where the run's data
+    still is where it was, on some of these.
     """
+    from offrl.hub.loading import find_policy, run_of
     from offrl.hub.publishing import publish as publish_policy
 
+    checkpoint = find_policy(policy)
+    observations = None
+    if not checkpoint.is_file():
+        run = run_of(checkpoint)
+        observations = real_observations(recorded_request(run), run, None, quiet=quiet)
     found = publish_policy(
         policy,
         directory,
         evaluations=evaluations,
+        observations=observations,
         algorithm=None if algorithm is None else algorithm_class(algorithm),
         encoder=None if encoder is None else load_class(encoder, ENCODERS, "encoder"),
     )

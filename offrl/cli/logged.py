@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from offrl.cli.console import warn
 from offrl.cli.names import algorithm_class
 from offrl.cli.request import Request
-from offrl.errors import ConfigError, DatasetError, SpecMismatchError
+from offrl.errors import ConfigError, DatasetError, OfflineRLError, SpecMismatchError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from offrl.replay.replay import Replay
     from offrl.replay.store import FrameStore
     from offrl.replay.streaming.source import StreamingReplay
@@ -161,3 +164,22 @@ def read_alike(request: Request, data: Path | str, *, is_own: bool, progress: bo
     request = replace(request, data=str(data), task_given=is_told)
     store: FrameStore = open_replay(**_reading(request, progress)).store
     return store
+
+
+_REAL_OBSERVATIONS = 1_000
+"""On which an exported file is compared with its network."""
+
+
+def real_observations(request: Request, run: Path, data: Path | str | None, *, quiet: bool) -> NDArray[Any] | None:
+    """Some of the run's own data: as the user names it, or where it is still there and was opened before."""
+    from offrl.datasets.summary import sample_stacks
+
+    if data is not None:
+        store: FrameStore | None = named_store(request, data, run, progress=not quiet)
+    else:
+        try:
+            store = recorded_store(request, run, progress=not quiet)
+        except OfflineRLError as error:
+            warn(f"verified on random observations only: {error}")
+            return None
+    return None if store is None else sample_stacks(store, _REAL_OBSERVATIONS, seed=0)[0]

@@ -24,26 +24,20 @@ from offrl.cli.console import (
     output_options,
     refuse_beside,
     show,
-    warn,
     workers_option,
 )
-from offrl.cli.logged import named_store, recorded_store
+from offrl.cli.logged import real_observations
 from offrl.cli.names import CAR_RACING, network_options
-from offrl.cli.request import Request
-from offrl.errors import ConfigError, OfflineRLError
+from offrl.errors import ConfigError
 from offrl.system.ranks import Ranks
 from offrl.system.torchrun import join
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from offrl.algorithms.algorithm import Algorithm
     from offrl.evaluation.scores import Evaluation, Sweep
     from offrl.policies._onnx_file import Contract
-    from offrl.replay.store import FrameStore
 
 _FILE_NAMES = {"float": "model.onnx", "uint8": "model-uint8.onnx"}
-_REAL_OBSERVATIONS = 1000
 _EPISODES = 20
 _GRADER_EPISODES = 50
 
@@ -264,7 +258,7 @@ def export(
     trained = load_trained(policy, algorithm, encoder, "cpu")
     if contract == "both" and trained.algorithm.spec.action_masks:
         chosen = ["uint8"]  # the float contract has no input for the legal actions of each observation
-    observations = _real_observations(trained.request, run_of(trained.checkpoint), data, quiet)
+    observations = real_observations(trained.request, run_of(trained.checkpoint), data, quiet=quiet)
     num_real = 0 if observations is None else len(observations)
     files, lines = [], []
     for each in tqdm(chosen, "export", unit="file", disable=True if quiet else None):
@@ -280,18 +274,3 @@ def export(
             f"  other actions than torch in {found.num_disagreements}; near-ties in {found.near_tie_share:.2%}",
         ]
     show({"files": files}, as_json, text="\n".join(lines))
-
-
-def _real_observations(request: Request, run: Path, data: Path | str | None, quiet: bool) -> NDArray[Any] | None:
-    """Some of the run's own data: as the user names it, or where it is still there and was opened before."""
-    from offrl.datasets.summary import sample_stacks
-
-    if data is not None:
-        store: FrameStore | None = named_store(request, data, run, progress=not quiet)
-    else:
-        try:
-            store = recorded_store(request, run, progress=not quiet)
-        except OfflineRLError as error:
-            warn(f"verified on random observations only: {error}")
-            return None
-    return None if store is None else sample_stacks(store, _REAL_OBSERVATIONS, seed=0)[0]

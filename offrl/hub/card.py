@@ -298,7 +298,9 @@ def _row(cells: Sequence[object]) -> str:
 
 def _machine_rows(environment: Mapping[str, Any]) -> dict[str, Any]:
     rows = {
-        name: value for name, value in environment.items() if value is not None and name not in ("versions", "dataset")
+        name: value
+        for name, value in environment.items()
+        if value is not None and name not in ("versions", "dataset", "launcher")
     }
     return rows | dict(environment.get("versions") or {})
 

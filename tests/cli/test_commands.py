@@ -10,6 +10,8 @@ from run_offrl import offrl, offrl_json
 from safetensors.numpy import load_file
 
 from offrl import BC, BCConfig, FitConfig, __version__, fit, open_replay
+from offrl.hub import publishing
+from offrl.system.json_files import read_json, write_sealed_json
 
 OWN_CLASSES = """
 import os
@@ -243,6 +245,26 @@ def test_export_verifies_on_the_runs_own_data_where_that_is_present(trained, tmp
     assert found["num_observations"] == 1064
     assert found["max_q_difference"] < 1e-4
     assert [each.name for each in tmp_path.iterdir()] == ["policy.onnx"]
+
+
+def test_publish_verifies_on_the_runs_own_data_and_names_nothing_of_this_machine(data, trained, tmp_path, monkeypatch):
+    verified = []
+    verify = publishing.verify_onnx
+    monkeypatch.setattr(
+        publishing, "verify_onnx", lambda path, policy, real: verified.append(len(real)) or verify(path, policy, real)
+    )
+    run = tmp_path / "run"
+    options = ("--updates", 1, "--set", "precision=fp32", "--quiet")
+    offrl("train", data, "--run", run, "--init", trained["checkpoint"], *options)
+    assert read_json(run / "config.json")["init"] == str(trained["checkpoint"])
+    machine = read_json(run / "environment.json")
+    write_sealed_json(run / "environment.json", {**machine, "launcher": "somebodys-host"})
+    published = offrl_json("publish", run, tmp_path / "published", "--quiet")
+    assert verified == [1000, 1000]
+    for name in published["files"]:
+        content = (tmp_path / "published" / name).read_bytes()
+        assert str(Path(trained["checkpoint"]).parent).encode() not in content
+        assert b"somebodys-host" not in content
 
 
 def test_runs_made_in_python_are_evaluated_and_resumed_too(data, tmp_path):
