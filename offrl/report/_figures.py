@@ -36,8 +36,12 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: str | Path) -> Path:
+    from matplotlib.text import Text
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a name with dollar signs is no formula
     with replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=_DPI, bbox_inches="tight")
     return path

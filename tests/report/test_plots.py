@@ -195,3 +195,10 @@ def test_held_out_losses_stand_beside_the_training_loss(tmp_path, drawn):
     plots.plot_losses(tmp_path / "metrics.csv", tmp_path / "losses.png")
     (axis,) = drawn[-1].axes
     assert [line.get_ydata().tolist() for line in axis.lines] == [[3, 2], [3, 2], [6, 4], [6, 4]]
+
+
+def test_names_with_dollar_signs_are_no_formulas(tmp_path):
+    names = ["$5_$", "$10$", r"\frac"]
+    assert plots.plot_action_coverage([1, 2, 3], names, tmp_path / "actions.png").stat().st_size > 0
+    stacks = np.zeros((3, 2, 4, 4), np.uint8)
+    assert plots.plot_stacks(stacks, names, tmp_path / "stacks.png").stat().st_size > 0
