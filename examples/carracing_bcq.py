@@ -54,8 +54,8 @@ SIZES = {
 OVER_RUNS: dict[str, tuple[int, int, int]] = {"demo": (5, 920, 924)}
 NUM_ENVS = 20
 BATCH_SIZE = 64
-# Scaled rewards keep the errors of q small, where the Huber loss is quadratic. All of it was chosen on tracks for tuning,
-# see docs/carracing-tried.md.
+# Scaled rewards keep the errors of q small, where the Huber loss is quadratic. All was chosen on tracks for tuning, see
+# docs/carracing-tried.md.
 # Full brake is what only the noise in the data does: a policy that may take it slides, or brakes for good.
 NO_FULL_BRAKE = np.flatnonzero(car_racing.ACTION_TABLE[:, 2] < 1).tolist()
 REPLAY: dict[str, Any] = {"n_step": 3, "discount": 0.99, "reward_scale": 0.1, "legal_actions": NO_FULL_BRAKE}

@@ -80,9 +80,8 @@ def plot(
     from offrl.report import plots, progress
 
     if out.suffix.lower() != ".png":
-        raise ConfigError(
-            f"{out}", where="plot.--out", expected="a PNG", hint=f"name it {out.with_suffix('.png').name}"
-        )
+        name = out.with_suffix(".png").name
+        raise ConfigError(f"a picture named {out.name}", where="--out", expected="a PNG", hint=f"name it {name}")
     if episode is None:
         given = {"--env": environment, "--hud": hud, "--device": device}
         given |= {"--algorithm": algorithm, "--encoder": encoder}

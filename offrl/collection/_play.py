@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from offrl import envs
+from offrl.collection._describing import settings_of
 from offrl.collection._episode_log import EpisodeLog
-from offrl.collection.describing import settings_of
 from offrl.envs.behaviours import Behaviour, act
 from offrl.envs.episodes import EpisodeRunner
 from offrl.envs.seeds import DATA_SEEDS

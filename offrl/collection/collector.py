@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from offrl import envs
+from offrl.collection._describing import describe
 from offrl.collection._in_ranks import InRanks, ShardSource, require_same_plan
 from offrl.collection._play import plan_dataset, play_episode, progress_bar
-from offrl.collection.describing import describe
 from offrl.collection.recorder import Recorder
 from offrl.envs.behaviours import Behaviour
 from offrl.errors import ConfigError, OfflineRLError

@@ -13,10 +13,10 @@ from tqdm import tqdm
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import ConfigError, OfflineRLError
 from offrl.replay import Replay
+from offrl.selection._resampling import resamples
 from offrl.selection.criteria import Criterion
 from offrl.selection.fits import Fits, FittingConfig, fit_models
 from offrl.selection.reading import Log, Reading, read_candidate
-from offrl.selection.resampling import resamples
 
 
 @dataclass(frozen=True)

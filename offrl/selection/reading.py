@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +16,8 @@ from offrl.losses import greedy_actions
 from offrl.ope.episodes import in_parts, last_and_cut, require_whole_episodes
 from offrl.policies.choices import legal_actions
 from offrl.replay import Replay
+from offrl.selection._drawn import Drawn
 from offrl.system.devices import exact_convolutions
-
-
-class Drawn(NamedTuple):
-    """Whole episodes, some of them several times."""
-
-    rows: NDArray[np.int64]
-    """Their transitions, in order."""
-    episodes: NDArray[np.int64]
-    """Their numbers."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from offrl import envs
 from offrl.collection import Recorder, collect
-from offrl.collection.describing import describe, settings_of
+from offrl.collection._describing import describe, settings_of
 from offrl.envs import EpsilonGreedy, RandomBehaviour
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay import open_replay

@@ -8,9 +8,10 @@ from test_criteria import LOG, READING
 from offrl import DiscreteBCQ
 from offrl.replay import open_replay
 from offrl.selection import CRITERIA, Candidate, Log, rank
+from offrl.selection._drawn import Drawn
+from offrl.selection._resampling import resamples
 from offrl.selection.ranking import _first_in
-from offrl.selection.reading import Drawn, read_candidate
-from offrl.selection.resampling import resamples
+from offrl.selection.reading import read_candidate
 
 SECOND_FIRST_SECOND = Drawn(rows=np.array([2, 0, 1, 2]), episodes=np.array([1, 0, 1]))
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from offrl.selection.reading import Drawn, Log
+from offrl.selection._drawn import Drawn
+from offrl.selection.reading import Log
 from offrl.statistics import LEAST_VALUES
 
 _MOST, _LEAST = 200, 20
