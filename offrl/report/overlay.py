@@ -190,7 +190,7 @@ class ActionPanel:
         return max(1, round(BAR_WIDTH * min(1.0, share))) if share > 0 else 1
 
     def _number(self, score: float) -> str:
-        return f"{score:z.{self._digits}f}"
+        return "illegal" if score == -math.inf else f"{score:z.{self._digits}f}"
 
 
 def _fill(image: Image, box: tuple[int, int, int, int], color: Color, *, is_hatched: bool) -> None:

@@ -132,3 +132,10 @@ def test_the_scale_of_an_episode_holds_all_its_scores():
     }
     assert lengths[lowest][0] == 1
     assert lengths[highest][1] == BAR_WIDTH
+
+
+def test_an_action_that_is_never_taken_has_a_word_and_the_shortest_bar():
+    panel = draw([-np.inf, 5.0, 10.0], allowed=(False, True, True))
+    assert length(panel, 0, REFUSED) == 1
+    number = ActionPanel(NAMES, lambda observation: None, (0.0, 10.0))._number
+    assert [number(-np.inf), number(5.0)] == ["illegal", "5.0"]
