@@ -67,6 +67,14 @@ def test_a_threshold_just_below_1_allows_the_likeliest_action_alone(threshold):
     assert likely_actions(logits, float(threshold), legal).tolist() == [[False, True, False], [False, False, False]]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_threshold_just_below_1_is_one_in_every_precision(dtype):
+    logits = torch.tensor([[1.0, 2.0, 3.0]], dtype=dtype)
+    assert likely_actions(logits, 1 - 1e-9).tolist() == [[False, False, True]]
+    near = torch.tensor([[0.0, -3e-8]], dtype=torch.float64)  # as likely but for less than float32 can tell
+    assert likely_actions(near, 1 - 1e-9).tolist() == [[True, False]]
+
+
 def test_threshold_0_allows_also_what_underflows():
     assert likely_actions(torch.tensor([[0.0, -1e4]]), 0.0).tolist() == [[True, True]]
 

@@ -229,13 +229,10 @@ def training_command(request: Request, init: str | None) -> str:
         words += ["--dones", request.dones]
     if request.skip_bad_shards:
         words += ["--skip-bad-shards"]
-    if request.evaluate_every is not None:
-        words += [
-            "--evaluate-every",
-            str(request.evaluate_every),
-            "--evaluate-episodes",
-            str(request.evaluate_episodes),
-        ]
+    # An evaluator of the user's own, in Python, plays what it likes: the command line has none of these.
+    if request.evaluate_every is not None and request.evaluate_episodes > 0:
+        words += ["--evaluate-every", str(request.evaluate_every)]
+        words += ["--evaluate-episodes", str(request.evaluate_episodes)]
     if request.selection is not None and isinstance(names := request.selection.get("statistics"), list):
         words += ["--select", ",".join(map(str, names))]
         for option_name, name in (("--keep-best", "keep_best"), ("--patience", "patience")):

@@ -31,10 +31,6 @@ def select_action(values: Tensor, action: Tensor) -> Tensor:
     return values.gather(1, action.unsqueeze(1)).squeeze(1)
 
 
-_LARGEST_THRESHOLD = 1 - 2**-24
-"""The largest number below 1 in float32: a threshold that is rounded to 1 would let no action pass."""
-
-
 def likely_actions(logits: Tensor, threshold: float, legal: Tensor | None = None) -> Tensor:
     """Actions more than `threshold` times as likely as the likeliest (arXiv:1910.01708, eq. 11). -> bool [B, A].
 
@@ -49,7 +45,9 @@ def likely_actions(logits: Tensor, threshold: float, legal: Tensor | None = None
     if legal is not None:
         logits = logits.masked_fill(~legal, -torch.inf)
     if threshold > 0:
-        return (logits - logits.max(dim=1, keepdim=True).values).exp() > min(threshold, _LARGEST_THRESHOLD)
+        ratios = (logits - logits.max(dim=1, keepdim=True).values).exp()
+        # One that the logits' precision rounds to 1 would let no action pass: this is the largest number below 1.
+        return ratios > min(threshold, 1 - torch.finfo(ratios.dtype).eps / 2)
     # Not left to the comparison: exp underflows to 0, which a strict > would refuse.
     return torch.ones_like(logits, dtype=torch.bool) if legal is None else legal
 

@@ -180,15 +180,17 @@ def rank(
     for each in criteria:
         if each.check is not None:
             each.check(log)
-    fits, fitted = _fits(candidates, replay, criteria, fitting or FittingConfig(), progress)
+    fitting = fitting or FittingConfig()
+    fits, fitted = _fits(candidates, replay, criteria, fitting, progress)
     with_values = any(each.needs_values for each in criteria)
-    seed = (fitting or FittingConfig()).seed
     found: list[tuple[str, float, list[float]]] = []
     again: list[list[list[float]]] = []
     for number, (name, threshold, plain) in enumerate(_readings(candidates, replay, with_values, "", progress)):
         reading = replace(plain, fitted=fits.of(number))
         found.append((name, threshold, _statistics(criteria, reading, log)))
-        again.append([_statistics(criteria, reading.take(drawn), log.take(drawn)) for drawn in resamples(log, seed)])
+        again.append(
+            [_statistics(criteria, reading.take(drawn), log.take(drawn)) for drawn in resamples(log, fitting.seed)]
+        )
     for number, each in enumerate(criteria):
         if not any(np.isfinite(row[2][number]) for row in found):
             raise OfflineRLError(

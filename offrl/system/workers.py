@@ -52,13 +52,27 @@ def available_memory(groups: Path = Path("/sys/fs/cgroup")) -> int:
     except (OSError, StopIteration):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for limit, taken, stat, cached in _GROUPS:
-        try:
-            left = int((groups / limit).read_text()) - int((groups / taken).read_text())
-            entries = dict(line.split() for line in (groups / stat).read_text().splitlines())
-            limits.append(max(0, left + sum(int(entries.get(name, 0)) for name in cached)))
-        except (OSError, ValueError):  # absent, or "max"
-            continue
+        left = _number(groups / limit)
+        if left is not None:  # else there is no such group, or its limit is "max"
+            used = (_number(groups / taken) or 0) - sum(_counts(groups / stat).get(name, 0) for name in cached)
+            limits.append(max(0, left - max(0, used)))
     return min(limits)
+
+
+def _number(path: Path) -> int | None:
+    """What a file says, if it is there and says a number."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _counts(path: Path) -> dict[str, int]:
+    """Names and numbers, one of each on a line; none where the file cannot be read."""
+    try:
+        return {name: int(number) for name, number in map(str.split, path.read_text().splitlines())}
+    except (OSError, ValueError):
+        return {}
 
 
 def require_sendable(task: Any, where: str, what: str) -> None:

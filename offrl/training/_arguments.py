@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def require_arguments(
     if evaluator is not None and not callable(evaluator):
         hint = "pass EpisodeEvaluator(make_env), say"
         raise ConfigError(f"{evaluator!r}", where="fit.evaluator", expected="a function of an algorithm", hint=hint)
-    if loggers is not None and not (isinstance(loggers, Iterable) and all(map(_is_logger, loggers))):
+    if loggers is not None and not (isinstance(loggers, Sequence) and all(map(_is_logger, loggers))):
         raise ConfigError(f"{loggers!r}", where="fit.loggers", expected="a list of loggers", hint="pass [logger]")
 
 

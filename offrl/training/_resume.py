@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,20 +105,29 @@ def continue_run(
     return CSVLogger(directory, metrics_step, logs, scores_step=scores_step)
 
 
+_OWN_CLASS = re.compile(r"[A-Za-z_][\w.]*:(?P<name>[A-Za-z_][\w.<>]*)")
+"""As `remarks` names a class of the user's own."""
+
+
 def _require_same_class(directory: Path, algorithm: Algorithm, notes: Mapping[str, Any]) -> None:
     """Checks that the run's notes name this algorithm's class: one derived from it may have its name, and another loss.
 
     Which module a class is in may differ: the same script is `__main__` at one time, and imported at another.
 
     Raises:
-        RunError: They name another one. Runs of earlier versions may name none, and a user's own notes say anything.
+        RunError: They name another one. Runs of earlier versions may name none, and a user's own notes say anything:
+            what is no class's name is none of these.
     """
     said, kind = (read_run_config(directory).get("notes") or {}).get("algorithm"), type(algorithm)
     if not isinstance(said, str) or said == notes.get("algorithm"):
         return
-    is_own = not kind.__module__.startswith("offrl.")
-    module, _, named = said.rpartition(":")  # of one of offrl's only its name
-    if named != kind.__qualname__ if module else is_own and named == algorithm.name:
+    if found := _OWN_CLASS.fullmatch(said):
+        is_another = found["name"] != kind.__qualname__
+    else:  # one of offrl's is noted by its name, which a class derived from it has, too
+        is_own = not kind.__module__.startswith("offrl.")
+        bases = (base for base in kind.__mro__ if base.__module__.startswith("offrl."))
+        is_another = is_own and any(getattr(base, "name", None) == said for base in bases)
+    if is_another:
         raise RunError(
             f"the algorithm is of the class {kind.__qualname__}",
             where=directory,

@@ -8,6 +8,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from run_offrl import offrl, offrl_json
 
+from offrl import BC, FitConfig, fit, open_replay
 from offrl.cli.pictures import training_command
 from offrl.cli.request import read_request, recorded_request
 from offrl.errors import ConfigError, RunError
@@ -17,6 +18,13 @@ from offrl.system.json_files import read_json
 def test_the_command_of_a_run_names_what_is_not_default(trained, data):
     command = training_command(recorded_request(Path(trained["run"])), init=None)
     assert command == f"offrl train {data} --algorithm bcq --set precision=fp32 --updates 6"
+
+
+def test_an_evaluator_of_ones_own_is_in_no_command(data, tmp_path):
+    replay = open_replay(data, progress=False)
+    watched = {"evaluator": lambda algorithm: {"score": 1.0}, "evaluate_every": 1}
+    fit(BC(replay.spec), replay, FitConfig(updates=2), **watched, run=tmp_path / "run", loggers=[])
+    assert "--evaluate" not in training_command(recorded_request(tmp_path / "run"), init=None)
 
 
 def test_the_command_of_a_run_makes_the_same_run_again(data, trained, tmp_path):

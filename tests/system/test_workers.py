@@ -165,6 +165,7 @@ def test_available_memory_is_between_a_page_and_the_machine():
             1034,
         ),
         ({"memory.max": "9000", "memory.current": "9500", "memory.stat": "anon 9500"}, 0),
+        ({"memory.max": "900"}, 900),  # what cannot be read of the rest is not counted
         ({"memory.max": "max", "memory.current": "8000", "memory.stat": "anon 1"}, None),
         (
             {

@@ -530,6 +530,7 @@ def test_a_device_that_is_not_here_is_refused():
         ({"selection": ["loss"]}, "fit.selection: a list; expected a Selection"),
         ({"evaluator": "CartPole-v1", "evaluate_every": 1}, "fit.evaluator: 'CartPole-v1'; expected a function of an"),
         ({"loggers": Recorder()}, r"fit.loggers: .*Recorder.*; expected a list of loggers; pass \[logger\]"),
+        ({"loggers": iter([Recorder()])}, r"fit.loggers: .*; expected a list of loggers"),  # it would be used up
         ({"loggers": ["console"]}, r"fit.loggers: \['console'\]; expected a list of loggers"),
     ],
 )
@@ -652,10 +653,17 @@ def test_a_run_is_not_resumed_with_another_class_of_its_algorithms_name(toy_repl
     fit(begun_with(toy_replay.spec), toy_replay, one, run=tmp_path, resume=True, loggers=[])
 
 
-@pytest.mark.parametrize("note", ["__main__:Twice", "what I tried on Monday", None])
-def test_a_run_that_does_not_name_another_class_is_resumed(toy_replay, tmp_path, note):
+@pytest.mark.parametrize("kind", [Twice, Mine, BC])
+@pytest.mark.parametrize("note", ["what I tried on Monday", "BC: dropout 0.1", "mine", None])
+def test_a_run_that_does_not_name_another_class_is_resumed(toy_replay, tmp_path, kind, note):
     one = FitConfig(updates=1, batch_size=8)
-    fit(Twice(toy_replay.spec), toy_replay, one, run=tmp_path, loggers=[], notes={"algorithm": note})
+    fit(kind(toy_replay.spec), toy_replay, one, run=tmp_path, loggers=[], notes={"algorithm": note})
+    assert fit(kind(toy_replay.spec), toy_replay, one, run=tmp_path, resume=True, loggers=[]).step == 1
+
+
+def test_a_class_may_have_moved_to_another_module(toy_replay, tmp_path):
+    one = FitConfig(updates=1, batch_size=8)
+    fit(Twice(toy_replay.spec), toy_replay, one, run=tmp_path, loggers=[], notes={"algorithm": "__main__:Twice"})
     assert fit(Twice(toy_replay.spec), toy_replay, one, run=tmp_path, resume=True, loggers=[]).step == 1
 
 
