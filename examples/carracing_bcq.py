@@ -1,6 +1,6 @@
 """CarRacing from logged data: collect, look, train BCQ and BC, compare, export.
 
-python examples/carracing_bcq.py            # 12 to 25 minutes on 2 cores
+python examples/carracing_bcq.py            # 8 to 25 minutes on 2 cores
 python examples/carracing_bcq.py --fast     # two minutes: the same steps, too small to learn to drive
 python examples/carracing_bcq.py --full     # an hour or more: more data, more updates, 100 episodes
 """
