@@ -26,10 +26,12 @@ def support_of(table: PolicyTable, parts: Parts, behaviour: BehaviourFound) -> t
     the mean of pi(a|s) over mu(a|s) is 1 where the behaviour takes all that the policy takes. Two standard errors above
     it, over episodes, are then still possible.
     """
-    floor = support_floor(num_legal_actions(parts.held_out))
-    if behaviour.all_actions is not None:
-        share = float((table.current * (behaviour.all_actions >= floor[:, None])).sum(axis=1).mean())
+    num_legal = num_legal_actions(parts.held_out)
+    if (known := behaviour.all_actions) is not None:
+        floor = support_floor(num_legal, known.max(axis=1))
+        share = float((table.current * (known >= floor[:, None])).sum(axis=1).mean())
         return share, share
+    floor = support_floor(num_legal)
     taken = _taken(table, parts.held_out)
     seen = np.where(behaviour.probability >= floor, taken / behaviour.probability, 0.0)
     share, length = float(seen.mean()), parts.episodes.length

@@ -25,18 +25,21 @@ from offrl.training import FitConfig, LearnerConfig
 
 _MOST_CERTAIN = 0.01  # share of the episodes; in short ones a stochastic behaviour may happen to be certain
 
-_SUPPORT_FLOOR = 0.05
+_MOST_SUPPORT_FLOOR = 0.05
 
 
-def support_floor(num_legal: NDArray[np.int64]) -> NDArray[np.float64]:
+def support_floor(num_legal: NDArray[np.int64], likeliest: NDArray[Any] | float = 0.0) -> NDArray[np.float64]:
     """An action that the behaviour takes with a lower probability does not count as supported by the data. [N] -> [N].
 
-    It is 0.05, and with more than ten legal actions half of what each had if all were equally likely.
+    It is 0.05. With more than ten legal actions it is lower: a tenth of the likeliest action's probability, but at
+    least half of what each had if all were equally likely.
 
     Args:
         num_legal: How many actions are legal.
+        likeliest: The probability of the likeliest action [N]; 0 where that is not known.
     """
-    return np.minimum(_SUPPORT_FLOOR, 0.5 / num_legal)
+    floor: NDArray[np.float64] = np.clip(0.1 * np.asarray(likeliest), 0.5 / num_legal, _MOST_SUPPORT_FLOOR)
+    return floor
 
 
 def num_legal_actions(replay: Replay) -> NDArray[np.int64]:

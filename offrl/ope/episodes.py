@@ -48,11 +48,11 @@ def last_and_cut(replay: Replay) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     return is_last, np.flatnonzero(is_last & ~store.terminated[rows])
 
 
-_AT_ONCE = 512
+_AT_ONCE = 128  # on a CPU two to three times as fast as 512 pictures, whose layers are memory anew each time
 
 
 def in_parts(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Rows by as many as networks are asked about at once. [N] -> some of [512 or fewer]."""
+    """Rows by as many as networks are asked about at once. [N] -> some of [128 or fewer]."""
     return [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
 
 

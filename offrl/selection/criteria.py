@@ -142,7 +142,8 @@ def _support(reading: Reading, log: Log) -> float:
     behaviour = reading.fitted.behaviour
     assert behaviour is not None
     taken = behaviour[np.arange(len(log.action)), reading.action]
-    return float(np.mean(taken >= support_floor((behaviour > 0).sum(axis=1))))  # illegal actions have exactly 0
+    num_legal = (behaviour > 0).sum(axis=1)  # illegal actions have exactly 0
+    return float(np.mean(taken >= support_floor(num_legal, behaviour.max(axis=1))))
 
 
 def _fqe(reading: Reading, log: Log) -> float:

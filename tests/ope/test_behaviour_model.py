@@ -10,6 +10,7 @@ from offrl import LearnerConfig, TaskSpec
 from offrl.errors import ConfigError, DatasetError, SpecMismatchError
 from offrl.ope import FittedBehaviour, LoggedBehaviour, fit_behaviour, logged_behaviour
 from offrl.ope._calibration import expected_calibration_error, fit_temperature, negative_log_likelihood, softmax
+from offrl.ope.behaviour import support_floor
 from offrl.replay import open_replay
 from offrl.shards import Episode
 
@@ -222,3 +223,18 @@ def test_what_would_leak_or_cannot_be_calibrated_is_refused(tmp_path):
         fit_behaviour(train, opened(tmp_path / "masked", masked), updates=1)
     with pytest.raises(ConfigError, match=r"fit_behaviour.floor: 1; expected a number in \[0, 1\)"):
         fit_behaviour(train, train.held_out(), updates=1, floor=1)
+
+
+@pytest.mark.parametrize(
+    ("num_legal", "likeliest", "floor"),
+    [
+        (2, 0.9, 0.05),
+        (10, 0.1, 0.05),  # also where all are equally likely
+        (25, 0.0, 0.02),  # what is not known: half an equal share
+        (25, 0.34, 0.034),
+        (25, 0.04, 0.02),  # all equally likely, and supported
+        (25, 0.9, 0.05),
+    ],
+)
+def test_what_the_behaviour_takes_too_rarely_is_not_supported(num_legal, likeliest, floor):
+    assert support_floor(np.array([num_legal]), np.array([likeliest])) == pytest.approx([floor])
