@@ -100,8 +100,12 @@ class Evaluation:
         Fewer than five episodes have no interval.
 
         Raises:
-            ConfigError: the seeds differ.
+            ConfigError: the seeds differ, or it is no Evaluation.
         """
+        if not isinstance(other, Evaluation):
+            raise ConfigError(
+                f"a {type(other).__name__}", where="Evaluation.minus", expected="an Evaluation on the same seeds"
+            )
         if self.seeds != other.seeds:
             raise ConfigError("the evaluations' seeds differ", where="Evaluation.minus", expected="the same seeds")
         return bootstrap_mean(np.subtract(self.scores, other.scores))

@@ -15,7 +15,7 @@ from offrl.envs.behaviours import Behaviour
 from offrl.envs.episodes import EpisodeEnd
 from offrl.envs.making import EnvFactory
 from offrl.envs.seeds import SCORE_SEEDS, TUNING_SEEDS
-from offrl.errors import SpecMismatchError
+from offrl.errors import ConfigError, SpecMismatchError
 from offrl.evaluation._arguments import plain_thresholds, require_playable, require_policy
 from offrl.evaluation._rollouts import Step, make_environments, play_episodes
 from offrl.evaluation.scores import Evaluation, Sweep
@@ -120,11 +120,18 @@ def evaluate_behaviour(
         progress: show a progress bar; None shows it on a terminal only.
 
     Raises:
-        ConfigError: no seeds, seeds that `require_evaluation_seeds` refuses, or what cannot be sent to worker
-            processes.
+        ConfigError: no behaviour, no seeds, seeds that `require_evaluation_seeds` refuses, or what cannot be sent to
+            worker processes.
         OfflineRLError: an environment or behaviour failed in its worker.
     """
     require_playable("evaluate_behaviour", make_env, seeds, workers=workers)
+    if not callable(behaviour):
+        raise ConfigError(
+            f"{behaviour!r}",
+            where="evaluate_behaviour.behaviour",
+            expected="a Behaviour, which chooses an action for an observation",
+            hint="construct one: TrackDriver(), say",
+        )
     workers = min(num_cores() if workers is None else workers, len(seeds))
     ends: dict[int, EpisodeEnd] = {}
     played = play_episodes(make_env, behaviour, [int(seed) for seed in seeds], workers)

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from offrl.checks import is_whole
 from offrl.errors import ConfigError
 
 
@@ -135,6 +136,8 @@ class MLPEncoder(nn.Module):
                 expected="(D,)",
                 hint="use NatureEncoder or CompactEncoder for pixels",
             )
+        if not all(is_whole(size) and size >= 1 for size in hidden):
+            raise ConfigError(f"{hidden!r}", where="MLPEncoder.hidden", expected="whole numbers, 1 or more")
         sizes = [observation_shape[0], *hidden]
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):

@@ -102,6 +102,8 @@ class Learner:
         ranks: Ranks = ALONE,
     ) -> None:
         self.config = config = LearnerConfig() if config is None else config
+        if not isinstance(config, LearnerConfig):
+            raise ConfigError(f"a {type(config).__name__}", where="Learner.config", expected="a LearnerConfig")
         self.device = resolve_device(device)
         if not is_whole(total_updates) or total_updates < 1:
             raise ConfigError(f"{total_updates!r}", where="Learner.total_updates", expected="1 or more, a whole number")
@@ -125,12 +127,12 @@ class Learner:
         self._loss: Loss = self._raw_loss
         self._is_tuned = False
         groups = algorithm.parameter_groups()
+        self._optimizer = optimizer.make_optimizer(config, groups, self.device)
+        self._rate_scales = [group.learning_rate_scale for group in groups]
         trained = {id(parameter) for group in groups for parameter in group.parameters}
         by_name = {name: p for name, p in algorithm.named_parameters() if p.requires_grad}
         self._trained = {name: p for name, p in by_name.items() if id(p) in trained}
         self._untrained = [p for p in by_name.values() if id(p) not in trained]
-        self._optimizer = optimizer.make_optimizer(config, groups, self.device)
-        self._rate_scales = [group.learning_rate_scale for group in groups]
         where = f"{type(algorithm).__name__}.targets"
         self._targets = [
             pair for online, target in algorithm.targets() for pair in optimizer.state_pairs(online, target, where)

@@ -23,8 +23,14 @@ def make_optimizer(
     """The optimiser that the config names, over these parameters.
 
     Raises:
-        ConfigError: It refuses its settings.
+        ConfigError: It refuses its settings, or these are no `ParameterGroup`s.
     """
+    if wrong := [group for group in groups if not isinstance(group, ParameterGroup)]:
+        raise ConfigError(
+            f"a {type(wrong[0]).__name__}",
+            where="Algorithm.parameter_groups",
+            expected="a list of ParameterGroup(parameters, learning_rate_scale)",
+        )
     kind = getattr(torch.optim, config.optimizer)
     settings = {"lr": config.learning_rate, **config.optimizer_settings}
     is_open = not {"fused", "foreach", "differentiable"} & settings.keys()

@@ -62,6 +62,8 @@ def test_paired_difference_by_hand():
     assert better.minus(FIVE) == (5, 5, 5)  # paired: the tracks' own difference cancels
     with pytest.raises(ConfigError, match="the evaluations' seeds differ"):
         ours.minus(Evaluation((1, 3), (5.0, 95.0), (1, 1)))
+    with pytest.raises(ConfigError, match="minus: a int; expected an Evaluation"):
+        ours.minus(3)
 
 
 def test_a_sweep_is_compared_with_its_baseline():

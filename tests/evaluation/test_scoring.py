@@ -111,6 +111,8 @@ def test_no_seeds_are_refused():
         evaluate(parity, Countdown, [])
     with pytest.raises(ConfigError, match="evaluate_behaviour: no seeds"):
         evaluate_behaviour(RandomBehaviour(), Countdown, [])
+    with pytest.raises(ConfigError, match=r"evaluate_behaviour.behaviour: 'random'; expected a Behaviour"):
+        evaluate_behaviour("random", Countdown, SEEDS)
 
 
 def test_seeds_of_the_data_and_mixed_ones_are_refused_before_anything_is_played():

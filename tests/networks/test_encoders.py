@@ -74,6 +74,12 @@ def test_nature_encoder_takes_pictures_from_36_pixels_on():
         NatureEncoder((1, 36, 35))
 
 
+@pytest.mark.parametrize("hidden", [(-1,), (256, 0), (2.5,), (True,)])
+def test_layers_of_no_width_are_refused(hidden):
+    with pytest.raises(ConfigError, match=r"MLPEncoder.hidden: .*; expected whole numbers, 1 or more"):
+        MLPEncoder((4,), hidden)
+
+
 def weights(encoder):
     return sum(parameter.numel() for parameter in encoder.parameters())
 

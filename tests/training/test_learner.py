@@ -211,6 +211,20 @@ def test_what_no_group_trains_sums_no_gradients_and_keeps_no_nan():
     assert learner.read_metrics()["skipped_updates"] == 1
 
 
+class WithDicts(Slope):
+    """Groups its parameters as torch's optimisers want them."""
+
+    def parameter_groups(self):
+        return [{"params": [self.weight]}]
+
+
+def test_what_is_no_config_or_no_group_is_refused():
+    with pytest.raises(ConfigError, match=r"Learner.config: a dict; expected a LearnerConfig"):
+        Learner(Slope(), {"learning_rate": 0.1}, total_updates=1)
+    with pytest.raises(ConfigError, match=r"Algorithm.parameter_groups: a dict; expected a list of ParameterGroup"):
+        Learner(WithDicts(), total_updates=1)
+
+
 class EverySecondTime(Slope):
     """Has a metric in every second update only."""
 
