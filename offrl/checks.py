@@ -10,6 +10,7 @@ import numpy as np
 
 from offrl.errors import ConfigError
 
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 _LARGEST = 2**1023  # of a float, nearly; larger integers cannot become one
 
 
@@ -60,6 +61,9 @@ class Checks:
         """
         value = getattr(self._config, name)
         self.that(is_number(value) and holds(value), name, expected)
+        self.that(
+            abs(value) <= _LARGEST_FLOAT32, name, f"{expected}, at most {_LARGEST_FLOAT32:.2g}, which float32 holds"
+        )
         self._make_plain(name)
 
     def whole(self, *names: str, least: int, most: int | None = None) -> None:

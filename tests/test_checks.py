@@ -18,6 +18,7 @@ class Config:
     count: int = 3
     name: str = "one"
     flag: bool = True
+    size: float = 1.0
 
     def __post_init__(self):
         checks = Checks(self)
@@ -25,6 +26,7 @@ class Config:
         checks.whole("count", least=2, most=9)
         checks.choice("name", ("one", "two"))
         checks.flag("flag")
+        checks.number("size", "over 0", lambda size: size > 0)
 
 
 def test_what_fits_is_taken_whatever_number_type_it_has():
@@ -38,6 +40,7 @@ def test_what_fits_is_taken_whatever_number_type_it_has():
         ({"share": math.nan}, "Config.share: nan; expected 0 < share < 1"),
         ({"share": True}, "Config.share: True; expected 0 < share < 1"),
         ({"share": "0.5"}, "Config.share: '0.5'; expected 0 < share < 1"),
+        ({"size": 1e39}, "Config.size: 1e+39; expected over 0, at most 3.4e+38, which float32 holds"),
         ({"count": 2.0}, "Config.count: 2.0; expected 2 to 9, a whole number"),
         ({"count": 10}, "Config.count: 10; expected 2 to 9, a whole number"),
         ({"name": ["one"]}, "Config.name: ['one']; expected one of ('one', 'two')"),

@@ -88,6 +88,8 @@ def test_a_command_on_a_page_is_one_that_exists(words: list[str]) -> None:
             assert re.search(rf"\b{name.replace('-', '_')}\b", source)
         case "python", [script, *_]:
             assert (ROOT / script).is_file()
+        case "pip", ["install", pinned, "--index-url", _]:
+            assert pinned in (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
         case "pip", ["install", *_, target]:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
             assert target.strip(".[]") in extras

@@ -30,7 +30,7 @@ class DiscreteBCQConfig:
 
     Attributes:
         threshold: an action is allowed if it is more than this many times as likely as the likeliest, in [0, 1);
-            0 allows all (double DQN), close to 1 leaves the imitator's choice (behaviour cloning).
+            0 allows all (double DQN's targets), close to 1 leaves the imitator's choice (behaviour cloning).
         logit_penalty: weight of the mean squared logit, 0 or more.
         ensemble: "mean:5" or "min:2" for an ensemble of so many q heads, see `offrl.networks.QHead`; None for one head.
     """

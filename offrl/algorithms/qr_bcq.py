@@ -24,7 +24,7 @@ class QRBCQConfig:
 
     Attributes:
         threshold: an action is allowed if it is more than this many times as likely as the likeliest, in [0, 1);
-            0 allows all (double QR-DQN), close to 1 leaves the imitator's choice (behaviour cloning).
+            0 allows all (double QR-DQN's targets), close to 1 leaves the imitator's choice (behaviour cloning).
         logit_penalty: weight of the mean squared logit, 0 or more.
         num_quantiles: of each action's return, 1 to 1,000.
         kappa: where the quantile Huber loss turns from quadratic to linear, over 0.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +48,16 @@ class REM(QLearning[REMConfig]):
         """An encoder and a head for q; target networks for both; the counter."""
         super().make_networks(encoder)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        # A compiled backward pass would compute it again, when the counter has gone on.
-        self._random_mixture = torch.compiler.disable(random_mixture)  # type: ignore[no-untyped-call]
+        self._random_mixture = _uncompiled_mixture()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and sent to other processes: all but a function that neither can be."""
+        return {name: value for name, value in vars(self).items() if name != "_random_mixture"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._random_mixture = _uncompiled_mixture()
 
     def make_q_head(self, num_features: int) -> nn.Module:
         """num_heads q's for each action."""
@@ -72,3 +82,9 @@ class REM(QLearning[REMConfig]):
     def values(self, observation: Tensor) -> Tensor:
         """q(s, .) of the online network, the mean of its heads. [B, ...] -> [B, A]."""
         return self._heads(self.q_head(self.encoder(observation))).mean(dim=1)
+
+
+def _uncompiled_mixture() -> Callable[[Tensor, int, int], Tensor]:
+    """`random_mixture` as it is: a compiled backward pass would compute it again, when the counter has gone on."""
+    found: Callable[[Tensor, int, int], Tensor] = torch.compiler.disable(random_mixture)  # type: ignore[no-untyped-call]
+    return found

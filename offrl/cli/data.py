@@ -104,10 +104,22 @@ _table_options = options(
     option("--action-column", "action", help="Tables: a number from 0 or a name; default: action."),
     option("--reward-column", "reward", help="Tables: default: reward."),
     option("--step-column", "step", help="Tables: the order of an episode's rows; default: step, where it exists."),
-    option("--probability-column", "probability", help="Tables: of the action, when it was chosen; default: likewise."),
+    option(
+        "--probability-column",
+        "probability",
+        help="Tables: of the action taken; default: probability, where it exists.",
+    ),
     option("--legal-columns", "legal", help="Tables: a list or a pattern; default: 'legal_*', where they exist."),
-    option("--terminated-column", "terminated", help="Tables: whether the row ended the task; default: likewise."),
-    option("--truncated-column", "truncated", help="Tables: whether it was cut (a time limit); default: likewise."),
+    option(
+        "--terminated-column",
+        "terminated",
+        help="Tables: the task ended there; default: terminated, where it exists.",
+    ),
+    option(
+        "--truncated-column",
+        "truncated",
+        help="Tables: a time limit cut it there; default: truncated, where it exists.",
+    ),
 )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from offrl.errors import ConfigError
 
@@ -48,6 +50,8 @@ def checked(encoder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
                 expected="an nn.Module",
                 hint="return the encoder that you made",
             )
+        if any(isinstance(parameter, UninitializedParameter) for parameter in made.parameters()):
+            _run(made, made, observation_shape)  # lazy layers take their sizes, and draw their weights
         _require_feature_dim(made, observation_shape)
         return made
 
@@ -59,20 +63,13 @@ def _require_feature_dim(encoder: nn.Module, observation_shape: tuple[int, ...])
     said = getattr(encoder, "feature_dim", None)
     if not isinstance(said, int):
         return  # offrl.networks.feature_dim refuses it, where an algorithm asks
-    name = type(encoder).__name__
-    parameter = next(encoder.parameters(), None)
-    zeros = torch.zeros(_NUM_ROWS, *observation_shape, device=None if parameter is None else parameter.device)
-    given = f"observations {list(zeros.shape)}"
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            features = copy.deepcopy(encoder).eval()(zeros)
-    except Exception as error:  # a class of the user's may fail in any way
-        raise ConfigError(
-            f"{name} fails on {given} ({type(error).__name__}: {error})",
-            where="encoder",
-            expected="features [B, feature_dim] of observations [B, ...]",
-            hint="size its layers by the observation shape that it is constructed with",
-        ) from error
+    name, given = type(encoder).__name__, f"observations {[_NUM_ROWS, *observation_shape]}"
+    tried = copy.deepcopy(encoder).eval()
+    for tensor in chain(tried.parameters(), tried.buffers()):
+        if tensor.dim() == 4:  # as the Learner has them
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=[]):
+        features = _run(tried, encoder, observation_shape)
     found = list(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
     if found != [_NUM_ROWS, said]:
         is_flat = isinstance(features, Tensor) and features.dim() == 2 and len(features) == _NUM_ROWS
@@ -82,6 +79,27 @@ def _require_feature_dim(encoder: nn.Module, observation_shape: tuple[int, ...])
             expected=f"[{_NUM_ROWS}, {said}]",
             hint=f"set self.feature_dim = {features.shape[1]}" if is_flat else "flatten all axes but the first",
         )
+
+
+def _run(tried: nn.Module, encoder: nn.Module, observation_shape: tuple[int, ...]) -> Any:
+    """What an encoder makes of zeros that lie in memory as in training: pictures with their channels last."""
+    parameter = next(encoder.parameters(), None)
+    zeros = torch.zeros(_NUM_ROWS, *observation_shape, device=None if parameter is None else parameter.device)
+    if zeros.dim() == 4:
+        zeros = zeros.contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            return tried(zeros)
+    except Exception as error:  # a class of the user's may fail in any way
+        is_view = "view size is not compatible" in str(error)
+        raise ConfigError(
+            f"{type(encoder).__name__} fails on observations {list(zeros.shape)} ({type(error).__name__}: {error})",
+            where="encoder",
+            expected="features [B, feature_dim] of observations [B, ...]",
+            hint="flatten with .flatten(1): pictures lie in memory with their channels last"
+            if is_view
+            else "size its layers by the observation shape that it is constructed with",
+        ) from error
 
 
 def _name(encoder: Callable[..., nn.Module]) -> str:

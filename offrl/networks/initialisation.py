@@ -53,7 +53,7 @@ def initialise(network: nn.Module, scheme: Initialisation, *, seed: int = 0) -> 
         raise ConfigError(f"{scheme!r}", where="initialise", expected=f"one of {get_args(Initialisation)}")
     with seeded(seed):
         for module in network.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
                 if scheme == "kaiming":
                     nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
                 elif scheme == "xavier":

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from offrl._version import __version__
 from offrl.algorithms.algorithm import Algorithm
+from offrl.checks import is_number
 from offrl.errors import ConfigError, ExportError
 from offrl.losses import greedy_actions
 from offrl.policies._onnx_file import APPLY_THRESHOLD, ILLEGAL, INPUT, MASK_INPUT, OUTPUTS, Contract
@@ -29,17 +30,35 @@ from offrl.system.files import replacing
 _OPSET = 13
 
 
+_MOST_EXPORTED = 1 - 1e-6
+
+
 def logit_scale(threshold: float) -> float:
     """What logits are multiplied by, log 0.3 / log threshold, so that 0.3 on them rules out what `threshold` did.
 
     The rule p / max p > threshold reads logit - max logit > log threshold. Threshold 0 gives 0: nothing is ruled out.
 
     Raises:
-        ConfigError: a threshold outside [0, 1).
+        ConfigError: a threshold outside [0, 1), or so near to 1 that scaled logits would reach those of illegal
+            actions.
     """
-    if not 0 <= threshold < 1:
-        raise ConfigError(f"{threshold}", where="threshold", expected="0 <= threshold < 1")
+    if not is_number(threshold) or not 0 <= threshold < 1:
+        raise ConfigError(f"{threshold!r}", where="threshold", expected="0 <= threshold < 1")
+    if threshold > _MOST_EXPORTED:
+        raise ConfigError(
+            f"{threshold!r}",
+            where="threshold",
+            expected=f"at most {_MOST_EXPORTED}, for an ONNX file",
+            hint="set algorithm.threshold = 0.999 before the export: the likeliest action is left there, too",
+        )
     return math.log(APPLY_THRESHOLD) / math.log(threshold) if threshold > 0 else 0.0
+
+
+def scaled(logits: Tensor, scale: float) -> Tensor:
+    """Logits times `logit_scale`; 0 makes all of them 0, those of -inf, too."""
+    if scale == 0:
+        return torch.zeros_like(logits)
+    return logits if scale == 1 else logits * scale
 
 
 def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -> Path:
@@ -117,6 +136,8 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
 class _Graph(nn.Module):
     """What a file computes."""
 
+    penalty: Tensor
+
     def __init__(self, algorithm: Algorithm, contract: Contract) -> None:
         super().__init__()
         self.algorithm = algorithm
@@ -133,8 +154,7 @@ class _Graph(nn.Module):
     def forward(self, observation: Tensor, action_mask: Tensor | None = None) -> tuple[Tensor, ...]:
         raw = self.contract == "uint8"
         scores, logits = self.algorithm(self.algorithm.spec.normalise(observation) if raw else observation)
-        if self.scale != 1:
-            logits = logits * self.scale
+        logits = scaled(logits, self.scale)
         if self.illegal:  # added, not filled in: an addition folds into the bias of the last layer
             scores, logits = scores + self.penalty, logits + self.penalty
         if action_mask is not None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from offrl.algorithms.algorithm import Algorithm, PolicyOutput
+from offrl.checks import is_number
 from offrl.errors import ConfigError
 from offrl.policies.acting import NetworkPolicy
 from offrl.policies.choices import Actor, Choices, choose_from
@@ -45,8 +46,8 @@ class TorchPolicy(NetworkPolicy):
         run: Path | None = None,
     ) -> None:
         self.threshold = algorithm.threshold if threshold is None else threshold
-        if not 0 <= self.threshold < 1:
-            raise ConfigError(f"{self.threshold}", where="TorchPolicy.threshold", expected="0 <= threshold < 1")
+        if not is_number(self.threshold) or not 0 <= self.threshold < 1:
+            raise ConfigError(f"{self.threshold!r}", where="TorchPolicy.threshold", expected="0 <= threshold < 1")
         if not 0 <= epsilon <= 1:
             raise ConfigError(f"{epsilon}", where="TorchPolicy.epsilon", expected="0 <= epsilon <= 1")
         self.algorithm = algorithm.eval()

@@ -19,7 +19,7 @@ from offrl.errors import ConfigError, ExportError
 from offrl.losses import greedy_actions, likely_actions
 from offrl.policies._onnx_file import APPLY_THRESHOLD, ILLEGAL, OnnxFile
 from offrl.policies.choices import legal_actions
-from offrl.policies.export import logit_scale
+from offrl.policies.export import logit_scale, scaled
 from offrl.spec import TaskSpec
 
 
@@ -94,14 +94,14 @@ def verify_onnx(
     with torch.no_grad():
         outputs = [reference(algorithm.spec.normalise(torch.tensor(batch))) for batch in batches]
     q, logits = (torch.cat(values) for values in zip(*outputs, strict=True))
-    logits = logits * logit_scale(algorithm.threshold)
+    logits = scaled(logits, logit_scale(algorithm.threshold))
     action = greedy_actions(q, logits, APPLY_THRESHOLD, None if is_legal is None else legal)
     runs = [file.run(raw[rows], None if masks is None else masks[rows]) for rows in _slices(len(raw))]
     found = {name: torch.cat([run[name] for run in runs]) for name in file.names}
 
-    q_tolerance, logits_tolerance = (tolerance * max(1.0, values[legal].abs().max().item()) for values in (q, logits))
+    q_tolerance, logits_tolerance = (tolerance * max(1.0, _largest(values[legal])) for values in (q, logits))
     q_difference, logits_difference = (
-        (found[name] - values)[legal].abs().max().item() for name, values in (("q", q), ("logits", logits))
+        _difference(found[name], values)[legal].max().item() for name, values in (("q", q), ("logits", logits))
     )
     illegal = torch.cat([found[name][~legal] for name in ("q", "logits")])
     highest = illegal.max().item() if len(illegal) else ILLEGAL
@@ -139,6 +139,16 @@ def verify_onnx(
         near_tie_share=near_tie.float().mean().item(),
         tolerance=tolerance,
     )
+
+
+def _largest(values: Tensor) -> float:
+    """Of the finite ones, by size. [N] -> a number."""
+    return float(values.nan_to_num(0.0, 0.0, 0.0).abs().max())
+
+
+def _difference(found: Tensor, expected: Tensor) -> Tensor:
+    """By how much each number is off; equal infinities, with which an algorithm rules actions out, are not."""
+    return torch.where(found == expected, 0.0, (found - expected).abs())
 
 
 def _random_observations(spec: TaskSpec, count: int, generator: np.random.Generator) -> NDArray[Any]:

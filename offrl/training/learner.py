@@ -126,17 +126,14 @@ class Learner:
         ranks.copy_first_(algorithm.state_dict().values())
         self._loss: Loss = self._raw_loss
         self._is_tuned = False
-        groups = algorithm.parameter_groups()
+        groups = optimizer.groups_of(algorithm)
         self._optimizer = optimizer.make_optimizer(config, groups, self.device)
         self._rate_scales = [group.learning_rate_scale for group in groups]
         trained = {id(parameter) for group in groups for parameter in group.parameters}
         by_name = {name: p for name, p in algorithm.named_parameters() if p.requires_grad}
         self._trained = {name: p for name, p in by_name.items() if id(p) in trained}
         self._untrained = [p for p in by_name.values() if id(p) not in trained]
-        where = f"{type(algorithm).__name__}.targets"
-        self._targets = [
-            pair for online, target in algorithm.targets() for pair in optimizer.state_pairs(online, target, where)
-        ]
+        self._targets = optimizer.target_pairs(algorithm)
         self._average = {name: p.detach().clone() for name, p in self._trained.items() if config.average_decay > 0}
         self._metrics = MetricSums()
         self._last_batch: tuple[Batch | FrameBatch, Tensor] | None = None

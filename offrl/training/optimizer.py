@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from offrl.algorithms.algorithm import ParameterGroup
+from offrl.algorithms.algorithm import Algorithm, ParameterGroup
+from offrl.checks import is_number
 from offrl.errors import ConfigError
 from offrl.training.config import LearnerConfig
 
@@ -23,14 +24,8 @@ def make_optimizer(
     """The optimiser that the config names, over these parameters.
 
     Raises:
-        ConfigError: It refuses its settings, or these are no `ParameterGroup`s.
+        ConfigError: It refuses its settings.
     """
-    if wrong := [group for group in groups if not isinstance(group, ParameterGroup)]:
-        raise ConfigError(
-            f"a {type(wrong[0]).__name__}",
-            where="Algorithm.parameter_groups",
-            expected="a list of ParameterGroup(parameters, learning_rate_scale)",
-        )
     kind = getattr(torch.optim, config.optimizer)
     settings = {"lr": config.learning_rate, **config.optimizer_settings}
     is_open = not {"fused", "foreach", "differentiable"} & settings.keys()
@@ -45,6 +40,37 @@ def make_optimizer(
             f"{config.optimizer} refuses {settings} ({error})", where="LearnerConfig.optimizer_settings"
         ) from error
     return optimizer
+
+
+def groups_of(algorithm: Algorithm) -> list[ParameterGroup]:
+    """What an algorithm trains, checked.
+
+    Raises:
+        ConfigError: These are no groups, or groups of nothing, of what is no parameter of the algorithm, or with a
+            factor that is none.
+    """
+    where = f"{type(algorithm).__name__}.parameter_groups"
+    ours = {id(parameter) for parameter in algorithm.parameters()}
+    found = []
+    for group in algorithm.parameter_groups():
+        if not isinstance(group, ParameterGroup):
+            raise ConfigError(
+                f"a {type(group).__name__}",
+                where=where,
+                expected="a list of ParameterGroup(parameters, learning_rate_scale)",
+            )
+        parameters, scale = list(group.parameters), group.learning_rate_scale
+        if not parameters or any(id(parameter) not in ours for parameter in parameters):
+            raise ConfigError(
+                "a group with a parameter of another module" if parameters else "a group without parameters",
+                where=where,
+                expected="parameters of the algorithm, which checkpoints hold",
+                hint="make their module an attribute of the algorithm" if parameters else "leave the group out",
+            )
+        if not is_number(scale) or scale < 0:
+            raise ConfigError(f"learning_rate_scale {scale!r}", where=where, expected="a number, 0 or more")
+        found.append(ParameterGroup(parameters, float(scale)))
+    return found
 
 
 def stays_on_device(optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
@@ -108,6 +134,29 @@ def load_state(
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
+def target_pairs(algorithm: Algorithm) -> list[tuple[Tensor, Tensor]]:
+    """(source, destination) tensors of all target networks of an algorithm, each destination once.
+
+    A tensor that several layers share, or several target networks, is to move once in an update.
+
+    Raises:
+        ConfigError: See `state_pairs`; a tensor is to follow two.
+    """
+    where = f"{type(algorithm).__name__}.targets"
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    for online, target in algorithm.targets():
+        for source, destination in state_pairs(online, target, where):
+            known, _ = found.setdefault(destination.data_ptr(), (source, destination))
+            if known.data_ptr() != source.data_ptr():
+                raise ConfigError(
+                    f"a tensor {list(destination.shape)} of a target network is to follow two",
+                    where=where,
+                    expected="each target tensor with one online tensor",
+                    hint="where layers of the target share weights, let those of its online network share them, too",
+                )
+    return [*found.values()]
+
+
 def state_pairs(online: nn.Module, target: nn.Module, where: str) -> list[tuple[Tensor, Tensor]]:
     """(source, destination) tensors of a target network, buffers (running means) included.
 
@@ -124,7 +173,7 @@ def state_pairs(online: nn.Module, target: nn.Module, where: str) -> list[tuple[
                 expected="pairs of a network and a copy of it",
                 hint="make the target with frozen_copy(network), and pair it with that network",
             )
-    return [(ours[name], tensor) for name, tensor in theirs.items()]
+    return [(ours[name], tensor) for name, tensor in theirs.items() if tensor.numel()]
 
 
 @torch.no_grad()

@@ -98,6 +98,14 @@ class Forgetful(DQN):
         return super().targets()[:1]
 
 
+@pytest.mark.parametrize("threshold", [1.0, float("nan"), -1, True, "0.3", None])
+def test_a_threshold_that_no_policy_takes_is_refused_before_training(toy_replay, threshold):
+    algorithm = DQN(toy_replay.spec)
+    algorithm.threshold = threshold
+    with pytest.raises(ConfigError, match=r"DQN.threshold: .*; expected 0 <= threshold < 1"):
+        fit(algorithm, toy_replay, FitConfig(updates=1), loggers=[])
+
+
 def test_a_target_that_no_pair_names_is_warned_of(toy_replay):
     batch = toy_replay.gather([0, 1])
     with pytest.warns(UserWarning, match=r"Forgetful.target_q_head is a frozen_copy and in none of the pairs"):

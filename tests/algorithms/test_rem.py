@@ -1,3 +1,4 @@
+import pickle
 import shutil
 
 import pytest
@@ -52,6 +53,12 @@ def test_a_compiled_backward_pass_has_the_mixture_of_its_forward_pass():
             if ours.requires_grad:
                 torch.testing.assert_close(ours.grad, theirs.grad)
     assert compiled.updates == 3
+
+
+def test_it_can_be_sent_to_another_process():
+    algorithm, batch = REM(SPEC, REMConfig(num_heads=3)), make_batch()
+    there = pickle.loads(pickle.dumps(algorithm))
+    assert torch.equal(there.loss(batch)[0], algorithm.loss(batch)[0])
 
 
 def test_it_acts_by_the_mean_of_the_heads():

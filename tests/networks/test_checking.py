@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from offrl import BC, TaskSpec
+from offrl import BC, DQN, TaskSpec
 from offrl.errors import ConfigError
 from offrl.networks import MLPEncoder
 
@@ -29,6 +29,45 @@ class Wide(nn.Module):
 class Flattening(Wide):
     def forward(self, observation):
         return super().forward(observation).flatten()
+
+
+class Viewing(nn.Module):
+    """Flattens as what lies row by row can be, and pictures in training do not."""
+
+    feature_dim = 4 * 6 * 6
+
+    def __init__(self, observation_shape):
+        super().__init__()
+        self.layer = nn.Conv2d(observation_shape[0], 4, 3)
+
+    def forward(self, observation):
+        return self.layer(observation).view(len(observation), -1)
+
+
+def test_a_view_of_pictures_whose_channels_lie_last_is_refused():
+    spec = TaskSpec.pixels((2, 8, 8), ("left", "right"))
+    with pytest.raises(ConfigError, match=r"encoder: Viewing fails on .*; flatten with .flatten\(1\)"):
+        BC(spec, encoder=Viewing)
+
+
+class Lazy(nn.Module):
+    """Its layer takes its size from what it sees first."""
+
+    feature_dim = 6
+
+    def __init__(self, observation_shape):
+        super().__init__()
+        self.layer = nn.LazyLinear(6)
+
+    def forward(self, observation):
+        return self.layer(observation)
+
+
+def test_lazy_layers_draw_their_weights_from_the_seed():
+    first, again, other = (DQN(SPEC, encoder=Lazy, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.encoder.layer.weight, again.encoder.layer.weight)
+    assert torch.equal(first.encoder.layer.weight, first.target_encoder.layer.weight)
+    assert not torch.equal(first.encoder.layer.weight, other.encoder.layer.weight)
 
 
 def test_a_wrong_feature_dim_is_one_line_that_names_the_right_one():

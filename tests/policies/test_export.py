@@ -81,6 +81,8 @@ def test_scales_by_hand():
     assert logit_scale(0.0) == 0.0
     with pytest.raises(ConfigError, match=r"threshold: 1\.0"):
         logit_scale(1.0)
+    with pytest.raises(ConfigError, match=r"threshold: 0\.9{9}.*; expected at most 0\.999999, for an ONNX file"):
+        logit_scale(1 - 1e-9)  # times 1e9, logits would reach those of illegal actions
 
 
 # The float contract
@@ -152,6 +154,21 @@ class Custom(DQN):
     def forward(self, observation):
         q = self.values(observation)
         return PolicyOutput(scores=q, logits=self.make_logits(q))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.0])
+def test_actions_that_a_forward_pass_rules_out_with_minus_infinity_are_verified(tmp_path, threshold):
+    class Ruling(Custom):
+        def forward(self, observation):
+            q = self.values(observation)
+            is_worst = q == q.min(dim=1, keepdim=True).values
+            return PolicyOutput(q.masked_fill(is_worst, -torch.inf), (0 * q).masked_fill(is_worst, -torch.inf))
+
+    algorithm = Ruling(torch.zeros_like, threshold)
+    path = export_onnx(algorithm, tmp_path / "policy.onnx", contract="uint8")
+    assert verify_onnx(path, algorithm, num_random=32).max_q_difference < 1e-4
+    observation = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
+    assert OnnxPolicy(path)(observation).tolist() == TorchPolicy(algorithm)(observation).tolist()
 
 
 @pytest.mark.parametrize(

@@ -221,8 +221,79 @@ class WithDicts(Slope):
 def test_what_is_no_config_or_no_group_is_refused():
     with pytest.raises(ConfigError, match=r"Learner.config: a dict; expected a LearnerConfig"):
         Learner(Slope(), {"learning_rate": 0.1}, total_updates=1)
-    with pytest.raises(ConfigError, match=r"Algorithm.parameter_groups: a dict; expected a list of ParameterGroup"):
+    with pytest.raises(ConfigError, match=r"WithDicts.parameter_groups: a dict; expected a list of ParameterGroup"):
         Learner(WithDicts(), total_updates=1)
+
+
+class Grouped(Slope):
+    """With groups of a test's own making."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def parameter_groups(self):
+        return [self.make(self)]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: ParameterGroup([]), "a group without parameters; expected parameters of the algorithm"),
+        (lambda _: ParameterGroup([nn.Parameter(torch.ones(1))]), "a group with a parameter of another module"),
+        (lambda ours: ParameterGroup([ours.weight], -1.0), "learning_rate_scale -1.0; expected a number, 0 or more"),
+        (lambda ours: ParameterGroup([ours.weight], math.nan), "learning_rate_scale nan"),
+        (lambda ours: ParameterGroup([ours.weight], "2"), "learning_rate_scale '2'"),
+    ],
+)
+def test_groups_that_train_nothing_or_the_wrong_way_are_refused(make, message):
+    with pytest.raises(ConfigError, match=f"Grouped.parameter_groups: {message}"):
+        Learner(Grouped(make), total_updates=1)
+
+
+def test_a_group_of_an_iterator_is_trained():
+    settings = LearnerConfig(optimizer="SGD", learning_rate=0.5, precision="fp32")
+    learner = Learner(Grouped(lambda ours: ParameterGroup(iter([ours.weight]))), settings, total_updates=1)
+    learner.update(batch_of(2))
+    assert learner.algorithm.weight.item() == 10 - 0.5 * 2
+
+
+class Tied(Slope):
+    """Two layers share a weight, in the online network and in its target, which two pairs name."""
+
+    def __init__(self):
+        super().__init__()
+        self.online = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+        self.online[1].weight = self.online[0].weight
+        self.online[0].weight.data.fill_(4.0)
+        self.target = frozen_copy(self.online)
+        self.target[0].weight.data.fill_(0.0)
+
+    def loss(self, batch):
+        return (self.weight * batch.observation).mean() + 0 * self.online[0].weight.sum(), {}
+
+    def targets(self):
+        return [(self.online, self.target), (self.online[0], self.target[0])]
+
+
+def test_a_target_weight_of_many_names_moves_once():
+    learner = Learner(Tied(), LearnerConfig(polyak=0.5, precision="fp32", compile="off"), total_updates=1)
+    online = learner.algorithm.online[0].weight.item()
+    learner.update(batch_of(0))
+    assert learner.algorithm.target[0].weight.item() == online / 2
+
+
+class Torn(Tied):
+    """Its target shares a weight that its online network has twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.online[1].weight = nn.Parameter(torch.ones(1, 1))
+
+
+def test_a_target_weight_that_is_to_follow_two_is_refused():
+    with pytest.raises(ConfigError, match=r"Torn.targets: a tensor \[1, 1\] of a target network is to follow two"):
+        Learner(Torn(), total_updates=1)
 
 
 class EverySecondTime(Slope):
