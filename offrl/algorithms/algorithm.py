@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 
 from offrl.batch import Batch
 from offrl.errors import ConfigError, OfflineRLError
-from offrl.networks._checking import checked
+from offrl.networks._checking import checked, settings_of
 from offrl.networks.encoders import EncoderFactory, default_encoder
 from offrl.networks.initialisation import require_seed, seeded
 from offrl.spec import TaskSpec
@@ -62,6 +62,7 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
         needs: Optional fields of `Batch` that its loss reads. A replay gives "next_action", "behaviour_probability" and
             "index" only where it was asked for them: `open_replay(..., include=["next_action"])`.
         threshold: The likelihood threshold its policy acts with, see `offrl.losses.greedy_actions`.
+        encoder_settings: The keyword arguments of a `functools.partial` that made the encoder, ready for JSON.
 
     Raises:
         ConfigError: Arguments of another kind, or an encoder whose features are not of the size that it says.
@@ -87,6 +88,7 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
         if config is None and (kind := self.config_class()) is not None:
             config = kind()
         self.config: Config = config  # type: ignore[assignment]  # None only where the algorithm has no config
+        self.encoder_settings: Mapping[str, Any] = settings_of(encoder)
         make_encoder = checked(encoder)
         with seeded(self.seed):
             self.make_networks(make_encoder)

@@ -1,14 +1,17 @@
-"""From a class and recorded settings to an algorithm."""
+"""From a class and recorded settings to an algorithm, and what a run records of the classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.checks import restore_value
 from offrl.errors import ConfigError
+from offrl.networks._checking import OBJECT, settings_of
 from offrl.networks.encoders import EncoderFactory
 from offrl.spec import TaskSpec
 
@@ -65,3 +68,42 @@ def declared_config(kind: type[Algorithm]) -> type[Any]:
         where="--algorithm",
         expected=f"class {kind.__name__}(Algorithm[{kind.__name__}Config]), whose config is a dataclass",
     )
+
+
+def described_encoder(algorithm: Algorithm) -> dict[str, Any]:
+    """What a run records of an algorithm's encoder: its class, None without one, and its settings, ready for JSON."""
+    encoder = getattr(algorithm, "encoder", None)
+    return {
+        "encoder": None if encoder is None else f"{type(encoder).__module__}:{type(encoder).__qualname__}",
+        "encoder_settings": dict(algorithm.encoder_settings),
+    }
+
+
+def with_settings(encoder: EncoderFactory, recorded: Mapping[str, Any], where: str | Path) -> EncoderFactory:
+    """An encoder's class with the settings of the run that it is for.
+
+    Args:
+        encoder: The class; or a `functools.partial` of it, which has to have these settings; or another function,
+            which is taken to know them.
+        recorded: As `described_encoder` gives them.
+        where: The run.
+
+    Raises:
+        ConfigError: A partial with others; a class where the run has some that no file can hold.
+    """
+    if isinstance(encoder, partial):
+        given = settings_of(encoder)
+        if given != recorded:
+            raise ConfigError(
+                f"an encoder with the settings {given}", where=where, expected=f"{dict(recorded)}, as the run has them"
+            )
+        return encoder
+    if not recorded or not isinstance(encoder, type):
+        return encoder
+    if any(isinstance(value, Mapping) and value.keys() == {OBJECT} for value in recorded.values()):
+        raise ConfigError(
+            f"the run's encoder has the settings {dict(recorded)}",
+            where=where,
+            expected=f"encoder=functools.partial({encoder.__name__}, ...) with these: a file holds their names only",
+        )
+    return partial(encoder, **recorded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ class Request:
     Attributes:
         algorithm: one of `ALGORITHMS`, or package.module:Class.
         encoder: one of `ENCODERS`, or package.module:Class; None leaves it to the algorithm.
+        encoder_settings: its arguments, which a run made in Python may have.
         settings: for each of algorithm, learner, fit and replay; what is not there has its default.
         data: the shards' directory, or its address elsewhere; None where a run made in Python does not say it.
         environment: the id of the one that the data is of, where it is known.
@@ -47,6 +48,7 @@ class Request:
     algorithm: str
     encoder: str | None
     settings: Mapping[str, Mapping[str, Any]]
+    encoder_settings: Mapping[str, Any] = field(default_factory=dict)
     data: str | None = None
     environment: str | None = None
     task: TaskSpec | None = None
@@ -109,6 +111,7 @@ class Request:
 _KINDS: dict[str, Any] = {
     "algorithm": str,
     "encoder": str | None,
+    "encoder_settings": dict,
     "data": str | None,
     "environment": str | None,
     "task_given": bool,
@@ -121,7 +124,15 @@ _KINDS: dict[str, Any] = {
     "algorithm_seed": int | None,
     "selection": dict | None,
 }
-_RECORDED_ELSEWHERE = {"settings", "task", "evaluate_every", "evaluate_episodes", "algorithm_seed", "selection"}
+_RECORDED_ELSEWHERE = {
+    "encoder_settings",
+    "settings",
+    "task",
+    "evaluate_every",
+    "evaluate_episodes",
+    "algorithm_seed",
+    "selection",
+}
 _NOTED = {field.name for field in fields(Request)} - _RECORDED_ELSEWHERE
 
 
@@ -206,6 +217,7 @@ def recorded_request(run: Path) -> Request:
             algorithm_seed=config.get("algorithm_seed"),
             selection=config.get("selection"),
             settings=settings,
+            encoder_settings=config.get("encoder_settings", {}),
             task=TaskSpec.from_dict(config["spec"], where=run / "config.json"),
         )
         _require_kinds(request)
@@ -235,12 +247,14 @@ def build_algorithm(request: Request, spec: TaskSpec) -> Algorithm:
         ConfigError: a class that cannot be loaded, or constructed as (spec, config, *, encoder, seed).
     """
     from offrl.algorithms.building import build_algorithm as build
+    from offrl.algorithms.building import with_settings
 
+    encoder = None if request.encoder is None else load_class(request.encoder, ENCODERS, "encoder")
     return build(
         algorithm_class(request.algorithm),
         spec,
         request.settings["algorithm"],
-        encoder=None if request.encoder is None else load_class(request.encoder, ENCODERS, "encoder"),
+        encoder=None if encoder is None else with_settings(encoder, request.encoder_settings, "--encoder"),
         seed=request.settings["replay"].get("seed", 0) if request.algorithm_seed is None else request.algorithm_seed,
     )
 

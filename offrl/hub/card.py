@@ -251,6 +251,7 @@ def _counted_rows(subject: _Subject) -> dict[str, Any]:
 
 def _recipe_rows(config: Mapping[str, Any]) -> dict[str, Any]:
     rows: dict[str, Any] = {"algorithm": config.get("algorithm"), "encoder": config.get("encoder")}
+    rows |= {f"{name} of the encoder": value for name, value in config.get("encoder_settings", {}).items()}
     if (seed := config.get("algorithm_seed")) is not None:
         rows["seed of the first weights"] = seed
     for group in _RECIPE:

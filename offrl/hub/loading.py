@@ -12,7 +12,7 @@ import torch
 import offrl.algorithms
 import offrl.networks
 from offrl.algorithms.algorithm import Algorithm
-from offrl.algorithms.building import build_algorithm
+from offrl.algorithms.building import build_algorithm, with_settings
 from offrl.errors import ConfigError, RunError, missing_dependency
 from offrl.networks.encoders import EncoderFactory
 from offrl.policies._onnx_file import Contract
@@ -163,9 +163,11 @@ def load_algorithm(
     try:
         name, settings, spec = config["algorithm"], dict(config["algorithm_config"]), config["spec"]
         said = (config.get("notes") or {}).get("algorithm") or name  # its class, where it is none of offrl's
-        encoder_name = config["encoder"]
+        encoder_name, encoder_settings = config["encoder"], config.get("encoder_settings", {})
         if not isinstance(said, str) or not isinstance(encoder_name, str | None):
             raise TypeError(f"algorithm is {said!r}, encoder {encoder_name!r}")
+        if not isinstance(encoder_settings, dict):
+            raise TypeError(f"encoder_settings is {encoder_settings!r}")
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"damaged ({type(error).__name__}: {error})", where=run / "config.json", expected="what offrl wrote there"
@@ -174,6 +176,8 @@ def load_algorithm(
     require_algorithm(kind, name, run)
     if encoder is None and encoder_name is not None:
         encoder = _known(encoder_name, _encoders(), "encoder", run)
+    if encoder is not None:
+        encoder = with_settings(encoder, encoder_settings, run)
     built = build_algorithm(kind, TaskSpec.from_dict(spec, where=run / "config.json"), settings, encoder=encoder)
     return load_policy(built.to(resolve_device(device)), checkpoint)
 

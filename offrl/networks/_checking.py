@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -13,6 +14,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from offrl.errors import ConfigError
 
+OBJECT = "object"
+"""The only key of what stands for a setting that JSON has nothing for, such as a class."""
 _NUM_ROWS = 2  # one row would hide an encoder that flattens the batch, too
 
 
@@ -56,6 +59,18 @@ def checked(encoder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         return made
 
     return make
+
+
+def settings_of(encoder: object) -> dict[str, Any]:
+    """The keyword arguments of a `functools.partial` as JSON holds them: lists for tuples, names for classes."""
+    found: dict[str, Any] = {}
+    for name, value in getattr(encoder, "keywords", {}).items():
+        try:
+            found[name] = json.loads(json.dumps(value))
+        except (TypeError, ValueError):
+            kind = value if hasattr(value, "__qualname__") else type(value)
+            found[name] = {OBJECT: f"{kind.__module__}:{kind.__qualname__}"}
+    return found
 
 
 def _require_feature_dim(encoder: nn.Module, observation_shape: tuple[int, ...]) -> None:

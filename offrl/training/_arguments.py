@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from offrl.algorithms.algorithm import Algorithm
+from offrl.algorithms.building import described_encoder
 from offrl.errors import ConfigError
 from offrl.replay.source import ReplaySource
 from offrl.system.workers import available_memory
@@ -174,10 +175,9 @@ def describe(
     learner: Learner, replay: ReplaySource, config: FitConfig, init: str | Path | None, selection: Selection | None
 ) -> dict[str, Any]:
     """What a run was made with: everything that its result depends on, beside software and machine."""
-    encoder = getattr(learner.algorithm, "encoder", None)
     return {
         "algorithm": learner.algorithm.name,
-        "encoder": None if encoder is None else f"{type(encoder).__module__}:{type(encoder).__qualname__}",
+        **described_encoder(learner.algorithm),
         "algorithm_config": {} if learner.algorithm.config is None else asdict(learner.algorithm.config),
         # Without a meaning where the first weights are another run's.
         "algorithm_seed": learner.algorithm.seed if init is None else None,
@@ -185,7 +185,7 @@ def describe(
         "fit": asdict(config),
         "replay": replay.settings(),
         "dataset": replay.fingerprint,
-        "init": None if init is None else str(init),
+        "init": None if init is None else str(Path(init).absolute()),  # read from other directories, too
         "spec": learner.algorithm.spec.to_dict(),
         **({} if selection is None else {"selection": selection.settings()}),
     }

@@ -144,6 +144,8 @@ def _total_updates(directory: Path, fit: Mapping[str, Any], num_transitions: int
 
 
 def _require_same_settings(directory: Path, recorded: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    if "encoder_settings" not in recorded:  # of an earlier version
+        current = {key: value for key, value in current.items() if key != "encoder_settings"}
     recorded, current = (
         _flatten({key: value for key, value in settings.items() if key not in _NOT_COMPARED})
         for settings in (recorded, current)

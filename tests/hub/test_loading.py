@@ -62,9 +62,55 @@ def test_a_class_of_ones_own_is_passed_and_never_loaded_because_a_file_says_so(t
     fit(Mine(toy_replay.spec, encoder=wide), toy_replay, FitConfig(updates=1), run=tmp_path / "run", loggers=[])
     with pytest.raises(ConfigError, match=r"made with the algorithm mine .test_loading:.*; expected that class"):
         offrl.load(tmp_path / "run")
-    with pytest.raises(RunError, match=r"the weights encoder\.\S+ are \[7\]; expected \[256\]"):
-        offrl.load(tmp_path / "run", algorithm=Mine)  # the wrong encoder: our line, not torch's
+    with pytest.raises(RunError, match=r"the weights encoder\.\S+ are \[7\]; expected \[5\]"):
+        offrl.load(tmp_path / "run", algorithm=Mine, encoder=lambda shape: MLPEncoder(shape, (5,)))  # ours, not torch's
     assert offrl.load(tmp_path / "run", algorithm=Mine, encoder=wide).algorithm.name == "mine"
+
+
+class Squashed(MLPEncoder):
+    """Features that a function has squashed, which the weights do not tell."""
+
+    def __init__(self, observation_shape, squash="tanh"):
+        super().__init__(observation_shape, hidden=(5,))
+        self.squash = squash if callable(squash) else getattr(torch, squash)
+
+    def forward(self, observation):
+        return self.squash(super().forward(observation))
+
+
+def trained(toy_replay, run, encoder, **how):
+    algorithm = BC(toy_replay.spec, encoder=encoder)
+    return fit(algorithm, toy_replay, FitConfig(updates=2), run=run, loggers=[], **how).algorithm.eval()
+
+
+def test_the_settings_of_offrls_own_encoder_are_the_runs(toy_replay, tmp_path):
+    deep = trained(toy_replay, tmp_path / "run", partial(MLPEncoder, hidden=(7, 6)))
+    loaded = offrl.load(tmp_path / "run").algorithm
+    assert loaded.encoder.feature_dim == 6
+    observation = toy_replay.spec.normalise(toy_replay.gather([0, 1, 2]).observation)
+    assert torch.equal(loaded(observation).logits, deep(observation).logits)
+
+
+def test_the_settings_of_ones_own_encoder_are_the_runs(toy_replay, tmp_path):
+    sine = partial(Squashed, squash="sin")
+    expected = trained(toy_replay, tmp_path / "run", sine)
+    observation = toy_replay.spec.normalise(toy_replay.gather([0, 1, 2]).observation)
+    for given in (Squashed, sine):
+        loaded = offrl.load(tmp_path / "run", encoder=given).algorithm
+        assert torch.equal(loaded(observation).logits, expected(observation).logits)
+    message = r"an encoder with the settings {'squash': 'tanh'}; expected {'squash': 'sin'}, as the run has them"
+    with pytest.raises(ConfigError, match=message):
+        offrl.load(tmp_path / "run", encoder=partial(Squashed, squash="tanh"))
+    with pytest.raises(RunError, match="encoder_settings.squash is 'tanh'; expected 'sin', as the run began with"):
+        trained(toy_replay, tmp_path / "run", partial(Squashed, squash="tanh"), resume=True)
+
+
+def test_settings_that_no_file_holds_are_passed(toy_replay, tmp_path):
+    sine = partial(Squashed, squash=torch.sin)
+    trained(toy_replay, tmp_path / "run", sine)
+    with pytest.raises(ConfigError, match=r"the run's encoder has the settings .*; expected encoder=functools.partial"):
+        offrl.load(tmp_path / "run", encoder=Squashed)
+    assert offrl.load(tmp_path / "run", encoder=sine).algorithm.encoder.squash is torch.sin
 
 
 def test_the_class_of_another_algorithm_is_refused_by_name(toy_replay, tmp_path):
