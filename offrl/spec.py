@@ -53,6 +53,9 @@ class TaskSpec:
     action_masks: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("observation_shape", "action_names"):
+            if isinstance(getattr(self, name), list):  # else the same task would not equal itself
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.observation_shape) not in (1, 3) or min(self.observation_shape) < 1:
             raise ConfigError(
                 f"{self.observation_shape}",

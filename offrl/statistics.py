@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from offrl.checks import is_whole
+from offrl.errors import ConfigError
 
 LEAST_VALUES = 5
 """From fewer values there is no bootstrap interval: it would be far too narrow for the 95 % that it claims."""
@@ -43,6 +47,27 @@ class Interval(NamedTuple):
         return {"mean": self.mean, "interval_95": ends}
 
 
+def _decimals(*numbers: float) -> int | None:
+    """How many decimals show numbers that stand together; None where only an exponent is short."""
+    largest = max((abs(each) for each in numbers if math.isfinite(each)), default=0.0)
+    if largest == 0 or 1 <= largest < 1e5:
+        return 2
+    return 3 - math.floor(math.log10(largest)) if 1e-3 <= largest < 1 else None
+
+
+def number_text(number: float, *, beside: Sequence[float] = (), sign: str = "") -> str:
+    """A number as tables show it: "1,234.50", "0.002100", "9.1e+40".
+
+    Args:
+        number: The number.
+        beside: What it is read together with, so that all have the same decimals; 2 where
+            the largest is from 1 to 100,000, below that as many as show four digits of it.
+        sign: "+" shows that of positive numbers, too.
+    """
+    decimals = _decimals(number, *beside)
+    return f"{number:{sign}.4g}" if decimals is None else f"{number:{sign},.{decimals}f}"
+
+
 def has_spread(values: ArrayLike) -> bool:
     """Whether values differ by more than rounding: what a histogram with several bins can show. [N], one or more."""
     sample = np.asarray(values, dtype=np.float64).ravel()
@@ -58,8 +83,15 @@ def bootstrap_mean(values: ArrayLike, num_resamples: int = 10_000) -> Interval:
 
     Args:
         values: [N] floats.
-        num_resamples: how often N values are drawn with replacement.
+        num_resamples: how often N values are drawn with replacement, 1 or more.
+
+    Raises:
+        ConfigError: fewer resamples.
     """
+    if not is_whole(num_resamples) or num_resamples < 1:
+        raise ConfigError(
+            f"{num_resamples!r}", where="bootstrap_mean.num_resamples", expected="1 or more, a whole number"
+        )
     sample = np.asarray(values, dtype=np.float64).ravel()
     if len(sample) < LEAST_VALUES:
         return Interval(float(sample.mean()) if len(sample) else np.nan, None, None)
@@ -68,8 +100,9 @@ def bootstrap_mean(values: ArrayLike, num_resamples: int = 10_000) -> Interval:
         return Interval(float(sample.mean()), float(sample.mean()) - half, float(sample.mean()) + half)
     rng = np.random.default_rng(0)
     # In slices: 10,000 resamples of 10,000 values would otherwise take most of a gigabyte.
+    slices = [min(100, num_resamples - start) for start in range(0, num_resamples, 100)]
     means = np.concatenate(
-        [sample[rng.integers(len(sample), size=(100, len(sample)))].mean(axis=1) for _ in range(num_resamples // 100)]
+        [sample[rng.integers(len(sample), size=(count, len(sample)))].mean(axis=1) for count in slices]
     )
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(sample.mean()), float(low), float(high))
@@ -106,6 +139,9 @@ def crossed_interval(values: ArrayLike) -> Interval:
     mean = float(table.mean())
     if min(table.shape) < 2:
         return Interval(mean, None, None)
+    # Squares of squares leave the range of floats long before the values do. A power of two rounds nothing.
+    exponent = math.frexp(float(np.abs(table).max()))[1]
+    table = np.ldexp(table, -exponent)
     parts = [float(table.mean(axis=1 - axis).var(ddof=1)) / size for axis, size in enumerate(table.shape)]
     if sum(parts) == 0:
         return Interval(mean, mean, mean)
@@ -113,7 +149,7 @@ def crossed_interval(values: ArrayLike) -> Interval:
     half = t_quantile(degrees) * math.sqrt(sum(parts))
     # With few rows it could else be narrower than theirs alone, which have fewer degrees of freedom.
     alone = [t_quantile(size - 1) * math.sqrt(part) for part, size in zip(parts, table.shape, strict=True)]
-    half = max(half, *alone)
+    half = math.ldexp(max(half, *alone), exponent)
     return Interval(mean, mean - half, mean + half)
 
 

@@ -28,6 +28,13 @@ def test_survives_json():
     assert TaskSpec.from_dict(json.loads(json.dumps(spec.to_dict())), "file") == spec
 
 
+def test_lists_and_tuples_are_the_same_task():
+    spec = TaskSpec([2], "float32", ["left", "right", "stay"])
+    assert spec == TaskSpec.vector(2, NAMES)
+    assert hash(spec) == hash(TaskSpec.vector(2, NAMES))
+    TaskSpec.vector(2, NAMES).require_same(TaskSpec.vector(2, [*NAMES]), where="data", hint="")
+
+
 def test_counts_come_from_the_shape_and_the_names():
     spec = TaskSpec.pixels((3, 8, 8), default_action_names(5))
     assert (spec.stack, spec.num_actions, spec.is_pixels) == (3, 5, True)

@@ -3,7 +3,16 @@ import math
 import numpy as np
 import pytest
 
-from offrl.statistics import Interval, bootstrap_mean, crossed_interval, t_interval, t_p_value, t_quantile
+from offrl.errors import ConfigError
+from offrl.statistics import (
+    Interval,
+    bootstrap_mean,
+    crossed_interval,
+    number_text,
+    t_interval,
+    t_p_value,
+    t_quantile,
+)
 
 
 def test_equal_values_leave_no_doubt():
@@ -38,6 +47,38 @@ def test_interval_is_about_two_standard_errors_wide():
 
 def test_same_values_give_the_same_interval():
     assert bootstrap_mean([1.0, 2.0, 5.0, 7.0, 7.0]) == bootstrap_mean([1.0, 2.0, 5.0, 7.0, 7.0])
+
+
+def test_as_many_resamples_are_drawn_as_are_asked_for():
+    """The draws are those of slices of 100, and of what is left."""
+    values = np.array([1.0, 2.0, 5.0, 7.0, 7.0])
+    for count, slices in ((50, [50]), (1, [1]), (250, [100, 100, 50])):
+        rng = np.random.default_rng(0)
+        means = np.concatenate([values[rng.integers(5, size=(size, 5))].mean(axis=1) for size in slices])
+        assert bootstrap_mean(values, count)[1:] == (np.quantile(means, 0.025), np.quantile(means, 0.975))
+    for wrong in (0, -100, 50.5, True):
+        with pytest.raises(ConfigError, match=r"bootstrap_mean.num_resamples: .*; expected 1 or more, a whole number"):
+            bootstrap_mean(values, wrong)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ((1234.5, 1200.0, 1300.0), ["1,234.50", "1,200.00", "1,300.00"]),
+        ((60.11, -0.004), ["60.11", "-0.00"]),
+        ((99_999.0,), ["99,999.00"]),
+        ((0.0,), ["0.00"]),
+        ((0.0021, 0.0, 0.01), ["0.00210", "0.00000", "0.01000"]),
+        ((0.5, 0.25), ["0.5000", "0.2500"]),
+        ((0.00012,), ["0.00012"]),
+        ((9.1234e40, -3.0), ["9.123e+40", "-3"]),
+        ((250_000.0,), ["2.5e+05"]),
+        ((2.0, math.inf), ["2.00", "inf"]),
+    ],
+)
+def test_numbers_of_any_size_can_be_read(numbers, shown):
+    assert [number_text(each, beside=numbers) for each in numbers] == shown
+    assert number_text(numbers[0], beside=numbers, sign="+") == "+" + shown[0]
 
 
 def test_no_values_are_no_number():
@@ -93,6 +134,13 @@ def test_an_interval_over_rows_and_columns_by_hand():
     parts = (14 / 12, 2.0)
     half = t_quantile(sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 4)) * sum(parts) ** 0.5
     assert crossed_interval(columns + 2 * np.arange(5.0)[:, None]) == pytest.approx((7, 7 - half, 7 + half))
+
+
+@pytest.mark.parametrize("scale", [2.0**-300, 2.0**-1000, 2.0**600])
+def test_an_interval_over_rows_and_columns_of_any_size(scale):
+    """Squares of squares of 1e-90 are 0, those of 1e180 infinite."""
+    table = np.array([[1.0, 2, 3], [2, 2, 5], [4, 3, 7]])
+    assert crossed_interval(scale * table) == tuple(scale * each for each in crossed_interval(table))
 
 
 def test_an_interval_over_rows_and_columns_is_no_narrower_than_over_either():

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from offrl.checks import is_number
 from offrl.cli.behaviours import DRIVER
 from offrl.cli.console import refuse_beside
 from offrl.cli.names import CAR_RACING, ENCODERS, algorithm_class, environment_factory, load_class
@@ -142,5 +143,10 @@ def load_actor(
             hint="take the environment that the policy was trained for",
             legal_actions=False,
         )
-        fps = int(env.metadata.get("render_fps", 50))
+        fps = _frames_per_second(env.metadata.get("render_fps"))
     return Actor(policy, path, environment, make_env, fps)
+
+
+def _frames_per_second(stated: Any) -> int:
+    """Of a film: what an environment's metadata says, or 50 where that is no number, which some leave at None."""
+    return max(1, round(float(stated))) if is_number(stated) and stated > 0 else 50

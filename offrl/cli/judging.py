@@ -171,12 +171,11 @@ def _load(
         if data is None:
             raise ConfigError("no data", where="ope", expected="DIRECTORY beside an ONNX file")
         judged = OnnxPolicy(file, threshold=threshold)
-        unknown = "An ONNX file does not say what it was trained on: if on these episodes, the values flatter it."
         directory = local_copy(data, progress=progress)
         spec = None if (directory / MANIFEST_NAME).exists() else judged.spec
         how = _split(held_out, split_seed)
         replay = open_replay(directory, spec=spec, dones=dones or "terminated", progress=progress, **how)
-        return _Judged(judged, str(path), replay, None, encoder, (unknown,))
+        return _Judged(judged, str(path), replay, None, encoder, ())
     refuse_beside("a run", {"--dones": dones}, where=path, expected="a run, whose data is read as it has read it")
     _, own_encoder = recorded_request(run_of(find_policy(path))).own_classes(algorithm, encoder)
     trained = load_trained(path, algorithm, own_encoder, device)

@@ -79,6 +79,8 @@ def select(
     tried = None if thresholds is None else _thresholds(thresholds)
     if any(each.needs_values for each in criteria):
         _require_one_meaning(requests)
+    if discount is None and any(each.model == "q" for each in criteria):
+        _require_one_discount(requests)
     found = [
         candidate for run in runs for candidate in _candidates(run, requests[run], algorithm, encoder, device, tried)
     ]
@@ -90,9 +92,10 @@ def select(
     about: dict[str, Any] = {"held_out": split.held_out, "split_seed": split.split_seed, "dataset": split.dataset}
     note = ""
     if ranking.fitted:
-        about |= {"refits": refits, "seed": seed, "discount": fitting.discounted(replay).config.discount}
+        looks_ahead = fitting.discounted(replay).config.discount
+        about |= {"refits": refits, "seed": seed, "discount": looks_ahead}
         words = ", ".join(f"{name} with {count:,} updates" for name, count in ranking.fitted.items())
-        times = f", fqe {refits} times" if "fqe" in ranking.fitted else ""
+        times = f", fqe {refits} times with discount {looks_ahead:g}" if "fqe" in ranking.fitted else ""
         note = f"\nfitted on the training episodes with seed {seed}{times}: {words}"
     show({**ranking.to_dict(), **about}, as_json, f"{ranking.to_text()}{note}\n\ntake {ranking.reason()}")
 
@@ -136,6 +139,20 @@ def _require_one_meaning(requests: dict[Path, Any]) -> None:
                     expected=f"{ours}, as {first} has it, so that their values mean the same",
                     hint="select among runs of one discount and reward_clip, or --by agreement",
                 )
+
+
+def _require_one_discount(requests: dict[Path, Any]) -> None:
+    """Fitted Q evaluation has one discount for all: which one is the user's choice where the runs differ."""
+    (first, request), *rest = requests.items()
+    ours = request.settings["replay"].get("discount")
+    for run, other in rest:
+        if (theirs := other.settings["replay"].get("discount")) != ours:
+            raise ConfigError(
+                f"discount is {theirs}",
+                where=run,
+                expected=f"{ours}, as {first} has it, where fqe is fitted with one discount for all",
+                hint=f"name it: --discount {ours}",
+            )
 
 
 def _candidates(

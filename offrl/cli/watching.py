@@ -80,7 +80,7 @@ def record(
             fps=actor.fps,
             max_steps=max_steps,
             num_envs=_NUM_ENVS,
-            panel_of=None if plain else partial(_panel, actor, max_steps=max_steps),
+            panel_of=None if plain else partial(_panel, actor, max_steps=max_steps, quiet=quiet),
         )
     if seeds is None:
         show({"file": str(out), "seed": chosen[0], **found[0]._asdict()}, as_json)
@@ -111,20 +111,22 @@ def watch(
     """
     from tqdm import tqdm
 
+    from offrl.envs._display import has_display
     from offrl.envs.seeds import SCORE_SEEDS
-    from offrl.report.video import has_display, record_episode, watch_episode
+    from offrl.report.video import record_episode, watch_episode
 
     seed = SCORE_SEEDS.start if seed is None else seed
     actor = load_actor(policy, pictures=True, **where)
-    panel = None if plain else _panel(actor, seed)
+    out = out or Path("watch.mp4")
+    is_window = has_display()
+    if not is_window and not quiet:
+        echo(f"no display here; the film goes to {out}", err=True)
+    panel = None if plain else _panel(actor, seed, quiet=quiet)
     how: dict[str, Any] = {"fps": actor.fps, "num_envs": _NUM_ENVS, "panel": panel}
-    if has_display():
+    if is_window:
         found = watch_episode(actor.policy, actor.make_env, seed, **how)
         show({"seed": seed, **found._asdict()}, as_json)
         return
-    out = out or Path("watch.mp4")
-    if not quiet:
-        echo(f"no display here; the film goes to {out}", err=True)
     with tqdm(desc="watch", unit=" steps", disable=True if quiet else None) as bar:
         found = record_episode(_Counted(actor.policy, bar), actor.make_env, seed, out, **how)
     show({"file": str(out), "seed": seed, **found._asdict()}, as_json)
@@ -141,10 +143,14 @@ class _Counted:
         return self._policy(*inputs)
 
 
-def _panel(actor: Actor, seed: int, *, max_steps: int | None = None) -> Panel:
+def _panel(actor: Actor, seed: int, *, max_steps: int | None = None, quiet: bool = False) -> Panel:
+    """The panel of an episode, which is played once for the scale of the bars: that takes about as long as the film."""
+    from tqdm import tqdm
+
     from offrl.report.overlay import ActionPanel
 
-    return ActionPanel.of_episode(actor.policy, actor.make_env, seed, max_steps=max_steps)
+    with tqdm(desc="look ahead", unit=" steps", leave=False, disable=True if quiet else None) as bar:
+        return ActionPanel.of_episode(actor.policy, actor.make_env, seed, max_steps=max_steps, on_step=bar.update)
 
 
 _MOST_SEEDS = 1000

@@ -66,8 +66,11 @@ class EpisodeLog:
                 where="behaviour",
                 expected="over 0, at most 1, or NaN where it is not known",
             )
-        if not math.isfinite(reward):
-            raise DatasetError(f"the reward of step {len(self)} is {reward}", where="environment", expected="a number")
+        with np.errstate(over="ignore"):  # shards have rewards as float32: one beyond them would become infinite there
+            is_kept = bool(np.isfinite(np.float32(reward)))
+        if not is_kept:
+            expected = "a finite number that float32 holds, at most 3.4e38" if math.isfinite(reward) else "a number"
+            raise DatasetError(f"the reward of step {len(self)} is {reward}", where="environment", expected=expected)
         following = self._checked(observation)
         if self._spec.is_pixels and not np.array_equal(
             following[: -self._spec.channels], self._newest[self._spec.channels :]
@@ -76,6 +79,7 @@ class EpisodeLog:
                 "two observations in a row do not share their frames",
                 where="environment",
                 expected="stacks of frames, oldest first, one new frame a step",
+                hint="put ActionRepeat, or what else skips frames, inside the stack",
             )
         self._newest, self._action_mask = following, action_mask
         self._steps.append(_Step(action, probability, reward, self._last_row(following), legal))

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from offrl.algorithms.building import described_encoder
 from offrl.checks import is_whole
 from offrl.replay.config import ReplayConfig
 from offrl.runs.checkpoint import find_resumable, load_learner, read_logs, save_checkpoint, set_aside
@@ -73,7 +74,7 @@ class KeptLearner:
         if (self.directory / "config.json").exists():
             return
         algorithm, learner = self._learner.algorithm, self._learner
-        kind, encoder = type(algorithm), getattr(self._learner.algorithm, "encoder", None)
+        kind = type(algorithm)
         own = {} if kind.__module__.startswith("offrl.") else {"algorithm": f"{kind.__module__}:{kind.__qualname__}"}
         length = FitConfig(updates=max(1, config.num_updates(transitions)), batch_size=config.batch_size)
         replay = ReplayConfig(
@@ -81,7 +82,7 @@ class KeptLearner:
         )
         settings = {
             "algorithm": algorithm.name,
-            "encoder": None if encoder is None else f"{type(encoder).__module__}:{type(encoder).__qualname__}",
+            **described_encoder(algorithm),
             "algorithm_config": {} if algorithm.config is None else asdict(algorithm.config),
             "algorithm_seed": algorithm.seed,
             "learner": asdict(learner.config),
@@ -90,7 +91,8 @@ class KeptLearner:
             "dataset": None,  # it has learned while the dataset was made
             "init": None,
             "spec": algorithm.spec.to_dict(),
-            "notes": {**own, "environment": environment.get("id")},
+            # The id alone would name another environment than one that was made with other settings.
+            "notes": {**own, "environment": None if environment.get("settings") else environment.get("id")},
         }
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)

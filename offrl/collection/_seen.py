@@ -51,6 +51,11 @@ class Seen:
         self.num_episodes += 1
         self._num_frames += len(episode.observations)
 
+    @property
+    def has_action_masks(self) -> bool:
+        """Whether an episode stated which actions are legal."""
+        return "action_mask" in self._arrays
+
     def _mask(self, episode: Episode) -> NDArray[np.bool_] | None:
         """Its legal actions: all, as in shards, where it states none and another one does."""
         if episode.action_mask is not None and "action_mask" not in self._arrays:

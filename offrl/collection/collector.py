@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from offrl import envs
+from offrl.collection._arguments import require_collectable
 from offrl.collection._describing import describe
 from offrl.collection._in_ranks import InRanks, ShardSource, require_same_plan
 from offrl.collection._play import plan_dataset, play_episode, progress_bar
 from offrl.collection.recorder import Recorder
 from offrl.envs.behaviours import Behaviour
-from offrl.errors import ConfigError, OfflineRLError
+from offrl.errors import OfflineRLError
 from offrl.shards._recording import LOCK_NAME, Recording, writing
 from offrl.shards.episode import Episode, shard_path, write_next_shard
 from offrl.shards.manifest import Manifest, ShardRecord
@@ -77,12 +78,9 @@ def collect(
         KeyboardInterrupt: Ctrl-C was pressed; the finished episodes are kept.
     """
     directory = Path(directory)
-    if min(transitions, episodes_per_shard, 1 if workers is None else workers) < 1 or seed < 0:
-        raise ConfigError(
-            f"transitions={transitions}, episodes_per_shard={episodes_per_shard}, workers={workers}, seed={seed}",
-            where="collect",
-            expected="transitions, episodes_per_shard and workers of 1 or more, seed of 0 or more",
-        )
+    counts = {"transitions": transitions, "episodes_per_shard": episodes_per_shard, "workers": workers}
+    require_collectable("collect", make_env, seed=seed, **counts)
+    transitions, episodes_per_shard, seed = int(transitions), int(episodes_per_shard), int(seed)  # JSON takes no others
     generator = {
         "name": "offrl.collect",
         "behaviour": describe(behaviour),

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offrl import envs
 from offrl.checks import Checks
+from offrl.collection._arguments import require_collectable
 from offrl.collection._play import PACKAGES, PolicyBehaviour, plan_dataset, play_episode, progress_bar
 from offrl.collection._seen import Seen
 from offrl.envs.behaviours import EpsilonGreedy
 from offrl.errors import ConfigError
 from offrl.shards._recording import LOCK_NAME, Recording, writing
 from offrl.shards.episode import Episode, read_shard
-from offrl.shards.manifest import Manifest
+from offrl.shards.manifest import MANIFEST_NAME, Manifest
 from offrl.system.locks import locked
 
 if TYPE_CHECKING:  # a recipe that needs no learner loads without torch
@@ -88,7 +89,7 @@ class OnlineConfig:
 def collect_online(
     make_env: envs.EnvFactory,
     algorithm: Algorithm,
-    directory: Path,
+    directory: Path | str,
     *,
     transitions: int,
     seed: int = 0,
@@ -129,23 +130,24 @@ def collect_online(
         SpecMismatchError: the algorithm was made for another task.
         RunError: the loss became infinite, or the learner cannot be written.
     """
+    from offrl.algorithms.building import described_encoder
     from offrl.collection._kept_learner import NUM_CHECKPOINTS, KeptLearner
     from offrl.policies.torch_policy import TorchPolicy
     from offrl.training.config import LearnerConfig
     from offrl.training.learner import Learner
 
-    if min(transitions, episodes_per_shard) < 1 or seed < 0:
-        raise ConfigError(
-            f"transitions={transitions}, episodes_per_shard={episodes_per_shard}, seed={seed}",
-            where="collect_online",
-            expected="transitions and episodes_per_shard of 1 or more, seed of 0 or more",
-        )
+    directory = Path(directory)
+    counts = {"transitions": transitions, "episodes_per_shard": episodes_per_shard}
+    require_collectable("collect_online", make_env, seed=seed, **counts)
+    transitions, episodes_per_shard, seed = int(transitions), int(episodes_per_shard), int(seed)  # JSON takes no others
     config = OnlineConfig() if config is None else config
     learner = LearnerConfig() if learner is None else learner
     generator = {
         "name": "offrl.collect_online",
         "algorithm": algorithm.name,
         "algorithm_config": {} if algorithm.config is None else asdict(algorithm.config),
+        "weights_seed": algorithm.seed,
+        **described_encoder(algorithm),
         "learner": asdict(learner),
         "online": asdict(config),
         "seed": seed,
@@ -153,7 +155,7 @@ def collect_online(
         "episodes_per_shard": episodes_per_shard,
     }
     with closing(make_env()) as env:
-        plan = plan_dataset(env, environment, generator, packages=(*PACKAGES, "torch"))
+        plan = plan_dataset(env, environment, _as_noted(generator, directory), packages=(*PACKAGES, "torch"))
     algorithm.spec.require_same(
         plan.spec, where="environment", hint="make the algorithm with its task_spec", legal_actions=False
     )
@@ -177,11 +179,11 @@ def collect_online(
         recording.keep(kept.resume(len(recording)))
         recording.begin()
         recording.remove_strays()
-        kept.begin(config, transitions, seed, plan.environment)
         seen = Seen(directory, plan.spec)
         for record in recording.manifest.shards:
             for episode in read_shard(directory / record.name):
                 seen.append(episode)
+        _note_masks(algorithm, seen)
         with progress_bar(transitions, seen.num_transitions, progress) as bar, recording.kept():
             while seen.num_transitions < transitions:
                 # A new environment for every shard: one that goes on has none of what earlier episodes left behind.
@@ -193,6 +195,7 @@ def collect_online(
                         episode = play_episode(env, behaviour, plan.spec, seed, seen.num_episodes)
                         seen.append(episode)
                         new.append(episode)
+                        _note_masks(algorithm, seen)
                         bar.set_postfix(score=float(episode.rewards.sum()), epsilon=epsilon, refresh=False)
                         bar.update(min(len(episode), transitions - bar.n))
                         replay = config.replay(seen.store(), seed)
@@ -201,5 +204,28 @@ def collect_online(
                             trainer.update(replay.gather(replay.indices(trainer.step, config.batch_size)))
                         trainer.require_finite()
                 recording.write(new)
+                kept.begin(config, transitions, seed, plan.environment)  # now its spec says whether there are masks
                 kept.save(len(recording), seen.num_transitions, is_last=is_last)
         return recording.complete()
+
+
+_NOTED_LATER = {"encoder", "encoder_settings", "weights_seed"}
+"""What the manifests of earlier versions do not have."""
+
+
+def _as_noted(generator: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """The generator as far as the dataset that is there can tell it from others."""
+    if not (directory / MANIFEST_NAME).is_file():
+        return generator
+    noted = Manifest.load(directory).generator
+    return {name: value for name, value in generator.items() if name in noted or name not in _NOTED_LATER}
+
+
+def _note_masks(algorithm: Algorithm, seen: Seen) -> None:
+    """Has the algorithm's policy ask for legal actions, once an episode has stated some.
+
+    No space of an environment says whether it states them. Here the policy is given them all the same; whoever plays
+    it later looks at its spec.
+    """
+    if seen.has_action_masks and not algorithm.spec.action_masks:
+        algorithm.spec = replace(algorithm.spec, action_masks=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from offrl import envs
+from offrl.collection._arguments import require_collectable
 from offrl.collection._play import PACKAGES, plan_dataset
 from offrl.collection.collector import collect
 from offrl.collection.online import OnlineConfig, collect_online
@@ -236,6 +237,7 @@ def collect_protocol(
     """
     if kind not in get_args(Kind):
         raise ConfigError(f"no kind {kind!r}", where="collect_protocol", expected=f"one of {', '.join(KINDS)}")
+    require_collectable("collect_protocol", make_env, seed=seed, transitions=transitions, workers=workers)
     import torch
 
     from offrl.algorithms.dqn import DQN

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from offrl import envs
 from offrl.collection._episode_log import EpisodeLog
 from offrl.collection._play import plan_dataset
+from offrl.envs._arguments import require_count
 from offrl.envs.episodes import action_mask_of
 from offrl.envs.wrappers import is_frame_space, to_gray
 from offrl.errors import ConfigError, DatasetError, OfflineRLError
@@ -51,7 +52,7 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         environment: what the manifest says about the environment, JSON-ready; default: its id and settings.
 
     Raises:
-        ConfigError: `transitions_per_shard` below 1.
+        ConfigError: `transitions_per_shard` below 1, or no whole number.
         DatasetError: `directory` cannot be written, or holds another dataset or a damaged one.
         InUseError: `directory` is being recorded or collected into.
         UnknownEnvironmentError: an environment whose actions or observations are not those above.
@@ -66,8 +67,7 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         environment: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(env)
-        if transitions_per_shard < 1:
-            raise ConfigError(f"{transitions_per_shard}", where="Recorder.transitions_per_shard", expected="1 or more")
+        transitions_per_shard = require_count(transitions_per_shard, "Recorder.transitions_per_shard")
         spec = _recorded_spec(env)
         plan = plan_dataset(env, environment, {"name": "offrl.collect.Recorder"}, spec=spec)
         self._recorded = spec

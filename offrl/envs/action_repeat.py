@@ -6,34 +6,36 @@ import math
 from typing import Any, Generic, SupportsFloat, TypeVar
 
 import gymnasium
+from gymnasium.utils import RecordConstructorArgs
 
-from offrl.checks import is_whole
-from offrl.errors import ConfigError
+from offrl.envs._arguments import require_count
 
 Observation = TypeVar("Observation")
 Action = TypeVar("Action")
 
 
-class ActionRepeat(gymnasium.Wrapper[Observation, Action, Observation, Action], Generic[Observation, Action]):
+class ActionRepeat(
+    gymnasium.Wrapper[Observation, Action, Observation, Action], RecordConstructorArgs, Generic[Observation, Action]
+):
     """Plays each action up to `count` times; the reward is the sum, observation and info are those of the last time.
 
     It stops early where the episode ends, and where the action is no longer legal (`info["action_mask"]`). Datasets
     then hold one transition for each decision, and a discount counts decisions rather than steps of the environment.
 
     Args:
-        env: Any environment. Wrap it before its frames are stacked if a stack shall hold the frames of decisions, and
-            after that for those of single steps.
+        env: Any environment. Wrap it before its frames are stacked: a stack then holds the frames of decisions. Around
+            a stack it holds those of single steps, which can be played, but neither collected nor recorded, because
+            two stacks in a row do not share their frames.
         count: Steps of the environment in one step of this one, 1 or more.
 
     Raises:
-        ConfigError: A count below 1.
+        ConfigError: A count below 1, or no whole number.
     """
 
     def __init__(self, env: gymnasium.Env[Observation, Action], count: int) -> None:
+        RecordConstructorArgs.__init__(self, count=count)
         super().__init__(env)
-        if not is_whole(count) or count < 1:
-            raise ConfigError(f"{count!r}", where="ActionRepeat.count", expected="1 or more")
-        self._count = int(count)
+        self._count = require_count(count, "ActionRepeat.count")
 
     def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         """One decision: up to `count` steps with the same action."""

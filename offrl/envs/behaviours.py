@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from offrl.envs._arguments import require_share
 from offrl.errors import ConfigError
 
 
@@ -60,8 +61,7 @@ class EpsilonGreedy:
     epsilon: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epsilon <= 1:
-            raise ConfigError(f"{self.epsilon}", where="EpsilonGreedy.epsilon", expected="a number in [0, 1]")
+        self.epsilon = require_share(self.epsilon, "EpsilonGreedy.epsilon")
 
     def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
         """Begins the inner behaviour's episode."""
@@ -102,8 +102,7 @@ class Bursts:
     epsilon: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epsilon <= 1:
-            raise ConfigError(f"{self.epsilon}", where="Bursts.epsilon", expected="a number in [0, 1]")
+        self.epsilon = require_share(self.epsilon, "Bursts.epsilon")
 
     def begin(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> None:
         """Begins the inner behaviour's episode."""

@@ -14,6 +14,8 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
+from offrl.envs._arguments import why_not_made
+from offrl.envs._display import choose_video_driver
 from offrl.envs.wrappers import (
     DescribedTask,
     DiscreteActions,
@@ -23,7 +25,7 @@ from offrl.envs.wrappers import (
     RandomActions,
     StallStop,
 )
-from offrl.errors import ConfigError, missing_dependency
+from offrl.errors import ConfigError, OfflineRLError, missing_dependency
 from offrl.spec import TaskSpec
 
 ENV_ID = "CarRacing-v3"
@@ -97,8 +99,7 @@ def make(
     if hud not in ("visible", "hidden"):
         raise ConfigError(f"{hud!r}", where="hud", expected="'visible' or 'hidden'")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    if render_mode != "human":
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    choose_video_driver(render_mode)
     env: gymnasium.Env[Any, Any] = _base(fast, render_mode, options)
     env = DiscreteActions(env, ACTION_TABLE, ACTION_NAMES)
     if stall_stop:
@@ -151,5 +152,9 @@ def _base(fast: bool, render_mode: str | None, options: dict[str, Any]) -> gymna
         return gymnasium.make(env_spec, disable_env_checker=True, render_mode=render_mode, **options)
     except (DependencyNotInstalled, ModuleNotFoundError) as error:
         raise missing_dependency("Box2D", "carracing", ENV_ID) from error
-    except TypeError as error:
-        raise ConfigError(f"{error}", where=ENV_ID, expected="options of offrl.envs.car_racing.make") from error
+    except OfflineRLError:
+        raise
+    except Exception as error:  # whatever the environment makes of its options
+        raise ConfigError(
+            why_not_made(error), where=ENV_ID, expected="options of offrl.envs.car_racing.make"
+        ) from error

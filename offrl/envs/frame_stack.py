@@ -8,43 +8,47 @@ from typing import Any, Generic, SupportsFloat, TypeVar
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from offrl.errors import ConfigError, UnknownEnvironmentError
+from offrl.envs._arguments import require_count
+from offrl.errors import UnknownEnvironmentError
 from offrl.spec import TaskSpec, default_action_names
 
 Action = TypeVar("Action")
 
 
-class FrameStack(gymnasium.Wrapper[NDArray[np.uint8], Action, NDArray[Any], Action], Generic[Action]):
+class FrameStack(
+    gymnasium.Wrapper[NDArray[np.uint8], Action, NDArray[Any], Action], RecordConstructorArgs, Generic[Action]
+):
     """Frames [H, W, C] to stacks [S * C, H, W] uint8, the oldest frame first, the channels of a frame together.
 
     At reset the first frame fills the stack. Colours are kept as they are, and networks see value / 128 - 1; planes of
     booleans become 0 and 1, and networks see just these.
 
     Args:
-        env: Its actions are discrete, its observations uint8 or bool [H, W, C].
+        env: Its actions are discrete, from 0 on, its observations uint8 or bool [H, W, C].
         stack: Frames in one observation, 1 or more.
 
     Attributes:
         task_spec: What the task looks like to a policy.
 
     Raises:
-        ConfigError: A stack of no frames.
+        ConfigError: A stack of no frames, or no whole number of them.
         UnknownEnvironmentError: Other observations or actions.
     """
 
     def __init__(self, env: gymnasium.Env[NDArray[Any], Action], stack: int = 1) -> None:
+        RecordConstructorArgs.__init__(self, stack=stack)
         super().__init__(env)
-        if stack < 1:
-            raise ConfigError(f"{stack}", where="FrameStack.stack", expected="1 or more")
+        stack = require_count(stack, "FrameStack.stack")
         space, actions = env.observation_space, env.action_space
         fits = isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype in (np.uint8, np.bool_)
-        if not fits or not isinstance(actions, spaces.Discrete):
+        if not fits or not isinstance(actions, spaces.Discrete) or actions.start != 0:
             raise UnknownEnvironmentError(
                 f"observations {space}, actions {actions}",
                 where="FrameStack",
-                expected="uint8 or bool frames [H, W, C] and Discrete actions",
+                expected="uint8 or bool frames [H, W, C] and Discrete actions from 0",
             )
         height, width, channels = space.shape or (0, 0, 0)
         shape, names = (stack * channels, height, width), default_action_names(int(actions.n))

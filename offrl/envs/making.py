@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +13,8 @@ import numpy as np
 from gymnasium import spaces
 
 from offrl.envs import car_racing
+from offrl.envs._arguments import why_not_made
+from offrl.envs._display import choose_video_driver
 from offrl.envs.frame_stack import FrameStack
 from offrl.envs.wrappers import DescribedTask, GrayStack, NoProgressStop, is_frame_space
 from offrl.errors import OfflineRLError, UnknownEnvironmentError
@@ -80,15 +81,15 @@ def task_spec(env: Env) -> TaskSpec:
 
 def _gymnasium_make(env_id: str, options: dict[str, Any]) -> tuple[Env, int | None]:
     options = dict(options)
-    if options.get("render_mode") != "human":  # pictures need no display, and SDL complains where there is none
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    choose_video_driver(options.get("render_mode"))
     no_progress_steps = options.pop("no_progress_steps", None)
     _register(env_id)
     try:
         return gymnasium.make(env_id, disable_env_checker=True, **options), no_progress_steps
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnknownEnvironmentError(f"cannot be made ({reason})", where=env_id) from error
+    except OfflineRLError:
+        raise
+    except Exception as error:  # whatever the environment makes of its options
+        raise UnknownEnvironmentError(f"cannot be made ({why_not_made(error)})", where=env_id) from error
 
 
 def _register(env_id: str) -> None:

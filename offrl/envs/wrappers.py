@@ -9,8 +9,12 @@ from typing import Any, Generic, SupportsFloat, TypeVar
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from offrl.checks import is_number
+from offrl.envs._arguments import require_count, require_share
+from offrl.envs.behaviours import num_actions
 from offrl.envs.seeds import episode_rng
 from offrl.errors import ConfigError, UnknownEnvironmentError
 from offrl.spec import TaskSpec
@@ -70,7 +74,9 @@ class DiscreteActions(gymnasium.ActionWrapper[Any, np.int64, Any]):
         return vector.copy()
 
 
-class GrayStack(gymnasium.Wrapper[NDArray[np.uint8], Action, NDArray[np.uint8], Action], Generic[Action]):
+class GrayStack(
+    gymnasium.Wrapper[NDArray[np.uint8], Action, NDArray[np.uint8], Action], RecordConstructorArgs, Generic[Action]
+):
     """Frames to stacks of gray frames, oldest first; at reset the first frame fills the stack.
 
     `observation[-1]` is the newest frame. Where the environment's frames are RGB, `info["rgb"]` is the raw frame.
@@ -82,6 +88,7 @@ class GrayStack(gymnasium.Wrapper[NDArray[np.uint8], Action, NDArray[np.uint8], 
         weights: see `to_gray`.
 
     Raises:
+        ConfigError: a stack of no frames, or no whole number of them.
         UnknownEnvironmentError: other observations.
     """
 
@@ -92,7 +99,9 @@ class GrayStack(gymnasium.Wrapper[NDArray[np.uint8], Action, NDArray[np.uint8], 
         hidden_rows: slice | None = None,
         weights: tuple[int, int, int] = LUMA_WEIGHTS,
     ) -> None:
+        RecordConstructorArgs.__init__(self, stack=stack, hidden_rows=hidden_rows, weights=weights)
         super().__init__(env)
+        stack = require_count(stack, "GrayStack.stack")
         if not is_frame_space(env.observation_space):
             raise UnknownEnvironmentError(
                 f"observations {env.observation_space}",
@@ -141,7 +150,9 @@ def is_frame_space(space: spaces.Space[Any]) -> bool:
     return len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[2] in (1, 3))
 
 
-class ExactGrayStack(gymnasium.Wrapper[NDArray[np.float32], Action, NDArray[np.uint8], Action], Generic[Action]):
+class ExactGrayStack(
+    gymnasium.Wrapper[NDArray[np.float32], Action, NDArray[np.uint8], Action], RecordConstructorArgs, Generic[Action]
+):
     """Stacks as networks see them, of gray that is not rounded: gray / 128 - 1, float32, oldest frame first.
 
     For rules that are not offrl's own; policies of offrl's learn from rounded gray. At reset the first frame fills
@@ -152,11 +163,14 @@ class ExactGrayStack(gymnasium.Wrapper[NDArray[np.float32], Action, NDArray[np.u
         stack: frames in one observation.
 
     Raises:
+        ConfigError: a stack of no frames, or no whole number of them.
         UnknownEnvironmentError: an environment without `info["rgb"]`, at reset.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Action], stack: int = 4) -> None:
+        RecordConstructorArgs.__init__(self, stack=stack)
         super().__init__(env)
+        stack = require_count(stack, "ExactGrayStack.stack")
         height, width = (env.observation_space.shape or ())[-2:]
         self.observation_space = spaces.Box(-1, 1, (stack, height, width), np.float32)
         self._frames: deque[NDArray[np.float32]] = deque(maxlen=stack)
@@ -184,7 +198,9 @@ def _exact_gray(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     return (gray / 128 - 1).astype(np.float32)
 
 
-class RandomActions(gymnasium.Wrapper[Observation, np.int64, Observation, np.int64], Generic[Observation]):
+class RandomActions(
+    gymnasium.Wrapper[Observation, np.int64, Observation, np.int64], RecordConstructorArgs, Generic[Observation]
+):
     """Plays a uniformly random action in place of the given one with probability `epsilon`.
 
     What is drawn depends on the seed given to `reset` alone, so an episode is the same whoever plays it.
@@ -192,13 +208,16 @@ class RandomActions(gymnasium.Wrapper[Observation, np.int64, Observation, np.int
     Args:
         env: its actions are discrete.
         epsilon: in [0, 1].
+
+    Raises:
+        ConfigError: another epsilon, or other actions.
     """
 
     def __init__(self, env: gymnasium.Env[Observation, np.int64], epsilon: float) -> None:
+        RecordConstructorArgs.__init__(self, epsilon=epsilon)
         super().__init__(env)
-        assert isinstance(env.action_space, spaces.Discrete)
-        self._num_actions = int(env.action_space.n)
-        self._epsilon = epsilon
+        self._num_actions = num_actions(env)
+        self._epsilon = require_share(epsilon, "RandomActions.epsilon")
         self._rng = episode_rng(0)
 
     def reset(
@@ -216,7 +235,7 @@ class RandomActions(gymnasium.Wrapper[Observation, np.int64, Observation, np.int
         return self.env.step(action)
 
 
-class _StopRule(gymnasium.Wrapper[Observation, Action, Observation, Action]):
+class _StopRule(gymnasium.Wrapper[Observation, Action, Observation, Action], RecordConstructorArgs):
     """Truncates where `_stops` says so; an episode that ends by itself keeps its own flags."""
 
     name = ""
@@ -244,13 +263,20 @@ class _StopRule(gymnasium.Wrapper[Observation, Action, Observation, Action]):
 
 
 class StallStop(_StopRule[Observation, Action]):
-    """Truncates when the mean of the last `window` rewards (of all, while fewer) is at most `threshold`."""
+    """Truncates when the mean of the last `window` rewards (of all, while fewer) is at most `threshold`.
+
+    Raises:
+        ConfigError: a window below 1, or a threshold that is no number.
+    """
 
     name = "stall"
 
     def __init__(self, env: gymnasium.Env[Observation, Action], window: int = 100, threshold: float = -1.0) -> None:
+        RecordConstructorArgs.__init__(self, window=window, threshold=threshold)
         super().__init__(env)
-        self._rewards: deque[float] = deque(maxlen=window)
+        self._rewards: deque[float] = deque(maxlen=require_count(window, "StallStop.window"))
+        if not is_number(threshold):
+            raise ConfigError(f"{threshold!r}", where="StallStop.threshold", expected="a number")
         self._threshold = threshold
 
     def _begin(self) -> None:
@@ -262,15 +288,18 @@ class StallStop(_StopRule[Observation, Action]):
 
 
 class NoProgressStop(_StopRule[Observation, Action]):
-    """Truncates after `steps` steps in a row without a positive reward."""
+    """Truncates after `steps` steps in a row without a positive reward.
+
+    Raises:
+        ConfigError: fewer than 1 step, or no whole number of them.
+    """
 
     name = "no progress"
 
     def __init__(self, env: gymnasium.Env[Observation, Action], steps: int = 150) -> None:
+        RecordConstructorArgs.__init__(self, steps=steps)
         super().__init__(env)
-        if steps < 1:
-            raise ConfigError(f"{steps}", where="NoProgressStop.steps", expected="1 or more")
-        self._limit = steps
+        self._limit = require_count(steps, "NoProgressStop.steps")
         self._steps = 0
 
     def _begin(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from offrl.checks import is_number, is_whole
+from offrl.envs._arguments import require_factory
 from offrl.envs.seeds import require_evaluation_seeds
 from offrl.errors import ConfigError
 
@@ -61,21 +62,6 @@ def require_policy(policy: object, where: str) -> None:
     if not callable(policy):
         hint = f"pass offrl.load({str(policy)!r})" if isinstance(policy, str | Path) else None
         raise ConfigError(f"the policy is {policy!r}", where=where, expected="a policy", hint=hint)
-
-
-def require_factory(make_env: object, where: str) -> None:
-    """Checks that this makes environments: several are needed, so one environment, or an id, is not enough.
-
-    Raises:
-        ConfigError: It cannot be called.
-    """
-    if not callable(make_env):
-        raise ConfigError(
-            f"make_env is {make_env!r}",
-            where=where,
-            expected="a function that makes an environment",
-            hint="pass functools.partial(offrl.envs.make, ID)",
-        )
 
 
 def plain_thresholds(thresholds: object, where: str) -> list[float]:

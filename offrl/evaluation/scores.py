@@ -179,10 +179,11 @@ class Sweep:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON: an entry for each threshold, under names that `offrl report` shows."""
         differences = self.differences
+        names = self._names()
         return {
             "baseline": self.baseline,
             "policies": {
-                f"threshold {threshold:g}": {
+                f"threshold {names[threshold]}": {
                     "threshold": threshold,
                     "minus_baseline": differences[threshold].to_dict(),
                     **each.to_dict(),
@@ -191,8 +192,17 @@ class Sweep:
             },
         }
 
+    def _names(self) -> dict[float, str]:
+        """The thresholds as they are written: with six digits, or with all where six are those of another, too."""
+        short = [f"{threshold:g}" for threshold in self.evaluations]
+        return {
+            threshold: name if short.count(name) == 1 else repr(threshold)
+            for threshold, name in zip(self.evaluations, short, strict=True)
+        }
+
     def to_text(self) -> str:
         """A table for people, a row for each threshold."""
+        names = self._names()
         base = self.evaluations[self.baseline]
         num_episodes = len(base.seeds)
         head = ["threshold", "mean", "95 % interval", "median", "10th percentile", "steps"]
@@ -200,13 +210,13 @@ class Sweep:
         rows = []
         for threshold, difference in self.differences.items():
             each = self.evaluations[threshold]
-            row = [f"{threshold:g}", f"{each.mean.mean:.1f}", _cell(each.mean, num_episodes), f"{each.median:.1f}"]
+            row = [names[threshold], f"{each.mean.mean:.1f}", _cell(each.mean, num_episodes), f"{each.median:.1f}"]
             row += [f"{each.percentile_10:.1f}", f"{each.mean_length:.1f}"]
             row += [str(sum(each.finished))] if base.finished else []
             is_base = threshold == self.baseline
             signed = f"{difference.mean:+.1f}, {_cell(difference, num_episodes, '+.1f')}"
             rows.append([*row, "-" if is_base else signed])
-        lines = _table([*head, f"paired difference to {self.baseline:g}"], rows)
+        lines = _table([*head, f"paired difference to {names[self.baseline]}"], rows)
         seeds = f"{num_episodes} episodes, seeds {min(base.seeds)} to {max(base.seeds)}"
         remarks = [base.mean.bounds(num_episodes)] if base.mean.low is None else []
         return "\n".join([*lines, "", seeds, *remarks])

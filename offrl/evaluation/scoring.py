@@ -17,7 +17,8 @@ from offrl.envs.making import EnvFactory
 from offrl.envs.seeds import SCORE_SEEDS, TUNING_SEEDS
 from offrl.errors import ConfigError, SpecMismatchError
 from offrl.evaluation._arguments import plain_thresholds, require_playable, require_policy
-from offrl.evaluation._rollouts import Step, make_environments, play_episodes
+from offrl.evaluation._player import Player
+from offrl.evaluation._rollouts import make_environments, play_episodes
 from offrl.evaluation.scores import Evaluation, Sweep
 from offrl.system.versions import installed_versions
 from offrl.system.workers import num_cores
@@ -49,11 +50,12 @@ def evaluate(
     """Plays one episode for each seed.
 
     A fixed number of environments step together, and the policy always sees a batch of that many observations
-    (those of finished environments are ignored), so that the scores do not depend on the number of workers.
+    (those of finished environments are ignored), so that the scores do not depend on the number of workers. The random
+    actions of offrl's policies (`epsilon`, `stochastic`) depend on the policy's seed and on that of the episode alone.
 
     Args:
         policy: raw observations [num_envs, ...] -> actions [num_envs]. One whose `spec.action_masks` is true is given
-            the legal actions too, bool [num_envs, A], from `info["action_mask"]`.
+            the legal actions too, bool [num_envs, A], from `info["action_mask"]`; where a step has none, all are legal.
         make_env: makes one environment; must be picklable if there are worker processes.
         seeds: one for each episode, given to `reset`: `SCORE_SEEDS[:100]`, `TUNING_SEEDS[:20]` or your own.
         num_envs: environments that step together.
@@ -63,7 +65,8 @@ def evaluate(
     Raises:
         ConfigError: no seeds, seeds that `require_evaluation_seeds` refuses, numbers below 1, or a `make_env` that
             cannot be sent to worker processes.
-        SpecMismatchError: the policy needs legal actions, and the environment states none.
+        SpecMismatchError: the policy needs legal actions, and the environment states none; or the observations are
+            not all of one shape and dtype.
         OfflineRLError: an environment failed in its worker.
     """
     require_playable("evaluate", make_env, seeds, num_envs=num_envs, workers=workers)
@@ -76,26 +79,25 @@ def evaluate(
         playing = {slot: slot for slot in range(num_playing)}  # environment -> index of the episode that it plays
         first = environments.reset({slot: int(seeds[slot]) for slot in playing})
         # Rounding depends on the size of a batch, so with fewer episodes than `num_envs` it is filled up all the same.
-        observations = np.stack([first[slot % num_playing].observation for slot in range(num_envs)])
-        masks = _Masks(policy, num_envs, {slot: first[slot % num_playing] for slot in range(num_envs)})
+        player = Player(policy, num_envs)
+        for slot in range(num_envs):
+            player.begin(slot, int(seeds[slot % num_playing]), first[slot % num_playing])
         upcoming = iter(range(num_playing, len(seeds)))
         while playing:
-            actions = _require_actions(masks.act(observations), num_envs)
+            actions = _require_actions(player.policy(*player.inputs()), num_envs)
             steps = environments.step({slot: int(actions[slot]) for slot in playing})
             ended = {slot: step.end for slot, step in steps.items() if step.end is not None}
             for slot, step in steps.items():
-                observations[slot] = step.observation
-            masks.update(steps)
+                player.show(slot, step)
             for slot, end in sorted(ended.items()):
                 ends[playing.pop(slot)] = end
             if ended:
                 _show_progress(bar, ends)
             fresh = dict(zip(sorted(ended), upcoming, strict=False))
             playing |= fresh
-            begun = environments.reset({s: int(seeds[i]) for s, i in fresh.items()})
-            for slot, step in begun.items():
-                observations[slot] = step.observation
-            masks.update(begun)
+            begun = {slot: int(seeds[index]) for slot, index in fresh.items()}
+            for slot, step in environments.reset(begun).items():
+                player.begin(slot, begun[slot], step)
     return _evaluation(seeds, ends)
 
 
@@ -177,28 +179,6 @@ def sweep_thresholds(
     play = partial(evaluate, make_env=make_env, seeds=seeds, num_envs=num_envs, workers=workers, progress=progress)
     evaluations = {threshold: play(each) for threshold, each in policies.items()}
     return Sweep(evaluations, policy.threshold if policy.threshold in evaluations else thresholds[0])
-
-
-class _Masks:
-    """The legal actions in each environment, kept for policies that ask for them."""
-
-    def __init__(self, policy: ActionFunction, num_envs: int, first: Mapping[int, Step]) -> None:
-        self._policy = policy
-        self._masks: NDArray[np.bool_] | None = None
-        mask = first[0].action_mask
-        self._asked = bool(getattr(getattr(policy, "spec", None), "action_masks", False))  # functions have no spec
-        if self._asked and mask is not None:
-            self._masks = np.ones((num_envs, len(mask)), np.bool_)
-            self.update(first)
-
-    def update(self, steps: Mapping[int, Step]) -> None:
-        if self._masks is not None:
-            for slot, step in steps.items():
-                # What is legal after the end is nobody's business, and may be nothing at all.
-                self._masks[slot] = True if step.end is not None or step.action_mask is None else step.action_mask
-
-    def act(self, observations: NDArray[Any]) -> NDArray[np.int64]:
-        return self._policy(observations, self._masks) if self._asked else self._policy(observations)
 
 
 def _require_actions(actions: Any, num_envs: int) -> NDArray[np.int64]:

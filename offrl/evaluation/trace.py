@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.checks import is_whole
+from offrl.envs._arguments import require_factory
 from offrl.envs.episodes import EpisodeRunner
 from offrl.errors import ConfigError
-from offrl.evaluation._arguments import require_factory, require_policy
+from offrl.evaluation._arguments import require_policy
+from offrl.evaluation._player import Player
 from offrl.policies.choices import Choices
-from offrl.policies.policy import Policy, policy_inputs
+from offrl.policies.policy import Policy
 from offrl.spec import TaskSpec
 
 
@@ -58,6 +60,7 @@ def trace_episode(
     seed: int,
     *,
     max_steps: int | None = None,
+    on_step: Callable[[], object] | None = None,
 ) -> Trace:
     """Plays the episode of `seed`, noting at every step what the policy saw in each action.
 
@@ -66,6 +69,7 @@ def trace_episode(
         make_env: makes the environment.
         seed: given to `reset`.
         max_steps: stop there; None plays to the end.
+        on_step: called after each step, such as `tqdm.update`; a whole episode may take a while.
 
     Raises:
         ConfigError: an argument of another kind, or no steps.
@@ -85,12 +89,17 @@ def trace_episode(
     with closing(make_env()) as env:
         runner = EpisodeRunner(env)
         runner.reset(seed)
+        player = Player(policy, num_rows=1)
+        player.begin(0, int(seed), runner)
         while not runner.ended and runner.length != max_steps:
-            inputs = policy_inputs(policy, runner)
+            inputs = player.inputs()
             choices = policy.choices(*inputs)
             scores.append(choices.scores[0].cpu().numpy())
             allowed.append(choices.allowed[0].cpu().numpy())
-            actions.append(int(policy(*inputs)[0]))
+            actions.append(int(player.policy(*inputs)[0]))
             runner.step(actions[-1])
+            player.show(0, runner)
             rewards.append(runner.reward)
+            if on_step is not None:
+                on_step()
     return Trace(np.stack(scores), np.stack(allowed), np.array(actions, dtype=np.int64), np.array(rewards))

@@ -64,6 +64,13 @@ def parts_of(replay: Replay, config: OpeConfig) -> Parts:
         ConfigError: No held-out episodes.
     """
     held_out = replay.held_out() if isinstance(replay, Replay) else None
+    if held_out is None and isinstance(replay, Replay) and replay.config.part == "held_out":
+        raise ConfigError(
+            "the held-out episodes alone",
+            where="estimate.replay",
+            expected="the whole replay: models are fitted on its training episodes",
+            hint="pass the replay that you called held_out() of",
+        )
     if held_out is None:
         raise ConfigError(
             "no held-out episodes",

@@ -16,7 +16,7 @@ from offrl.errors import ConfigError, DatasetError
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._calibration import expected_calibration_error, fit_temperature, negative_log_likelihood, softmax
 from offrl.ope._progress import FittingBar
-from offrl.ope.episodes import Episodes, in_parts
+from offrl.ope.episodes import Episodes, in_parts, require_replay
 from offrl.ope.fitting import fit_on, rows_of
 from offrl.policies import TorchPolicy
 from offrl.replay import Replay
@@ -79,8 +79,10 @@ def logged_behaviour(replay: Replay, *, most_certain: float = _MOST_CERTAIN) -> 
         most_certain: The share of the episodes that may be certain throughout.
 
     Raises:
+        ConfigError: Not a `Replay` of whole episodes.
         DatasetError: A logged action has probability 0, or above 1.
     """
+    require_replay(replay, "logged_behaviour")
     store, rows = replay.store, replay.rows
     if store.behaviour_probability is None:
         return LoggedBehaviour(None, "the data has no behaviour probabilities")
@@ -209,6 +211,8 @@ def fit_behaviour(
     """
     if not is_number(floor) or not 0 <= floor < 1:
         raise ConfigError(f"{floor!r}", where="fit_behaviour.floor", expected="a number in [0, 1)")
+    require_replay(train, "fit_behaviour.train")
+    require_replay(held_out, "fit_behaviour.held_out")
     train.spec.require_same(held_out.spec, where="held-out replay", hint="pass the held_out() of the training replay")
     episodes = Episodes.of(held_out)
     if len(episodes) < 2:

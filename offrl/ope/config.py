@@ -55,7 +55,11 @@ class OpeConfig:
     def __post_init__(self) -> None:
         checks = Checks(self)
         is_list = isinstance(self.estimators, Sequence) and not isinstance(self.estimators, str)
-        known = is_list and len(self.estimators) > 0 and all(name in ESTIMATORS for name in self.estimators)
+        known = (
+            is_list
+            and len(self.estimators) > 0
+            and all(isinstance(name, str) and name in ESTIMATORS for name in self.estimators)
+        )
         checks.that(known, "estimators", f"one or more of {', '.join(ESTIMATORS)}")
         if self.discount is not None:
             checks.number("discount", "a number in [0, 1], or None", lambda discount: 0 <= discount <= 1)

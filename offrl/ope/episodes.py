@@ -8,8 +8,49 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, SpecMismatchError
 from offrl.replay import Replay
+
+
+def require_replay(replay: Replay, where: str) -> None:
+    """Refuses what is no `Replay`, such as the None that `held_out()` gives of data without held-out episodes.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if isinstance(replay, Replay):
+        return
+    is_none = replay is None
+    raise ConfigError(
+        "None" if is_none else f"a {type(replay).__name__}",
+        where=where,
+        expected="a Replay over a store",
+        hint="open the data with held_out=0.2, say: else held_out() is None"
+        if is_none
+        else "open the data with open_replay, without stream",
+    )
+
+
+def require_legal_choice(policy: object, replay: Replay, where: str) -> None:
+    """Checks that a policy of some actions only may take one at each transition, by the data's masks.
+
+    Raises:
+        SpecMismatchError: At some transition it may take none; names the first episode with one.
+    """
+    store, rows = replay.store, replay.rows
+    subset = getattr(getattr(policy, "spec", None), "legal_actions", None)
+    if store.action_mask is None or subset is None:
+        return
+    for part in in_parts(rows):
+        stuck = np.flatnonzero(~store.action_mask[part][:, list(subset)].any(axis=1))
+        if len(stuck):
+            episode = int(store.episode_of_rows()[part[stuck[0]]])
+            raise SpecMismatchError(
+                f"no action of {subset} is legal at a step of episode {episode}",
+                where=where,
+                expected="one or more at each step, by action_mask and by the policy's legal_actions",
+                hint="leave such episodes out of the data, or take a policy that was trained without legal_actions",
+            )
 
 
 def require_whole_episodes(replay: Replay, where: str) -> None:
@@ -18,13 +59,7 @@ def require_whole_episodes(replay: Replay, where: str) -> None:
     Raises:
         ConfigError: Not a `Replay`, or one whose settings `actions` or `legal_actions` leave out transitions.
     """
-    if not isinstance(replay, Replay):
-        raise ConfigError(
-            f"a {type(replay).__name__}",
-            where=where,
-            expected="a Replay over a store",
-            hint="open the data with open_replay, without stream",
-        )
+    require_replay(replay, where)
     if not replay.has_whole_episodes:
         name = "legal_actions" if replay.config.actions is None else "actions"
         raise ConfigError(

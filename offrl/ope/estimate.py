@@ -29,7 +29,7 @@ from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate_each
 from offrl.ope.splits import split_on
 from offrl.ope.steps import Steps, clipped, truncated
-from offrl.policies import TorchPolicy
+from offrl.policies import OnnxPolicy, TorchPolicy
 from offrl.replay import Replay
 from offrl.statistics import LEAST_VALUES, Interval
 
@@ -121,12 +121,14 @@ def estimate_each(
 
 
 def _beware(name: str, policy: Evaluated, replay: Replay) -> tuple[str, ...]:
-    """What may flatter a policy that `offrl.load` has read from a run, in sentences.
+    """What may flatter a policy that is read from a file, or by `offrl.load` from a run, in sentences.
 
     Raises:
         ConfigError: It was trained on some of the replay's held-out episodes.
         RunError: Its run is damaged.
     """
+    if isinstance(policy, OnnxPolicy):
+        return ("An ONNX file does not say what it was trained on: if on these episodes, the values flatter it.",)
     run = policy.run if isinstance(policy, TorchPolicy) else None
     if run is None or replay.fingerprint is None or not (run / "config.json").is_file():
         return ()
@@ -201,7 +203,16 @@ def _judge(
             found = found.widened_by(gap, gap_of(own.fits)) if len(fits) > 1 else found.without_intervals()
         elif (size := float(effective_sample_size(used[0])[0])) < LEAST_EFFECTIVE:
             found = found.without_intervals()
-        remark = verdict(estimator, found, size, len(episodes), support=support, most_support=most_support, gap=gap)
+        remark = verdict(
+            estimator,
+            found,
+            size,
+            len(episodes),
+            support=support,
+            most_support=most_support,
+            gap=gap,
+            resamples=config.resamples,
+        )
         fitted = (len(used), updates_of(parts.train, config)) if is_fitted else (0, 0)
         rows.append(Estimated(estimator, found, size, *fitted, remark))
     return Estimates(

@@ -21,7 +21,7 @@ from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._progress import FittingBar
 from offrl.ope.fitting import EpisodesAgain, default_learner, fit_on, rows_of, steps_ahead
 from offrl.ope.looked_up import LookedUp
-from offrl.ope.policy_table import PolicyTable
+from offrl.ope.policy_table import PolicyTable, require_part
 from offrl.replay import Replay
 from offrl.replay.sampling import Sampling
 from offrl.runs.files import read_run_config
@@ -160,17 +160,10 @@ def fit_q(
         RunError: The run is of other policies or settings.
     """
     rows = rows_of(replay, sampling, seed, reward_clip=None, reward_scale=1.0)
+    require_part(tables.values(), rows, "fit_q.tables")
     settings = FittedQConfig(len(tables), _scale(rows), *_bounds(rows), _hash_of(tables))
     model = FittedQ(rows.spec, settings, encoder=encoder, seed=seed)
     model.follow([*tables.values()])
-    assert model.following is not None
-    if len(model.following) != len(rows):
-        raise ConfigError(
-            f"a table of {len(model.following):,} transitions",
-            where="fit_q.tables",
-            expected=f"{len(rows):,}, the training part's",
-            hint="pass tabulate(policy, replay) of the same replay",
-        )
     if run is not None:
         _require_own(Path(run), settings.policies)
     learner = learner or default_learner(steps_ahead(replay), updates)

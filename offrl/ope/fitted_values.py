@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from offrl.ope.fitted_q import FittedQ
 from offrl.ope.looked_up import read_values
-from offrl.ope.policy_table import PolicyTable
+from offrl.ope.policy_table import PolicyTable, require_part
 from offrl.ope.steps import Steps
 from offrl.replay import Replay
 
@@ -37,7 +37,11 @@ def read(model: FittedQ, replay: Replay, tables: Sequence[PolicyTable]) -> Fitte
         model: Of as many policies as there are tables.
         replay: The episodes.
         tables: What each policy does there.
+
+    Raises:
+        ConfigError: Tables of another part of the data.
     """
+    require_part(tables, replay, "read.tables")
     store, rows = replay.store, replay.rows
     action = store.actions[rows]
     q = np.empty((len(tables), len(rows)))

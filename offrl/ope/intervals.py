@@ -26,14 +26,16 @@ class Estimate(NamedTuple):
         value: Of the evaluated policy, per episode.
         behaviour: The mean return of the same episodes as they were logged, or what fitted values say of it.
         difference: Value minus behaviour; its interval is paired: both are of the same resamples.
-        undefined: Resamples in which the estimate is NaN or infinite. One is enough for an interval to be left out:
-            the log then holds too few episodes that the policy could have produced.
+        undefined: Resamples in which the estimate is NaN or infinite. One is enough for an interval to be left out.
+            NaN is a resample that holds no episode that the policy could have produced.
+        infinite: Those of them in which it leaves the range of floating point.
     """
 
     value: Interval
     behaviour: Interval
     difference: Interval
     undefined: int
+    infinite: int = 0
 
     def without_intervals(self) -> Estimate:
         """Where too few episodes count to say how sure the value is."""
@@ -83,7 +85,8 @@ def bootstrap(
         behaviour: The steps with the behaviour's own values, by the same fits; None takes its returns.
 
     Raises:
-        ConfigError: Fewer resamples; steps without what the estimator needs.
+        ConfigError: Fewer resamples; steps without what the estimator needs, or not of the same episodes; another
+            number of fits of the behaviour.
     """
     if not is_whole(resamples) or resamples < 2:
         raise ConfigError(f"{resamples!r}", where="bootstrap.resamples", expected="2 or more, a whole number")
@@ -91,6 +94,9 @@ def bootstrap(
     if not fits:
         raise ConfigError("no steps", where="bootstrap.steps", expected="those of one fit or more")
     size = len(fits[0])
+    _require_alike("bootstrap.steps", fits, len(fits), size)
+    if behaviour is not None:
+        _require_alike("bootstrap.behaviour", behaviour, len(fits), size)
     generator = np.random.default_rng(seed)
     of_fits = np.array([float(estimator(fit)[0]) for fit in fits])
     logged = (
@@ -114,7 +120,18 @@ def bootstrap(
         behaviour=_interval(own, behaved, size, _spread(own_of_fits)),
         difference=_interval(found - own, value - behaved, size, _spread(of_fits - own_of_fits)),
         undefined=int((~np.isfinite(value)).sum()),
+        infinite=int(np.isinf(value).sum()),
     )
+
+
+def _require_alike(where: str, fits: Sequence[Steps], num_fits: int, num_episodes: int) -> None:
+    if len(fits) != num_fits:
+        raise ConfigError(f"{len(fits)} Steps", where=where, expected=f"{num_fits}, one for each fit")
+    for fit in fits:
+        if len(fit) != num_episodes:
+            raise ConfigError(
+                f"{len(fit):,} episodes", where=where, expected=f"{num_episodes:,}, the same ones in each fit"
+            )
 
 
 def _shift(of_fits: NDArray[np.float64], number: int) -> float:

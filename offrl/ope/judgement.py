@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from offrl.ope.config import OpeConfig
 from offrl.ope.estimators import FITTED
 from offrl.ope.intervals import Estimate
-from offrl.statistics import Interval
+from offrl.statistics import Interval, number_text
 
 LEAST_EFFECTIVE = 10.0
 """Under so many effective episodes an estimate by importance sampling is not to be used."""
@@ -126,7 +127,7 @@ class Estimates:
         for row in self.rows:
             size = "" if row.effective_size is None else f"{row.effective_size:,.1f}"
             value, difference = row.estimate.value, row.estimate.difference
-            shown = f"{value.mean:,.2f}" if math.isfinite(value.mean) else "undefined"
+            shown = _mean(value) if math.isfinite(value.mean) else "undefined"
             table.append((row.estimator, shown, _bounds(value), _number(difference, sign="+"), size))
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [f"{name:<9}  {text}" for name, text in facts.items()]
@@ -149,6 +150,7 @@ def verdict(
     support: float,
     most_support: float | None = None,
     gap: float = 0.0,
+    resamples: int = OpeConfig.resamples,
 ) -> str:
     """Why an estimate is not to be used, or only with care; "" where nothing speaks against it.
 
@@ -160,9 +162,12 @@ def verdict(
         support: see `Estimates`.
         most_support: what it may be at most, where it is itself an estimate; None for `support`.
         gap: by how much fitted values are off as held-out steps show it, see `fitting_gap`.
+        resamples: of the bootstrap.
     """
-    if estimate.undefined or not math.isfinite(estimate.value.mean):
+    if math.isnan(estimate.value.mean):
         return "hardly any held-out episode could have come from this policy: do not use"
+    if math.isinf(estimate.value.mean):
+        return "the weights leave the range of floating point: do not use"
     is_fitted = estimator in FITTED
     most = support if most_support is None else most_support
     if is_fitted and most < LEAST_SUPPORT:
@@ -172,6 +177,11 @@ def verdict(
         size = f"effective sample size {effective_size:.1f} of {held_out:,} episodes"
         if effective_size < LEAST_EFFECTIVE:
             return f"{size}: do not use{', read fqe' if estimator == 'wdr' else ''}"
+        if estimate.infinite:
+            lost = f"{estimate.infinite:,} of {resamples:,} resamples"
+            return f"the weights leave the range of floating point in {lost}: do not use"
+        if estimate.undefined:
+            return f"undefined in {estimate.undefined:,} of {resamples:,} resamples, so no interval: a rough number"
         if effective_size < _FEW_EFFECTIVE and not is_fitted:
             return f"{size}: a rough number"
         return ""  # enough episodes that agree with the policy correct a fit, whatever it is
@@ -179,8 +189,8 @@ def verdict(
     if abs(gap) > _LARGEST_GAP * scale:
         side = "low" if gap > 0 else "high"
         return (
-            f"held-out steps show values about {abs(gap):,.2f} too {side}: do not use, take more updates, or more data "
-            "where these do not help"
+            f"held-out steps show values about {number_text(abs(gap))} too {side}: do not use, take more updates, or "
+            "more data where these do not help"
         )
     if support < LEAST_SUPPORT:
         return (
@@ -197,10 +207,18 @@ def _number(value: Interval, sign: str = "") -> str:
     bounds = _bounds(value, sign)
     if not math.isfinite(value.mean):
         return ""
-    return f"{value.mean:{sign},.2f}" + (f" [{bounds}]" if bounds else "")
+    return _mean(value, sign) + (f" [{bounds}]" if bounds else "")
+
+
+def _mean(value: Interval, sign: str = "") -> str:
+    return number_text(value.mean, beside=_ends(value), sign=sign)
 
 
 def _bounds(value: Interval, sign: str = "") -> str:
-    if value.low is None or value.high is None:
-        return ""
-    return f"{value.low:{sign},.2f} to {value.high:{sign},.2f}"
+    beside = value.mean, *_ends(value)
+    return " to ".join(number_text(end, beside=beside, sign=sign) for end in _ends(value))
+
+
+def _ends(value: Interval) -> list[float]:
+    """Both, or none."""
+    return [] if value.low is None or value.high is None else [value.low, value.high]

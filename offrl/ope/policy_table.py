@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from offrl.algorithms import Algorithm
 from offrl.errors import ConfigError, SpecMismatchError
-from offrl.ope.episodes import in_parts, last_and_cut, require_whole_episodes
+from offrl.ope.episodes import in_parts, last_and_cut, require_legal_choice, require_whole_episodes
 from offrl.policies.acting import NetworkPolicy
 from offrl.policies.policy import Policy, takes_action_masks
 from offrl.replay import Replay
@@ -25,6 +27,7 @@ The function gives actions int [N] or probabilities [N, A].
 """
 
 _TOLERANCE = 1e-4
+_PARTS = {"train": "training", "held_out": "held-out"}
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,45 @@ class PolicyTable:
         current: float32 [N, A], at the observation of each transition.
         following: float32 [N, A], at the observation one step on; where the episode terminated there nothing follows,
             and the row repeats `current`.
+        part: Of which transitions, see `part_of`; None where that is not known.
     """
 
     current: NDArray[np.float32]
     following: NDArray[np.float32]
+    part: str | None = None
 
     @property
     def is_greedy(self) -> bool:
         """Whether the policy takes one action for certain, everywhere."""
         return bool((self.following.max(axis=1) == 1).all() and (self.current.max(axis=1) == 1).all())
+
+
+def part_of(replay: Replay) -> str:
+    """Which transitions of which data a replay has: its training part, or its held-out one."""
+    rows = hashlib.sha256(np.ascontiguousarray(replay.rows).data).hexdigest()[:16]
+    return f"{replay.fingerprint}:{rows}"
+
+
+def require_part(tables: Iterable[PolicyTable | NDArray[Any]], replay: Replay, where: str) -> None:
+    """Checks that tables are of a replay's own transitions, as far as they say it: actions [N] only say how many.
+
+    Raises:
+        ConfigError: One is of others, such as those of the other part.
+    """
+    part: str | None = None
+    for table in tables:
+        size = len(table.following) if isinstance(table, PolicyTable) else len(table)
+        what = None if size == len(replay.rows) else f"a table of {size:,} transitions"
+        if what is None and isinstance(table, PolicyTable) and table.part is not None:
+            part = part or part_of(replay)
+            what = None if table.part == part else f"a table of {size:,} other transitions"
+        if what is not None:
+            raise ConfigError(
+                what,
+                where=where,
+                expected=f"{len(replay.rows):,}, the {_PARTS[replay.config.part]} part's",
+                hint="pass tabulate(policy, replay) of the same replay",
+            )
 
 
 def tabulate(policy: Evaluated, replay: Replay, *, name: str = "policy", progress: bool | None = None) -> PolicyTable:
@@ -64,7 +97,7 @@ def tabulate_each(
         progress: Whether to show a bar; None shows it on a terminal only.
 
     Raises:
-        SpecMismatchError: A policy is of another task.
+        SpecMismatchError: A policy is of another task, or may take no action at some observation.
         ConfigError: One gives neither actions nor probabilities, or probabilities that are none; a replay of some
             actions only.
     """
@@ -81,6 +114,8 @@ def tabulate_each(
             hint = "evaluate it on data of the task that it was trained for"
             spec.require_same(replay.spec, where=name, hint=hint, legal_actions=False)
         require_whole_episodes(replay, name)
+        if takes_action_masks(policy):
+            require_legal_choice(policy, replay, name)
     groups: dict[tuple[int, object], dict[str, Evaluated]] = {}
     for name, policy in policies.items():
         shared = (id(policy.networks), type(policy)._outputs) if _is_plain(policy) else (id(policy), None)
@@ -123,12 +158,13 @@ def _tables(policies: Mapping[str, Evaluated], replay: Replay, progress: bool | 
         mask = None if store.action_mask is None else np.ones((len(chosen), num_actions), np.bool_)
         for name, answer in _ask(policies, store.next_observations(rows[chosen]), mask):
             following[name][chosen] = _checked(answer, (len(chosen), num_actions), mask, name)
-    return {name: PolicyTable(current[name], following[name]) for name in policies}
+    part = part_of(replay)
+    return {name: PolicyTable(current[name], following[name], part) for name in policies}
 
 
 def _ask(
     policies: Mapping[str, Evaluated], observations: NDArray[Any], mask: NDArray[np.bool_] | None
-) -> Iterator[tuple[str, NDArray[Any]]]:
+) -> Iterator[tuple[str, object]]:
     """What policies that share their networks, if they are such, say: one after the other, from one pass."""
     outputs = None
     for name, policy in policies.items():
@@ -139,9 +175,9 @@ def _ask(
             outputs = policy.outputs(observations, *masks) if outputs is None else outputs
             yield name, policy.probabilities_of(outputs, *masks)
         else:
-            function: Callable[..., NDArray[Any]] = getattr(policy, "probabilities", policy)
+            function: Callable[..., object] = getattr(policy, "probabilities", policy)
             _require_takes(function, observations, masks, name)
-            yield name, np.asarray(function(observations, *masks))
+            yield name, function(observations, *masks)
 
 
 def _require_takes(function: Callable[..., object], observations: object, masks: tuple[object, ...], name: str) -> None:
@@ -162,13 +198,11 @@ def _require_takes(function: Callable[..., object], observations: object, masks:
         ) from None
 
 
-def _checked(
-    found: NDArray[Any], shape: tuple[int, int], mask: NDArray[np.bool_] | None, name: str
-) -> NDArray[np.float32]:
+def _checked(answer: object, shape: tuple[int, int], mask: NDArray[np.bool_] | None, name: str) -> NDArray[np.float32]:
     """An answer, actions int [N] or probabilities [N, A], as probabilities float32 [N, A].
 
     Args:
-        found: The answer.
+        answer: An array, a tensor, or lists.
         shape: N and A.
         mask: bool [N, A], the legal actions, or None where all are.
         name: Of the policy.
@@ -186,6 +220,14 @@ def _checked(
             expected=f"actions 0..{num_actions - 1}, int [N], or probabilities [N, {num_actions}], whose rows sum to 1",
         )
 
+    if isinstance(answer, Tensor):
+        answer = answer.detach().cpu()
+    try:
+        found = np.asarray(answer)
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of several lengths, tensors that numpy cannot hold
+        raise refused(f"gives a {type(answer).__name__} that is no array") from error
+    if found.dtype.kind not in "biuf":
+        raise refused(f"gives {found.dtype} {list(found.shape)}")
     if found.shape == (size,) and np.issubdtype(found.dtype, np.integer):
         is_action = (found >= 0) & (found < num_actions)
         if not is_action.all():
@@ -218,4 +260,4 @@ def logged_table(replay: Replay) -> PolicyTable:
     following = np.roll(current, -1, axis=0)
     is_last = store.segment_end[rows] == rows
     following[is_last] = current[is_last]
-    return PolicyTable(current, following)
+    return PolicyTable(current, following, part_of(replay))

@@ -30,24 +30,30 @@ class Split:
     dataset: str
 
 
-def shared_split(runs: Sequence[Path]) -> Split:
+def shared_split(runs: Sequence[str | Path]) -> Split:
     """The split of some runs, which all of them must have.
+
+    Args:
+        runs: Their directories, one or more.
 
     Raises:
         ConfigError: One holds no episodes out, others than the first one, or of other data: it, or the run that its
-            first weights are from, was trained on what would judge it.
+            first weights are from, was trained on what would judge it. Or there are no runs.
         RunError: One is damaged.
     """
-    first = _split_of(runs[0])
-    for run in runs:
-        _require(first, _split_of(run), run, runs[0])
+    if isinstance(runs, str | Path) or not runs:
+        raise ConfigError(f"{runs!r}", where="shared_split.runs", expected="a list of one or more runs' directories")
+    directories = [Path(run) for run in runs]
+    first = _split_of(directories[0])
+    for run in directories:
+        _require(first, _split_of(run), run, directories[0])
         split_on(run, first.dataset)
         if doubt := _lineage(run)[1]:
             warnings.warn(doubt, stacklevel=2)
     return first
 
 
-def split_on(run: Path, dataset: str) -> tuple[Split | None, tuple[str, ...]]:
+def split_on(run: str | Path, dataset: str) -> tuple[Split | None, tuple[str, ...]]:
     """Which episodes of some data neither a run nor those that its first weights come from were trained on.
 
     Args:
@@ -61,6 +67,7 @@ def split_on(run: Path, dataset: str) -> tuple[Split | None, tuple[str, ...]]:
         ConfigError: One was trained on all of it, or two hold out different episodes.
         RunError: One is damaged.
     """
+    run = Path(run)
     found, where = None, run
     lineage, doubt = _lineage(run)
     beware = [f"{doubt}."] if doubt else []
@@ -132,8 +139,8 @@ def _lineage(run: Path) -> tuple[list[Path], str]:
     """A run, and those that its first weights come from, one after the other; and what of them is not there."""
     found = [run]
     while (init := read_run_config(run).get("init")) is not None:
-        origin = Path(init).absolute().parent.parent
-        if origin.resolve() in {each.resolve() for each in found} or not (origin / "config.json").is_file():
+        origin = _run_of(init, run)
+        if origin is None or origin.resolve() in {each.resolve() for each in found}:
             return found, (
                 f"{run}: its first weights are from {init}, which is not there: whether they were trained on the "
                 "held-out episodes is not known"
@@ -141,3 +148,16 @@ def _lineage(run: Path) -> tuple[list[Path], str]:
         found.append(origin)
         run = origin
     return found, ""
+
+
+def _run_of(init: str, run: Path) -> Path | None:
+    """The run of the checkpoint that a run began with; None where it is not there.
+
+    Older runs recorded a relative path as it was given. It was of the directory that the training began in, which was
+    most likely above the run, and need not be today's: there another run may have the same name.
+    """
+    directory = Path(init).parent  # of the checkpoints
+    directories = [directory]
+    if not directory.is_absolute():
+        directories = [each for above in run.resolve().parents if (each := above / directory).is_dir()]
+    return next((each.parent for each in directories if (each.parent / "config.json").is_file()), None)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offrl.algorithms.algorithm import PolicyOutput
 from offrl.errors import SpecMismatchError
-from offrl.policies.choices import Actor, Choices, legal_actions
+from offrl.policies.choices import Actor, Choices, _Draws, legal_actions
 from offrl.spec import TaskSpec
 
 
@@ -57,6 +58,18 @@ class ActingPolicy(ABC):
         """
         observation = self._raw(observation)
         return self._choices(observation, legal_actions(self.spec, len(observation), action_mask))
+
+    def drawing_from(self, draws: _Draws) -> Self:
+        """The policy whose random actions come from `draws`, and not from its own seed; itself where it draws none.
+
+        Args:
+            draws: has the methods `random` and `integers` of `numpy.random.Generator`.
+        """
+        if not self._actor.is_random:
+            return self
+        policy = copy.copy(self)
+        policy._actor = self._actor.drawing_from(draws)
+        return policy
 
     def _raw(self, observation: ArrayLike) -> NDArray[Any]:
         """The observations, if they are raw ones of the task."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import copy
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -108,6 +109,18 @@ def legal_actions(spec: TaskSpec, num_observations: int, action_mask: NDArray[An
     return legal
 
 
+class _Draws(Protocol):
+    """Where random numbers come from: a generator of numpy's, or one for each row of a batch."""
+
+    def random(self, size: int, /) -> NDArray[np.float64]:
+        """Numbers in [0, 1). [size]."""
+        ...
+
+    def integers(self, high: Any, /, *, size: int | None = None) -> NDArray[np.int64]:
+        """Integers from 0, below `high`, which is one number or one for each row."""
+        ...
+
+
 class Actor:
     """Turns what a policy chooses from into actions; owns the random draws.
 
@@ -120,7 +133,18 @@ class Actor:
     def __init__(self, epsilon: float, stochastic: bool, seed: int) -> None:
         self.epsilon = epsilon
         self.stochastic = stochastic
-        self._rng = np.random.default_rng(seed)
+        self._rng: _Draws = np.random.default_rng(seed)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it draws at all."""
+        return self.stochastic or self.epsilon > 0
+
+    def drawing_from(self, draws: _Draws) -> Actor:
+        """The same, but for where its random numbers come from."""
+        actor = copy.copy(self)
+        actor._rng = draws
+        return actor
 
     def act(self, choices: Choices, legal: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         """The actions. [N]."""
@@ -143,7 +167,7 @@ def explore(
     actions: NDArray[np.int64],
     num_actions: int,
     epsilon: float,
-    rng: np.random.Generator,
+    rng: _Draws,
     legal: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
     """Replaces each action by a uniformly random legal one with probability `epsilon`. [N] -> [N].
@@ -164,7 +188,7 @@ def explore(
     return np.where(random, (legal.cumsum(axis=1) > rank[:, None]).argmax(axis=1), actions)
 
 
-def sample(probabilities: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+def sample(probabilities: NDArray[np.float64], rng: _Draws) -> NDArray[np.int64]:
     """Draws an action from each row; one of probability 0 is never drawn. [N, A] -> int64 [N]."""
     cumulative = probabilities.cumsum(axis=1)
     # Rounding may leave the last sum below 1: a draw above it would find no action.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from offrl.envs.episodes import EpisodeEnd
 
 ActionFunction: TypeAlias = Callable[..., NDArray[np.int64]]
 """Raw observations [N, ...] -> actions [N]: a Policy, or any function that evaluation can play with."""
@@ -42,14 +45,17 @@ def takes_action_masks(policy: object) -> bool:
 class Shown(Protocol):
     """What an environment shows, such as `offrl.envs.episodes.EpisodeRunner`."""
 
-    observation: Any
-    action_mask: NDArray[np.bool_] | None
+    @property
+    def observation(self) -> Any:
+        """The newest one."""
+        ...
 
+    @property
+    def action_mask(self) -> NDArray[np.bool_] | None:
+        """The legal actions there, bool [A]; None where the environment states none."""
+        ...
 
-def policy_inputs(policy: object, shown: Shown, num_copies: int = 1) -> tuple[Any, ...]:
-    """What a policy is called with for one observation: a batch of copies, and the legal actions if it needs them."""
-    observations = np.repeat(np.asarray(shown.observation)[None], num_copies, axis=0)
-    if not takes_action_masks(policy):
-        return (observations,)
-    mask = shown.action_mask
-    return observations, None if mask is None else np.repeat(mask[None], num_copies, axis=0)
+    @property
+    def end(self) -> EpisodeEnd | None:
+        """What the episode came to; None while it goes on."""
+        ...

@@ -110,7 +110,5 @@ def open_replay(
     replay = Replay(store, config)
     replay.origin = origin
     if (directory / MANIFEST_NAME).is_file():
-        about = Manifest.load(directory).environment
-        # An id alone would name another environment than one that was made with other settings.
-        replay.environment = None if about.get("id") is None or about.get("settings") else str(about["id"])
+        replay.environment = Manifest.load(directory).plain_environment
     return replay

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,9 +149,12 @@ def read_record(directory: Path) -> Record:
         RunError: no run there, or a file that is damaged.
     """
     paths, repeated = one_run_per_seed(find_runs(directory))
-    runs = {path: _read_run(path, alone=path == directory) for path in paths}
+    names = {path.name for path in paths}
+    runs = {path: _read_run(path, directory, names) for path in paths}
+    grouped = group_runs(paths)
     groups = {
-        _upper_algorithm(label): tuple(runs[path] for path in group) for label, group in group_runs(paths).items()
+        label: tuple(runs[path] for path in group)
+        for label, group in zip(_upper_algorithms(list(grouped)), grouped.values(), strict=True)
     }
     remarks = [
         f"{run.name} is left out: it has the settings and the seed of {taken.name}, which is newer."
@@ -195,10 +198,14 @@ def _of_earlier_checkpoint(evaluation: Mapping[str, Any], run: Path) -> int | No
     return steps[0] if steps and step_of(kept[-1]) > steps[0] else None
 
 
-def _upper_algorithm(label: str) -> str:
-    """A group's label as the page writes it: "bcq, threshold 0.1" becomes "BCQ, threshold 0.1"."""
-    algorithm, comma, settings = label.partition(",")
-    return f"{algorithm.upper()}{comma}{settings}"
+def _upper_algorithms(labels: Sequence[str]) -> list[str]:
+    """Groups' labels as the page writes them: "bcq, threshold 0.1" becomes "BCQ, threshold 0.1".
+
+    Algorithms that differ only in case, one of them a user's own, keep their names: their groups stay apart.
+    """
+    parts = [label.partition(",") for label in labels]
+    upper = [f"{algorithm.upper()}{comma}{settings}" for algorithm, comma, settings in parts]
+    return [name if upper.count(name) == 1 else label for name, label in zip(upper, labels, strict=True)]
 
 
 def _scores(group: Sequence[TrainedRun], evaluations: Mapping[str, Evaluation]) -> Scores:
@@ -207,15 +214,17 @@ def _scores(group: Sequence[TrainedRun], evaluations: Mapping[str, Evaluation]) 
     return Scores(tuple(evaluations[run.label] for run in evaluated), tuple(run.seed for run in evaluated))
 
 
-def _read_run(path: Path, alone: bool) -> TrainedRun:
+def _read_run(path: Path, directory: Path, names: Set[str]) -> TrainedRun:
     config = read_run_config(path)
     algorithm = str(config.get("algorithm", "run"))
+    # The name of the algorithm is enough, unless the directory of another run has this very name.
+    is_plain = path == directory or (path.name == algorithm and algorithm.upper() not in names)
     tables = {
         name: read_metrics(path / f"{name}.csv") if (path / f"{name}.csv").exists() else {}
         for name in ("metrics", "timings", "evaluations")
     }
     return TrainedRun(
-        label=algorithm.upper() if alone or path.name == algorithm else path.name,
+        label=algorithm.upper() if is_plain else path.name,
         config=config,
         metrics=tables["metrics"],
         timings=tables["timings"],

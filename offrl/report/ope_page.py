@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from offrl.errors import RunError
 from offrl.report._markup import NOTHING, Markup, element, note, section, write_document
+from offrl.statistics import number_text
 
 OPE_NAME = "ope.json"
 """Where a run keeps them: `offrl ope RUN --out RUN/ope.json`."""
@@ -72,10 +73,10 @@ def ope_section(found: Mapping[str, Any], *, where: Path) -> Markup:
 
 
 def _row(each: Mapping[str, Any]) -> Markup:
-    size = each["effective_size"]
+    size, value = each["effective_size"], each["value"]
     cells = [
-        "undefined" if each["value"]["mean"] is None else f"{each['value']['mean']:,.2f}",
-        _bounds(each["value"]["interval_95"]),
+        "undefined" if value["mean"] is None else number_text(value["mean"], beside=value["interval_95"] or ()),
+        _bounds(value),
         _number(each["difference_to_behaviour"], sign="+"),
         "" if size is None else f"{size:,.1f}",
     ]
@@ -83,12 +84,18 @@ def _row(each: Mapping[str, Any]) -> Markup:
     return element("tr", element("th", str(each["estimator"])), *numbers)
 
 
-def _bounds(ends: Sequence[float] | None, sign: str = "") -> str:
-    return "" if ends is None else f"{ends[0]:{sign},.2f} to {ends[1]:{sign},.2f}"
+def _bounds(value: Mapping[str, Any], sign: str = "") -> str:
+    mean, ends = value["mean"], value["interval_95"]
+    if ends is None:
+        return ""
+    low, high = ends
+    beside = [low, high] if mean is None else [mean, low, high]
+    return f"{number_text(low, beside=beside, sign=sign)} to {number_text(high, beside=beside, sign=sign)}"
 
 
 def _number(value: Mapping[str, Any], sign: str = "") -> str:
-    bounds = _bounds(value["interval_95"], sign)
+    bounds = _bounds(value, sign)
     if value["mean"] is None:
         return ""
-    return f"{value['mean']:{sign},.2f}" + (f" [{bounds}]" if bounds else "")
+    shown = number_text(value["mean"], beside=value["interval_95"] or (), sign=sign)
+    return shown + (f" [{bounds}]" if bounds else "")

@@ -37,6 +37,8 @@ NAME_WIDTHS = (110, 190)
 """Pixels that the column of the names has at least, and after which a name is cut off."""
 ROW_HEIGHTS = (15, 24)
 """Pixels that a row has at least and at most; rows take the height of the picture where they can."""
+NUMBER_LENGTH = 8
+"""Characters that a score has at most, however large it is: all panels of a film must be equally wide."""
 
 _BLACK, _GRAY, _STRIPE = (0, 0, 0), (120, 120, 120), (255, 242, 214)
 _MARGIN, _GAP, _FOOT = 12, 10, 6
@@ -94,8 +96,10 @@ class ActionPanel:
         self._choices = choices
         self._action_masks = action_masks
         self._low, self._high = low, high
-        # To a hundredth of the scale, or somewhat finer.
-        self._digits = min(6, max(0, 2 - math.floor(math.log10(high - low)))) if high > low else 3
+        # To a hundredth of the scale, or somewhat finer, as far as there is room.
+        digits = 2 - math.floor(math.log10(high - low)) if high > low else 3
+        room = NUMBER_LENGTH - 1 - max(len(f"{end:.0f}") for end in limits)
+        self._digits = max(0, min(6, digits, room))
 
     @classmethod
     def of_episode(
@@ -105,17 +109,19 @@ class ActionPanel:
         seed: int,
         *,
         max_steps: int | None = None,
+        on_step: Callable[[], object] | None = None,
     ) -> ActionPanel:
         """The panel whose scale fits the episode of `seed`; plays it once to see which scores occur.
 
         Args:
-            policy: whose thoughts are drawn; one without random actions, or the episode is another when it is played
-                again.
+            policy: whose thoughts are drawn. It plays the same episode again, unless it draws random actions in a way
+                of its own.
             make_env: makes the environment.
             seed: given to `reset`.
             max_steps: look no farther; None plays to the end.
+            on_step: called after each step.
         """
-        scores = trace_episode(policy, make_env, seed, max_steps=max_steps).scores
+        scores = trace_episode(policy, make_env, seed, max_steps=max_steps, on_step=on_step).scores
         legal = scores[~np.isneginf(scores)]  # of an illegal action the score is -inf
         limits = float(legal.min()), float(legal.max())
         return cls(policy.spec.action_names, policy.choices, limits, action_masks=policy.spec.action_masks)
@@ -136,10 +142,12 @@ class ActionPanel:
 
     def _choose(self, moment: Moment) -> Choices:
         observation, mask = moment.observation[None], moment.action_mask
-        if not self._action_masks or mask is None:
+        if not self._action_masks:
             return self._choices(observation)
         # Nothing is chosen in the last picture, where an environment may call no action legal.
-        return self._choices(observation, (mask if moment.action is not None else np.ones_like(mask))[None])
+        if mask is None or moment.action is None:
+            mask = np.ones(len(self._names), np.bool_)
+        return self._choices(observation, mask[None])
 
     def _layout(self, picture_height: int) -> _Layout:
         num_rows, (lowest, highest) = len(self._names), ROW_HEIGHTS
@@ -148,8 +156,7 @@ class ActionPanel:
         longest_name = max(_width(name, font_size) for name in self._names)
         name_width = min(NAME_WIDTHS[1], max(NAME_WIDTHS[0], longest_name))
         bar_left = _NAME_LEFT + name_width + _GAP
-        longest_value = max(_width(self._number(end), font_size) for end in (self._low, self._high))
-        value_right = bar_left + BAR_WIDTH + _GAP + longest_value
+        value_right = bar_left + BAR_WIDTH + _GAP + _width("0" * NUMBER_LENGTH, font_size)
         height = max(picture_height, HEADER + row * num_rows + _FOOT)
         return _Layout(row, font_size, name_width, bar_left, value_right, value_right + _MARGIN, height)
 
@@ -190,7 +197,8 @@ class ActionPanel:
         return max(1, round(BAR_WIDTH * min(1.0, share))) if share > 0 else 1
 
     def _number(self, score: float) -> str:
-        return "illegal" if score == -math.inf else f"{score:z.{self._digits}f}"
+        number = "illegal" if score == -math.inf else f"{score:z.{self._digits}f}"
+        return number if len(number) <= NUMBER_LENGTH else f"{score:.1e}"
 
 
 def _fill(image: Image, box: tuple[int, int, int, int], color: Color, *, is_hatched: bool) -> None:

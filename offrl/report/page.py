@@ -230,7 +230,8 @@ def _videos(record: Record) -> Markup:
 def _caption(stem: str, evaluations: Mapping[str, Evaluation]) -> str:
     """A file's name in words; with seed and score where the name says that it is a policy's best or worst episode."""
     policy, _, which = stem.rpartition("-")
-    evaluation = {name.lower(): each for name, each in evaluations.items()}.get(policy.lower())
+    in_any_case = {name.lower(): each for name, each in evaluations.items()}
+    evaluation = evaluations.get(policy, in_any_case.get(policy.lower()))
     if evaluation is None or which not in ("best", "worst"):
         return stem.replace("-", " ").replace("_", " ")
     seed: int = getattr(evaluation, which)

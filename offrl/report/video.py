@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -14,9 +12,11 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
+from offrl.envs._display import choose_video_driver
 from offrl.envs.episodes import EpisodeRunner
 from offrl.errors import ConfigError, RunError, missing_dependency
-from offrl.policies.policy import ActionFunction, policy_inputs
+from offrl.evaluation._player import Player
+from offrl.policies.policy import ActionFunction
 from offrl.system.files import replacing
 
 _SMALLEST_SIDE = 480
@@ -45,7 +45,7 @@ class Moment(NamedTuple):
 
 
 Panel = Callable[[Moment], NDArray[np.uint8]]
-"""Draws RGB uint8 [H, W, 3], of the same size at every moment of an episode."""
+"""Draws RGB uint8 [H, W, 3], of the same size at every moment of a film."""
 
 
 class Recording(NamedTuple):
@@ -134,7 +134,8 @@ def record_episodes(
 
     Raises:
         MissingDependencyError: imageio-ffmpeg is not installed.
-        ConfigError: No seeds, the environment gives no frames, or a number is below 1.
+        ConfigError: No seeds, the environment gives no frames, or frames (or a panel) whose size changes, or a number
+            is below 1.
         RunError: There is no room for the film.
     """
     if not seeds or min(fps, num_envs, 1 if max_steps is None else max_steps) < 1:
@@ -153,14 +154,16 @@ def record_episodes(
     with closing(make_env()) as env, replacing(path) as partial:
         found: list[Recording] = []
         writer: Any = None
+        size: tuple[int, ...] = ()
         try:
             for seed in seeds:
                 panel = None if panel_of is None else panel_of(seed)
                 for shown in _film(policy, env, seed, max_steps, num_envs, panel, is_one_of_many=len(seeds) > 1):
                     if writer is None:
+                        size = shown.picture.shape[1::-1]
                         writer = imageio_ffmpeg.write_frames(
                             str(partial),
-                            shown.picture.shape[1::-1],
+                            size,
                             fps=fps,
                             codec="libx264",
                             pix_fmt_in="rgb24",
@@ -170,6 +173,7 @@ def record_episodes(
                             output_params=["-f", "mp4"],
                         )
                         writer.send(None)
+                    _require_size(shown, size, seed)
                     writer.send(shown.picture)
                 found.append(shown.before)
                 for _ in range(fps // 2 if len(seeds) > 1 else 0):
@@ -184,11 +188,6 @@ def record_episodes(
                 "the film cannot be written whole", where=path, expected="room for it", hint="free some space"
             ) from error
     return found
-
-
-def has_display() -> bool:
-    """Whether windows can be opened here."""
-    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def watch_episode(
@@ -217,9 +216,7 @@ def watch_episode(
         MissingDependencyError: pygame is not installed.
         ConfigError: The environment gives no frames.
     """
-    # Set for pictures without a window by who made an environment before; a window needs the system's own.
-    if os.environ.get("SDL_VIDEODRIVER") == "dummy" and has_display():
-        del os.environ["SDL_VIDEODRIVER"]
+    choose_video_driver("human")
     try:
         import pygame
     except ImportError as error:
@@ -257,10 +254,13 @@ def _film(
     """Every picture of the episode, the one of its end included."""
     runner = EpisodeRunner(env)
     runner.reset(seed)
+    player = Player(policy, num_envs)
+    for row in range(num_envs):
+        player.begin(row, seed, runner)
     while True:
         picture = _frame(env, runner.info)
         goes_on = not runner.ended and runner.length != max_steps
-        action = int(policy(*policy_inputs(policy, runner, num_envs))[0]) if goes_on else None
+        action = int(player.policy(*player.inputs())[0]) if goes_on else None
         if panel is not None:
             mask = runner.action_mask
             moment = Moment(
@@ -278,6 +278,8 @@ def _film(
         if action is None:
             return
         runner.step(action)
+        for row in range(num_envs):
+            player.show(row, runner)
 
 
 def _frame(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> NDArray[np.uint8]:
@@ -297,6 +299,18 @@ def _frame(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> NDArray[np.uin
         )
     factor = max(1, _SMALLEST_SIDE // min(frame.shape[:2]))
     return frame.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _require_size(shown: _Frame, size: tuple[int, ...], seed: int) -> None:
+    """Checks that a picture has the film's size: ffmpeg takes the bytes as they come, and would mix up the rows."""
+    width, height = shown.picture.shape[1::-1]
+    if (width, height) != size:
+        raise ConfigError(
+            f"the picture of step {shown.before.length} of the episode of seed {seed} has {width} x {height} pixels",
+            where="record_episodes",
+            expected=f"{size[0]} x {size[1]}, as the film began",
+            hint="make the environment (or the panel) draw pictures of one size, or record each episode on its own",
+        )
 
 
 def _beside(picture: NDArray[np.uint8], panel: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from offrl.algorithms.algorithm import Algorithm
+from offrl.algorithms.algorithm import Algorithm, PolicyOutput
 from offrl.batch import Batch
 from offrl.losses import bootstrap_target, greedy_actions, select_action
 from offrl.training.selection import Statistic
@@ -16,7 +17,8 @@ def _td_error(algorithm: Algorithm, batch: Batch) -> Tensor:
     action = greedy_actions(following.scores, following.logits, algorithm.threshold, batch.next_action_mask)
     next_value = select_action(algorithm.values(batch.next_observation), action)
     target = bootstrap_target(batch.reward, batch.discount, next_value)
-    return (select_action(algorithm.values(batch.observation), batch.action) - target).square().mean()
+    error = select_action(algorithm.values(batch.observation), batch.action) - target
+    return _unless_nan(error.square().mean(), following)
 
 
 def _agreement(algorithm: Algorithm, batch: Batch) -> Tensor:
@@ -26,7 +28,13 @@ def _agreement(algorithm: Algorithm, batch: Batch) -> Tensor:
     agrees = action == batch.action
     if batch.action_mask is not None:  # where it may take none, as with legal_actions, it agrees with nobody
         agrees = agrees & batch.action_mask.any(dim=1)
-    return agrees.float().mean()
+    return _unless_nan(agrees.float().mean(), output)
+
+
+def _unless_nan(statistic: Tensor, output: PolicyOutput) -> Tensor:
+    """The statistic; NaN where the networks give NaN, whose greedy actions mean nothing. []."""
+    has_nan = output.scores.isnan().any() | output.logits.isnan().any()
+    return statistic.masked_fill(has_nan, torch.nan)
 
 
 td_error = Statistic("td_error", _td_error, more_is_better=False)

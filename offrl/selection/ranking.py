@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from offrl.algorithms.algorithm import Algorithm
+from offrl.checks import Checks, is_number
 from offrl.errors import ConfigError, OfflineRLError
+from offrl.ope.episodes import require_replay
 from offrl.replay import Replay
 from offrl.selection._resampling import resamples
 from offrl.selection.criteria import Criterion
@@ -26,14 +29,33 @@ class Candidate:
     Attributes:
         name: Such as its checkpoint's path.
         load: Gives its algorithm, when its turn comes.
-        thresholds: That it may act with; each is ranked by itself. None is the algorithm's own.
-        reward_scale: That it was trained with.
+        thresholds: That it may act with, in [0, 1); each is ranked by itself. None is the algorithm's own.
+        reward_scale: That it was trained with; finite and not 0.
+
+    Raises:
+        ConfigError: Another threshold or scale, no thresholds, or an algorithm in place of a function.
     """
 
     name: str
     load: Callable[[], Algorithm]
     thresholds: Sequence[float] | None = None
     reward_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks = Checks(self)
+        checks.that(isinstance(self.name, str), "name", "a text, such as the checkpoint's path")
+        if isinstance(self.load, Algorithm) or not callable(self.load):
+            raise ConfigError(
+                f"a {type(self.load).__name__}",
+                where="Candidate.load",
+                expected="a function that gives the algorithm",
+                hint="pass lambda: algorithm",
+            )
+        if self.thresholds is not None:
+            is_list = isinstance(self.thresholds, Sequence | np.ndarray) and not isinstance(self.thresholds, str)
+            known = is_list and all(is_number(each) and 0 <= each < 1 for each in self.thresholds)
+            checks.that(known and len(self.thresholds) > 0, "thresholds", "one or more numbers in [0, 1), or None")
+        checks.number("reward_scale", "a finite number other than 0", lambda scale: scale != 0)
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,7 @@ class Ranked:
         statistics: By name.
         ranks: By the name of a statistic: 1 is the best; equals share the mean of their places.
         first_in: The share of resamples of the held-out episodes in which it would be taken; None with fewer than five.
+        remark: What is wrong with the policy, in words; "" for nothing that is known.
     """
 
     name: str
@@ -53,6 +76,7 @@ class Ranked:
     statistics: Mapping[str, float]
     ranks: Mapping[str, float]
     first_in: float | None = None
+    remark: str = ""
 
     @property
     def mean_rank(self) -> float:
@@ -99,7 +123,7 @@ class Ranking:
         )
 
     def to_text(self) -> str:
-        """A table, the best policy first."""
+        """A table, the best policy first, and under it what is wrong with some."""
         names = [*self.winner.statistics]
         several = len(names) > 1
         head = ["policy", "threshold", *(word for name in names for word in ([name, "rank"] if several else [name]))]
@@ -112,9 +136,11 @@ class Ranking:
             row += [f"{each.mean_rank:.3g}"] if several else []
             rows.append([*row, *([f"{each.first_in:.0%}"] if is_sure else [])])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
+        lines = [
             "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+        ]
+        remarks = [f"{each.name}: {each.remark}" for each in self.policies if each.remark]
+        return "\n".join([*lines, *(["", *dict.fromkeys(remarks)] if remarks else [])])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; a statistic that is no number is null."""
@@ -126,6 +152,7 @@ class Ranking:
                 "ranks": dict(each.ranks),
                 "mean_rank": each.mean_rank,
                 "first_in": each.first_in,
+                "remark": each.remark,
             }
             for each in self.policies
         ]
@@ -155,6 +182,11 @@ def rank(
     Where a statistic needs a model, it is fitted on the other part of the replay's split, the training episodes, once
     for all candidates: rank them in one call.
 
+    What a candidate was trained on it does not ask: call `offrl.ope.shared_split(runs)` first, which refuses runs that
+    were trained on the held-out episodes, themselves or by their first weights. `offrl select` does so.
+
+    A candidate whose networks give NaN on the data has no statistic that is a number, and comes last.
+
     Args:
         candidates: In the order in which equals are taken.
         replay: The held-out part, `replay.held_out()`, of data that no candidate was trained on. Its discount and
@@ -164,14 +196,15 @@ def rank(
         progress: Whether to show a bar; None shows it on a terminal only.
 
     Raises:
-        ConfigError: Nothing to choose from or by, the training part of a replay, or one that leaves out transitions; a
-            statistic that needs a model, and a replay without a training part.
+        ConfigError: Nothing to choose from or by, or what is no candidate or statistic; no replay, its training part,
+            or one that leaves out transitions; a statistic that needs a model, and a replay without a training part.
         DatasetError: soft_opc, and rewards that are not success or failure.
         OfflineRLError: A statistic reads values, and a candidate learns none; or it is a number for no candidate.
-        SpecMismatchError: A candidate is of another task.
+        SpecMismatchError: A candidate is of another task, or its policy may take no action at some transition.
     """
-    if not candidates or not criteria:
-        raise ConfigError("no candidates" if not candidates else "no statistics", where="rank", expected="one or more")
+    _require_all("candidates", candidates, Candidate, "offrl.selection.Candidate")
+    _require_all("statistics", criteria, Criterion, "CRITERIA['agreement'], say, or your own Criterion")
+    require_replay(replay, "rank.replay")
     if replay.config.held_out > 0 and replay.config.part == "train":
         raise ConfigError(
             "the episodes that are trained on", where="rank", expected="the others", hint="pass replay.held_out()"
@@ -181,12 +214,15 @@ def rank(
         if each.check is not None:
             each.check(log)
     fitting = fitting or FittingConfig()
-    fits, fitted = _fits(candidates, replay, criteria, fitting, progress)
+    has_nan: set[int] = set()
+    fits, fitted = _fits(candidates, replay, criteria, fitting, progress, has_nan)
     with_values = any(each.needs_values for each in criteria)
     found: list[tuple[str, float, list[float]]] = []
     again: list[list[list[float]]] = []
     for number, (name, threshold, plain) in enumerate(_readings(candidates, replay, with_values, "", progress)):
-        reading = replace(plain, fitted=fits.of(number))
+        reading = replace(plain, fitted=fits.of(number), has_nan=plain.has_nan or number in has_nan)
+        if reading.has_nan:
+            has_nan.add(number)
         found.append((name, threshold, _statistics(criteria, reading, log)))
         again.append(
             [_statistics(criteria, reading.take(drawn), log.take(drawn)) for drawn in resamples(log, fitting.seed)]
@@ -209,10 +245,23 @@ def rank(
             dict(zip(names, values, strict=True)),
             dict(zip(names, map(float, row), strict=True)),
             share,
+            _NAN if number in has_nan else "",
         )
-        for (name, threshold, values), row, share in zip(found, ranks, first_in, strict=True)
+        for number, ((name, threshold, values), row, share) in enumerate(zip(found, ranks, first_in, strict=True))
     ]
     return Ranking(sorted(policies, key=_place), len(log.action), int(log.is_first.sum()), fitted)
+
+
+_NAN = "its networks give NaN on the data: last, whatever its actions are"
+
+
+def _require_all(what: str, found: Sequence[object], kind: type, expected: str) -> None:
+    is_list = isinstance(found, Sequence) and not isinstance(found, str)
+    if is_list and not found:
+        raise ConfigError(f"no {what}", where="rank", expected="one or more")
+    wrong = [each for each in found if not isinstance(each, kind)] if is_list else [found]
+    if wrong:
+        raise ConfigError(f"{str(wrong[0])[:80]!r} among the {what}", where="rank", expected=f"a list of {expected}")
 
 
 def _readings(
@@ -221,13 +270,23 @@ def _readings(
     """What each policy says of a part of the data, with its name and threshold."""
     hidden = None if progress is None else not progress
     for candidate in tqdm(candidates, f"candidates{where}", unit="candidate", disable=hidden, leave=False):
-        algorithm = candidate.load().eval()
+        algorithm = candidate.load()
+        if not isinstance(algorithm, Algorithm):
+            raise ConfigError(
+                f"load gives a {type(algorithm).__name__}", where=candidate.name, expected="an offrl.Algorithm"
+            )
+        algorithm.eval()
         algorithm.spec.require_same(
             replay.spec, candidate.name, hint="select among policies of the data's task", legal_actions=False
         )
         thresholds = [algorithm.threshold] if candidate.thresholds is None else [*candidate.thresholds]
         readings = read_candidate(
-            algorithm, replay, thresholds, with_values=with_values, reward_scale=candidate.reward_scale
+            algorithm,
+            replay,
+            thresholds,
+            with_values=with_values,
+            reward_scale=candidate.reward_scale,
+            name=candidate.name,
         )
         for threshold, reading in zip(thresholds, readings, strict=True):
             yield candidate.name, threshold, reading
@@ -239,8 +298,12 @@ def _fits(
     criteria: Sequence[Criterion],
     fitting: FittingConfig,
     progress: bool | None,
+    has_nan: set[int],
 ) -> tuple[Fits, dict[str, int]]:
-    """The models that the criteria need, fitted on the training part, and their updates."""
+    """The models that the criteria need, fitted on the training part, and their updates.
+
+    Policies whose networks give NaN there are added to `has_nan`, by their numbers.
+    """
     fitted = [each for each in criteria if each.model is not None]
     if not fitted:
         return Fits(), {}
@@ -253,14 +316,21 @@ def _fits(
         )
     train = Replay(replay.store, replace(replay.config, part="train"))
     with_values = any(each.model == "backups" for each in fitted)
-    readings = (found[2] for found in _readings(candidates, train, with_values, " on training episodes", progress))
+
+    def readings() -> Iterator[Reading]:
+        said = _readings(candidates, train, with_values, " on training episodes", progress)
+        for number, (_, _, reading) in enumerate(said):
+            if reading.has_nan:
+                has_nan.add(number)
+            yield reading
+
     models = {each.model for each in fitted if each.model is not None}
     updates = {each.name: fitting.updates_of(each.model, train) for each in fitted if each.model is not None}
-    return fit_models(models, readings, train, replay, fitting, progress), updates
+    return fit_models(models, readings(), train, replay, fitting, progress), updates
 
 
 def _statistics(criteria: Sequence[Criterion], reading: Reading, log: Log) -> list[float]:
-    return [float(each.function(reading, log)) for each in criteria]
+    return [math.nan if reading.has_nan else float(each.function(reading, log)) for each in criteria]
 
 
 def _first_in(criteria: Sequence[Criterion], again: NDArray[np.float64]) -> Sequence[float | None]:

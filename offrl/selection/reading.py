@@ -13,7 +13,7 @@ from torch import Tensor
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.losses import greedy_actions
-from offrl.ope.episodes import in_parts, last_and_cut, require_whole_episodes
+from offrl.ope.episodes import in_parts, last_and_cut, require_legal_choice, require_whole_episodes
 from offrl.policies.choices import legal_actions
 from offrl.replay import Replay
 from offrl.selection._drawn import Drawn
@@ -97,6 +97,7 @@ class Reading:
         q: float64 [N, A], its values at the observation, in units of the logged rewards.
         next_q: float64 [N, A], at the next observation, likewise.
         fitted: What models say; empty but for what the criteria ask for.
+        has_nan: Whether scores or logits are NaN somewhere: then the actions there mean nothing.
     """
 
     action: NDArray[np.int64]
@@ -104,6 +105,7 @@ class Reading:
     q: NDArray[np.float64] | None = None
     next_q: NDArray[np.float64] | None = None
     fitted: Fitted = field(default_factory=Fitted)
+    has_nan: bool = False
 
     def values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """`q` and `next_q`, which `rank` asks for where a criterion needs them."""
@@ -115,11 +117,17 @@ class Reading:
         """What it says of some of the episodes."""
         rows = drawn.rows
         q, next_q = (None if each is None else each[rows] for each in (self.q, self.next_q))
-        return Reading(self.action[rows], self.next_action[rows], q, next_q, self.fitted.take(drawn))
+        return Reading(self.action[rows], self.next_action[rows], q, next_q, self.fitted.take(drawn), self.has_nan)
 
 
 def read_candidate(
-    algorithm: Algorithm, replay: Replay, thresholds: Sequence[float], *, with_values: bool, reward_scale: float = 1.0
+    algorithm: Algorithm,
+    replay: Replay,
+    thresholds: Sequence[float],
+    *,
+    with_values: bool,
+    reward_scale: float = 1.0,
+    name: str = "candidate",
 ) -> Iterator[Reading]:
     """What an algorithm's policy says of a replay's transitions, with each of some thresholds; one pass over the data.
 
@@ -129,10 +137,13 @@ def read_candidate(
         thresholds: Likelihood thresholds, see `offrl.losses.likely_actions`.
         with_values: Whether to ask for q, too.
         reward_scale: That it was trained with; q is divided by it.
+        name: For errors.
 
     Raises:
         OfflineRLError: The algorithm learns no values.
+        SpecMismatchError: Its policy may take no action at some transition.
     """
+    require_legal_choice(algorithm, replay, name)
     store, rows = replay.store, replay.rows
     is_last, cut = last_and_cut(replay)
     current = _joined([_outputs(algorithm, store.observations(part), with_values) for part in in_parts(rows)])
@@ -150,6 +161,7 @@ def read_candidate(
         None if found is None else torch.from_numpy(found)
         for found in (legal_actions(algorithm.spec, len(rows), each) for each in (mask, next_mask))
     )
+    has_nan = any(bool(each.isnan().any()) for found in (current, following) for each in found[:2])
     q, next_q = (each[2].double().numpy() / reward_scale if with_values else None for each in (current, following))
     for threshold in thresholds:
         yield Reading(
@@ -157,6 +169,7 @@ def read_candidate(
             next_action=greedy_actions(following[0], following[1], threshold, next_legal).numpy(),
             q=q,
             next_q=next_q,
+            has_nan=has_nan,
         )
 
 

@@ -72,6 +72,12 @@ class Manifest:
         """Steps in all shards."""
         return sum(shard.num_transitions for shard in self.shards)
 
+    @property
+    def plain_environment(self) -> str | None:
+        """The environment's id, where that says all: with other settings it would name another environment."""
+        name = self.environment.get("id")
+        return None if name is None or self.environment.get("settings") else str(name)
+
     def save(self, directory: Path) -> None:
         """Writes `manifest.json` into `directory`, whole or not at all, with a hash of what it says."""
         data = {

@@ -198,8 +198,10 @@ def require_writable(path: Path) -> None:
     """Checks that a file can be written there, before the work whose result it is to hold.
 
     Raises:
-        OSError: it cannot.
+        OSError: it cannot, or the path names no file.
     """
+    if not path.name:  # of an empty text, or of a root
+        raise OSError(errno.EINVAL, "is no name of a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):
         pass

@@ -65,7 +65,7 @@ def test_other_data_needs_no_episodes_that_the_run_held_out(folder):
 
 def test_a_file_is_judged_with_a_warning(folder):
     result = offrl("ope", folder / "run" / "model-uint8.onnx", folder / "data", "--estimators", "is,wis", *QUICK)
-    assert "\nAn ONNX file does not say what it was trained on: " in result.stdout
+    assert result.stdout.count("\nAn ONNX file does not say what it was trained on: ") == 1
     assert "is " in result.stdout
     # What is fitted has a network of its own, also beside a file.
     offrl("ope", folder / "run" / "model-uint8.onnx", folder / "data", "--device", "cpu", *QUICK)
@@ -101,6 +101,8 @@ def test_the_result_is_kept_and_shown(folder, tmp_path):
         (("run", "--threshold", 2), "error: TorchPolicy.threshold: "),
         (("run", "nothing-here"), "nothing-here: no such directory"),
         (("nothing-here",), "no such file or directory"),
+        (("run", "--out", ""), "is no name of a file"),
+        (("run", "--html", ""), "is no name of a file"),
     ],
 )
 def test_what_is_refused_takes_one_line(folder, words, said):

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 from run_offrl import offrl, offrl_json
+from tqdm import tqdm
 
 from offrl import BC, FitConfig, fit, open_replay
 from offrl.cli.watching import _Counted
-from offrl.policies.policy import policy_inputs
+from offrl.evaluation._player import Player
 from offrl.report.overlay import BAR_WIDTH, HEADER, TAKEN
 from offrl.system.json_files import read_json
 
@@ -276,7 +278,7 @@ def test_watch_writes_a_film_where_there_is_no_display(trained, tmp_path, monkey
 
 
 def test_watch_plays_the_episode_in_a_window_with_the_score_of_evaluate(trained, monkeypatch):
-    monkeypatch.setattr("offrl.report.video.has_display", lambda: True)
+    monkeypatch.setattr("offrl.envs._display.has_display", lambda: True)
     monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")  # a window that nobody sees
     score = offrl_json("evaluate", trained["run"], "--episodes", 1, "--workers", 0, "--device", "cpu")["mean"]
     assert offrl_json("watch", trained["run"], "--plain", "--device", "cpu")["score"] == score
@@ -291,6 +293,56 @@ def test_a_film_counts_the_steps_of_policies_with_legal_actions_too():
 
     steps = []
     counted = _Counted(Masked(), SimpleNamespace(update=lambda: steps.append(1)))
-    shown = SimpleNamespace(observation=np.zeros(2), action_mask=np.array([False, True]))
-    assert counted(*policy_inputs(counted, shown)).tolist() == [1]
+    shown = SimpleNamespace(observation=np.zeros(2), action_mask=np.array([False, True]), end=None)
+    player = Player(counted, num_rows=1)
+    player.begin(0, 7, shown)
+    assert player.policy(*player.inputs()).tolist() == [1]
     assert steps == [1]
+
+
+class ShownBar(tqdm):
+    """A bar that believes itself on a terminal."""
+
+    def __init__(self, *args, disable=None, **how):
+        super().__init__(*args, disable=disable is True, mininterval=0, **how)
+
+
+@pytest.mark.parametrize("command", ["record", "watch"])
+def test_the_look_ahead_for_the_panel_has_a_bar_of_its_own(trained, tmp_path, monkeypatch, command):
+    monkeypatch.setattr("offrl.envs._display.has_display", lambda: False)
+    monkeypatch.setattr("tqdm.tqdm", ShownBar)
+    out = tmp_path / "v.mp4"
+    arguments = ("record", trained["run"], out, "--max-steps", 4) if command == "record" else ("watch", trained["run"])
+    result = offrl(*arguments, *(("--out", out) if command == "watch" else ()), "--device", "cpu", "--json")
+    length = json.loads(result.stdout)["length"]
+    last_look, last_step = (result.stderr.rindex(f"{name}: {length} steps") for name in ("look ahead", command))
+    assert last_look < last_step
+    if command == "watch":
+        assert result.stderr.index("no display here") < result.stderr.index("look ahead")
+    quiet = offrl(*arguments, *(("--out", out) if command == "watch" else ()), "--device", "cpu", "--quiet")
+    assert quiet.stderr == ""
+
+
+@pytest.mark.parametrize("stated", [None, "fast", 0, float("nan"), True])
+def test_an_environment_that_states_no_speed_is_played_and_filmed_at_50_pictures_a_second(
+    trained, tmp_path, monkeypatch, stated
+):
+    monkeypatch.setitem(CartPoleEnv.metadata, "render_fps", stated)
+    assert offrl_json("evaluate", trained["run"], "--episodes", 1, "--workers", 0)["episodes"] == 1
+    offrl("record", trained["run"], tmp_path / "v.mp4", "--max-steps", 2, "--plain")
+    assert read_speed(tmp_path / "v.mp4") == 50
+
+
+@pytest.mark.parametrize(("stated", "speed"), [(12.6, 13), (0.2, 1)])
+def test_a_speed_that_is_no_whole_number_is_rounded(trained, tmp_path, monkeypatch, stated, speed):
+    monkeypatch.setitem(CartPoleEnv.metadata, "render_fps", stated)
+    offrl("record", trained["run"], tmp_path / "v.mp4", "--max-steps", 2, "--plain")
+    assert read_speed(tmp_path / "v.mp4") == speed
+
+
+def read_speed(path):
+    """Pictures a second of a video."""
+    frames = pytest.importorskip("imageio_ffmpeg").read_frames(str(path))
+    speed = next(frames)["fps"]
+    frames.close()
+    return speed

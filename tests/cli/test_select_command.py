@@ -88,7 +88,10 @@ def test_models_are_fitted_as_asked_without_an_environment_and_recorded(runs):
     assert (nearsighted["discount"], usual["discount"]) == (0.5, 0.99)
     assert nearsighted["winner"]["statistics"] != usual["winner"]["statistics"]
     text = offrl("select", *runs, *options[:6], "--quiet").stdout
-    assert "fitted on the training episodes with seed 1, fqe 3 times: fqe with 3 updates, sbv with 3 updates, " in text
+    said = (
+        "fitted on the training episodes with seed 1, fqe 3 times with discount 0.99: fqe with 3 updates, sbv with 3 "
+    )
+    assert said in text
     assert f"take {found['reason']}" in text
 
 
@@ -106,6 +109,11 @@ def test_what_cannot_be_compared_is_refused_in_a_line(runs, data, trained, tmp_p
     offrl("train", data, "--run", tmp_path / "discount", *how, "--set", "discount=0.5")
     assert "discount is 0.5; expected 0.99, as" in refused(runs[0], tmp_path / "discount", "--by", "td_error")
     offrl("select", runs[0], tmp_path / "discount", "--by", "agreement", "--quiet")
+    differ = (runs[0], tmp_path / "discount", "--by", "fqe", "--quiet", "--updates", 2, "--refits", 1)
+    said = refused(*differ)
+    assert "discount is 0.5; expected 0.99, as" in said
+    assert said.endswith("where fqe is fitted with one discount for all; name it: --discount 0.99")
+    assert "fqe 1 times with discount 0.9: fqe" in offrl("select", *differ, "--discount", 0.9).stdout
     offrl("train", data, "--run", tmp_path / "bc", *how, "--algorithm", "bc")
     assert "bc learns no values" in refused(tmp_path / "bc", "--by", "td_error", "--quiet")
     assert "no statistic 'ess'; expected some of td_error, initial_value, agreement" in refused(runs[0], "--by", "ess")

@@ -331,9 +331,39 @@ def test_what_cannot_travel_is_refused_before_workers_start(tmp_path):
         collect(lambda: CARTPOLE(), RandomBehaviour(), tmp_path, transitions=10, workers=2)
 
 
-def test_settings_below_one_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="transitions=0"):
-        collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=0)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"transitions": 0},
+        {"transitions": "10"},
+        {"episodes_per_shard": 2.0},
+        {"workers": 0},
+        {"workers": True},
+        {"seed": -1},
+        {"seed": 0.5},
+    ],
+)
+def test_settings_out_of_range_are_refused(tmp_path, setting):
+    ((name, value),) = setting.items()
+    message = (
+        rf"collect: transitions=.*{name}={value!r}.*; expected .*workers of 1 or more, seed of 0 or more, all whole"
+    )
+    message = message if name != "transitions" else rf"collect: transitions={value!r}, .* all whole numbers"
+    with pytest.raises(ConfigError, match=message):
+        collect(CARTPOLE, RandomBehaviour(), tmp_path, **({"transitions": 10} | setting))
+
+
+def test_numpys_numbers_are_as_good_as_pythons(tmp_path):
+    manifest = collect(CARTPOLE, RandomBehaviour(), tmp_path, transitions=np.int64(10), seed=np.uint8(3), workers=1)
+    assert (manifest.generator["transitions"], manifest.generator["seed"]) == (10, 3)
+
+
+@pytest.mark.parametrize("make_env", ["CartPole-v1", CARTPOLE()])
+def test_what_makes_no_environments_is_refused(tmp_path, make_env):
+    with pytest.raises(
+        ConfigError, match=r"collect: make_env is .*CartPole.*; pass functools.partial\(offrl.envs.make, ID"
+    ):
+        collect(make_env, RandomBehaviour(), tmp_path, transitions=10)
 
 
 def test_workers_start_without_torch():

@@ -78,6 +78,8 @@ def test_an_array_that_the_environment_uses_again_is_copied():
         (PIXELS, 0.0, stack(1, 1), r"an observation is uint8 \[2, 1, 2\]; expected uint8 \[3, 1, 2\]"),
         (PIXELS, 0.0, stack(1, 1, 2).astype(np.float32), r"an observation is float32 \[3, 1, 2\]"),
         (PIXELS, float("nan"), stack(1, 1, 2), "the reward of step 0 is nan"),
+        (VECTORS, 1e39, np.zeros(2), r"the reward of step 0 is 1e\+39; expected a finite number that float32 holds"),
+        (PIXELS, 0.0, stack(1, 2, 3), "do not share their frames; .*; put ActionRepeat, .* inside the stack"),
         (VECTORS, float("-inf"), np.zeros(2), "the reward of step 0 is -inf"),
         (VECTORS, 0.0, np.zeros(3), r"an observation is float32 \[3\]; expected float32 \[2\]"),
         (VECTORS, 0.0, np.array([0, np.nan]), "an observation holds NaN or infinite values"),

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from functools import partial
+
 import gymnasium
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ from frames_data import read_members
 from gymnasium import spaces
 from torch import nn
 
+import offrl
 from offrl import DQN, Algorithm, LearnerConfig, TaskSpec, envs, open_replay
 from offrl.algorithms import PolicyOutput
 from offrl.cli.request import recorded_request
@@ -220,15 +224,94 @@ def test_a_complete_online_collection_is_not_played_again(tmp_path):
         online(env, tmp_path, config=OnlineConfig(last_epsilon=0.5))
 
 
+class Narrow(nn.Module):
+    def __init__(self, observation_shape, width=2):
+        super().__init__()
+        self.feature_dim, self.layer = width, nn.Linear(*observation_shape, width)
+
+    def forward(self, observation):
+        return self.layer(observation)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 7}, "generator.weights_seed is 0; expected 7"),
+        ({"encoder": Narrow}, "generator.encoder is .*; expected 'test_online:Narrow'"),
+    ],
+)
+def test_weights_that_began_otherwise_make_other_data(tmp_path, changed, message):
+    env = Corridor()
+    spec = envs.task_spec(env)
+    first = online(env, tmp_path, DQN(spec))
+    assert online(env, tmp_path, DQN(spec)) == first
+    with pytest.raises(DatasetError, match=message):
+        online(env, tmp_path, DQN(spec, **changed))
+    # Earlier versions noted none of it.
+    noted = {name: value for name, value in first.generator.items() if name != "weights_seed" and "encoder" not in name}
+    replace(first, generator=noted).save(tmp_path)
+    assert online(env, tmp_path, DQN(spec, **changed)).shards == first.shards
+
+
+def test_encoders_of_other_settings_make_other_data(tmp_path):
+    env = Corridor()
+    online(env, tmp_path, DQN(envs.task_spec(env), encoder=partial(Narrow, width=3)))
+    with pytest.raises(DatasetError, match=r"generator.encoder_settings is \{'width': 3\}; expected \{'width': 4\}"):
+        online(env, tmp_path, DQN(envs.task_spec(env), encoder=partial(Narrow, width=4)))
+
+
+class Masked(Corridor):
+    """To the right only, and strict."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0], {"action_mask": np.array([0, 1], np.int8)}
+
+    def step(self, action):
+        assert action == 1
+        observation, *rest, _ = super().step(action)
+        return observation, *rest, {"action_mask": np.array([0, 1], np.int8)}
+
+
+def test_the_policy_that_is_kept_asks_for_the_legal_actions_that_were_stated(tmp_path):
+    algorithm = DQN(envs.task_spec(Masked()))
+    with pytest.raises(KeyboardInterrupt):
+        online(Masked(interrupted_at=6), tmp_path, algorithm)
+    assert algorithm.spec.action_masks
+    algorithm = DQN(envs.task_spec(Masked()))
+    online(Masked(), tmp_path, algorithm)
+    assert algorithm.spec.action_masks
+    with torch.no_grad():
+        algorithm.q_head.output.bias[:] = torch.tensor([9.0, 0.0])  # what is best is illegal
+    for policy in (offrl.TorchPolicy(algorithm), load(tmp_path / "learner", device="cpu")):
+        assert policy.spec.action_masks
+        assert offrl.evaluate(policy, Masked, [1], workers=0, progress=False).scores == (1.0,)
+
+
+def test_the_kept_learner_names_no_environment_whose_id_says_too_little(tmp_path):
+    env = envs.ActionRepeat(Corridor(), 2)
+    online(env, tmp_path, DQN(envs.task_spec(env)))
+    assert recorded_request(tmp_path / "learner").environment is None
+
+
+def test_a_directory_may_be_a_text(tmp_path):
+    assert online(Corridor(), str(tmp_path)).complete
+
+
 def test_an_online_learner_for_another_task_is_refused(tmp_path):
     with pytest.raises(SpecMismatchError, match="observation_shape"):
         online(Corridor(), tmp_path, AlwaysOne(TaskSpec.vector(2, ("a", "b"))))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_online_settings_below_one_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="collect_online: transitions=0"):
-        online(Corridor(), tmp_path, transitions=0)
+@pytest.mark.parametrize(
+    "setting", [{"transitions": 0}, {"transitions": "60"}, {"episodes_per_shard": 2.0}, {"seed": -1}]
+)
+def test_online_settings_out_of_range_are_refused(tmp_path, setting):
+    ((name, value),) = setting.items()
+    with pytest.raises(
+        ConfigError, match=rf"collect_online: .*{name}={value!r}.*; expected transitions and episodes_per"
+    ):
+        online(Corridor(), tmp_path, **setting)
 
 
 @pytest.mark.parametrize(

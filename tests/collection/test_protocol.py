@@ -174,6 +174,18 @@ def test_complete_datasets_are_not_made_again(five):
     assert {path: path.stat().st_mtime_ns for path in five[0].rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("make_env", "transitions", "message"),
+    [
+        ("CartPole-v1", 10, "collect_protocol: make_env is 'CartPole-v1'; expected a function"),
+        (Corridor, "10", "collect_protocol: transitions='10', .* all whole numbers"),
+    ],
+)
+def test_what_cannot_be_collected_is_refused(tmp_path, make_env, transitions, message):
+    with pytest.raises(ConfigError, match=message):
+        collect_protocol(make_env, "random", tmp_path, transitions=transitions)
+
+
 def test_other_settings_are_refused(five):
     with pytest.raises(DatasetError, match="replay: holds a dataset whose generator.seed is 3; expected 4"):
         collected("random", five[0], seed=4)

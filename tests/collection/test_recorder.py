@@ -118,6 +118,22 @@ def test_a_probability_counts_for_the_step_after_it(tmp_path):
     np.testing.assert_array_equal(recorded(tmp_path)["behaviour_probability"], [0.25, np.nan, 1, 0.5])
 
 
+@pytest.mark.parametrize("limit", [0, 2.5, "7"])
+def test_what_is_no_size_of_a_shard_is_refused(tmp_path, limit):
+    message = rf"Recorder.transitions_per_shard: {limit!r}; expected 1 or more, a whole number"
+    with pytest.raises(ConfigError, match=message):
+        Recorder(Line(), tmp_path, transitions_per_shard=limit)
+
+
+def test_a_reward_beyond_float32_is_refused_at_its_step_and_what_came_before_is_kept(tmp_path):
+    env = gymnasium.wrappers.TransformReward(Line(), lambda reward: 1e38 * reward**2)
+    with Recorder(env, tmp_path) as recorder:
+        play(recorder, 1, 0)
+        with pytest.raises(DatasetError, match=r"the reward of step 2 is 4e\+38"):
+            recorder.step(2)
+    assert recorded(tmp_path)["rewards"].tolist() == pytest.approx([1e38, 0])
+
+
 @pytest.mark.parametrize("probability", [0, -0.1, 1.5, float("inf")])
 def test_what_is_no_probability_is_refused(tmp_path, probability):
     recorder = Recorder(Line(), tmp_path)

@@ -106,5 +106,5 @@ def test_a_repeated_task_describes_itself_as_the_task_does():
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "4"])
 def test_counts_below_1_are_refused(count):
-    with pytest.raises(ConfigError, match=r"ActionRepeat.count: .*expected 1 or more"):
+    with pytest.raises(ConfigError, match=r"ActionRepeat.count: .*expected 1 or more, a whole number"):
         ActionRepeat(Clock(3), count)

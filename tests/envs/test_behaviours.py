@@ -46,9 +46,10 @@ def test_epsilon_greedy_tells_its_exact_probabilities():
 
 
 @pytest.mark.parametrize("noise", [EpsilonGreedy, Bursts])
-def test_epsilon_out_of_range_is_refused(noise):
-    with pytest.raises(ConfigError, match=rf"{noise.__name__}.epsilon: 1\.5; expected a number in \[0, 1\]"):
-        noise(AlwaysTwo(), 1.5)
+@pytest.mark.parametrize("epsilon", [1.5, "0.3", float("nan"), None])
+def test_epsilon_out_of_range_is_refused(noise, epsilon):
+    with pytest.raises(ConfigError, match=rf"{noise.__name__}.epsilon: {epsilon!r}; expected a number in \[0, 1\]"):
+        noise(AlwaysTwo(), epsilon)
 
 
 def test_continuous_actions_are_refused():

@@ -118,5 +118,5 @@ def test_an_episode_that_is_cut_says_that_its_lap_is_not_finished():
 def test_bad_options_are_refused():
     with pytest.raises(ConfigError, match="'transparent'; expected 'visible' or 'hidden'"):
         car_racing.make(hud="transparent")
-    with pytest.raises(ConfigError, match="colour"):
+    with pytest.raises(ConfigError, match="CarRacing-v3: .*colour.*; expected options of offrl.envs.car_racing.make"):
         car_racing.make(colour="red")

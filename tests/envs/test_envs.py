@@ -1,4 +1,5 @@
 import functools
+import os
 import pickle
 
 import gymnasium
@@ -8,7 +9,7 @@ from gymnasium import spaces
 
 from offrl import TaskSpec, envs
 from offrl.envs import DescribedTask, making
-from offrl.errors import UnknownEnvironmentError
+from offrl.errors import ConfigError, UnknownEnvironmentError
 
 
 class Pixels(gymnasium.Env):
@@ -127,6 +128,43 @@ def test_continuous_actions_are_refused():
 def test_options_that_the_environment_does_not_have_are_refused():
     with pytest.raises(UnknownEnvironmentError, match=r"CartPole-v1: cannot be made.*colour"):
         envs.make("CartPole-v1", colour="red")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "reason"),
+    [
+        ("LunarLander-v3", {"gravity": -20.0}, r"gravity \(current value: -20.0\) must be between"),
+        ("FrozenLake-v1", {"map_name": "9x9"}, "KeyError: '9x9'"),
+    ],
+)
+def test_options_that_the_environment_fails_with_are_one_line(env_id, options, reason):
+    with pytest.raises(UnknownEnvironmentError, match=rf"{env_id}: cannot be made \({reason}"):
+        envs.make(env_id, **options)
+
+
+def test_a_number_of_steps_as_text_is_refused():
+    with pytest.raises(ConfigError, match=r"NoProgressStop.steps: '5'; expected 1 or more, a whole number"):
+        envs.make("CartPole-v1", no_progress_steps="5")
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "CarRacing-v3"])
+def test_an_environment_for_pictures_keeps_no_other_from_opening_its_window(monkeypatch, env_id):
+    pytest.importorskip("Box2D")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "")
+    monkeypatch.delenv("SDL_VIDEODRIVER")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    envs.make(env_id, render_mode="rgb_array")
+    assert os.environ["SDL_VIDEODRIVER"] == "dummy"
+    envs.make(env_id, render_mode="human")
+    assert os.environ["SDL_VIDEODRIVER"] == "dummy"  # there is no display
+    monkeypatch.setenv("DISPLAY", ":0")
+    envs.make(env_id, render_mode="human")
+    assert "SDL_VIDEODRIVER" not in os.environ
+    monkeypatch.setenv("SDL_VIDEODRIVER", "chosen")
+    envs.make(env_id, render_mode="human")
+    assert os.environ["SDL_VIDEODRIVER"] == "chosen"
 
 
 def test_matrices_as_observations_are_refused_where_nobody_flattened_them():

@@ -11,7 +11,7 @@ import offrl
 from offrl.collection import collect
 from offrl.datasets import inspect_dataset
 from offrl.envs import FrameStack, RandomBehaviour
-from offrl.errors import UnknownEnvironmentError
+from offrl.errors import ConfigError, UnknownEnvironmentError
 from offrl.report import write_dataset_page
 
 
@@ -60,6 +60,20 @@ def test_planes_of_booleans_are_seen_as_0_and_1():
 def test_other_observations_are_refused():
     with pytest.raises(UnknownEnvironmentError, match="FrameStack: observations Box"):
         FrameStack(gymnasium.make("CartPole-v1"))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_])
+def test_actions_that_begin_elsewhere_than_at_0_are_refused(dtype):
+    env = Planes(dtype)
+    env.action_space = spaces.Discrete(4, start=1)
+    with pytest.raises(UnknownEnvironmentError, match=r"FrameStack: .*start=1.*and Discrete actions from 0"):
+        FrameStack(env)
+
+
+@pytest.mark.parametrize("stack", [0, 1.5])
+def test_a_stack_of_no_frames_is_refused(stack):
+    with pytest.raises(ConfigError, match=rf"FrameStack.stack: {stack}; expected 1 or more, a whole number"):
+        FrameStack(Planes(), stack)
 
 
 class Mean(nn.Module):

@@ -5,8 +5,8 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offrl.envs import DiscreteActions, GrayStack, NoProgressStop, StallStop, to_gray
-from offrl.errors import UnknownEnvironmentError
+from offrl.envs import DiscreteActions, ExactGrayStack, GrayStack, NoProgressStop, RandomActions, StallStop, to_gray
+from offrl.errors import ConfigError, UnknownEnvironmentError
 
 
 class Script(gymnasium.Env):
@@ -129,6 +129,27 @@ def test_gray_frames_are_stacked_as_they_are(shape):
 def test_vectors_are_no_frames():
     with pytest.raises(UnknownEnvironmentError, match="expected uint8 frames"):
         GrayStack(gymnasium.make("CartPole-v1"))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda env: StallStop(env, window=-1), r"StallStop\.window: -1; expected 1 or more, a whole number"),
+        (lambda env: StallStop(env, window=0), r"StallStop\.window: 0; expected 1 or more"),
+        (lambda env: StallStop(env, threshold="-1"), r"StallStop\.threshold: '-1'; expected a number"),
+        (lambda env: NoProgressStop(env, 2.5), r"NoProgressStop\.steps: 2\.5; expected 1 or more, a whole number"),
+        (lambda env: GrayStack(env, stack=0), r"GrayStack\.stack: 0; expected 1 or more, a whole number"),
+        (lambda env: ExactGrayStack(env, stack=2.0), r"ExactGrayStack\.stack: 2\.0; expected 1 or more"),
+        (lambda env: RandomActions(env, 0.5), r"action space: Box.*; expected Discrete"),
+        (
+            lambda env: RandomActions(gymnasium.make("CartPole-v1"), "0.5"),
+            r"RandomActions\.epsilon: '0\.5'; expected a number in \[0, 1\]",
+        ),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrap, message):
+    with pytest.raises(ConfigError, match=message):
+        wrap(Script([rgb(0, 0, 0)]))
 
 
 def test_stall_stops_when_the_mean_of_the_window_falls_to_the_threshold():

@@ -62,3 +62,10 @@ def test_a_file_without_logits_has_no_other_threshold(tmp_path):
         ConfigError, match=r"OnnxPolicy.threshold: 0.3 for .*m.onnx, which was exported with threshold 0"
     ):
         sweep_thresholds(OnnxPolicy(path), [0.0, 0.3], Sights, workers=0)
+
+
+def test_thresholds_that_six_digits_do_not_tell_apart_have_an_entry_each():
+    policy = TorchPolicy(choosy_bcq(0.3))
+    sweep = sweep_thresholds(policy, [0.3, 0.3000001, 0.1], Sights, [1, 2], workers=0)
+    assert list(sweep.to_dict()["policies"]) == ["threshold 0.3", "threshold 0.3000001", "threshold 0.1"]
+    assert [line.split()[0] for line in sweep.to_text().splitlines()[1:4]] == ["0.3", "0.3000001", "0.1"]

@@ -79,3 +79,9 @@ def test_the_score_of_a_trace_is_its_undiscounted_return():
     scores = np.array([[1.0, 2.0], [4.0, 3.0], [0.0, 5.0]], np.float32)
     trace = Trace(scores, np.ones((3, 2), bool), np.array([1, 0, 1]), np.array([2.0, -0.5, 10.0]))
     assert trace.score == 11.5
+
+
+def test_a_trace_says_when_a_step_is_done():
+    steps = []
+    trace = trace_episode(policy(0.3), CART_POLE, seed=7, on_step=lambda: steps.append(1))
+    assert len(steps) == len(trace.actions)

@@ -223,6 +223,11 @@ def test_what_would_leak_or_cannot_be_calibrated_is_refused(tmp_path):
         fit_behaviour(train, opened(tmp_path / "masked", masked), updates=1)
     with pytest.raises(ConfigError, match=r"fit_behaviour.floor: 1; expected a number in \[0, 1\)"):
         fit_behaviour(train, train.held_out(), updates=1, floor=1)
+    no_part = "None; expected a Replay over a store; open the data with held_out=0.2, say"
+    with pytest.raises(ConfigError, match=f"fit_behaviour.held_out: {no_part}"):
+        fit_behaviour(whole, whole.held_out(), updates=1)
+    with pytest.raises(ConfigError, match=f"logged_behaviour: {no_part}"):
+        logged_behaviour(whole.held_out())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from offrl.ope.fitted_values import fitting_gap
 from offrl.ope.intervals import Estimate
 from offrl.ope.judgement import verdict
 from offrl.replay import Replay, open_replay
+from offrl.report.ope_page import ope_section
 from offrl.shards import Episode
 from offrl.statistics import Interval
 
@@ -244,6 +246,7 @@ def test_without_a_discount_fits_are_kept_too(tmp_path):
     [
         ({"estimators": ["fqe", "magic"]}, "one or more of fqe, wdr"),
         ({"estimators": "fqe"}, "one or more of fqe, wdr"),
+        ({"estimators": [["fqe"]]}, "one or more of fqe, wdr"),
         ({"discount": 1.5}, "a number in"),
         ({"behaviour": "guessed"}, "behaviour"),
         ({"updates": 0}, "updates"),
@@ -283,7 +286,10 @@ HARDLY = "hardly any held-out episode could have come from this policy: do not u
         ("wis", 1.0, 0, 3.0, 1.0, 0.0, "effective sample size 3.0 of 900 episodes: do not use"),
         ("wis", 1.0, 0, 20.0, 1.0, 0.0, "effective sample size 20.0 of 900 episodes: a rough number"),
         ("wis", 1.0, 0, 31.0, 1.0, 0.0, ""),
-        ("wis", 1.0, 5, 31.0, 1.0, 0.0, HARDLY),
+        ("wis", 1.0, 5, 31.0, 1.0, 0.0, "undefined in 5 of 1,000 resamples, so no interval: a rough number"),
+        ("wis", 1.0, 5, 3.0, 1.0, 0.0, "effective sample size 3.0 of 900 episodes: do not use"),
+        ("wis", math.nan, 1000, 0.0, 1.0, 0.0, HARDLY),
+        ("is", math.inf, 1000, 900.0, 1.0, 0.0, "the weights leave the range of floating point: do not use"),
         ("fqe", math.nan, 0, None, 1.0, 0.0, HARDLY),
         ("wdr", 1.0, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: do not use, read fqe"),
         ("dr", 1e42, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: do not use"),
@@ -291,9 +297,9 @@ HARDLY = "hardly any held-out episode could have come from this policy: do not u
         ("dr", 1.0, 0, 11.0, 0.9, 5.0, ""),
         ("fqe", 1.0, 0, None, 0.4, 0.0, "60% of the policy's actions are hardly in the data: their values"),
         ("dr", 1.0, 0, 31.0, 0.4, 0.0, "60% of the policy's actions are hardly in the data: their values"),
-        ("fqe", 1.0, 0, None, 0.9, 0.2, "held-out steps show values about 0.20 too low: do not use"),
+        ("fqe", 1.0, 0, None, 0.9, 0.2, "held-out steps show values about 0.2000 too low: do not use"),
         ("fqe", 0.0, 0, None, 0.9, -0.2, ""),  # of a behaviour worth 3
-        ("fqe", 0.0, 0, None, 0.9, -0.4, "held-out steps show values about 0.40 too high: do not use"),
+        ("fqe", 0.0, 0, None, 0.9, -0.4, "held-out steps show values about 0.4000 too high: do not use"),
     ],
 )
 def test_in_words_what_not_to_use(estimator, mean, undefined, size, support, gap, said):
@@ -303,6 +309,47 @@ def test_in_words_what_not_to_use(estimator, mean, undefined, size, support, gap
     found = verdict(estimator, estimate, size, 900, support=support, gap=gap)
     assert found.startswith(said)
     assert (found == "") == (said == "")
+
+
+def test_resamples_that_overflow_are_no_lack_of_episodes():
+    interval = Interval(1e307, None, None)
+    estimate = Estimate(interval, Interval(1.0, 0.5, 1.5), interval, 7, infinite=4)
+    found = verdict("dr", estimate, 31.0, 900, support=1.0, resamples=200)
+    assert found == "the weights leave the range of floating point in 4 of 200 resamples: do not use"
+
+
+def test_small_and_large_values_can_be_read():
+    """Click-through rates, and weights that have run away."""
+    rate, lift = Interval(0.0021, 0.0012, 0.00345), Interval(-0.00004, -0.0009, 0.0012)
+    wild = Interval(9.1234e40, None, None)
+    rows = (
+        Estimated("wis", Estimate(rate, rate, lift, 0), 80.0, 0, 0, ""),
+        Estimated("dr", Estimate(wild, rate, wild, 0), 1.0, 0, 0, "do not use"),
+    )
+    found = Estimates("mine", 0.0, 900, 100, {}, rate, None, "logged", 1.0, rows, ())
+    lines = [" ".join(line.split()) for line in found.to_text().splitlines()]
+    assert "wis 0.002100 0.001200 to 0.003450 -0.000040 [-0.000900 to +0.001200] 80.0" in lines
+    assert "dr 9.123e+40 +9.123e+40 1.0" in lines
+    assert "0.002100 [0.001200 to 0.003450], as logged" in found.to_text()
+    page = ope_section(found.to_dict(), where=Path("ope.json"))
+    for shown in ("0.002100", "0.001200 to 0.003450", "-0.000040 [-0.000900 to +0.001200]", "9.123e+40", "+9.123e+40"):
+        assert f">{shown}<" in page
+
+
+def test_a_file_is_judged_with_a_warning(tmp_path):
+    replay = two_rooms(tmp_path / "data", 20, held_out=0.5)
+    offrl.export_onnx(offrl.DQN(SPEC), tmp_path / "policy.onnx", contract="uint8")
+    policies = {"file": offrl.OnnxPolicy(tmp_path / "policy.onnx"), "network": offrl.TorchPolicy(offrl.DQN(SPEC))}
+    found = estimate_each(policies, replay, OpeConfig(estimators=["is"], resamples=100), progress=False)
+    said = "An ONNX file does not say what it was trained on: if on these episodes, the values flatter it."
+    assert [said in found[name].warnings for name in policies] == [True, False]
+
+
+def test_the_held_out_part_is_not_the_whole_replay(tmp_path):
+    replay = two_rooms(tmp_path, 6, held_out=0.5)
+    said = "estimate.replay: the held-out episodes alone; .*; pass the replay that you called held_out"
+    with pytest.raises(ConfigError, match=said):
+        offrl.estimate(POLICIES["uniform"], replay.held_out())
 
 
 def test_a_fit_that_has_not_ended_is_named(tmp_path):

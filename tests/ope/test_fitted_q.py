@@ -144,6 +144,26 @@ def test_a_table_of_another_part_is_refused(replay):
         fit_q({"always 0": table}, replay, 1, device="cpu")
 
 
+def test_a_table_of_the_other_part_is_refused_where_both_are_equally_long(tmp_path):
+    rng = np.random.default_rng(0)
+    save_frames(tmp_path, [[episode(rng, longest=1) for _ in range(8)]], SPEC)
+    replay = open_replay(tmp_path, progress=False, held_out=0.5)
+    policy, held_out = POLICIES["always 0"], replay.held_out()
+    other, own = tabulate(policy, held_out, progress=False), tabulate(policy, replay, progress=False)
+    said = (
+        r"fit_q.tables: a table of 4 other transitions; expected 4, the training part's; pass tabulate\(policy, replay"
+    )
+    with pytest.raises(ConfigError, match=said):
+        fit_q({"always 0": other}, replay, 1, device="cpu")
+    model = fit_q({"always 0": own}, replay, 1, batch_size=2, learner=QUICK, device="cpu")
+    with pytest.raises(
+        ConfigError, match="read.tables: a table of 4 other transitions; expected 4, the held-out part's"
+    ):
+        read(model, held_out, [own])
+    assert read(model, held_out, [other]).value.shape == (1, 4)
+    assert read(model, held_out, [PolicyTable(own.current, own.following)]).value.shape == (1, 4)  # it does not say
+
+
 def test_bf16_comes_near_and_is_trained_like_any_other(replay):
     table = {"always 0": tabulate(POLICIES["always 0"], replay, progress=False)}
     learner = LearnerConfig(learning_rate=3e-3, polyak=0.2, precision="bf16", compile="off", threads=1)

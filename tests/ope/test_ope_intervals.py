@@ -80,12 +80,23 @@ def test_infinite_values_of_several_fits_are_undefined_and_say_so_quietly():
     long = Steps(np.ones((6, 1000)), np.full((6, 1000), 10.0), np.full(6, 1000), 1.0)
     found = bootstrap(per_decision_is, [long, long], resamples=10)
     assert found.value == (np.inf, None, None)
-    assert found.undefined == 10
+    assert (found.undefined, found.infinite) == (10, 0)  # how far apart the two fits are is not known
+    assert bootstrap(per_decision_is, long, resamples=10).infinite == 10
 
 
 def test_infinite_estimates_have_no_interval():
     long = Steps(np.ones((6, 1000)), np.full((6, 1000), 10.0), np.full(6, 1000), 1.0)
     assert bootstrap(per_decision_is, long, resamples=10).value == (np.inf, None, None)
+
+
+def test_fits_of_other_episodes_and_a_behaviour_of_fewer_fits_are_refused():
+    steps = bandit(10)
+    with pytest.raises(ConfigError, match="bootstrap.behaviour: 1 Steps; expected 2, one for each fit"):
+        bootstrap(trajectory_is, [steps, steps], behaviour=[steps])
+    with pytest.raises(ConfigError, match="bootstrap.steps: 9 episodes; expected 10, the same ones in each fit"):
+        bootstrap(trajectory_is, [steps, bandit(9)])
+    with pytest.raises(ConfigError, match="bootstrap.behaviour: 9 episodes; expected 10"):
+        bootstrap(trajectory_is, steps, behaviour=[bandit(9)])
 
 
 @pytest.mark.parametrize("resamples", [1, 10.5, True])

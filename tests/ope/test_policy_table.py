@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from naive_replay import save_frames
 from two_rooms import POLICIES, SPEC, two_rooms
 
@@ -149,11 +150,49 @@ def test_an_error_of_a_function_itself_is_its_own(tmp_path):
         (lambda observations: np.full((len(observations), 2), 0.4), "no probabilities"),
         (lambda observations: np.full((len(observations), 2), np.nan), "no probabilities"),
         (lambda observations: np.full((len(observations), 3), 1 / 3), r"gives float64 \["),
+        (lambda observations: [[0.5, 0.5]] * (len(observations) - 1) + [[1.0]], "gives a list that is no array; exp"),
+        (lambda observations: [torch.ones(2, requires_grad=True)] * len(observations), "gives a list that is no array"),
+        (lambda observations: ["go"] * len(observations), r"gives <U2 \["),
+        (lambda observations: None, r"gives object \[\]"),
+        (lambda observations: np.full((len(observations), 2), 0.5 + 0j), r"gives complex128 \["),
     ],
 )
 def test_what_is_no_policy_is_refused(policy, said, tmp_path):
     with pytest.raises(ConfigError, match=said):
         tabulate(policy, two_rooms(tmp_path, 5), name="mine", progress=False)
+
+
+def test_a_tensor_with_a_gradient_will_do(tmp_path):
+    shares = torch.tensor([0.25, 0.75], requires_grad=True)
+    table = tabulate(lambda observations: shares.expand(len(observations), 2), two_rooms(tmp_path, 5), progress=False)
+    np.testing.assert_array_equal(table.current, [[0.25, 0.75]] * len(table.current))
+
+
+def masked(folder, *masks):
+    """An episode of one step for each mask [1, 3]."""
+    episodes = [
+        Episode(
+            observations=np.zeros((2, 2), np.float32),
+            actions=np.array([mask.index(1)]),
+            rewards=np.zeros(1, np.float32),
+            terminated=True,
+            truncated=False,
+            action_mask=np.array([mask], np.bool_),
+        )
+        for mask in masks
+    ]
+    save_frames(folder, [episodes], TaskSpec.vector(2, ("left", "stay", "right")))
+    return open_replay(folder, progress=False)
+
+
+def test_a_policy_that_may_take_no_action_somewhere_is_named_with_the_episode(tmp_path):
+    replay = masked(tmp_path, [0, 0, 1], [1, 0, 1], [1, 1, 0])
+    only_right = TorchPolicy(DQN(replace(replay.spec, legal_actions=(2,), action_masks=True)))
+    said = (
+        r"^mine: no action of \(2,\) is legal at a step of episode 2; .*; leave such episodes out of the data, or take"
+    )
+    with pytest.raises(SpecMismatchError, match=said):
+        tabulate(only_right, replay, name="mine", progress=False)
 
 
 def test_a_policy_of_another_task_is_refused(tmp_path):

@@ -51,6 +51,33 @@ def test_first_weights_may_leak_too(tmp_path):
         shared_split([begun_from("lost", tmp_path / "gone")])
 
 
+def test_a_relative_path_to_first_weights_is_of_a_directory_above_the_run(tmp_path, monkeypatch):
+    """As runs recorded it before: today's directory has nothing to do with it, and may have a run of that name."""
+    for name in ("then", "today", "empty"):
+        (tmp_path / name / "runs").mkdir(parents=True)
+    on_all = run(tmp_path / "then" / "runs", "first", held_out=0.0)
+    (on_all / "checkpoints").mkdir()
+    apart = run(tmp_path / "today" / "runs", "first")
+    (apart / "checkpoints").mkdir()
+    last = run(tmp_path / "then" / "runs", "last", init="runs/first/checkpoints/step-000000010")
+    for today in ("then", "today", "empty"):
+        monkeypatch.chdir(tmp_path / today)
+        with pytest.raises(ConfigError, match="then/runs/first: was trained on all episodes"):
+            shared_split([last])
+    moved = run(tmp_path, "moved", init="runs/first/checkpoints/step-000000010")
+    monkeypatch.chdir(tmp_path / "today")
+    with pytest.warns(UserWarning, match=r"moved: its first weights are from runs/first/.*which is not there: .*known"):
+        assert shared_split([moved]).split_seed == 4
+    monkeypatch.chdir(tmp_path / "then" / "runs")
+    assert shared_split(["../../today/runs/first"]).held_out == 0.1  # a run itself is named from here
+
+
+@pytest.mark.parametrize("runs", [[], (), "runs/first"])
+def test_no_list_of_runs_is_refused(runs):
+    with pytest.raises(ConfigError, match=r"shared_split.runs: .*expected a list of one or more runs' directories"):
+        shared_split(runs)
+
+
 @pytest.mark.parametrize(
     "replay", [None, [], {"held_out": "0.1"}, {"held_out": True}, {"held_out": 0.1, "split_seed": 1.5}]
 )

@@ -139,3 +139,24 @@ def test_an_action_that_is_never_taken_has_a_word_and_the_shortest_bar():
     assert length(panel, 0, REFUSED) == 1
     number = ActionPanel(NAMES, lambda observation: None, (0.0, 10.0))._number
     assert [number(-np.inf), number(5.0)] == ["illegal", "5.0"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "written"),
+    [
+        ((0.0, 9.0), ["0.00", "9.00"]),
+        ((-1234.5, 1e3), ["-1234", "1000"]),
+        ((12.34, 12.36), ["12.3400", "12.3600"]),
+        ((-123.46, -123.44), ["-123.460", "-123.440"]),  # a digit less than there might be
+        ((-3e12, 5e12), ["-3.0e+12", "5.0e+12"]),
+        ((0.0, 1e-9), ["0.000000", "0.000000"]),
+    ],
+)
+def test_the_panels_of_all_episodes_are_equally_wide_whatever_their_scores(limits, written):
+    width = draw([1.0, 2.0, 3.0]).shape[1]
+    panel = draw([*limits, -np.inf], (True, True, False), limits=limits)
+    assert panel.shape[1] == width
+    assert (panel[HEADER + ROW : HEADER + 3 * ROW, -10:] == 255).all()
+    number = ActionPanel(NAMES, lambda observation: None, limits)._number
+    assert [number(end) for end in limits] == written
+    assert max(len(number(each)) for each in (-1e38, 1e38, 0.1, -0.1)) <= 8

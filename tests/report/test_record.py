@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from made_runs import write_run
 
 from offrl.errors import RunError
 from offrl.report._record import read_record
@@ -79,3 +80,22 @@ def test_damaged_evaluations_are_refused(run, content, says):
 def test_a_directory_without_runs_is_refused(tmp_path):
     with pytest.raises(RunError, match="no run here"):
         read_record(tmp_path)
+
+
+def test_algorithms_and_runs_that_differ_only_in_case_stay_apart(tmp_path):
+    for index, (name, algorithm) in enumerate([("bcq", "bcq"), ("BCQ", "BCQ"), ("bc", "bc"), ("BC", "bc")]):
+        write_run(tmp_path / name, algorithm, replay={"seed": index})
+        rows = [{"seed": 7, "score": float(index), "length": 10}]
+        (tmp_path / name / "evaluation.json").write_text(json.dumps({"per_episode": rows}))
+    record = read_record(tmp_path)
+    assert {label: each.scores for label, each in record.evaluations.items()} == {
+        "bcq": (0.0,),
+        "BCQ": (1.0,),
+        "bc": (2.0,),
+        "BC": (3.0,),
+    }
+    assert {label: sorted(run.label for run in group) for label, group in record.groups.items()} == {
+        "BCQ": ["BCQ"],
+        "bcq": ["bcq"],
+        "BC": ["BC", "bc"],
+    }

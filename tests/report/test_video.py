@@ -4,12 +4,14 @@ import resource
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from offrl import envs
 from offrl.envs import CartPoleDriver
 from offrl.errors import ConfigError, RunError
-from offrl.report import Moment, record_episode, record_episodes
+from offrl.policies import Choices
+from offrl.report import ActionPanel, Moment, record_episode, record_episodes
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 # imageio-ffmpeg's reader, which only these tests use, leaves the pipes of its process to the garbage collector.
@@ -160,3 +162,45 @@ def test_a_failing_policy_leaves_no_file(tmp_path, good_steps):
     with pytest.raises(TypeError, match="NoneType"):
         record_episode(policy, Colours, 0, tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_episodes_whose_scores_have_more_digits_fit_into_one_film(tmp_path):
+    pytest.importorskip("PIL")
+    path = tmp_path / "two.mp4"
+
+    def panel_of(seed):
+        def choices(observation):
+            scores = torch.tensor([[float(seed), -float(seed)]])
+            return Choices(scores, torch.ones(1, 2, dtype=torch.bool), scores)
+
+        return ActionPanel(("left", "right"), choices, (-float(seed), float(seed)))
+
+    record_episodes(ones, Colours, [7, 70_000], path, fps=2, panel_of=panel_of)
+    _, frames = read(path)
+    assert len(frames) == 2 * 4
+    for frame in frames:  # the picture is one colour, and the panel is white at its lower right end
+        assert np.ptp(frame[8:-8, 8:568].astype(int), axis=(0, 1)).max() < 10
+        assert frame[400:, -10:].min() > 240
+
+
+class Growing(Colours):
+    """Its pictures grow with the seed."""
+
+    def _info(self):
+        return {"rgb": super()._info()["rgb"].repeat(1 + self.number, axis=1)}
+
+    def reset(self, *, seed=None, options=None):
+        self.number = seed
+        return super().reset(seed=seed)
+
+
+def test_pictures_that_change_their_size_are_refused_and_nothing_is_written(tmp_path):
+    message = (
+        r"record_episodes: the picture of step 0 of the episode of seed 1 has 1152 x 480 pixels; "
+        r"expected 576 x 480, as the film began; make the environment"
+    )
+    with pytest.raises(ConfigError, match=message):
+        record_episodes(ones, Growing, [0, 1], tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == []
+    record_episode(ones, Growing, 1, tmp_path / "a.mp4")
+    assert read(tmp_path / "a.mp4")[0]["size"] == (1152, 480)

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
 from offrl import Batch, TaskSpec
@@ -47,6 +48,20 @@ def test_td_error_bootstraps_from_legal_actions():
     assert torch.isclose(
         td_error.function(Table(SPEC), batch(next_action_mask=legal)), torch.tensor((0.7**2 + 16.0**2) / 2)
     )
+
+
+@pytest.mark.parametrize("broken", ["scores", "logits"])
+def test_networks_that_give_nan_have_no_statistic(monkeypatch, broken):
+    """Whatever an argmax of NaN is, a run's best checkpoint is not chosen by it."""
+    forward = Table.forward
+
+    def with_nan(self, observation):
+        output = forward(self, observation)
+        return output._replace(**{broken: torch.where(observation[:, :1] == 2, torch.nan, getattr(output, broken))})
+
+    monkeypatch.setattr(Table, "forward", with_nan)
+    for statistic in (td_error, agreement):
+        assert statistic.function(Table(SPEC), batch()).isnan()
 
 
 def test_agreement_of_two_rows():

@@ -109,6 +109,42 @@ def test_what_cannot_be_ranked(replay):
         rank([other], replay.held_out(), [CRITERIA["agreement"]], progress=False)
 
 
+def test_what_is_no_candidate_no_statistic_and_no_replay(replay, tmp_path):
+    ours, held_out = candidate("a", replay.spec, 0), replay.held_out()
+    for statistics in (["agreement"], "agreement", CRITERIA["agreement"], CRITERIA):
+        with pytest.raises(
+            ConfigError, match=r"rank: .* among the statistics; expected a list of CRITERIA\['agreement'"
+        ):
+            rank([ours], held_out, statistics)
+    with pytest.raises(ConfigError, match=r"among the candidates; expected a list of offrl.selection.Candidate"):
+        rank([DiscreteBCQ(replay.spec)], held_out, [CRITERIA["agreement"]])
+    none = Replay(replay.store).held_out()
+    with pytest.raises(ConfigError, match=r"rank.replay: None; .*open the data with held_out=0.2, say: else held_out"):
+        rank([ours], none, [CRITERIA["agreement"]])
+    with pytest.raises(ConfigError, match=r"a: load gives a NoneType; expected an offrl.Algorithm"):
+        rank([Candidate("a", lambda: None)], held_out, [CRITERIA["agreement"]], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"thresholds": ()}, r"Candidate.thresholds: \(\); expected one or more numbers in \[0, 1\), or None"),
+        ({"thresholds": 0.5}, r"Candidate.thresholds: 0.5; "),
+        ({"thresholds": (0.3, 1.0)}, r"Candidate.thresholds: \(0.3, 1.0\); "),
+        ({"thresholds": (float("nan"),)}, r"Candidate.thresholds: \(nan,\); "),
+        ({"thresholds": (-0.1,)}, r"Candidate.thresholds: \(-0.1,\); "),
+        ({"reward_scale": 0.0}, r"Candidate.reward_scale: 0.0; expected a finite number other than 0"),
+        ({"reward_scale": float("inf")}, r"Candidate.reward_scale: inf; "),
+        ({"name": 3}, r"Candidate.name: 3; "),
+        ({"load": DQN(SPEC)}, r"Candidate.load: a DQN; .*pass lambda: algorithm"),
+    ],
+)
+def test_a_candidate_is_checked_before_its_turn_comes(wrong, said):
+    with pytest.raises(ConfigError, match=said):
+        Candidate(**{"name": "a", "load": lambda: 1 / 0, **wrong})
+    assert Candidate("a", lambda: 1 / 0, thresholds=np.array([0.0, 0.5]), reward_scale=-2.0).thresholds[1] == 0.5
+
+
 class Table(Algorithm):
     """Values from a table: of room A, then of room B."""
 
@@ -160,7 +196,25 @@ def test_fitted_statistics_know_what_policies_are_worth_and_how_wrong_their_valu
         assert statistics["exact"][name] == pytest.approx(0, abs=0.003)
         assert statistics["wrong"][name] == pytest.approx(np.mean(errors**2), rel=0.1)
         assert np.isnan(statistics["diverged"][name])  # and the others' regressions are none the worse for it
-    assert all(each["support"] == 1.0 for each in statistics.values())  # the behaviour is uniform
+    assert statistics["exact"]["support"] == statistics["wrong"]["support"] == 1.0  # the behaviour is uniform
+    assert np.isnan(statistics["diverged"]["support"])  # 0 times infinity is NaN, and no action is its best one
+
+
+def test_a_candidate_whose_networks_give_nan_comes_last_with_a_remark(rooms):
+    """Whatever an argmax of NaN is: here it would be the action of the best policy."""
+    broken = Candidate("broken", lambda: Table([[float("nan"), 0.3], [float("nan"), 0.81]]), thresholds=(0.0, 0.5))
+    statistics = [CRITERIA["fqe"], CRITERIA["agreement"]]
+    found = rank([broken, *ROOMS[:2]], rooms.held_out(), statistics, fitting=QUICK, progress=False)
+    assert [each.name for each in found.policies] == ["exact", "wrong", "broken", "broken"]
+    last = found.policies[-1]
+    assert np.isnan([*last.statistics.values()]).all()
+    assert last.first_in == 0
+    assert found.to_text().splitlines()[-2:] == ["", f"broken: {last.remark}"]
+    assert last.remark.startswith("its networks give NaN on the data: last")
+    assert found.to_dict()["policies"][-1]["remark"] == last.remark
+    assert found.winner.remark == ""
+    with pytest.raises(OfflineRLError, match="no candidate has a number as its agreement"):
+        rank([broken], rooms.held_out(), statistics[1:], progress=False)
 
 
 def test_the_same_seed_gives_the_same_ranking(rooms):

@@ -1,11 +1,13 @@
 """Readings and statistics of candidates against a loop over transitions, one at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from naive_replay import make_episode, make_spec, save_frames
 
 from offrl import BC, DiscreteBCQ, ReplayConfig, TorchPolicy
-from offrl.errors import OfflineRLError
+from offrl.errors import OfflineRLError, SpecMismatchError
 from offrl.replay import Replay, open_replay
 from offrl.selection import CRITERIA, Log, Reading
 from offrl.selection.reading import read_candidate
@@ -96,6 +98,16 @@ def test_statistics_of_three_transitions():
     names = ("td_error", "initial_value", "agreement")
     found = {name: CRITERIA[name].function(reading, log_of_three()) for name in names}
     assert found == {"td_error": 6.0, "initial_value": 9.0, "agreement": 2 / 3}
+
+
+def test_a_policy_that_may_take_no_action_somewhere_is_named_with_the_episode(tmp_path):
+    replay = opened(tmp_path, masks=True)
+    mask = replay.store.action_mask[:, 1]
+    first = int(replay.store.episode_of_rows()[np.flatnonzero(~mask)[0]])
+    middle = DiscreteBCQ(replace(replay.spec, legal_actions=(1,), action_masks=True)).eval()
+    said = rf"^mine: no action of \(1,\) is legal at a step of episode {first}; expected one or more at each step"
+    with pytest.raises(SpecMismatchError, match=said):
+        next(read_candidate(middle, replay, [0.0], with_values=False, name="mine"))
 
 
 def test_an_algorithm_without_values_has_an_agreement_only(tmp_path):

@@ -261,3 +261,12 @@ def test_a_manifest_says_the_layout_of_its_shards(tmp_path):
     stacked.save(tmp_path)
     assert json.loads((tmp_path / "manifest.json").read_text())["format"] == "offrl-stacked"
     assert Manifest.load(tmp_path) == stacked
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [({"id": "a-v0"}, "a-v0"), ({"id": "a-v0", "settings": {"gravity": 5.0}}, None), ({}, None)],
+)
+def test_an_environment_is_named_by_its_id_where_that_says_all(environment, name):
+    manifest = Manifest(make_spec(), (), environment=environment, generator={})
+    assert manifest.plain_environment == name

@@ -111,8 +111,7 @@ class StreamingReplay(ReplaySource):
             self.close()
             raise
         self.fingerprint = _fingerprint(manifest, dones)
-        environment = manifest.environment.get("id")
-        self.environment = None if environment is None else str(environment)
+        self.environment = manifest.plain_environment
 
     def __len__(self) -> int:
         """The number of transitions in the dataset."""
