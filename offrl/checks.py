@@ -53,17 +53,18 @@ class Checks:
         if not holds:
             raise ConfigError(f"{getattr(self._config, name)!r}", where=f"{self._where}.{name}", expected=expected)
 
-    def number(self, name: str, expected: str, holds: Callable[[Any], bool]) -> None:
+    def number(self, name: str, expected: str, holds: Callable[[Any], bool], *, as_float32: bool = False) -> None:
         """Refuses a field that is no finite number, or for which `holds` is false; `expected` says what it checks.
+
+        With `as_float32` it is one of torch's in a loss, which has a largest one.
 
         Raises:
             ConfigError: It is refused.
         """
         value = getattr(self._config, name)
         self.that(is_number(value) and holds(value), name, expected)
-        self.that(
-            abs(value) <= _LARGEST_FLOAT32, name, f"{expected}, at most {_LARGEST_FLOAT32:.2g}, which float32 holds"
-        )
+        if as_float32 and abs(value) > _LARGEST_FLOAT32:
+            self.that(False, name, f"{expected}, at most {_LARGEST_FLOAT32:.2g}, which float32 holds")
         self._make_plain(name)
 
     def whole(self, *names: str, least: int, most: int | None = None) -> None:

@@ -52,6 +52,8 @@ def _decimals(*numbers: float) -> int | None:
     largest = max((abs(each) for each in numbers if math.isfinite(each)), default=0.0)
     if largest == 0 or 1 <= largest < 1e5:
         return 2
+    if 1e5 <= largest < 1e9:
+        return 0
     return 3 - math.floor(math.log10(largest)) if 1e-3 <= largest < 1 else None
 
 
@@ -61,7 +63,7 @@ def number_text(number: float, *, beside: Sequence[float] = (), sign: str = "") 
     Args:
         number: The number.
         beside: What it is read together with, so that all have the same decimals; 2 where
-            the largest is from 1 to 100,000, below that as many as show four digits of it.
+            the largest is from 1 to 100,000, above that none, below that as many as show four digits of it.
         sign: "+" shows that of positive numbers, too.
     """
     decimals = _decimals(number, *beside)

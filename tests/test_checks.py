@@ -26,7 +26,7 @@ class Config:
         checks.whole("count", least=2, most=9)
         checks.choice("name", ("one", "two"))
         checks.flag("flag")
-        checks.number("size", "over 0", lambda size: size > 0)
+        checks.number("size", "over 0", lambda size: size > 0, as_float32=True)
 
 
 def test_what_fits_is_taken_whatever_number_type_it_has():

@@ -62,7 +62,6 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
         needs: Optional fields of `Batch` that its loss reads. A replay gives "next_action", "behaviour_probability" and
             "index" only where it was asked for them: `open_replay(..., include=["next_action"])`.
         threshold: The likelihood threshold its policy acts with, see `offrl.losses.greedy_actions`.
-        encoder_settings: The keyword arguments of a `functools.partial` that made the encoder, ready for JSON.
 
     Raises:
         ConfigError: Arguments of another kind, or an encoder whose features are not of the size that it says.
@@ -88,7 +87,7 @@ class Algorithm(nn.Module, ABC, Generic[Config]):
         if config is None and (kind := self.config_class()) is not None:
             config = kind()
         self.config: Config = config  # type: ignore[assignment]  # None only where the algorithm has no config
-        self.encoder_settings: Mapping[str, Any] = settings_of(encoder)
+        self._encoder_settings = settings_of(encoder)  # for a run's records
         make_encoder = checked(encoder)
         with seeded(self.seed):
             self.make_networks(make_encoder)

@@ -75,7 +75,7 @@ def described_encoder(algorithm: Algorithm) -> dict[str, Any]:
     encoder = getattr(algorithm, "encoder", None)
     return {
         "encoder": None if encoder is None else f"{type(encoder).__module__}:{type(encoder).__qualname__}",
-        "encoder_settings": dict(algorithm.encoder_settings),
+        "encoder_settings": getattr(algorithm, "_encoder_settings", {}),
     }
 
 
@@ -91,14 +91,15 @@ def with_settings(encoder: EncoderFactory, recorded: Mapping[str, Any], where: s
     Raises:
         ConfigError: A partial with others; a class where the run has some that no file can hold.
     """
-    if isinstance(encoder, partial):
-        given = settings_of(encoder)
-        if given != recorded:
+    if not recorded:  # none, or a run of an earlier version: it is the user's to know
+        return encoder
+    if isinstance(encoder, partial) and isinstance(encoder.func, type):
+        if (given := settings_of(encoder)) != recorded:
             raise ConfigError(
                 f"an encoder with the settings {given}", where=where, expected=f"{dict(recorded)}, as the run has them"
             )
         return encoder
-    if not recorded or not isinstance(encoder, type):
+    if not isinstance(encoder, type):
         return encoder
     if any(isinstance(value, Mapping) and value.keys() == {OBJECT} for value in recorded.values()):
         raise ConfigError(
@@ -106,4 +107,14 @@ def with_settings(encoder: EncoderFactory, recorded: Mapping[str, Any], where: s
             where=where,
             expected=f"encoder=functools.partial({encoder.__name__}, ...) with these: a file holds their names only",
         )
-    return partial(encoder, **recorded)
+    return partial(
+        encoder, **{name: tuple(each) if isinstance(each, list) else each for name, each in recorded.items()}
+    )
+
+
+def without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded settings without what is a path on this machine, which is nobody's business elsewhere."""
+    return {
+        name: {OBJECT: "a path"} if isinstance(value, str) and Path(value).is_absolute() else value
+        for name, value in settings.items()
+    }

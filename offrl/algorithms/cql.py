@@ -31,7 +31,7 @@ class CQLConfig:
 
     def __post_init__(self) -> None:
         checks = Checks(self)
-        checks.number("weight", "0 or more", lambda weight: weight >= 0)
+        checks.number("weight", "0 or more", lambda weight: weight >= 0, as_float32=True)
         checks.that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 
 

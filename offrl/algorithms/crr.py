@@ -40,8 +40,8 @@ class CRRConfig:
     def __post_init__(self) -> None:
         checks = Checks(self)
         checks.choice("weighting", ("exp", "binary"))
-        checks.number("beta", "a number over 0", lambda beta: beta > 0)
-        checks.number("weight_limit", "a number over 0", lambda limit: limit > 0)
+        checks.number("beta", "a number over 0", lambda beta: beta > 0, as_float32=True)
+        checks.number("weight_limit", "a number over 0", lambda limit: limit > 0, as_float32=True)
         checks.choice("advantage", ("mean", "max"))
         checks.that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 

@@ -44,8 +44,8 @@ class IQLConfig:
     def __post_init__(self) -> None:
         checks = Checks(self)
         checks.number("expectile", "0 < expectile < 1", lambda expectile: 0 < expectile < 1)
-        checks.number("temperature", "0 or more", lambda temperature: temperature >= 0)
-        checks.number("weight_limit", "a number over 0", lambda limit: limit > 0)
+        checks.number("temperature", "0 or more", lambda temperature: temperature >= 0, as_float32=True)
+        checks.number("weight_limit", "a number over 0", lambda limit: limit > 0, as_float32=True)
         checks.that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 
 

@@ -32,7 +32,7 @@ class QRCQLConfig:
 
     def __post_init__(self) -> None:
         checks = Checks(self)
-        checks.number("weight", "0 or more", lambda weight: weight >= 0)
+        checks.number("weight", "0 or more", lambda weight: weight >= 0, as_float32=True)
         checks.whole("num_quantiles", least=1, most=1_000)
         checks.number("kappa", "a number over 0", lambda kappa: kappa > 0)
 

@@ -41,7 +41,12 @@ class DiscreteSACConfig:
         checks = Checks(self)
         checks.flag("learn_entropy_coefficient")
         least = 1e-30 if self.learn_entropy_coefficient else 0.0  # its logarithm is what is learned
-        checks.number("entropy_coefficient", "over 0, or 0 where it is not learned", lambda number: number >= least)
+        checks.number(
+            "entropy_coefficient",
+            "over 0, or 0 where it is not learned",
+            lambda number: number >= least,
+            as_float32=True,
+        )
         checks.number("target_entropy", "a share in [0, 1]", lambda share: 0 <= share <= 1)
         checks.that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 

@@ -14,6 +14,7 @@ from offrl import envs
 from offrl.envs.car_racing import ENV_ID, HUD_ROWS
 from offrl.envs.wrappers import LUMA_WEIGHTS, GrayStack, StallStop
 
+_HUD_ROWS = [HUD_ROWS.start, HUD_ROWS.stop, HUD_ROWS.step]
 _NOT_DATA = {"render_mode"}
 """Settings of an environment that no observation or reward depends on."""
 _TOLD = {
@@ -78,11 +79,14 @@ def _arguments_of(env: envs.Env) -> dict[str, Any]:
 
 
 def _wrappers_of(env: envs.Env) -> list[str]:
-    """The wrappers that no other part of a manifest tells of, outermost first."""
+    """The wrappers that no other part of a manifest tells of, outermost first.
+
+    Inside of Gymnasium's own, which `gymnasium.make` puts there, are those of the environment that the id names.
+    """
     found = []
-    while isinstance(env, gymnasium.Wrapper):
+    while isinstance(env, gymnasium.Wrapper) and not isinstance(env, gymnasium.wrappers.OrderEnforcing):
         kind, settings = type(env), vars(env).get("_saved_kwargs", {})  # of Gymnasium's RecordConstructorArgs
-        is_told = kind.__name__ == "TimeLimit" and env.spec is not None  # as max_episode_steps
+        is_told = isinstance(env, gymnasium.wrappers.TimeLimit) and env.spec is not None  # as max_episode_steps
         if not is_told and (words := _wrapper_in_words(kind.__module__, kind.__name__, settings)) is not None:
             found.append(words)
         env = env.env
@@ -112,7 +116,8 @@ def _wrapper_in_words(module: str, name: str, settings: Mapping[str, Any]) -> st
         return None
     is_gray_stack = (module, name) == (GrayStack.__module__, GrayStack.__name__)
     # The spec has the size of the stack, and whether CarRacing's bar is hidden.
-    if is_gray_stack and settings["hidden_rows"] in (None, HUD_ROWS) and settings["weights"] == LUMA_WEIGHTS:
+    hidden, weights = settings.get("hidden_rows"), settings.get("weights", LUMA_WEIGHTS)
+    if is_gray_stack and hidden in (None, _HUD_ROWS) and tuple(weights) == LUMA_WEIGHTS:
         return None
     parts = (f"{each}={describe(value)}" for each, value in settings.items() if _is_readable(value))
     return f"{name}({', '.join(parts)})"

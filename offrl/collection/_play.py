@@ -12,7 +12,7 @@ from tqdm import tqdm
 from offrl import envs
 from offrl.collection._describing import settings_of
 from offrl.collection._episode_log import EpisodeLog
-from offrl.envs.behaviours import Behaviour, act
+from offrl.envs.behaviours import Behaviour, act, num_actions
 from offrl.envs.episodes import EpisodeRunner
 from offrl.envs.seeds import DATA_SEEDS
 from offrl.errors import DatasetError, OfflineRLError
@@ -123,6 +123,7 @@ class PolicyBehaviour:
 
     def __init__(self, policy: Policy, name: str = "policy") -> None:
         self._policy = policy
+        self._takes_masks = bool(getattr(getattr(policy, "spec", None), "action_masks", False))
         self._name = name
 
     def __repr__(self) -> str:
@@ -130,10 +131,13 @@ class PolicyBehaviour:
 
     def begin(self, env: envs.Env, rng: np.random.Generator) -> None:
         """Nothing to draw."""
+        self._num_actions = num_actions(env)
 
     def __call__(self, observation: NDArray[Any], action_mask: NDArray[Any] | None = None) -> tuple[int, float]:
         """The action, which is certain."""
         mask = None if action_mask is None else action_mask[None]
+        if mask is None and self._takes_masks:  # a step that states none: all are legal
+            mask = np.ones((1, self._num_actions), np.bool_)
         return int(self._policy(observation[None], mask)[0]), 1.0
 
 

@@ -246,7 +246,8 @@ def collect_protocol(
     if algorithm is None:
         with closing(make_env()) as env:
             algorithm = DQN(envs.task_spec(env), seed=seed)  # double Q-learning is its default
-    common = {"transitions": transitions, "seed": seed, "environment": environment, "progress": progress}
+    # JSON takes no numpy numbers.
+    common = {"transitions": int(transitions), "seed": int(seed), "environment": environment, "progress": progress}
     return _Protocol(
         make_env,
         Path(directory),

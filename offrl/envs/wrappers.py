@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Generic, SupportsFloat, TypeVar
 
 import gymnasium
@@ -84,7 +85,8 @@ class GrayStack(
     Args:
         env: its observations are uint8 [H, W, 3] (RGB), [H, W, 1] or [H, W] (gray).
         stack: frames in one observation.
-        hidden_rows: rows that policies must not see; gray 128 (0 after normalisation) in every observation.
+        hidden_rows: rows that policies must not see, a slice or its start, stop and step; they are gray 128 (0 after
+            normalisation) in every observation.
         weights: see `to_gray`.
 
     Raises:
@@ -96,10 +98,12 @@ class GrayStack(
         self,
         env: gymnasium.Env[NDArray[np.uint8], Action],
         stack: int = 4,
-        hidden_rows: slice | None = None,
+        hidden_rows: slice | Sequence[int | None] | None = None,
         weights: tuple[int, int, int] = LUMA_WEIGHTS,
     ) -> None:
-        RecordConstructorArgs.__init__(self, stack=stack, hidden_rows=hidden_rows, weights=weights)
+        hidden = hidden_rows if isinstance(hidden_rows, slice | None) else slice(*hidden_rows)
+        recorded = None if hidden is None else [hidden.start, hidden.stop, hidden.step]  # as JSON can hold it
+        RecordConstructorArgs.__init__(self, stack=stack, hidden_rows=recorded, weights=tuple(weights))
         super().__init__(env)
         stack = require_count(stack, "GrayStack.stack")
         if not is_frame_space(env.observation_space):
@@ -110,7 +114,7 @@ class GrayStack(
             )
         height, width = (env.observation_space.shape or ())[:2]
         self._stack = np.zeros((stack, height, width), dtype=np.uint8)
-        self._hidden_rows = hidden_rows
+        self._hidden_rows = hidden
         self._weights = weights
         self.observation_space = spaces.Box(0, 255, self._stack.shape, np.uint8)
 
@@ -275,7 +279,7 @@ class StallStop(_StopRule[Observation, Action]):
         RecordConstructorArgs.__init__(self, window=window, threshold=threshold)
         super().__init__(env)
         self._rewards: deque[float] = deque(maxlen=require_count(window, "StallStop.window"))
-        if not is_number(threshold):
+        if not is_number(threshold) and threshold != -math.inf:  # at which it never stops
             raise ConfigError(f"{threshold!r}", where="StallStop.threshold", expected="a number")
         self._threshold = threshold
 

@@ -27,10 +27,12 @@ class Player:
     """
 
     def __init__(self, policy: Any, num_rows: int) -> None:
-        draws = _EpisodeDraws(getattr(policy, "seed", 0))
-        drawing_from = getattr(policy, "drawing_from", None)  # functions have none, and draw as they like
-        self.policy: ActionFunction = policy if drawing_from is None else drawing_from(draws)
-        self._draws = None if self.policy is policy else draws
+        self.policy: ActionFunction = policy
+        self._draws: _EpisodeDraws | None = None
+        # Asked of the class: what passes attributes on to a policy inside acts by itself, as functions do.
+        if hasattr(type(policy), "drawing_from") and policy.is_random:
+            self._draws = _EpisodeDraws(policy.seed)
+            self.policy = policy.drawing_from(self._draws)
         self._rows = range(num_rows)
         self._observations: dict[int, NDArray[Any]] = {}
         self._wants_masks = takes_action_masks(policy)
@@ -51,11 +53,13 @@ class Player:
         """
         observation = np.asarray(shown.observation)
         first = next(iter(self._observations.values()), observation)
-        if (observation.dtype, observation.shape) != (first.dtype, first.shape):
+        if observation.shape == first.shape and np.can_cast(observation.dtype, first.dtype, "same_kind"):
+            observation = observation.astype(first.dtype, copy=False)
+        else:
             raise SpecMismatchError(
                 f"{observation.dtype} {list(observation.shape)} after {first.dtype} {list(first.shape)}",
                 where="the environment's observations",
-                expected="one dtype and shape, after a reset as after a step",
+                expected="one shape and kind, after a reset as after a step",
                 hint="correct the environment, such as with numpy.asarray(observation, dtype) in both",
             )
         self._observations[row] = observation
@@ -79,14 +83,13 @@ class Player:
 class _EpisodeDraws:
     """Random numbers for the rows of a batch, each from the generator of the episode in the row."""
 
-    def __init__(self, policy_seed: int) -> None:
-        self._policy_seed = policy_seed
+    def __init__(self, policy_seed: Any) -> None:
+        self._key = [int(number) for number in np.random.default_rng(policy_seed).integers(2**32, size=2)]
         self._rngs: dict[int, np.random.Generator] = {}
 
     def begin(self, row: int, seed: int) -> None:
         # Other streams than those of `episode_rng`, which the environment's own random actions come from.
-        key = np.random.SeedSequence(self._policy_seed).generate_state(2)
-        sequence = np.random.SeedSequence(seed, spawn_key=(1, *map(int, key)))
+        sequence = np.random.SeedSequence(seed, spawn_key=(1, *self._key))
         self._rngs[row] = np.random.default_rng(sequence)
 
     def random(self, size: int, /) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from offrl._version import __version__
+from offrl.algorithms.building import without_paths
 from offrl.checks import is_number, is_whole
 from offrl.datasets.summary import inspect_dataset
 from offrl.errors import OfflineRLError, RunError
@@ -251,7 +252,8 @@ def _counted_rows(subject: _Subject) -> dict[str, Any]:
 
 def _recipe_rows(config: Mapping[str, Any]) -> dict[str, Any]:
     rows: dict[str, Any] = {"algorithm": config.get("algorithm"), "encoder": config.get("encoder")}
-    rows |= {f"{name} of the encoder": value for name, value in config.get("encoder_settings", {}).items()}
+    encoder_settings = without_paths(config.get("encoder_settings", {}))
+    rows |= {f"{name} of the encoder": value for name, value in encoder_settings.items()}
     if (seed := config.get("algorithm_seed")) is not None:
         rows["seed of the first weights"] = seed
     for group in _RECIPE:

@@ -178,7 +178,16 @@ def load_algorithm(
         encoder = _known(encoder_name, _encoders(), "encoder", run)
     if encoder is not None:
         encoder = with_settings(encoder, encoder_settings, run)
-    built = build_algorithm(kind, TaskSpec.from_dict(spec, where=run / "config.json"), settings, encoder=encoder)
+    task = TaskSpec.from_dict(spec, where=run / "config.json")
+    try:
+        built = build_algorithm(kind, task, settings, encoder=encoder)
+    except OSError as error:  # an encoder that reads a file, which need not be here any more
+        raise ConfigError(
+            f"the encoder cannot be made with the run's settings ({error})",
+            where=run,
+            expected=f"what {encoder_settings} name",
+            hint="pass encoder=lambda shape: YourEncoder(shape, ...) with other ones",
+        ) from error
     return load_policy(built.to(resolve_device(device)), checkpoint)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from offrl.algorithms.algorithm import Algorithm
+from offrl.algorithms.building import without_paths
 from offrl.errors import RunError
 from offrl.hub.card import evaluation_of, model_card
 from offrl.hub.loading import PUBLISHED_NAMES, find_policy, load_algorithm, run_of
@@ -70,7 +71,8 @@ def publish(
         config = read_run_config(run)
         notes = {**(config.get("notes") or {}), "data": None}  # a path on this machine is nobody's business
         init = {"init": None} if config.get("init") is not None else {}
-        write_run_config(partial, {**config, **init, "notes": notes})
+        settings = {name: without_paths(config[name]) for name in ("encoder_settings",) if name in config}
+        write_run_config(partial, {**config, **init, **settings, "notes": notes})
         weights = {"policy.safetensors": (checkpoint / "policy.safetensors").read_bytes()}
         write_sealed(saved, weights, run=read_identity(partial))
         if machine := read_run_json(run, "environment.json"):

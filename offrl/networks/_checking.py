@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from offrl.errors import ConfigError
 
@@ -53,8 +54,10 @@ def checked(encoder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
                 expected="an nn.Module",
                 hint="return the encoder that you made",
             )
-        if any(isinstance(parameter, UninitializedParameter) for parameter in made.parameters()):
-            _run(made, made, observation_shape)  # lazy layers take their sizes, and draw their weights
+        if any(map(is_lazy, chain(made.parameters(), made.buffers()))):
+            was_training = made.training
+            _run(made.eval(), made, observation_shape)  # lazy layers take their sizes, and draw their weights
+            made.train(was_training)
         _require_feature_dim(made, observation_shape)
         return made
 
@@ -62,14 +65,21 @@ def checked(encoder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
 
 
 def settings_of(encoder: object) -> dict[str, Any]:
-    """The keyword arguments of a `functools.partial` as JSON holds them: lists for tuples, names for classes."""
+    """The keyword arguments of a `functools.partial` of a class as JSON holds them: lists for tuples.
+
+    What JSON would change otherwise, such as a class, is there by its name only.
+    """
+    if not isinstance(encoder, partial) or not isinstance(encoder.func, type):
+        return {}
     found: dict[str, Any] = {}
-    for name, value in getattr(encoder, "keywords", {}).items():
+    for name, value in encoder.keywords.items():
+        plain = list(value) if isinstance(value, tuple) else value
         try:
-            found[name] = json.loads(json.dumps(value))
-        except (TypeError, ValueError):
-            kind = value if hasattr(value, "__qualname__") else type(value)
-            found[name] = {OBJECT: f"{kind.__module__}:{kind.__qualname__}"}
+            is_kept = json.loads(json.dumps(plain, allow_nan=False)) == plain
+        except (TypeError, ValueError, RecursionError):
+            is_kept = False
+        kind = value if hasattr(value, "__qualname__") else type(value)
+        found[name] = plain if is_kept else {OBJECT: f"{getattr(kind, '__module__', None)}:{kind.__qualname__}"}
     return found
 
 
@@ -79,7 +89,14 @@ def _require_feature_dim(encoder: nn.Module, observation_shape: tuple[int, ...])
     if not isinstance(said, int):
         return  # offrl.networks.feature_dim refuses it, where an algorithm asks
     name, given = type(encoder).__name__, f"observations {[_NUM_ROWS, *observation_shape]}"
-    tried = copy.deepcopy(encoder).eval()
+    try:
+        tried = copy.deepcopy(encoder).eval()
+    except Exception as error:
+        raise ConfigError(
+            f"{name} cannot be copied ({type(error).__name__}: {error})",
+            where="encoder",
+            expected="an encoder that copy.deepcopy takes: target networks and policies are copies",
+        ) from error
     for tensor in chain(tried.parameters(), tried.buffers()):
         if tensor.dim() == 4:  # as the Learner has them
             tensor.data = tensor.data.to(memory_format=torch.channels_last)

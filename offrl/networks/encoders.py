@@ -136,6 +136,7 @@ class MLPEncoder(nn.Module):
                 expected="(D,)",
                 hint="use NatureEncoder or CompactEncoder for pixels",
             )
+        hidden = tuple(hidden)
         if not all(is_whole(size) and size >= 1 for size in hidden):
             raise ConfigError(f"{hidden!r}", where="MLPEncoder.hidden", expected="whole numbers, 1 or more")
         sizes = [observation_shape[0], *hidden]

@@ -159,5 +159,6 @@ def _run_of(init: str, run: Path) -> Path | None:
     directory = Path(init).parent  # of the checkpoints
     directories = [directory]
     if not directory.is_absolute():
-        directories = [each for above in run.resolve().parents if (each := above / directory).is_dir()]
+        above = dict.fromkeys([*run.resolve().parents, *run.absolute().parents])  # where it lies, and as it is named
+        directories = [each for parent in above if (each := parent / directory).is_dir()]
     return next((each.parent for each in directories if (each.parent / "config.json").is_file()), None)

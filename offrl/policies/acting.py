@@ -59,14 +59,17 @@ class ActingPolicy(ABC):
         observation = self._raw(observation)
         return self._choices(observation, legal_actions(self.spec, len(observation), action_mask))
 
+    @property
+    def is_random(self) -> bool:
+        """Whether it draws at all; a subclass that acts by itself has no actor."""
+        return hasattr(self, "_actor") and self._actor.is_random
+
     def drawing_from(self, draws: _Draws) -> Self:
-        """The policy whose random actions come from `draws`, and not from its own seed; itself where it draws none.
+        """The policy whose random actions come from `draws`, and not from its own seed.
 
         Args:
             draws: has the methods `random` and `integers` of `numpy.random.Generator`.
         """
-        if not self._actor.is_random:
-            return self
         policy = copy.copy(self)
         policy._actor = self._actor.drawing_from(draws)
         return policy

@@ -30,7 +30,8 @@ from offrl.system.files import replacing
 _OPSET = 13
 
 
-_MOST_EXPORTED = 1 - 1e-6
+_MOST_WITH_ILLEGAL = 1 - 1e-6
+"""Scaled by a threshold above it, logits reach those of illegal actions."""
 
 
 def logit_scale(threshold: float) -> float:
@@ -39,18 +40,10 @@ def logit_scale(threshold: float) -> float:
     The rule p / max p > threshold reads logit - max logit > log threshold. Threshold 0 gives 0: nothing is ruled out.
 
     Raises:
-        ConfigError: a threshold outside [0, 1), or so near to 1 that scaled logits would reach those of illegal
-            actions.
+        ConfigError: a threshold outside [0, 1).
     """
     if not is_number(threshold) or not 0 <= threshold < 1:
         raise ConfigError(f"{threshold!r}", where="threshold", expected="0 <= threshold < 1")
-    if threshold > _MOST_EXPORTED:
-        raise ConfigError(
-            f"{threshold!r}",
-            where="threshold",
-            expected=f"at most {_MOST_EXPORTED}, for an ONNX file",
-            hint="set algorithm.threshold = 0.999 before the export: the likeliest action is left there, too",
-        )
     return math.log(APPLY_THRESHOLD) / math.log(threshold) if threshold > 0 else 0.0
 
 
@@ -104,6 +97,14 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
             where=path,
             expected="the uint8 contract for a policy whose data has action masks",
             hint="pass contract='uint8' (offrl export --contract uint8)",
+        )
+    has_illegal = algorithm.spec.legal_actions is not None or algorithm.spec.action_masks
+    if has_illegal and _MOST_WITH_ILLEGAL < algorithm.threshold < 1:
+        raise ConfigError(
+            f"{algorithm.threshold!r}",
+            where="threshold",
+            expected=f"at most {_MOST_WITH_ILLEGAL}, for an ONNX file of a task with illegal actions",
+            hint="set algorithm.threshold = 0.999 before the export: the likeliest action is left there, too",
         )
     model = _trace(algorithm, contract)
     drop_idle_casts(model)

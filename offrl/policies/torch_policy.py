@@ -45,7 +45,8 @@ class TorchPolicy(NetworkPolicy):
         seed: int = 0,
         run: Path | None = None,
     ) -> None:
-        self.threshold = algorithm.threshold if threshold is None else threshold
+        threshold = algorithm.threshold if threshold is None else threshold
+        self.threshold: float = threshold.item() if isinstance(threshold, np.ndarray | torch.Tensor) else threshold
         if not is_number(self.threshold) or not 0 <= self.threshold < 1:
             raise ConfigError(f"{self.threshold!r}", where="TorchPolicy.threshold", expected="0 <= threshold < 1")
         if not 0 <= epsilon <= 1:

@@ -216,13 +216,13 @@ def watch_episode(
         MissingDependencyError: pygame is not installed.
         ConfigError: The environment gives no frames.
     """
-    choose_video_driver("human")
     try:
         import pygame
     except ImportError as error:
         raise missing_dependency("pygame", extra="carracing", purpose="watch_episode") from error
     found = Recording(0.0, 0)
     with closing(make_env()) as env:
+        choose_video_driver("human")  # who makes an environment sets the other one
         pygame.display.init()
         try:
             clock, window = pygame.time.Clock(), None

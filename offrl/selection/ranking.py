@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -202,6 +202,8 @@ def rank(
         OfflineRLError: A statistic reads values, and a candidate learns none; or it is a number for no candidate.
         SpecMismatchError: A candidate is of another task, or its policy may take no action at some transition.
     """
+    candidates = list(candidates) if isinstance(candidates, Iterable) else candidates
+    criteria = list(criteria) if isinstance(criteria, Iterable) else criteria
     _require_all("candidates", candidates, Candidate, "offrl.selection.Candidate")
     _require_all("statistics", criteria, Criterion, "CRITERIA['agreement'], say, or your own Criterion")
     require_replay(replay, "rank.replay")

@@ -60,16 +60,19 @@ def groups_of(algorithm: Algorithm) -> list[ParameterGroup]:
                 expected="a list of ParameterGroup(parameters, learning_rate_scale)",
             )
         parameters, scale = list(group.parameters), group.learning_rate_scale
-        if not parameters or any(id(parameter) not in ours for parameter in parameters):
+        if any(id(parameter) not in ours for parameter in parameters):
             raise ConfigError(
-                "a group with a parameter of another module" if parameters else "a group without parameters",
+                "a group with a parameter of another module",
                 where=where,
                 expected="parameters of the algorithm, which checkpoints hold",
-                hint="make their module an attribute of the algorithm" if parameters else "leave the group out",
+                hint="make their module an attribute of the algorithm",
             )
         if not is_number(scale) or scale < 0:
             raise ConfigError(f"learning_rate_scale {scale!r}", where=where, expected="a number, 0 or more")
-        found.append(ParameterGroup(parameters, float(scale)))
+        if parameters:
+            found.append(ParameterGroup(parameters, float(scale)))
+    if not found:
+        raise ConfigError("no parameters", where=where, expected="one or more to train")
     return found
 
 
@@ -143,10 +146,11 @@ def target_pairs(algorithm: Algorithm) -> list[tuple[Tensor, Tensor]]:
         ConfigError: See `state_pairs`; a tensor is to follow two.
     """
     where = f"{type(algorithm).__name__}.targets"
-    found: dict[int, tuple[Tensor, Tensor]] = {}
+    found: dict[Any, tuple[Tensor, Tensor]] = {}
     for online, target in algorithm.targets():
         for source, destination in state_pairs(online, target, where):
-            known, _ = found.setdefault(destination.data_ptr(), (source, destination))
+            place = destination.data_ptr(), destination.shape, destination.stride()
+            known, _ = found.setdefault(place, (source, destination))
             if known.data_ptr() != source.data_ptr():
                 raise ConfigError(
                     f"a tensor {list(destination.shape)} of a target network is to follow two",

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from offrl import envs
 from offrl.collection import Recorder, collect
@@ -88,7 +89,7 @@ class Doubled(gymnasium.RewardWrapper):
         (lambda: GrayStack(ActionRepeat(Screen(), 2), stack=2), ["ActionRepeat(count=2)"]),
         (
             lambda: GrayStack(Screen(), hidden_rows=slice(3)),
-            ["GrayStack(stack=4, hidden_rows=slice(None, 3, None), weights=(299, 587, 114))"],
+            ["GrayStack(stack=4, hidden_rows=[None, 3, None], weights=(299, 587, 114))"],
         ),
         (
             lambda: RandomActions(StallStop(envs.make("CartPole-v1"), 5), np.float32(0.5)),
@@ -106,8 +107,18 @@ def test_wrappers_that_change_what_is_played(make_env, wrappers):
 
 
 def test_wrappers_that_the_id_or_the_spec_tells_of():
-    for env in (envs.make("CartPole-v1"), envs.make("FrozenLake-v1"), GrayStack(Screen(), stack=2), Screen()):
+    gray = GrayStack(Screen(), stack=2, weights=np.array([299, 587, 114]))
+    for env in (envs.make("CartPole-v1"), envs.make("FrozenLake-v1"), gray, Screen()):
         assert settings_of(gymnasium.wrappers.RecordEpisodeStatistics(env)) == {}
+
+
+def test_what_the_id_stands_for_may_itself_be_wrapped():
+    gymnasium.register("Entry-v0", lambda **settings: Doubled(CartPoleEnv(**settings)))
+    try:
+        assert settings_of(envs.make("Entry-v0")) == {}
+        assert settings_of(envs.make("Entry-v0", no_progress_steps=3)) == {"wrappers": ["NoProgressStop(steps=3)"]}
+    finally:
+        del gymnasium.registry["Entry-v0"]
 
 
 def test_an_environment_that_is_registered_with_wrappers_has_the_usual_ones():

@@ -287,6 +287,21 @@ def test_the_policy_that_is_kept_asks_for_the_legal_actions_that_were_stated(tmp
         assert offrl.evaluate(policy, Masked, [1], workers=0, progress=False).scores == (1.0,)
 
 
+class Sparing(Masked):
+    """States what is legal at every second step; where it does not, all is."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = Corridor.step(self, action)
+        stated = {"action_mask": np.array([0, 1], np.int8)} if self.steps % 2 == 0 else info
+        return observation, reward, terminated, truncated, stated
+
+
+def test_a_step_that_states_no_mask_allows_every_action(tmp_path):
+    algorithm = DQN(envs.task_spec(Sparing()))
+    online(Sparing(), tmp_path, algorithm)
+    assert algorithm.spec.action_masks
+
+
 def test_the_kept_learner_names_no_environment_whose_id_says_too_little(tmp_path):
     env = envs.ActionRepeat(Corridor(), 2)
     online(env, tmp_path, DQN(envs.task_spec(env)))

@@ -113,6 +113,34 @@ LEGAL_AT_FIRST = [(1, 1, 0), None, (0, 1, 0)]
 EXPECTED = sum(3.0**step * (1 if step in (1, 3) else 2) for step in range(1, 13))
 
 
+class Delegating:
+    """A policy of a user's around another one, which acts by itself."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def __call__(self, observation, action_mask=None):
+        return np.zeros(len(observation), np.int64)
+
+
+class Left(TorchPolicy):
+    """One that has nothing of its base's but the kind."""
+
+    def __init__(self):
+        self.spec = SPEC
+
+    def __call__(self, observation, action_mask=None):
+        return np.zeros(len(observation), np.int64)
+
+
+def test_what_acts_by_itself_is_asked_itself():
+    for policy in (Delegating(TorchPolicy(even_bc(), epsilon=0.5)), Left()):
+        assert evaluate(policy, Spelling, [5, 3], workers=0).scores == (0.0, 0.0)
+
+
 def test_a_mask_that_is_missing_stands_for_all_actions_whoever_plays(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
     policy = TorchPolicy(even_bc(action_masks=True), threshold=0.9)
@@ -181,5 +209,7 @@ class Grown(Spelling):
     [(Rounded, r"float32 \[1\] after int64 \[1\]"), (Grown, r"float32 \[2\] after float32 \[1\]")],
 )
 def test_observations_that_change_their_kind_are_refused(make_env, change):
-    with pytest.raises(SpecMismatchError, match=rf"the environment's observations: {change}; expected one dtype and"):
+    with pytest.raises(
+        SpecMismatchError, match=rf"the environment's observations: {change}; expected one shape and kind"
+    ):
         evaluate(lambda observations: np.zeros(len(observations), np.int64), make_env, [1], workers=0)

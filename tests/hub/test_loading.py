@@ -10,11 +10,13 @@ import torch
 import offrl
 from offrl import OnnxPolicy, TaskSpec, TorchPolicy
 from offrl.algorithms import BC, DiscreteBCQ, DiscreteBCQConfig
+from offrl.algorithms.building import with_settings
 from offrl.errors import ConfigError, MissingDependencyError, RunError
 from offrl.hub import publish
 from offrl.hub.loading import find_policy
 from offrl.networks import MLPEncoder
 from offrl.runs import latest_checkpoint, load_policy
+from offrl.runs.files import read_run_config
 from offrl.training import FitConfig, fit
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -103,6 +105,30 @@ def test_the_settings_of_ones_own_encoder_are_the_runs(toy_replay, tmp_path):
         offrl.load(tmp_path / "run", encoder=partial(Squashed, squash="tanh"))
     with pytest.raises(RunError, match="encoder_settings.squash is 'tanh'; expected 'sin', as the run began with"):
         trained(toy_replay, tmp_path / "run", partial(Squashed, squash="tanh"), resume=True)
+
+
+def test_where_a_run_says_nothing_the_encoder_that_is_passed_is_taken():
+    sine = partial(Squashed, squash="sin")  # a run of an earlier version says nothing, and one of a function
+    assert with_settings(sine, {}, "run") is sine
+
+
+def test_a_function_of_ones_own_knows_its_encoders_settings(toy_replay, tmp_path):
+    def make(observation_shape, weights):
+        return MLPEncoder(observation_shape, hidden=(len(weights),))
+
+    trained(toy_replay, tmp_path / "run", partial(make, weights="abc"))
+    assert offrl.load(tmp_path / "run", encoder=partial(make, weights="xyz")).algorithm.encoder.feature_dim == 3
+
+
+@pytest.mark.parametrize("value", [float("inf"), torch.Tensor.relu, {1: 2}, (1, (2, 3))])
+def test_what_a_file_would_change_is_recorded_by_name(toy_replay, tmp_path, value):
+    class Any(Squashed):
+        def __init__(self, observation_shape, value=None):
+            super().__init__(observation_shape)
+
+    trained(toy_replay, tmp_path / "run", partial(Any, value=value))
+    (recorded,) = read_run_config(tmp_path / "run")["encoder_settings"].values()
+    assert recorded.keys() == {"object"}
 
 
 def test_settings_that_no_file_holds_are_passed(toy_replay, tmp_path):

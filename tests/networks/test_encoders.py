@@ -80,6 +80,10 @@ def test_layers_of_no_width_are_refused(hidden):
         MLPEncoder((4,), hidden)
 
 
+def test_widths_may_come_from_an_iterator():
+    assert MLPEncoder((4,), map(int, "89")).feature_dim == 9
+
+
 def weights(encoder):
     return sum(parameter.numel() for parameter in encoder.parameters())
 

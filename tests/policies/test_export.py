@@ -1,6 +1,7 @@
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -81,8 +82,6 @@ def test_scales_by_hand():
     assert logit_scale(0.0) == 0.0
     with pytest.raises(ConfigError, match=r"threshold: 1\.0"):
         logit_scale(1.0)
-    with pytest.raises(ConfigError, match=r"threshold: 0\.9{9}.*; expected at most 0\.999999, for an ONNX file"):
-        logit_scale(1 - 1e-9)  # times 1e9, logits would reach those of illegal actions
 
 
 # The float contract
@@ -154,6 +153,15 @@ class Custom(DQN):
     def forward(self, observation):
         q = self.values(observation)
         return PolicyOutput(scores=q, logits=self.make_logits(q))
+
+
+def test_a_threshold_at_which_logits_reach_those_of_illegal_actions_is_refused(tmp_path):
+    algorithm = bcq(replace(VECTORS, legal_actions=(1, 2)), threshold=1 - 1e-9)
+    with pytest.raises(
+        ConfigError, match=r"threshold: 0\.9{9}.*; expected at most 0\.999999, for an ONNX file of a task"
+    ):
+        export_onnx(algorithm, tmp_path / "policy.onnx", contract="uint8")
+    export_onnx(bcq(VECTORS, threshold=1 - 1e-9), tmp_path / "policy.onnx", contract="uint8")
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.0])

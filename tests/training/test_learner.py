@@ -239,7 +239,7 @@ class Grouped(Slope):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda _: ParameterGroup([]), "a group without parameters; expected parameters of the algorithm"),
+        (lambda _: ParameterGroup([]), "no parameters; expected one or more to train"),
         (lambda _: ParameterGroup([nn.Parameter(torch.ones(1))]), "a group with a parameter of another module"),
         (lambda ours: ParameterGroup([ours.weight], -1.0), "learning_rate_scale -1.0; expected a number, 0 or more"),
         (lambda ours: ParameterGroup([ours.weight], math.nan), "learning_rate_scale nan"),
@@ -281,6 +281,38 @@ def test_a_target_weight_of_many_names_moves_once():
     online = learner.algorithm.online[0].weight.item()
     learner.update(batch_of(0))
     assert learner.algorithm.target[0].weight.item() == online / 2
+
+
+class Viewed(Slope):
+    """Its target is a vector and a view of its first number, which lies at the same place in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.online = nn.Module()
+        self.online.register_buffer("all", torch.ones(3))
+        self.online.register_buffer("first", self.online.all[0])
+        self.target = nn.Module()
+        self.target.register_buffer("all", torch.zeros(3))
+        self.target.register_buffer("first", self.target.all[0])
+
+    def loss(self, batch):
+        return (self.weight * batch.observation).mean(), {}
+
+
+def test_a_view_of_a_target_tensor_leaves_none_behind():
+    learner = Learner(Viewed(), LearnerConfig(polyak=1.0, precision="fp32", compile="off"), total_updates=1)
+    learner.update(batch_of(0))
+    assert learner.algorithm.target.all.tolist() == [1, 1, 1]
+
+
+def test_an_empty_group_beside_another_is_left_out():
+    class Frozen(Slope):
+        def parameter_groups(self):
+            return [ParameterGroup([], 0.1), ParameterGroup([self.weight])]
+
+    learner = Learner(Frozen(), LearnerConfig(optimizer="SGD", learning_rate=0.5, precision="fp32"), total_updates=1)
+    learner.update(batch_of(2))
+    assert learner.algorithm.weight.item() == 10 - 0.5 * 2
 
 
 class Torn(Tied):
