@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from offrl.checks import is_number
 from offrl.cli.behaviours import DRIVER
 from offrl.cli.console import refuse_beside
 from offrl.cli.names import CAR_RACING, ENCODERS, algorithm_class, environment_factory, load_class
@@ -149,4 +148,6 @@ def load_actor(
 
 def _frames_per_second(stated: Any) -> int:
     """Of a film: what an environment's metadata says, or 50 where that is no number, which some leave at None."""
+    from offrl.checks import is_number
+
     return max(1, round(float(stated))) if is_number(stated) and stated > 0 else 50
