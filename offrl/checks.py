@@ -26,6 +26,18 @@ def is_number(value: object) -> bool:
     return isinstance(value, float | np.floating) and math.isfinite(value)
 
 
+def plain_threshold(threshold: Any, where: str) -> float:
+    """A likelihood threshold as a plain number; numpy's and torch's numbers are taken.
+
+    Raises:
+        ConfigError: It is none, or outside [0, 1).
+    """
+    plain = threshold.item() if getattr(threshold, "ndim", None) == 0 else threshold
+    if not is_number(plain) or not 0 <= plain < 1:
+        raise ConfigError(f"{threshold!r}", where=where, expected="0 <= threshold < 1")
+    return float(plain)
+
+
 def restore_value(value: Any, hint: Any) -> Any:
     """What JSON made of a field's value, as the field declares it: tuples come back from JSON as lists."""
     is_tuple = isinstance(value, list) and (get_origin(hint) or hint) in (tuple, Sequence)
@@ -63,8 +75,8 @@ class Checks:
         """
         value = getattr(self._config, name)
         self.that(is_number(value) and holds(value), name, expected)
-        if as_float32 and abs(value) > _LARGEST_FLOAT32:
-            self.that(False, name, f"{expected}, at most {_LARGEST_FLOAT32:.2g}, which float32 holds")
+        fits = not as_float32 or abs(value) <= _LARGEST_FLOAT32
+        self.that(fits, name, f"{expected}, at most {_LARGEST_FLOAT32:.2g}, which float32 holds")
         self._make_plain(name)
 
     def whole(self, *names: str, least: int, most: int | None = None) -> None:

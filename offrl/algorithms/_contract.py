@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from offrl.algorithms.algorithm import Algorithm, PolicyOutput
 from offrl.batch import Batch, FrameBatch
-from offrl.checks import is_number
+from offrl.checks import plain_threshold
 from offrl.errors import ConfigError
+from offrl.networks._layout import channels_last
 
 _TRIED_ACTIONS = 4
 _OWN_COLUMNS = ("step", "loss", "learning_rate", "skipped_updates")
@@ -41,16 +42,12 @@ def require_contract(algorithm: Algorithm, batch: Batch | FrameBatch) -> None:
     """
     for name in sorted(algorithm.needs):
         batch.needed(name)
-    if not is_number(algorithm.threshold) or not 0 <= algorithm.threshold < 1:
-        raise ConfigError(
-            f"{algorithm.threshold!r}", where=f"{type(algorithm).__name__}.threshold", expected="0 <= threshold < 1"
-        )
+    plain_threshold(algorithm.threshold, f"{type(algorithm).__name__}.threshold")
     _warn_of_idle_targets(algorithm)
     device = next((parameter.device for parameter in algorithm.parameters()), torch.device("cpu"))
     raw, spec = batch.to(device).stacked(), algorithm.spec
-    observation, next_observation = (
-        each.contiguous(memory_format=torch.channels_last) if each.dim() == 4 else each  # as the Learner has them
-        for each in map(spec.normalise, (raw.observation, raw.next_observation))
+    observation, next_observation = (  # as the Learner has them
+        channels_last(spec.normalise(each)) for each in (raw.observation, raw.next_observation)
     )
     prepared = replace(raw, observation=observation, next_observation=next_observation)
     tried = copy.deepcopy(algorithm).eval()

@@ -19,8 +19,7 @@ _NOT_DATA = {"render_mode"}
 """Settings of an environment that no observation or reward depends on."""
 _TOLD = {
     *("DescribedTask", "DiscreteActions", "FrameStack", "_Float32"),  # by the spec and the action table
-    *("_SaysLap", "OrderEnforcing", "PassiveEnvChecker"),
-    *("HumanRendering", "RecordEpisodeStatistics", "RecordVideo", "RenderCollection"),
+    *("_SaysLap", "HumanRendering", "RecordEpisodeStatistics", "RecordVideo", "RenderCollection"),
 }
 """Wrappers of offrl's and Gymnasium's without which data would be the same, or which another entry tells of."""
 
@@ -129,5 +128,4 @@ def _is_plain(value: object) -> bool:
 
 
 def _is_readable(value: object) -> bool:
-    are_plain = isinstance(value, tuple | list) and all(map(_is_plain, value))
-    return _is_plain(value) or isinstance(value, slice) or are_plain
+    return _is_plain(value) or (isinstance(value, tuple | list) and all(map(_is_plain, value)))

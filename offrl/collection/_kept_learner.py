@@ -16,6 +16,7 @@ from offrl.runs.checkpoint import find_resumable, load_learner, read_logs, save_
 from offrl.runs.directory import write_environment
 from offrl.runs.files import write_run_config
 from offrl.shards._recording import writing
+from offrl.shards.manifest import plain_environment
 from offrl.training.config import FitConfig
 
 if TYPE_CHECKING:
@@ -91,8 +92,7 @@ class KeptLearner:
             "dataset": None,  # it has learned while the dataset was made
             "init": None,
             "spec": algorithm.spec.to_dict(),
-            # The id alone would name another environment than one that was made with other settings.
-            "notes": {**own, "environment": None if environment.get("settings") else environment.get("id")},
+            "notes": {**own, "environment": plain_environment(environment)},
         }
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from offrl.envs.behaviours import Behaviour, act, num_actions
 from offrl.envs.episodes import EpisodeRunner
 from offrl.envs.seeds import DATA_SEEDS
 from offrl.errors import DatasetError, OfflineRLError
+from offrl.policies.policy import takes_action_masks
 from offrl.shards.episode import Episode
 from offrl.shards.manifest import Manifest
 from offrl.spec import TaskSpec
@@ -123,7 +124,7 @@ class PolicyBehaviour:
 
     def __init__(self, policy: Policy, name: str = "policy") -> None:
         self._policy = policy
-        self._takes_masks = bool(getattr(getattr(policy, "spec", None), "action_masks", False))
+        self._takes_masks = takes_action_masks(policy)
         self._name = name
 
     def __repr__(self) -> str:

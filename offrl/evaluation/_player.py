@@ -49,7 +49,8 @@ class Player:
         """What the environment in this row shows after a step.
 
         Raises:
-            SpecMismatchError: the observation has another shape or dtype than the ones before.
+            SpecMismatchError: the observation has another shape than the ones before, or another kind, such as floats
+                after integers.
         """
         observation = np.asarray(shown.observation)
         first = next(iter(self._observations.values()), observation)

@@ -66,7 +66,7 @@ def evaluate(
         ConfigError: no seeds, seeds that `require_evaluation_seeds` refuses, numbers below 1, or a `make_env` that
             cannot be sent to worker processes.
         SpecMismatchError: the policy needs legal actions, and the environment states none; or the observations are
-            not all of one shape and dtype.
+            not all of one shape and kind.
         OfflineRLError: an environment failed in its worker.
     """
     require_playable("evaluate", make_env, seeds, num_envs=num_envs, workers=workers)

@@ -71,8 +71,9 @@ def publish(
         config = read_run_config(run)
         notes = {**(config.get("notes") or {}), "data": None}  # a path on this machine is nobody's business
         init = {"init": None} if config.get("init") is not None else {}
-        settings = {name: without_paths(config[name]) for name in ("encoder_settings",) if name in config}
-        write_run_config(partial, {**config, **init, **settings, "notes": notes})
+        if "encoder_settings" in config:  # not in runs of earlier versions
+            config["encoder_settings"] = without_paths(config["encoder_settings"])
+        write_run_config(partial, {**config, **init, "notes": notes})
         weights = {"policy.safetensors": (checkpoint / "policy.safetensors").read_bytes()}
         write_sealed(saved, weights, run=read_identity(partial))
         if machine := read_run_json(run, "environment.json"):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from offrl.errors import ConfigError
+from offrl.networks._layout import channels_last, lay_channels_last
 
 OBJECT = "object"
 """The only key of what stands for a setting that JSON has nothing for, such as a class."""
@@ -97,9 +98,7 @@ def _require_feature_dim(encoder: nn.Module, observation_shape: tuple[int, ...])
             where="encoder",
             expected="an encoder that copy.deepcopy takes: target networks and policies are copies",
         ) from error
-    for tensor in chain(tried.parameters(), tried.buffers()):
-        if tensor.dim() == 4:  # as the Learner has them
-            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    lay_channels_last(tried)  # as the Learner does
     with torch.random.fork_rng(devices=[]):
         features = _run(tried, encoder, observation_shape)
     found = list(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
@@ -116,9 +115,8 @@ def _require_feature_dim(encoder: nn.Module, observation_shape: tuple[int, ...])
 def _run(tried: nn.Module, encoder: nn.Module, observation_shape: tuple[int, ...]) -> Any:
     """What an encoder makes of zeros that lie in memory as in training: pictures with their channels last."""
     parameter = next(encoder.parameters(), None)
-    zeros = torch.zeros(_NUM_ROWS, *observation_shape, device=None if parameter is None else parameter.device)
-    if zeros.dim() == 4:
-        zeros = zeros.contiguous(memory_format=torch.channels_last)
+    device = None if parameter is None else parameter.device
+    zeros = channels_last(torch.zeros(_NUM_ROWS, *observation_shape, device=device))
     try:
         with torch.no_grad():
             return tried(zeros)

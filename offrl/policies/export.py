@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from offrl._version import __version__
 from offrl.algorithms.algorithm import Algorithm
-from offrl.checks import is_number
+from offrl.checks import plain_threshold
 from offrl.errors import ConfigError, ExportError
 from offrl.losses import greedy_actions
 from offrl.policies._onnx_file import APPLY_THRESHOLD, ILLEGAL, INPUT, MASK_INPUT, OUTPUTS, Contract
@@ -42,8 +42,7 @@ def logit_scale(threshold: float) -> float:
     Raises:
         ConfigError: a threshold outside [0, 1).
     """
-    if not is_number(threshold) or not 0 <= threshold < 1:
-        raise ConfigError(f"{threshold!r}", where="threshold", expected="0 <= threshold < 1")
+    threshold = plain_threshold(threshold, "threshold")
     return math.log(APPLY_THRESHOLD) / math.log(threshold) if threshold > 0 else 0.0
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.algorithms.algorithm import PolicyOutput
+from offrl.checks import plain_threshold
 from offrl.errors import ConfigError
 from offrl.policies._onnx_file import APPLY_THRESHOLD, OnnxFile
 from offrl.policies.acting import NetworkPolicy
@@ -60,8 +61,7 @@ class OnnxPolicy(NetworkPolicy):
         self._begin(self._file.algorithm_threshold if threshold is None else threshold)
 
     def _begin(self, threshold: float) -> None:
-        if not 0 <= threshold < 1:
-            raise ConfigError(f"{threshold}", where="OnnxPolicy.threshold", expected="0 <= threshold < 1")
+        threshold = plain_threshold(threshold, "OnnxPolicy.threshold")
         own = self._file.algorithm_threshold
         if own == 0 and self.stochastic:
             raise ConfigError(

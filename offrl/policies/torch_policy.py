@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from offrl.algorithms.algorithm import Algorithm, PolicyOutput
-from offrl.checks import is_number
+from offrl.checks import plain_threshold
 from offrl.errors import ConfigError
 from offrl.policies.acting import NetworkPolicy
 from offrl.policies.choices import Actor, Choices, choose_from
@@ -45,10 +45,9 @@ class TorchPolicy(NetworkPolicy):
         seed: int = 0,
         run: Path | None = None,
     ) -> None:
-        threshold = algorithm.threshold if threshold is None else threshold
-        self.threshold: float = threshold.item() if isinstance(threshold, np.ndarray | torch.Tensor) else threshold
-        if not is_number(self.threshold) or not 0 <= self.threshold < 1:
-            raise ConfigError(f"{self.threshold!r}", where="TorchPolicy.threshold", expected="0 <= threshold < 1")
+        self.threshold = plain_threshold(
+            algorithm.threshold if threshold is None else threshold, "TorchPolicy.threshold"
+        )
         if not 0 <= epsilon <= 1:
             raise ConfigError(f"{epsilon}", where="TorchPolicy.epsilon", expected="0 <= epsilon <= 1")
         self.algorithm = algorithm.eval()

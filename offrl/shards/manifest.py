@@ -42,6 +42,12 @@ class ShardRecord:
     num_frames: int
 
 
+def plain_environment(environment: Mapping[str, Any]) -> str | None:
+    """The id of what a manifest calls its environment, where that says all: with settings it would name another one."""
+    name = environment.get("id")
+    return None if name is None or environment.get("settings") else str(name)
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a directory of shards holds and how it was made (`manifest.json`).
@@ -74,9 +80,8 @@ class Manifest:
 
     @property
     def plain_environment(self) -> str | None:
-        """The environment's id, where that says all: with other settings it would name another environment."""
-        name = self.environment.get("id")
-        return None if name is None or self.environment.get("settings") else str(name)
+        """See `plain_environment`."""
+        return plain_environment(self.environment)
 
     def save(self, directory: Path) -> None:
         """Writes `manifest.json` into `directory`, whole or not at all, with a hash of what it says."""

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.batch import Batch, FrameBatch
 from offrl.checks import is_whole
 from offrl.errors import ConfigError, RunError
+from offrl.networks._layout import lay_channels_last
 from offrl.system.devices import exact_convolutions, resolve_device
 from offrl.system.memory import keep_freed_memory
 from offrl.system.ranks import ALONE, Ranks
@@ -118,9 +118,7 @@ class Learner:
             keep_freed_memory()
         self.algorithm = algorithm
         algorithm.to(self.device)
-        for tensor in chain(algorithm.parameters(), algorithm.buffers()):
-            if tensor.dim() == 4:  # channels_last is how convolutions run fastest; it changes strides and no value
-                tensor.data = tensor.data.to(memory_format=torch.channels_last)
+        lay_channels_last(algorithm)
         algorithm.train()
         self._ranks = ranks
         ranks.copy_first_(algorithm.state_dict().values())
