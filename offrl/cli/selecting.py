@@ -20,8 +20,8 @@ from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from offrl.replay.store import FrameStore
+    from offrl.selection.candidates import Candidate
     from offrl.selection.criteria import Criterion
-    from offrl.selection.ranking import Candidate
 
 _BY = "fqe,agreement"
 
@@ -58,9 +58,9 @@ def select(
     Ranks all checkpoints of some runs by statistics on the episodes that the runs hold out, and names the one to take.
     Nothing is played. The runs must have been trained on the same data with the same held-out episodes, such as with
     --set held_out=0.1. Statistics: td_error, initial_value, agreement, discounted_advantage, soft_opc, and, with models
-    fitted on the training episodes, sbv, emsbe, support, fqe. The two of the default together ranked best on CartPole,
-    where policies were played as well; agreement alone takes seconds. The weights before the first update are no
-    candidate.
+    fitted on the training episodes, sbv, emsbe, support, fqe. The two of the default together ranked well on CartPole,
+    MinAtar and CarRacing, where policies were played as well; agreement alone takes seconds. The weights before the
+    first update are no candidate.
     """
     from offrl.ope.splits import shared_split
     from offrl.replay.replay import Replay
@@ -165,7 +165,7 @@ def _candidates(
 ) -> list[Candidate]:
     from offrl.hub.loading import load_algorithm
     from offrl.runs.checkpoint import checkpoints, step_of
-    from offrl.selection.ranking import Candidate
+    from offrl.selection.candidates import Candidate
 
     trained = [each for each in checkpoints(run / "checkpoints") if step_of(each) > 0]
     if not trained:
