@@ -47,7 +47,8 @@ def headline(results: Path) -> str:
         f"2 cores), over **{_NUMBERS.get(runs, runs)} training runs**{_of_seeds(bcq)} on the same {episodes} tracks: "
         f"**BCQ {bcq['mean']:.0f}** on average, {bcq['lowest']:.0f} in the worst run and {bcq['highest']:.0f} in the "
         f"best ({interval}); {bcq['laps_with_every_tile']:,} of "
-        f"{bcq['episodes']:,} laps without a missed tile. The data: {data['mean']:.0f}.{_shipped(results)}\n"
+        f"{bcq['episodes']:,} laps without a missed tile. The data: {data['mean']:.0f}."
+        f"{_longer(results)}{_shipped(results)}\n"
     )
 
 
@@ -57,6 +58,19 @@ def _of_seeds(row: Mapping[str, Any]) -> str:
         ""
         if row["seeds"] == row["runs"]
         else f" of {_NUMBERS.get(row['seeds'], row['seeds'])} seed{'s' * (row['seeds'] > 1)}"
+    )
+
+
+def _longer(results: Path) -> str:
+    """What the full size scores over its own runs, in a sentence."""
+    found = _read(results / "full" / "runs.json")
+    bcq = found.get("algorithms", {}).get("bcq")
+    if bcq is None:
+        return ""
+    return (
+        f" With `ARGS=--full` ({found['transitions']:,} transitions, {found['updates']:,} updates) "
+        f"{_NUMBERS.get(bcq['runs'], bcq['runs'])} run{'s' * (bcq['runs'] > 1)}{_of_seeds(bcq)} score "
+        f"{bcq['lowest']:.0f} to {bcq['highest']:.0f}."
     )
 
 

@@ -108,7 +108,11 @@ def test_the_headline_is_the_mean_over_runs(tmp_path):
     (tmp_path / "demo" / "evaluation.json").write_text(json.dumps({"dataset": {"mean": 477.0}}))
     text = headline(tmp_path)
     assert "over **two training runs** on the same 2 tracks: **BCQ 760** on average, 610 in the worst" in text
-    assert "2 of 4 laps without a missed tile. The data: 477." in text
+    assert text.endswith("2 of 4 laps without a missed tile. The data: 477.\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "runs.json").write_text(json.dumps({**runs, "updates": 50_000}))
+    longer = "With `ARGS=--full` (60,000 transitions, 50,000 updates) two runs score 610 to 910."
+    assert headline(tmp_path).endswith(f"The data: 477. {longer}\n")
 
 
 def test_the_example_names_the_runs_on_its_own_tracks(tmp_path):
