@@ -75,7 +75,7 @@ def _longer(results: Path) -> str:
 
 
 def _shipped(results: Path) -> str:
-    found = _read(results / "demo" / "shipped.json")
+    found = _read(results / "shipped.json")
     if not found:
         return ""
     earlier = " of an earlier recipe" if is_of_earlier_recipe(found) else ""

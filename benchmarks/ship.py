@@ -1,4 +1,4 @@
-"""The policy that comes with offrl: the best of the demo's training runs by tuning seeds, as one small file."""
+"""The policy that comes with offrl: the best of the example's training runs by tuning seeds, as one small file."""
 
 from __future__ import annotations
 
@@ -46,13 +46,15 @@ def halve_weights(model: onnx.ModelProto) -> None:
 
 
 @click.command()
+@click.option("--full", "size", flag_value="full", help="Of the example's full size in place of the demo's.")
 @click.option("--episodes", default=100, show_default=True)
-def ship(episodes: int) -> None:
+def ship(size: str | None, episodes: int) -> None:
     """Writes offrl/hub/models/carracing-bcq.onnx and its card from the runs of `demo-runs --tuning` and `demo-runs`."""
-    study = demo_runs.study("demo", ["bcq"], None, demo_runs.TUNING)
+    study = demo_runs.study(size or "demo", ["bcq"], None, demo_runs.TUNING)
     tuned = {seed: found["mean"] for seed, found in study.evaluations().get("bcq", {}).items()}
     if not tuned:
-        sys.exit("no run to ship: python -m benchmarks demo-runs --tuning --algorithm bcq makes them")
+        words = "--full --tuning" if size == "full" else "--tuning"
+        sys.exit(f"no run to ship: python -m benchmarks demo-runs {words} --algorithm bcq makes them")
     recipe = study.recipes["bcq"]
     runs = [Run(study.work, recipe, seed) for seed in tuned]
     best = runs[int(np.argmax([*tuned.values()]))]
@@ -82,7 +84,7 @@ def ship(episodes: int) -> None:
         **found.to_dict(),
         "grader": graded.to_dict(),
     }
-    write_json(ROOT / "benchmarks" / "results" / "demo" / "shipped.json", result)
+    write_json(ROOT / "benchmarks" / "results" / "shipped.json", result)
     scored = [each.evaluation_path(demo_runs.SCORED) for each in runs]
     evaluations = [path for path in scored if path.exists()]
     card = model_card(run, evaluations=evaluations)
@@ -95,7 +97,7 @@ def ship(episodes: int) -> None:
         "to another lap.\n"
         f"`offrl evaluate {NAME} --episodes {episodes}`: mean {found.mean.mean:.1f}, 95 % interval over episodes "
         f"{found.mean.bounds(len(found.seeds))}, finished laps {laps}; with `--grader` {graded.mean.mean:.1f}. "
-        f"`offrl watch {NAME}` shows it drive. Each lap's score: `benchmarks/results/demo/shipped.json`.\n\n"
+        f"`offrl watch {NAME}` shows it drive. Each lap's score: `benchmarks/results/shipped.json`.\n\n"
         f"Data: {recipe.dataset}, {len(store):,} transitions, mean return {store.episode_returns().mean():.0f}.\n\n"
     )
     card = card.replace(f"# {run.name}", f"# {NAME}").replace('"model-uint8.onnx"', f'"{NAME}"')

@@ -189,7 +189,7 @@ def run_all(size_name: str, data: Path | None, runs: Path, device: str, seed: in
     if "shipped" in policies:
         print(
             f"{size.updates} updates show that every step works; they teach little. `shipped` is the policy that\n"
-            "comes with offrl, BCQ of the demo's size.\n"
+            "comes with offrl, BCQ of the full size.\n"
         )
     write_json(
         run / "evaluation.json",
