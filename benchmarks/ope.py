@@ -85,6 +85,8 @@ def _estimates(task: Task, part: str, work: Path, candidates: Sequence[Candidate
     kept = read_json(path) if path.exists() else {}
     if {name: kept.get(name) for name in asked} != asked:
         kept = {**asked, "seconds": {}}
+    if [*kept.get("estimators", ESTIMATORS)] != [*ESTIMATORS]:  # one is new
+        kept["seconds"].pop("all estimators")
     policies = policies_of(work, candidates)
     stages: dict[str, Callable[[], dict[str, Any]]] = {
         "one fit of fqe for all": lambda: _fit(policies, replay, task),

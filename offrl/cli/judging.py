@@ -28,7 +28,7 @@ _HELD_OUT = 0.2
 @click.command(short_help="Estimate what a policy is worth from logged data, without playing it.")
 @argument("policy", type=PATH)
 @argument("data", metavar="[DIRECTORY|URL]", type=DATA, required=False)
-@option("--estimators", help="Some of fqe,wdr,dr,wpdis,pdis,wis,is; default: all.")
+@option("--estimators", help="Some of fqe,phdr,wdr,dr,wpdis,pdis,wis,is; default: all.")
 @option("--behaviour", type=click.Choice(["auto", "logged", "fitted"]), default="auto", show_default=True)
 @option("--discount", type=float, help="Per step; default: the run's, or 0.99.")
 @option(
@@ -37,6 +37,7 @@ _HELD_OUT = 0.2
     help="Of each model; default: 5000, of fitted Q more with a discount over 0.99.",
 )
 @option("--refits", type=click.IntRange(1), help="Of fitted Q evaluation, for its intervals; default: 3.")
+@option("--history", type=click.IntRange(1), help="Of phdr: how many decisions weigh a step; default: 8.")
 @option("--clip", type=float, help="Cut the weights of importance sampling at this number; default: not at all.")
 @option("--held-out", type=float, help=f"Share of the episodes; default: as the run was trained, else {_HELD_OUT}.")
 @option("--split-seed", type=click.IntRange(0), help="Chooses these episodes; default: as the run was trained, else 0.")
@@ -61,6 +62,7 @@ def ope(
     discount: float | None,
     updates: int | None,
     refits: int | None,
+    history: int | None,
     clip: float | None,
     held_out: float | None,
     split_seed: int | None,
@@ -93,7 +95,8 @@ def ope(
     for path in (out, html):
         if path is not None:
             require_writable(path)
-    given: dict[str, Any] = {"updates": updates, "refits": refits, "discount": discount, "clip": clip}
+    given: dict[str, Any] = {"updates": updates, "refits": refits, "history": history, "discount": discount}
+    given["clip"] = clip
     config = OpeConfig(
         estimators=tuple(ESTIMATORS) if estimators is None else tuple(dict.fromkeys(estimators.split(","))),
         behaviour=behaviour,

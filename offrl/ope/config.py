@@ -29,6 +29,8 @@ class OpeConfig:
             `fqe` has none.
         refit_best: Of several policies, how many are refitted: those whose first fit values them highest. `fqe` of the
             others is one fit's, without an interval. None refits all.
+        history: Of `phdr`, how many decisions, the latest ones, weigh a step: as many as it takes until what was done
+            before them does not matter any more. The longer, the fewer steps have any weight.
         batch_size: Of both.
         learning_rate: Of fitted Q evaluation; the behaviour model has that of `LearnerConfig`.
         precision: Of both.
@@ -45,6 +47,7 @@ class OpeConfig:
     updates: int | None = None
     refits: int = 3
     refit_best: int | None = None
+    history: int = 8
     batch_size: int = 256
     learning_rate: float = 5e-4
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -66,7 +69,7 @@ class OpeConfig:
         checks.choice("behaviour", get_args(Source))
         checks.choice("precision", ("fp32", "bf16"))
         optional = [name for name in ("updates", "refit_best") if getattr(self, name) is not None]
-        for name in ("refits", "batch_size", *optional):
+        for name in ("refits", "history", "batch_size", *optional):
             checks.whole(name, least=1)
         checks.whole("resamples", least=100)
         checks.whole("seed", least=0)

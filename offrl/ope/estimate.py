@@ -18,6 +18,7 @@ from offrl.ope.config import OpeConfig
 from offrl.ope.estimators import (
     ESTIMATORS,
     FITTED,
+    PARTIAL_HISTORY,
     PER_DECISION,
     WEIGHTED,
     direct_method,
@@ -25,7 +26,7 @@ from offrl.ope.estimators import (
     trajectory_is,
 )
 from offrl.ope.intervals import bootstrap
-from offrl.ope.judgement import LEAST_EFFECTIVE, Estimated, Estimates, verdict
+from offrl.ope.judgement import Estimated, Estimates, least_effective, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate_each
 from offrl.ope.splits import split_on
 from offrl.ope.steps import Steps, clipped, truncated
@@ -193,6 +194,8 @@ def _judge(
         used = fits if is_fitted else [plain]
         if estimator in PER_DECISION:
             used = [truncated(each) for each in used]
+        if estimator in PARTIAL_HISTORY:
+            used = [replace(each, history=config.history) for each in used]
         if config.clip is not None and is_weighted:
             used = [clipped(each, config.clip) for each in used]
         alike = own.fits[: len(used)] if is_fitted and own.fits else None
@@ -201,7 +204,7 @@ def _judge(
         if not is_weighted:
             # How the first observations vary says nothing of how much a single fit is off.
             found = found.widened_by(gap, gap_of(own.fits)) if len(fits) > 1 else found.without_intervals()
-        elif (size := float(effective_sample_size(used[0])[0])) < LEAST_EFFECTIVE:
+        elif (size := float(effective_sample_size(used[0])[0])) < least_effective(estimator):
             found = found.without_intervals()
         remark = verdict(
             estimator,

@@ -4,8 +4,8 @@ Each maps `Steps` of E episodes to the value of the evaluated policy, float64 [R
 episode is in each of R resamples; None takes each episode once, and R is 1. An episode that is in a resample k times
 counts as k episodes.
 
-Notation: r_t, rho_t and w_t are reward, ratio and weight at step t, w_t = rho_0 ... rho_t and w_-1 = 1, g is the
-discount, Q and V are the model's values, L is an episode's length; mean and sum are over the episodes of a resample.
+Notation: r_t, rho_t and w_t are reward, ratio and weight at step t, w_t = rho_0 ... rho_t and w_-1 = 1 (with a history
+h of `Steps` at most the h latest of these ratios), g is the discount, Q and V are the model's values, L is an episode's length; mean and sum are over the episodes of a resample.
 Weights are kept as logarithms, so that long episodes neither overflow nor underflow on the way; an estimate that itself
 leaves the range of floating point is infinite.
 
@@ -112,16 +112,30 @@ def weighted_doubly_robust(steps: Steps, counts: Counts = None) -> NDArray[np.fl
 def effective_sample_size(steps: Steps, counts: Counts = None) -> NDArray[np.float64]:
     """How many episodes of the policy's own the weighted ones are worth: (sum of w_L-1)^2 / sum of w_L-1^2 (Kish 1965).
 
-    E where all weights are equal, 1 where one episode outweighs all others, 0 where none has any. [R].
+    E where all weights are equal, 1 where one episode outweighs all others, 0 where none has any. With a limited
+    history an episode's weight is the sum of g^t w_t over the sum of w_t of the episodes that run at t: each step
+    counts alike, whatever its weights. [R].
     """
     given = _given(counts, len(steps))
-    log_weight = np.where(given > 0, steps.log_weight[:, -1], -np.inf)
-    largest = log_weight.max(axis=1, keepdims=True)
-    weight = np.exp(log_weight - np.where(np.isneginf(largest), 0.0, largest))
+    if steps.history is None:
+        log_weight = np.where(given > 0, steps.log_weight[:, -1], -np.inf)
+        weight = np.exp(log_weight - _finite_largest(log_weight, axis=1))
+    else:
+        log_weights = np.where(steps.is_running, steps.log_weight, -np.inf)
+        weights = np.exp(log_weights - _finite_largest(log_weights, axis=0))
+        totals = given @ weights
+        shares = np.divide(steps.discounts[:-1], totals, out=np.zeros_like(totals), where=totals > 0)
+        weight = shares @ weights.T
     total = (given * weight).sum(axis=1)
     squares = (given * weight**2).sum(axis=1)
     size: NDArray[np.float64] = np.divide(total**2, squares, out=np.zeros(len(given)), where=squares > 0)
     return size
+
+
+def _finite_largest(log_weight: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """The largest of each row or column, and 0 where all weights are 0."""
+    largest: NDArray[np.float64] = log_weight.max(axis=axis, keepdims=True)
+    return np.where(np.isneginf(largest), 0.0, largest)
 
 
 def _doubly_robust_terms(steps: Steps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -215,6 +229,7 @@ def _self_normalised(
 
 ESTIMATORS: Mapping[str, Estimator] = {
     "fqe": direct_method,
+    "phdr": weighted_doubly_robust,
     "wdr": weighted_doubly_robust,
     "dr": doubly_robust,
     "wpdis": weighted_per_decision_is,
@@ -222,8 +237,14 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "wis": weighted_is,
     "is": trajectory_is,
 }
-"""By the names that the field uses; FQE is the direct method with the values of fitted Q evaluation."""
-FITTED = frozenset({"fqe", "wdr", "dr"})
+"""By the names that the field uses; FQE is the direct method with the values of fitted Q evaluation.
+
+PHDR, partial-history doubly robust, is WDR on steps with a limited history: importance weights of the latest decisions
+only are those of Hu and Wager 2023, arXiv:2110.12343, for where observations do not show all of the state. With a
+history as long as the episodes it is WDR; where nothing agrees with the policy for so many steps it is FQE.
+"""
+PARTIAL_HISTORY = frozenset({"phdr"})
+FITTED = frozenset({"fqe", "phdr", "wdr", "dr"})
 """Those that read values of fitted Q evaluation."""
 WEIGHTED = frozenset(ESTIMATORS) - {"fqe"}
 """Those that read the behaviour's probabilities."""

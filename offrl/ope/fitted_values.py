@@ -82,8 +82,7 @@ def fitting_gap(steps: Steps) -> float:
     if steps.end_value is not None:
         following[np.arange(len(steps)), steps.length - 1] = steps.end_value
         is_cut = steps.end_value != 0
-    inside = np.arange(steps.reward.shape[1]) < steps.length[:, None]
-    errors = np.where(inside, steps.reward + steps.discount * following - steps.q, 0.0)
+    errors = np.where(steps.is_running, steps.reward + steps.discount * following - steps.q, 0.0)
     sums = errors.sum(axis=1)
     mean = sums.sum() / steps.length.sum()
     deviation = np.sqrt(np.sum((sums - mean * steps.length) ** 2)) / steps.length.sum()

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from offrl.ope.config import OpeConfig
-from offrl.ope.estimators import FITTED
+from offrl.ope.estimators import FITTED, PARTIAL_HISTORY
 from offrl.ope.intervals import Estimate
 from offrl.statistics import Interval, number_text
 
-LEAST_EFFECTIVE = 10.0
+_LEAST_EFFECTIVE = 10.0
 """Under so many effective episodes an estimate by importance sampling is not to be used."""
+_LEAST_OF_HISTORY = 5.0
+"""Likewise where weights are of the latest decisions: an episode then counts anew at each of its steps."""
 _FEW_EFFECTIVE = 30.0
 _LARGEST_GAP = 0.1
 """Of a fitted value, or of the behaviour's where that is larger: what it may be off by its own equation."""
@@ -141,6 +143,11 @@ class Estimates:
         return "\n".join(lines)
 
 
+def least_effective(estimator: str) -> float:
+    """The number of effective episodes under which an estimate has no interval and is not to be used."""
+    return _LEAST_OF_HISTORY if estimator in PARTIAL_HISTORY else _LEAST_EFFECTIVE
+
+
 def verdict(
     estimator: str,
     estimate: Estimate,
@@ -175,8 +182,8 @@ def verdict(
         return f"{share} of the policy's actions are hardly in the data: their values are extrapolated, do not use"
     if effective_size is not None:
         size = f"effective sample size {effective_size:.1f} of {held_out:,} episodes"
-        if effective_size < LEAST_EFFECTIVE:
-            return f"{size}: do not use{', read fqe' if estimator == 'wdr' else ''}"
+        if effective_size < least_effective(estimator):
+            return f"{size}: do not use{', read phdr' if estimator == 'wdr' else ''}"
         if estimate.infinite:
             lost = f"{estimate.infinite:,} of {resamples:,} resamples"
             return f"the weights leave the range of floating point in {lost}: do not use"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +32,12 @@ class Steps:
         end_value: float64 [E], V of what the last step led to where the log was cut, and 0 where the episode
             terminated; None takes 0 everywhere: a cut is then an end, which is right where the time limit is part of
             the task.
+        history: How many ratios, the latest ones, a weight is the product of; None for all.
+        largest_weight: What larger weights are cut to; None cuts none.
 
     Raises:
-        ConfigError: Shapes that do not fit; NaN or infinite numbers, negative ratios; a discount outside [0, 1].
+        ConfigError: Shapes that do not fit; NaN or infinite numbers, negative ratios; a discount outside [0, 1]; a
+            history under 0 or a largest weight of 0 or less.
     """
 
     reward: NDArray[np.float64]
@@ -43,10 +47,16 @@ class Steps:
     q: NDArray[np.float64] | None = None
     value: NDArray[np.float64] | None = None
     end_value: NDArray[np.float64] | None = None
+    history: int | None = None
+    largest_weight: float | None = None
 
     def __post_init__(self) -> None:
         checks = Checks(self)
         checks.number("discount", "a number in [0, 1]", lambda discount: 0 <= discount <= 1)
+        if self.history is not None:
+            checks.whole("history", least=0)
+        if self.largest_weight is not None:
+            checks.number("largest_weight", "a number over 0, or None", lambda weight: weight > 0)
         shape = np.shape(self.reward)
         if len(shape) != 2 or 0 in shape:
             raise ConfigError(f"of shape {list(shape)}", where="Steps.reward", expected="[episodes, steps]")
@@ -57,12 +67,11 @@ class Steps:
                 where="Steps.length",
                 expected=f"1 to {shape[1]}",
             )
-        inside = np.arange(shape[1]) < length[:, None]
         object.__setattr__(self, "length", length.astype(np.int64))
         for name, after in (("reward", 0.0), ("ratio", 1.0), ("q", 0.0), ("value", 0.0)):
             if getattr(self, name) is None and name in ("q", "value"):
                 continue
-            found = np.where(inside, self._array(name, shape), after)
+            found = np.where(self.is_running, self._array(name, shape), after)
             self._require_finite(name, found)
             object.__setattr__(self, name, found)
         if (self.ratio < 0).any():
@@ -93,6 +102,12 @@ class Steps:
         return len(self.reward)
 
     @cached_property
+    def is_running(self) -> NDArray[np.bool_]:
+        """Which steps are of an episode that has not ended. [E, T]."""
+        found: NDArray[np.bool_] = np.arange(np.shape(self.reward)[1]) < self.length[:, None]
+        return found
+
+    @cached_property
     def discounts(self) -> NDArray[np.float64]:
         """discount**t for t = 0 .. T. [T + 1]."""
         found: NDArray[np.float64] = self.discount ** np.arange(self.reward.shape[1] + 1, dtype=np.float64)
@@ -110,7 +125,17 @@ class Steps:
         In logarithms, because the product of a thousand ratios leaves the range of floating point.
         """
         with np.errstate(divide="ignore"):
-            return np.log(self.ratio).cumsum(axis=1)
+            log_ratio = np.log(self.ratio)
+        log_weight = log_ratio.cumsum(axis=1)
+        if self.history is not None and self.history < log_ratio.shape[1]:
+            is_zero = np.isneginf(log_ratio)
+            # Sums of what a window holds are differences of sums, but for what is infinite.
+            found, zeros = (
+                _in_window(np.where(is_zero, 0.0, log_ratio), self.history),
+                _in_window(is_zero, self.history),
+            )
+            log_weight = np.where(zeros > 0, -np.inf, found)
+        return log_weight if self.largest_weight is None else np.minimum(log_weight, np.log(self.largest_weight))
 
 
 _NEGLIGIBLE = 1e-6
@@ -129,14 +154,14 @@ def truncated(steps: Steps) -> Steps:
     count = max(1, int(np.count_nonzero(left > _NEGLIGIBLE * left[0])))
     if count == steps.reward.shape[1]:
         return steps
-    return Steps(
-        steps.reward[:, :count],
-        steps.ratio[:, :count],
-        np.minimum(steps.length, count),
-        steps.discount,
-        None if steps.q is None else steps.q[:, :count],
-        None if steps.value is None else steps.value[:, :count],
-        None if steps.end_value is None else np.where(steps.length <= count, steps.end_value, 0.0),
+    return replace(
+        steps,
+        reward=steps.reward[:, :count],
+        ratio=steps.ratio[:, :count],
+        length=np.minimum(steps.length, count),
+        q=None if steps.q is None else steps.q[:, :count],
+        value=None if steps.value is None else steps.value[:, :count],
+        end_value=None if steps.end_value is None else np.where(steps.length <= count, steps.end_value, 0.0),
     )
 
 
@@ -157,8 +182,12 @@ def clipped(steps: Steps, limit: float) -> Steps:
     """
     if not is_number(limit) or limit <= 0:
         raise ConfigError(f"{limit!r}", where="clipped.limit", expected="a number over 0")
-    log_weight = np.minimum(steps.log_weight, np.log(limit))
-    before = np.pad(log_weight[:, :-1], ((0, 0), (1, 0)))
-    # An episode that has weight 0 keeps it, whatever its later ratios are.
-    ratio = np.exp(np.where(np.isneginf(before), 0.0, log_weight) - np.where(np.isneginf(before), 0.0, before))
-    return replace(steps, ratio=ratio)
+    return replace(steps, largest_weight=float(limit))
+
+
+def _in_window(values: NDArray[Any], length: int) -> NDArray[np.float64]:
+    """The sum of each value and those before it, `length` at most in all. [E, T]."""
+    sums = np.pad(values.cumsum(axis=1, dtype=np.float64), ((0, 0), (1, 0)))
+    step = np.arange(values.shape[1])
+    found: NDArray[np.float64] = sums[:, step + 1] - sums[:, np.maximum(step + 1 - length, 0)]
+    return found

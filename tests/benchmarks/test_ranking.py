@@ -51,7 +51,7 @@ def test_intervals_of_all_sets_are_counted_together(hooks):
     from benchmarks.pages.offline import _pooled
 
     def result(**fqe):
-        every = ("fqe", "wdr", "dr", "wpdis", "pdis", "wis", "is")
+        every = ("fqe", "phdr", "wdr", "dr", "wpdis", "pdis", "wis", "is")
         return {"rankings": {name: fqe if name == "fqe" else {"intervals": 0} for name in every}}
 
     first = result(intervals=10, intervals_that_hold=9, intervals_without_a_remark=4, that_hold_without_a_remark=4)

@@ -47,7 +47,16 @@ def test_a_run_is_judged_on_the_episodes_that_it_held_out(folder):
     found = offrl_json("ope", folder / "run", *QUICK)
     assert found["split"] == {"held_out": 0.5, "split_seed": 3}
     assert (found["held_out_episodes"], found["training_episodes"]) == (20, 20)
-    assert [each["estimator"] for each in found["estimates"]] == ["fqe", "wdr", "dr", "wpdis", "pdis", "wis", "is"]
+    assert [each["estimator"] for each in found["estimates"]] == [
+        "fqe",
+        "phdr",
+        "wdr",
+        "dr",
+        "wpdis",
+        "pdis",
+        "wis",
+        "is",
+    ]
     assert found["policy"].endswith("step-000000003")
     assert found["data"] == read_json(folder / "run" / "config.json")["dataset"]
     assert found == offrl_json("ope", folder / "run", folder / "data", *QUICK)  # the same data, named

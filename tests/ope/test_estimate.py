@@ -226,8 +226,17 @@ def test_where_hardly_an_episode_agrees_wdr_has_no_interval(tmp_path):
     row = found["wdr"]
     assert row.effective_size < 10
     assert row.estimate.value.low is row.estimate.difference.low is None
-    assert row.remark.endswith("of 8 episodes: do not use, read fqe")
+    assert row.remark.endswith("of 8 episodes: do not use, read phdr")
     assert found["fqe"].estimate.value.low is not None
+
+
+def test_the_history_is_that_of_the_settings(tmp_path):
+    replay = two_rooms(tmp_path, 200, held_out=0.5)
+    short, long = (
+        offrl.estimate(POLICIES["always 0"], replay, OpeConfig(**QUICK, history=history), device="cpu", progress=False)
+        for history in (1, 1_000)
+    )
+    assert long["phdr"].estimate == long["wdr"].estimate == short["wdr"].estimate != short["phdr"].estimate
 
 
 def test_without_a_discount_fits_are_kept_too(tmp_path):
@@ -244,9 +253,9 @@ def test_without_a_discount_fits_are_kept_too(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"estimators": ["fqe", "magic"]}, "one or more of fqe, wdr"),
-        ({"estimators": "fqe"}, "one or more of fqe, wdr"),
-        ({"estimators": [["fqe"]]}, "one or more of fqe, wdr"),
+        ({"estimators": ["fqe", "magic"]}, "one or more of fqe, phdr, wdr"),
+        ({"estimators": "fqe"}, "one or more of fqe, phdr, wdr"),
+        ({"estimators": [["fqe"]]}, "one or more of fqe, phdr, wdr"),
         ({"discount": 1.5}, "a number in"),
         ({"behaviour": "guessed"}, "behaviour"),
         ({"updates": 0}, "updates"),
@@ -291,7 +300,9 @@ HARDLY = "hardly any held-out episode could have come from this policy: do not u
         ("wis", math.nan, 1000, 0.0, 1.0, 0.0, HARDLY),
         ("is", math.inf, 1000, 900.0, 1.0, 0.0, "the weights leave the range of floating point: do not use"),
         ("fqe", math.nan, 0, None, 1.0, 0.0, HARDLY),
-        ("wdr", 1.0, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: do not use, read fqe"),
+        ("wdr", 1.0, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: do not use, read phdr"),
+        ("phdr", 1.0, 0, 4.9, 0.9, 0.0, "effective sample size 4.9 of 900 episodes: do not use"),
+        ("phdr", 1.0, 0, 5.1, 0.9, 0.0, ""),
         ("dr", 1e42, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: do not use"),
         ("dr", 1.0, 0, 0.0, 0.9, 0.0, "effective sample size 0.0 of 900 episodes: do not use"),
         ("dr", 1.0, 0, 11.0, 0.9, 5.0, ""),

@@ -1,7 +1,7 @@
 """Estimators against hand computations, naive loops, dynamic programming and simulated logs."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 
@@ -496,3 +496,33 @@ def test_estimators_with_a_model_refuse_steps_without(estimator):
     steps = Steps(TWO["reward"], TWO["ratio"], TWO["length"], 0.5)
     with pytest.raises(ConfigError, match=r"Steps\.(q|value): no values of a model; expected Q and V"):
         estimator(steps)
+
+
+def forgotten():
+    """All 16 episodes of four steps, in each of which one of two actions is drawn; the policy always takes 1.
+
+    The third step's reward is 1 where the first action was, which no observation tells.
+    """
+    actions = np.array([*product([0, 1], repeat=4)])
+    reward = np.zeros(actions.shape)
+    reward[:, 2] = actions[:, 0]
+    # What is right on average of what is seen: the third step's reward is 0.5 to a model that does not know the first.
+    value = np.tile([0.5, 0.5, 0.5, 0.0], (16, 1))
+    return Steps(reward, 2.0 * actions, np.full(16, 4), 1.0, q=value, value=value)
+
+
+def test_partial_histories_correct_a_model_that_does_not_see_what_was_done_before():
+    steps = forgotten()
+    found = {history: float(weighted_doubly_robust(replace(steps, history=history))[0]) for history in range(5)}
+    assert direct_method(steps) == pytest.approx(0.5)
+    # The first two decisions say nothing of it. The reward is worth 1 to the policy, and three decisions hold it.
+    assert found == pytest.approx({0: 0.5, 1: 0.5, 2: 0.5, 3: 1.0, 4: 1.0})
+    assert weighted_doubly_robust(steps) == pytest.approx(1.0)
+
+
+def test_a_history_of_all_steps_is_the_estimator_itself_and_without_agreement_the_model_stands():
+    steps = forgotten()
+    for estimator in ALL:
+        np.testing.assert_array_equal(estimator(replace(steps, history=4)), estimator(steps))
+    never = replace(steps, ratio=np.zeros((16, 4)), history=2)
+    assert weighted_doubly_robust(never) == direct_method(never) == pytest.approx(0.5)

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from offrl.errors import ConfigError
 from offrl.ope import (
@@ -46,6 +48,8 @@ def test_returns_are_discounted():
         ({"q": [[1.0, np.inf], [1.0, 1.0]]}, "Steps.q: NaN or infinite in episode 0; expected finite numbers$"),
         ({"end_value": [0.0, np.nan]}, "Steps.end_value: NaN or infinite in episode 1"),
         ({"discount": 1.5}, r"Steps.discount: 1.5; expected a number in \[0, 1\]"),
+        ({"history": -1}, "Steps.history: -1; expected 0 or more, a whole number"),
+        ({"largest_weight": 0.0}, "Steps.largest_weight: 0.0; expected a number over 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(wrong, message):
@@ -97,3 +101,28 @@ def test_steps_that_the_discount_leaves_nothing_of_do_not_count():
     assert truncated(everything) is everything
     late = Steps([[0.0] * 29 + [1e6]], [[1.0] * 30], [30], 0.6)  # the discount is 4e-7 there, and that is all there is
     assert truncated(late) is late
+
+
+RATIOS = st.sampled_from([0.0, 0.0, 0.25, 0.5, 1.0, 2.0, 4.0])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(RATIOS, min_size=1, max_size=8), st.integers(0, 9), st.sampled_from([None, 1.5]))
+def test_with_a_history_a_weight_is_the_product_of_the_latest_ratios(ratios, history, largest):
+    steps = Steps([[0.0] * len(ratios)], [ratios], [len(ratios)], 0.5, history=history, largest_weight=largest)
+    expected = [np.prod(ratios[max(0, step + 1 - history) : step + 1]) for step in range(len(ratios))]
+    weights = np.minimum(expected, largest or np.inf)
+    np.testing.assert_allclose(np.exp(steps.log_weight), [weights], atol=1e-12)
+
+
+def test_with_a_history_each_step_counts_alike_in_the_effective_sample_size():
+    ratios = [[2.0, 1.0, 9.0], [4.0, 0.0, 5.0], [0.0, 3.0, 0.0]]
+    steps = Steps(np.zeros((3, 3)), ratios, [2, 3, 2], 0.5, history=1)
+    # Shares of the episodes: 2/6, 4/6 and 0 at the first step, 1/4, 0 and 3/4 at the second, all of the third the
+    # second episode's, which alone runs then.
+    weights = np.array([2 / 6 + 0.5 / 4, 4 / 6 + 0.25, 0.5 * 3 / 4])
+    assert effective_sample_size(steps) == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
+    counts = np.array([[1, 1, 1], [0, 0, 2]])
+    # Alone, the third episode has weight at the second step only, twice in the resample.
+    assert effective_sample_size(steps, counts) == pytest.approx([weights.sum() ** 2 / (weights**2).sum(), 2.0])
+    assert effective_sample_size(Steps(np.zeros((2, 2)), np.zeros((2, 2)), [2, 2], 0.5, history=1)).tolist() == [0]
