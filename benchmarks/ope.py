@@ -28,6 +28,7 @@ from benchmarks.scoring.ranking import Values, binomial_interval, chosen_over_be
 from benchmarks.stores import ROOT
 from offrl import selection as offline
 from offrl.ope import ESTIMATORS, OpeConfig, estimate_each, fit_q, read, tabulate_each
+from offrl.ope.fitting import default_learner, steps_ahead
 from offrl.policies import TorchPolicy
 from offrl.replay import Replay
 from offrl.runs import describe_machine
@@ -44,6 +45,7 @@ TOGETHER = ("fqe", "agreement")
 WITHOUT_VALUES = ("bc",)
 EXACT = "(the true discounted values)"
 """What no estimate can rank better than, where candidates are ranked by their plain returns."""
+STATISTICS = "all statistics"
 _ELSEWHERE = ("fqe", "soft_opc")
 
 
@@ -85,13 +87,14 @@ def _estimates(task: Task, part: str, work: Path, candidates: Sequence[Candidate
     kept = read_json(path) if path.exists() else {}
     if {name: kept.get(name) for name in asked} != asked:
         kept = {**asked, "seconds": {}}
-    if [*kept.get("estimators", ESTIMATORS)] != [*ESTIMATORS]:  # one is new
-        kept["seconds"].pop("all estimators")
+    how = {"estimators_asked": [*ESTIMATORS], "history": OpeConfig.history, "precision": task.precision}
+    if {name: kept.get(name) for name in how} != how:  # the statistics do not depend on it
+        kept = {**kept, **how, "seconds": {k: v for k, v in kept["seconds"].items() if k == STATISTICS}}
     policies = policies_of(work, candidates)
     stages: dict[str, Callable[[], dict[str, Any]]] = {
         "one fit of fqe for all": lambda: _fit(policies, replay, task),
         "all estimators": lambda: _judged(policies, replay, task),
-        "all statistics": lambda: {"criteria": _criteria(task, work, candidates)},
+        STATISTICS: lambda: {"criteria": _criteria(task, work, candidates)},
     }
     for stage, action in stages.items():
         if stage in kept["seconds"]:
@@ -108,13 +111,14 @@ def _fit(policies: Mapping[str, TorchPolicy], replay: Replay, task: Task) -> dic
     held_out = replay.held_out()
     assert held_out is not None
     asked = [tabulate_each(policies, part) for part in (replay, held_out)]
-    model = fit_q(asked[0], replay, task.updates, device="cpu", **encoder_of(task))
+    learner = default_learner(steps_ahead(replay), task.updates, precision=task.precision)
+    model = fit_q(asked[0], replay, task.updates, learner=learner, device="cpu", **encoder_of(task))
     read(model, held_out, [*asked[1].values()])
     return {}
 
 
 def _judged(policies: Mapping[str, TorchPolicy], replay: Replay, task: Task) -> dict[str, Any]:
-    config = OpeConfig(updates=task.updates, refits=REFITS)
+    config = OpeConfig(updates=task.updates, refits=REFITS, precision=task.precision)
     found = [*estimate_each(policies, replay, config, device="cpu", **encoder_of(task)).values()]
     return {
         "estimators": {name: [each[name].to_dict() for each in found] for name in ESTIMATORS},
@@ -256,6 +260,8 @@ def _about(
         "discount": task.discount,
         "updates": task.updates,
         "refits": REFITS,
+        "precision": task.precision,
+        "history": OpeConfig.history,
         "episodes_played": task.episodes,
         "values_are_of_episodes_of": task.endless,
         "seeds": [SEEDS[0], SEEDS[task.episodes - 1]],

@@ -76,6 +76,11 @@ class Task:
     kind: Kind | None = None
     longest: int | None = None
 
+    @property
+    def precision(self) -> Any:
+        """Of the candidates' training, and of fitted Q evaluation."""
+        return self.learner.get("precision", "fp32")
+
     def candidates(self, part: str) -> Iterator[Candidate]:
         """All of one set; those of `RUNS` are checkpoints of several runs, of each of which one is to be chosen."""
         if part == RUNS:

@@ -70,7 +70,7 @@ def _pooled(results: Sequence[Mapping[str, Any]]) -> str:
     """How often the intervals of all sets hold."""
     rows = []
     for name in ESTIMATORS:
-        every = [found["rankings"][name] for found in results if found["rankings"][name].get("intervals")]
+        every = [row for found in results if (row := found["rankings"].get(name, {})).get("intervals")]
         if not every:
             continue
         cells = [name, *_share([(row["intervals_that_hold"], row["intervals"]) for row in every])]

@@ -37,7 +37,7 @@ _HELD_OUT = 0.2
     help="Of each model; default: 5000, of fitted Q more with a discount over 0.99.",
 )
 @option("--refits", type=click.IntRange(1), help="Of fitted Q evaluation, for its intervals; default: 3.")
-@option("--history", type=click.IntRange(1), help="Of phdr: how many decisions weigh a step; default: 8.")
+@option("--history", type=click.IntRange(1), help="Of phdr: weigh a step by its latest so many decisions; default: 8.")
 @option("--clip", type=float, help="Cut the weights of importance sampling at this number; default: not at all.")
 @option("--held-out", type=float, help=f"Share of the episodes; default: as the run was trained, else {_HELD_OUT}.")
 @option("--split-seed", type=click.IntRange(0), help="Chooses these episodes; default: as the run was trained, else 0.")
@@ -95,8 +95,13 @@ def ope(
     for path in (out, html):
         if path is not None:
             require_writable(path)
-    given: dict[str, Any] = {"updates": updates, "refits": refits, "history": history, "discount": discount}
-    given["clip"] = clip
+    given: dict[str, Any] = {
+        "updates": updates,
+        "refits": refits,
+        "history": history,
+        "discount": discount,
+        "clip": clip,
+    }
     config = OpeConfig(
         estimators=tuple(ESTIMATORS) if estimators is None else tuple(dict.fromkeys(estimators.split(","))),
         behaviour=behaviour,

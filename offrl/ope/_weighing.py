@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from offrl.ope._parts import BehaviourFound, Parts
 from offrl.ope.behaviour import num_legal_actions, support_floor
+from offrl.ope.config import OpeConfig
+from offrl.ope.estimators import FITTED, PARTIAL_HISTORY, PER_DECISION, WEIGHTED, covered_share
 from offrl.ope.policy_table import PolicyTable
-from offrl.ope.steps import Steps
+from offrl.ope.steps import Steps, clipped, truncated
 from offrl.replay import Replay
 
 
@@ -17,6 +23,32 @@ def steps_of(table: PolicyTable, parts: Parts, behaviour: BehaviourFound) -> Ste
     episodes = parts.episodes
     ratio = episodes.pad(_taken(table, parts.held_out) / behaviour.probability, fill=1.0)
     return Steps(episodes.reward, ratio, episodes.length, parts.discount)
+
+
+class Weighed(NamedTuple):
+    """The steps as one estimator reads them."""
+
+    steps: Sequence[Steps]
+    """By each fit, or once."""
+    covered: float | None
+    """Where weights are of the latest decisions, the share of the steps that have any."""
+    is_cut: bool
+    """Whether some weights are larger than `OpeConfig.clip`."""
+
+
+def weighed_for(estimator: str, plain: Steps, fits: Sequence[Steps], config: OpeConfig) -> Weighed:
+    """The steps, with the values of each fit where the estimator reads them, and weights as it has them."""
+    steps = [*fits] if estimator in FITTED else [plain]
+    covered, is_cut = None, False
+    if estimator in PER_DECISION:
+        steps = [truncated(each) for each in steps]
+    if estimator in PARTIAL_HISTORY and config.history < steps[0].reward.shape[1]:
+        steps = [replace(each, history=config.history) for each in steps]
+        covered = covered_share(steps[0])
+    if config.clip is not None and estimator in WEIGHTED:
+        is_cut = bool((steps[0].log_weight > np.log(config.clip)).any())
+        steps = [clipped(each, config.clip) for each in steps]
+    return Weighed(steps, covered, is_cut)
 
 
 def support_of(table: PolicyTable, parts: Parts, behaviour: BehaviourFound) -> tuple[float, float]:

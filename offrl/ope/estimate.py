@@ -13,23 +13,21 @@ from offrl.errors import ConfigError
 from offrl.networks import EncoderFactory, default_encoder
 from offrl.ope._fits import fits_of, gap_of, updates_of
 from offrl.ope._parts import BehaviourFound, Fitting, Parts, behaviour_of, parts_of
-from offrl.ope._weighing import steps_of, support_of
+from offrl.ope._weighing import steps_of, support_of, weighed_for
 from offrl.ope.config import OpeConfig
 from offrl.ope.estimators import (
     ESTIMATORS,
     FITTED,
-    PARTIAL_HISTORY,
-    PER_DECISION,
     WEIGHTED,
     direct_method,
     effective_sample_size,
     trajectory_is,
 )
 from offrl.ope.intervals import bootstrap
-from offrl.ope.judgement import Estimated, Estimates, least_effective, verdict
+from offrl.ope.judgement import Estimated, Estimates, is_too_small, verdict
 from offrl.ope.policy_table import Evaluated, PolicyTable, logged_table, tabulate_each
 from offrl.ope.splits import split_on
-from offrl.ope.steps import Steps, clipped, truncated
+from offrl.ope.steps import Steps
 from offrl.policies import OnnxPolicy, TorchPolicy
 from offrl.replay import Replay
 from offrl.statistics import LEAST_VALUES, Interval
@@ -188,24 +186,21 @@ def _judge(
     episodes, held_out, plain = parts.episodes, parts.held_out, steps_of(table, parts, behaviour)
     support, most_support = support_of(table, parts, behaviour)
     gap = gap_of(fits)
-    rows = []
+    rows, is_cut = [], False
     for estimator in config.estimators:
-        is_fitted, is_weighted = estimator in FITTED, estimator in WEIGHTED
-        used = fits if is_fitted else [plain]
-        if estimator in PER_DECISION:
-            used = [truncated(each) for each in used]
-        if estimator in PARTIAL_HISTORY:
-            used = [replace(each, history=config.history) for each in used]
-        if config.clip is not None and is_weighted:
-            used = [clipped(each, config.clip) for each in used]
+        used, covered, weights_are_cut = weighed_for(estimator, plain, fits, config)
+        is_cut |= weights_are_cut
+        is_fitted = estimator in FITTED
         alike = own.fits[: len(used)] if is_fitted and own.fits else None
         found = bootstrap(ESTIMATORS[estimator], used, config.resamples, config.seed, behaviour=alike)
-        size = None
-        if not is_weighted:
+        size = float(effective_sample_size(used[0])[0]) if estimator in WEIGHTED else None
+        if is_too_small(size, covered) or (size is None and len(fits) == 1):
             # How the first observations vary says nothing of how much a single fit is off.
-            found = found.widened_by(gap, gap_of(own.fits)) if len(fits) > 1 else found.without_intervals()
-        elif (size := float(effective_sample_size(used[0])[0])) < least_effective(estimator):
             found = found.without_intervals()
+        elif size is None:
+            found = found.widened_by(gap, gap_of(own.fits))
+        elif covered is not None:
+            found = found.widened_by((1 - covered) * gap)
         remark = verdict(
             estimator,
             found,
@@ -214,6 +209,7 @@ def _judge(
             support=support,
             most_support=most_support,
             gap=gap,
+            covered=covered,
             resamples=config.resamples,
         )
         fitted = (len(used), updates_of(parts.train, config)) if is_fitted else (0, 0)
@@ -229,11 +225,11 @@ def _judge(
         behaviour_source=behaviour.source,
         support=support,
         rows=tuple(rows),
-        warnings=(*behaviour.warnings, *_warnings(plain, parts, config, len(fits))),
+        warnings=(*behaviour.warnings, *_warnings(parts, config, len(fits), is_cut=is_cut)),
     )
 
 
-def _warnings(plain: Steps, parts: Parts, config: OpeConfig, refits: int) -> tuple[str, ...]:
+def _warnings(parts: Parts, config: OpeConfig, refits: int, *, is_cut: bool) -> tuple[str, ...]:
     found = []
     if parts.num_cut:
         found.append(
@@ -241,7 +237,7 @@ def _warnings(plain: Steps, parts: Parts, config: OpeConfig, refits: int) -> tup
             "behaviour's own return miss what would have come after. Fitted values do not, and are compared with the "
             "behaviour's own fitted value. Where a file ends in the middle of an episode, both parts count as episodes."
         )
-    if config.clip is not None and WEIGHTED & {*config.estimators} and (plain.log_weight > np.log(config.clip)).any():
+    if is_cut:
         found.append(
             f"Weights above {config.clip:g} are cut: with rewards that are never negative is and pdis become too low "
             "on average, and wis and wpdis move towards the plain mean of the episodes that agree."

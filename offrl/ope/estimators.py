@@ -4,12 +4,14 @@ Each maps `Steps` of E episodes to the value of the evaluated policy, float64 [R
 episode is in each of R resamples; None takes each episode once, and R is 1. An episode that is in a resample k times
 counts as k episodes.
 
-Notation: r_t, rho_t and w_t are reward, ratio and weight at step t, w_t = rho_0 ... rho_t and w_-1 = 1 (with a history
-h of `Steps` at most the h latest of these ratios), g is the discount, Q and V are the model's values, L is an episode's length; mean and sum are over the episodes of a resample.
+Notation: r_t, rho_t and w_t are reward, ratio and weight at step t, w_t = rho_0 ... rho_t (where `Steps` have a
+history, at most so many of the latest ones) and w_-1 = 1, g is the discount, Q and V are the model's values, L is an
+episode's length; mean and sum are over the episodes of a resample.
 Weights are kept as logarithms, so that long episodes neither overflow nor underflow on the way; an estimate that itself
 leaves the range of floating point is infinite.
 
-An episode in which the policy would never have taken some logged action (ratio 0) has weight 0 from there on: it pulls
+An episode in which the policy would never have taken some logged action (ratio 0) has weight 0 from there on, with a
+history for as long as that reaches: it pulls
 unweighted estimates towards 0 and drops out of weighted ones. Where no episode of a resample has any weight, weighted
 estimates are undefined, NaN.
 """
@@ -113,27 +115,38 @@ def effective_sample_size(steps: Steps, counts: Counts = None) -> NDArray[np.flo
     """How many episodes of the policy's own the weighted ones are worth: (sum of w_L-1)^2 / sum of w_L-1^2 (Kish 1965).
 
     E where all weights are equal, 1 where one episode outweighs all others, 0 where none has any. With a limited
-    history an episode's weight is the sum of g^t w_t over the sum of w_t of the episodes that run at t: each step
-    counts alike, whatever its weights. [R].
+    history other episodes have weight at other steps: there an episode's weight is the sum over t of g^t times its
+    share of the weights at t. [R].
     """
     given = _given(counts, len(steps))
-    if steps.history is None:
-        log_weight = np.where(given > 0, steps.log_weight[:, -1], -np.inf)
-        weight = np.exp(log_weight - _finite_largest(log_weight, axis=1))
+    if steps.history is not None:
+        weight = np.array([_shares(steps, each) for each in given])
     else:
-        log_weights = np.where(steps.is_running, steps.log_weight, -np.inf)
-        weights = np.exp(log_weights - _finite_largest(log_weights, axis=0))
-        totals = given @ weights
-        shares = np.divide(steps.discounts[:-1], totals, out=np.zeros_like(totals), where=totals > 0)
-        weight = shares @ weights.T
+        log_weight = np.where(given > 0, steps.log_weight[:, -1], -np.inf)
+        weight = np.exp(log_weight - _largest(log_weight, axis=1))
     total = (given * weight).sum(axis=1)
     squares = (given * weight**2).sum(axis=1)
     size: NDArray[np.float64] = np.divide(total**2, squares, out=np.zeros(len(given)), where=squares > 0)
     return size
 
 
-def _finite_largest(log_weight: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """The largest of each row or column, and 0 where all weights are 0."""
+def covered_share(steps: Steps) -> float:
+    """The share of the steps, discounted, at which some episode has weight: elsewhere a model's value stands alone."""
+    is_covered = np.isfinite(steps.log_weight).any(axis=0)
+    return float(steps.discounts[:-1] @ is_covered / steps.discounts[:-1].sum())
+
+
+def _shares(steps: Steps, count: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each episode in one resample, over all steps: sum over t of g^t w_t over the sum of w_t. [E]."""
+    log_weight = np.where(count[:, None] > 0, steps.log_weight, -np.inf)
+    weight = np.exp(log_weight - _largest(log_weight, axis=0))
+    total = count @ weight  # 1 or more, where there is any weight
+    found: NDArray[np.float64] = weight @ np.where(total > 0, steps.discounts[:-1] / np.maximum(total, 1.0), 0.0)
+    return found
+
+
+def _largest(log_weight: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Of each row or column; 0 where all weights are 0."""
     largest: NDArray[np.float64] = log_weight.max(axis=axis, keepdims=True)
     return np.where(np.isneginf(largest), 0.0, largest)
 
@@ -241,7 +254,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
 
 PHDR, partial-history doubly robust, is WDR on steps with a limited history: importance weights of the latest decisions
 only are those of Hu and Wager 2023, arXiv:2110.12343, for where observations do not show all of the state. With a
-history as long as the episodes it is WDR; where nothing agrees with the policy for so many steps it is FQE.
+history as long as the longest episode it is WDR, and at steps that no window of agreement ends at the model stands.
 """
 PARTIAL_HISTORY = frozenset({"phdr"})
 FITTED = frozenset({"fqe", "phdr", "wdr", "dr"})

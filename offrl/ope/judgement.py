@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from offrl.ope.config import OpeConfig
-from offrl.ope.estimators import FITTED, PARTIAL_HISTORY
+from offrl.ope.estimators import FITTED
 from offrl.ope.intervals import Estimate
 from offrl.statistics import Interval, number_text
 
 _LEAST_EFFECTIVE = 10.0
 """Under so many effective episodes an estimate by importance sampling is not to be used."""
 _LEAST_OF_HISTORY = 5.0
-"""Likewise where weights are of the latest decisions: an episode then counts anew at each of its steps."""
+"""Likewise where weights are of the latest decisions: other episodes then have them at other steps."""
+_LEAST_COVERED = 0.5
+"""Of the steps, by such weights; at the others the fit stands as it is."""
 _FEW_EFFECTIVE = 30.0
 _LARGEST_GAP = 0.1
 """Of a fitted value, or of the behaviour's where that is larger: what it may be off by its own equation."""
@@ -143,9 +145,10 @@ class Estimates:
         return "\n".join(lines)
 
 
-def least_effective(estimator: str) -> float:
-    """The number of effective episodes under which an estimate has no interval and is not to be used."""
-    return _LEAST_OF_HISTORY if estimator in PARTIAL_HISTORY else _LEAST_EFFECTIVE
+def is_too_small(effective_size: float | None, covered: float | None) -> bool:
+    """Whether too few episodes have weight for an interval; the arguments are those of `verdict`."""
+    least = _LEAST_EFFECTIVE if covered is None else _LEAST_OF_HISTORY
+    return effective_size is not None and effective_size < least
 
 
 def verdict(
@@ -157,6 +160,7 @@ def verdict(
     support: float,
     most_support: float | None = None,
     gap: float = 0.0,
+    covered: float | None = None,
     resamples: int = OpeConfig.resamples,
 ) -> str:
     """Why an estimate is not to be used, or only with care; "" where nothing speaks against it.
@@ -169,6 +173,8 @@ def verdict(
         support: see `Estimates`.
         most_support: what it may be at most, where it is itself an estimate; None for `support`.
         gap: by how much fitted values are off as held-out steps show it, see `fitting_gap`.
+        covered: with weights of the latest decisions the share of the steps that have any, see `covered_share`; else
+            None.
         resamples: of the bootstrap.
     """
     if math.isnan(estimate.value.mean):
@@ -182,8 +188,10 @@ def verdict(
         return f"{share} of the policy's actions are hardly in the data: their values are extrapolated, do not use"
     if effective_size is not None:
         size = f"effective sample size {effective_size:.1f} of {held_out:,} episodes"
-        if effective_size < least_effective(estimator):
-            return f"{size}: do not use{', read phdr' if estimator == 'wdr' else ''}"
+        if is_too_small(effective_size, covered):
+            return f"{size}: do not use"
+        if covered is not None and covered < _LEAST_COVERED:
+            return f"at {1 - covered:.0%} of the steps nothing agrees with the policy for so long: do not use"
         if estimate.infinite:
             lost = f"{estimate.infinite:,} of {resamples:,} resamples"
             return f"the weights leave the range of floating point in {lost}: do not use"

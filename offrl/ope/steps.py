@@ -126,15 +126,16 @@ class Steps:
         """
         with np.errstate(divide="ignore"):
             log_ratio = np.log(self.ratio)
-        log_weight = log_ratio.cumsum(axis=1)
-        if self.history is not None and self.history < log_ratio.shape[1]:
+        if self.history is None or self.history >= log_ratio.shape[1]:
+            log_weight = log_ratio.cumsum(axis=1)
+        else:
             is_zero = np.isneginf(log_ratio)
-            # Sums of what a window holds are differences of sums, but for what is infinite.
-            found, zeros = (
-                _in_window(np.where(is_zero, 0.0, log_ratio), self.history),
-                _in_window(is_zero, self.history),
-            )
-            log_weight = np.where(zeros > 0, -np.inf, found)
+            # What a window holds is the difference of two sums, but for what is infinite.
+            zeros = _in_window(is_zero, self.history)
+            log_weight = np.where(zeros > 0, -np.inf, _in_window(np.where(is_zero, 0.0, log_ratio), self.history))
+            # The last weight of an ended episode, whose windows would else go on to ratios of 1.
+            last = log_weight[np.arange(len(self)), self.length - 1]
+            log_weight = np.where(self.is_running, log_weight, last[:, None])
         return log_weight if self.largest_weight is None else np.minimum(log_weight, np.log(self.largest_weight))
 
 
@@ -166,7 +167,7 @@ def truncated(steps: Steps) -> Steps:
 
 
 def clipped(steps: Steps, limit: float) -> Steps:
-    """The steps with weights w_t = min(limit, product of the ratios up to t): truncated importance sampling.
+    """The steps with weights min(limit, w_t), where w_t is a product of ratios: truncated importance sampling.
 
     For bandit data that is clipping each ratio. It bounds the variance and adds a bias: what the policy does much more
     often than the behaviour counts too little, so that plain estimates of rewards that are never negative become too
@@ -182,7 +183,8 @@ def clipped(steps: Steps, limit: float) -> Steps:
     """
     if not is_number(limit) or limit <= 0:
         raise ConfigError(f"{limit!r}", where="clipped.limit", expected="a number over 0")
-    return replace(steps, largest_weight=float(limit))
+    before = steps.largest_weight
+    return replace(steps, largest_weight=float(limit) if before is None else min(before, float(limit)))
 
 
 def _in_window(values: NDArray[Any], length: int) -> NDArray[np.float64]:

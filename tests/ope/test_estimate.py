@@ -226,7 +226,7 @@ def test_where_hardly_an_episode_agrees_wdr_has_no_interval(tmp_path):
     row = found["wdr"]
     assert row.effective_size < 10
     assert row.estimate.value.low is row.estimate.difference.low is None
-    assert row.remark.endswith("of 8 episodes: do not use, read phdr")
+    assert row.remark.endswith("of 8 episodes: do not use")
     assert found["fqe"].estimate.value.low is not None
 
 
@@ -300,9 +300,7 @@ HARDLY = "hardly any held-out episode could have come from this policy: do not u
         ("wis", math.nan, 1000, 0.0, 1.0, 0.0, HARDLY),
         ("is", math.inf, 1000, 900.0, 1.0, 0.0, "the weights leave the range of floating point: do not use"),
         ("fqe", math.nan, 0, None, 1.0, 0.0, HARDLY),
-        ("wdr", 1.0, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: do not use, read phdr"),
-        ("phdr", 1.0, 0, 4.9, 0.9, 0.0, "effective sample size 4.9 of 900 episodes: do not use"),
-        ("phdr", 1.0, 0, 5.1, 0.9, 0.0, ""),
+        ("wdr", 1.0, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: do not use"),
         ("dr", 1e42, 0, 3.0, 0.9, 0.0, "effective sample size 3.0 of 900 episodes: do not use"),
         ("dr", 1.0, 0, 0.0, 0.9, 0.0, "effective sample size 0.0 of 900 episodes: do not use"),
         ("dr", 1.0, 0, 11.0, 0.9, 5.0, ""),
@@ -320,6 +318,40 @@ def test_in_words_what_not_to_use(estimator, mean, undefined, size, support, gap
     found = verdict(estimator, estimate, size, 900, support=support, gap=gap)
     assert found.startswith(said)
     assert (found == "") == (said == "")
+
+
+@pytest.mark.parametrize(
+    ("covered", "size", "said"),
+    [
+        (None, 9.9, "effective sample size 9.9 of 900 episodes: do not use"),
+        (0.6, 4.9, "effective sample size 4.9 of 900 episodes: do not use"),
+        (0.6, 5.1, ""),
+        (0.4, 5.1, "at 60% of the steps nothing agrees with the policy for so long: do not use"),
+    ],
+)
+def test_weights_of_the_latest_decisions_take_fewer_episodes_and_cover_the_steps(covered, size, said):
+    interval = Interval(1.0, 0.5, 1.5)
+    estimate = Estimate(interval, interval, interval, 0)
+    assert verdict("phdr", estimate, size, 900, support=1.0, gap=0.9, covered=covered) == said
+
+
+@pytest.mark.parametrize(("agreeing", "is_told"), [(30, True), (90, False)])
+def test_where_hardly_a_step_is_corrected_it_is_said(tmp_path, agreeing, is_told):
+    """All 40 episodes do what the policy does for so many of their 100 steps, and then never again."""
+    same = Episode(
+        observations=np.zeros((101, 2), np.float32),
+        actions=np.where(np.arange(100) < agreeing, 0, 1),
+        rewards=np.ones(100, np.float32),
+        terminated=True,
+        truncated=False,
+        behaviour_probability=np.full(100, 0.5, np.float32),
+    )
+    save_frames(tmp_path, [[same] * 40], SPEC)
+    replay = open_replay(tmp_path, held_out=0.5, discount=0.99, progress=False)
+    config = OpeConfig(**{**QUICK, "updates": 3, "estimators": ["fqe", "phdr"]})
+    row = offrl.estimate(POLICIES["always 0"], replay, config, device="cpu", progress=False)["phdr"]
+    assert row.effective_size == pytest.approx(20)
+    assert ("of the steps nothing agrees" in row.remark) == is_told
 
 
 def test_resamples_that_overflow_are_no_lack_of_episodes():

@@ -80,10 +80,12 @@ class NaiveEpisode:
     q: list[float]
     value: list[float]
     end_value: float
+    history: int | None = None
 
     def weight(self, step):
-        """The product of the ratios up to a step; an ended episode keeps its last."""
-        return math.prod(self.ratio[: step + 1])
+        """The product of the ratios up to a step, or of the latest ones; an ended episode keeps its last."""
+        done = self.ratio[: step + 1]
+        return math.prod(done if self.history is None else done[max(0, len(done) - self.history) :])
 
 
 def naive_return(episode, discount):
@@ -119,9 +121,14 @@ def naive_direct_method(episodes, discount):
 
 
 def naive_doubly_robust(episodes, discount):
-    """The recursion of Jiang and Li 2016."""
+    """The recursion of Jiang and Li 2016, or with a history V(s_0) + sum_t g^t w_t (r_t + g V(s_t+1) - Q(s_t, a_t))."""
     total = 0.0
     for each in episodes:
+        if each.history is not None:
+            following = [*each.value[1:], each.end_value]
+            errors = [r + discount * v - q for r, v, q in zip(each.reward, following, each.q, strict=True)]
+            total += each.value[0] + sum(discount**t * each.weight(t) * error for t, error in enumerate(errors))
+            continue
         found = each.end_value
         for t in reversed(range(len(each.reward))):
             found = each.value[t] + each.ratio[t] * (each.reward[t] + discount * found - each.q[t])
@@ -189,12 +196,22 @@ def steps_of(episodes, discount):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.data(), st.lists(naive_episodes(), min_size=1, max_size=5), st.sampled_from([0.0, 0.5, 0.97, 1.0]))
-def test_estimates_equal_naive_loops_over_the_repeated_episodes(data, episodes, discount):
-    steps = steps_of(episodes, discount)
+@given(
+    st.data(),
+    st.lists(naive_episodes(), min_size=1, max_size=5),
+    st.sampled_from([0.0, 0.5, 0.97, 1.0]),
+    st.sampled_from([None, 0, 1, 2]),
+)
+def test_estimates_equal_naive_loops_over_the_repeated_episodes(data, episodes, discount, history):
+    # With a history as long as the episodes weights are those without.
+    history = None if history is None or history >= max(len(each.reward) for each in episodes) else history
+    episodes = [replace(each, history=history) for each in episodes]
+    steps = replace(steps_of(episodes, discount), history=history)
     one = st.lists(st.integers(0, 3), min_size=len(episodes), max_size=len(episodes)).filter(any)
     counts = np.array(data.draw(st.lists(one, min_size=1, max_size=3)))
     for estimator, naive in NAIVE.items():
+        if history is not None and estimator is effective_sample_size:
+            continue  # by hand in test_steps.py
         expected = [
             # The horizon stays that of all episodes: `weighted` sums go on with the last weights, and add nothing.
             naive([each for each, count in zip(episodes, row, strict=True) for _ in range(count)], discount)

@@ -13,6 +13,7 @@ from offrl.ope import (
     trajectory_is,
     weighted_per_decision_is,
 )
+from offrl.ope.estimators import covered_share
 from offrl.ope.steps import truncated
 
 GOOD = {"reward": [[1.0, 2.0], [3.0, 0.0]], "ratio": [[2.0, 4.0], [0.5, 1.0]], "length": [2, 1], "discount": 0.5}
@@ -63,6 +64,7 @@ def test_weights_are_clipped_as_products():
     np.testing.assert_allclose(np.exp(clipped(steps, 3.0).log_weight), [[2, 3, 3, 0.4]])
     assert per_decision_is(clipped(steps, 3.0)) == pytest.approx(2 + 3 + 3 + 0.4)
     assert trajectory_is(clipped(steps, 100.0)) == pytest.approx(trajectory_is(steps))
+    np.testing.assert_allclose(np.exp(clipped(clipped(steps, 3.0), 5.0).log_weight), [[2, 3, 3, 0.4]])
 
 
 def test_a_clipped_weight_of_nothing_stays_nothing():
@@ -115,14 +117,28 @@ def test_with_a_history_a_weight_is_the_product_of_the_latest_ratios(ratios, his
     np.testing.assert_allclose(np.exp(steps.log_weight), [weights], atol=1e-12)
 
 
+def test_with_a_history_an_ended_episode_keeps_its_last_weight():
+    steps = Steps(np.zeros((2, 4)), [[2.0, 3.0, 1.0, 1.0], [2.0] * 4], [2, 4], 0.5, history=1)
+    np.testing.assert_allclose(np.exp(steps.log_weight), [[2, 3, 3, 3], [2, 2, 2, 2]])
+
+
 def test_with_a_history_each_step_counts_alike_in_the_effective_sample_size():
-    ratios = [[2.0, 1.0, 9.0], [4.0, 0.0, 5.0], [0.0, 3.0, 0.0]]
+    ratios = [[2.0, 1.0, 9.0], [4.0, 0.0, 5.0], [0.0, 3.0, 9.0]]
     steps = Steps(np.zeros((3, 3)), ratios, [2, 3, 2], 0.5, history=1)
-    # Shares of the episodes: 2/6, 4/6 and 0 at the first step, 1/4, 0 and 3/4 at the second, all of the third the
-    # second episode's, which alone runs then.
-    weights = np.array([2 / 6 + 0.5 / 4, 4 / 6 + 0.25, 0.5 * 3 / 4])
-    assert effective_sample_size(steps) == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
-    counts = np.array([[1, 1, 1], [0, 0, 2]])
-    # Alone, the third episode has weight at the second step only, twice in the resample.
-    assert effective_sample_size(steps, counts) == pytest.approx([weights.sum() ** 2 / (weights**2).sum(), 2.0])
-    assert effective_sample_size(Steps(np.zeros((2, 2)), np.zeros((2, 2)), [2, 2], 0.5, history=1)).tolist() == [0]
+    # Of the first step's weights the episodes have 2/6, 4/6 and 0, of the second's 1/4, 0 and 3/4, of the third's 1/9,
+    # 5/9 and 3/9.
+    weights = np.array([2 / 6 + 0.5 / 4 + 0.25 / 9, 4 / 6 + 0.25 * 5 / 9, 0.5 * 3 / 4 + 0.25 * 3 / 9])
+    expected = weights.sum() ** 2 / (weights**2).sum()
+    assert effective_sample_size(steps) == pytest.approx(expected)
+    assert effective_sample_size(steps, np.array([[1, 1, 1], [0, 0, 2]])) == pytest.approx([expected, 2.0])
+    alike = Steps(np.zeros((3, 3)), np.ones((3, 3)), [1, 3, 2], 0.5, history=1)
+    assert effective_sample_size(alike) == pytest.approx(3)  # the behaviour's own, however long its episodes are
+    light = Steps(np.zeros((2, 3)), [[1e-300] * 3, [1e300] * 3], [3, 3], 0.5, history=2)
+    assert effective_sample_size(light, np.array([[2, 0]])) == pytest.approx(2)
+
+
+def test_steps_without_any_weight_are_not_covered():
+    steps = Steps(np.zeros((2, 3)), [[1.0, 0.0, 0.0], [0.0, 0.0, 2.0]], [3, 3], 0.5, history=1)
+    assert covered_share(steps) == pytest.approx(1.25 / 1.75)  # not at the second one
+    never = Steps(np.zeros((2, 2)), np.zeros((2, 2)), [2, 2], 0.5, history=1)
+    assert (covered_share(never), effective_sample_size(never).tolist()) == (0, [0])
