@@ -82,7 +82,7 @@ def _pooled(results: Sequence[Mapping[str, Any]]) -> str:
         rows.append((*cells, *(_share(trusted) if len(trusted) == len(every) else ("", ""))))
     head = ("estimator", "95 % intervals that hold", "share", "of these without a remark", "share")
     return (
-        f"Over all {len(results)} sets, with the binomial 95 % interval of the share, which counts the candidates of a "
+        f"Over all sets, with the binomial 95 % interval of the share, which counts the candidates of a "
         f"set as independent though they share fits:\n\n{table(head, rows)}"
     )
 

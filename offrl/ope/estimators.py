@@ -102,8 +102,8 @@ def doubly_robust(steps: Steps, counts: Counts = None) -> NDArray[np.float64]:
 def weighted_doubly_robust(steps: Steps, counts: Counts = None) -> NDArray[np.float64]:
     """Weighted doubly robust: as `doubly_robust`, with w_t over the sum of w_t in place of the mean of w_t.
 
-    Thomas and Brunskill 2016, arXiv:1604.00923. Consistent, not unbiased. From the step on at which no episode has any
-    weight the model's value stands: where already the first weights are 0 it is the direct method.
+    Thomas and Brunskill 2016, arXiv:1604.00923. Consistent, not unbiased. At steps at which no episode has any weight
+    the model's value stands: where already the first weights are 0, without a history, it is the direct method.
 
     Raises:
         ConfigError: The steps have no model's values.

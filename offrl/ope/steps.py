@@ -24,7 +24,8 @@ class Steps:
     Attributes:
         reward: float64 [E, T].
         ratio: float64 [E, T], pi(a|s) / mu(a|s) of the logged action: of the evaluated policy's probability to the
-            behaviour's. 0 where the policy never takes it: from there on the episode has weight 0.
+            behaviour's. 0 where the policy never takes it: from there on, or for a history's length, the episode has
+            weight 0.
         length: int64 [E], in steps, 1 to T.
         discount: Per step, in [0, 1].
         q: float64 [E, T], a model's Q(s, a) of the logged actions, or None.

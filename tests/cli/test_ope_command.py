@@ -14,6 +14,7 @@ from test_select_command import WITHOUT_ENVIRONMENTS
 from two_rooms import SPEC, episode
 
 from offrl import TaskSpec
+from offrl.ope import ESTIMATORS
 from offrl.policies._onnx_seal import sealed
 from offrl.runs.files import RUN_KEY
 from offrl.shards import Episode
@@ -47,17 +48,10 @@ def test_a_run_is_judged_on_the_episodes_that_it_held_out(folder):
     found = offrl_json("ope", folder / "run", *QUICK)
     assert found["split"] == {"held_out": 0.5, "split_seed": 3}
     assert (found["held_out_episodes"], found["training_episodes"]) == (20, 20)
-    assert [each["estimator"] for each in found["estimates"]] == [
-        "fqe",
-        "phdr",
-        "wdr",
-        "dr",
-        "wpdis",
-        "pdis",
-        "wis",
-        "is",
-    ]
+    assert [each["estimator"] for each in found["estimates"]] == [*ESTIMATORS]
     assert found["policy"].endswith("step-000000003")
+    once = offrl_json("ope", folder / "run", "--estimators", "phdr", "--history", 1, *QUICK)
+    assert once["estimates"][0]["value"]["mean"] != found["estimates"][1]["value"]["mean"]  # of 8 decisions
     assert found["data"] == read_json(folder / "run" / "config.json")["dataset"]
     assert found == offrl_json("ope", folder / "run", folder / "data", *QUICK)  # the same data, named
 
@@ -107,6 +101,7 @@ def test_the_result_is_kept_and_shown(folder, tmp_path):
         (("run", "--estimators", "fqe,magic"), "error: OpeConfig.estimators: "),
         (("run", "--discount", 2), "error: OpeConfig.discount: "),
         (("run", "--clip", 0), "error: OpeConfig.clip: "),
+        (("run", "--history", 0), "error: offrl ope: Invalid value for '--history': 0 is not in the range x>=1"),
         (("run", "--threshold", 2), "error: TorchPolicy.threshold: "),
         (("run", "nothing-here"), "nothing-here: no such directory"),
         (("nothing-here",), "no such file or directory"),
