@@ -188,8 +188,8 @@ def run_all(size_name: str, data: Path | None, runs: Path, device: str, seed: in
     print(f"\n{table}\n")
     if "shipped" in policies:
         print(
-            f"{size.updates} updates show that every step works; they teach little. `shipped` is the policy that\n"
-            "comes with offrl, BCQ of the full size.\n"
+            f"{size.updates} updates show that every step works; they teach little. `shipped` is the BCQ policy that\n"
+            "comes with offrl.\n"
         )
     write_json(
         run / "evaluation.json",
