@@ -78,7 +78,7 @@ class Task:
 
     @property
     def precision(self) -> Any:
-        """Of the candidates' training, and of fitted Q evaluation."""
+        """Of fitted Q evaluation: that of the candidates' training, where the task says it."""
         return self.learner.get("precision", "fp32")
 
     def candidates(self, part: str) -> Iterator[Candidate]:

@@ -194,13 +194,12 @@ def _judge(
         alike = own.fits[: len(used)] if is_fitted and own.fits else None
         found = bootstrap(ESTIMATORS[estimator], used, config.resamples, config.seed, behaviour=alike)
         size = float(effective_sample_size(used[0])[0]) if estimator in WEIGHTED else None
-        if is_too_small(size, covered) or (size is None and len(fits) == 1):
+        stands_on_fit = size is None or covered is not None
+        if is_too_small(size, covered) or (stands_on_fit and len(fits) == 1):
             # How the first observations vary says nothing of how much a single fit is off.
             found = found.without_intervals()
-        elif size is None:
-            found = found.widened_by(gap, gap_of(own.fits))
-        elif covered is not None:
-            found = found.widened_by((1 - covered) * gap)
+        elif stands_on_fit:
+            found = found.widened_by(gap * (1 - (covered or 0.0)), gap_of(own.fits))
         remark = verdict(
             estimator,
             found,

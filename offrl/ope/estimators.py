@@ -131,7 +131,10 @@ def effective_sample_size(steps: Steps, counts: Counts = None) -> NDArray[np.flo
 
 
 def covered_share(steps: Steps) -> float:
-    """The share of the steps, discounted, at which some episode has weight: elsewhere a model's value stands alone."""
+    """The share of the steps, discounted, at which some episode has weight: elsewhere a model's value stands alone.
+
+    An ended episode that keeps its weight counts: it says that the policy's episodes end there, too.
+    """
     is_covered = np.isfinite(steps.log_weight).any(axis=0)
     return float(steps.discounts[:-1] @ is_covered / steps.discounts[:-1].sum())
 
