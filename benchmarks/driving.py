@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -250,10 +250,14 @@ class Study:
     judge: Tracks
     work: Path = WORK
 
-    def run(self, after_each: Callable[[], object]) -> None:
+    def run(self, after_each: Callable[[], object], elsewhere: Mapping[str, Collection[int]] | None = None) -> None:
         """Does what is not done yet, a run on each core at a time; seed by seed.
 
         When time is up, what has been done is a table of fewer seeds and not of fewer recipes.
+
+        Args:
+            after_each: Called after each run.
+            elsewhere: Name -> training seeds that need no run here.
         """
         for data in sorted({recipe.data() for recipe in self.recipes.values()}):
             offrl.open_replay(data)  # ingested once, before two would
@@ -261,6 +265,7 @@ class Study:
             f"{name}, seed {seed}": Run(self.work.absolute(), recipe, seed)
             for seed in range(self.runs)
             for name, recipe in self.recipes.items()
+            if seed not in (elsewhere or {}).get(name, ())
         }
         todo = {name: _command(run, self.judge) for name, run in jobs.items() if run.evaluation(self.judge) is None}
         if len(todo) < len(jobs):

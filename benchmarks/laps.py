@@ -21,13 +21,13 @@ def summary(evaluations: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
     batches: in the mean and its interval they count as one.
     """
     means = [found["mean"] for found in evaluations.values()]
-    interval = t_interval(means_by_seed(evaluations))
+    interval = t_interval([*means_by_seed(evaluations).values()])
     episodes = [row for found in evaluations.values() for row in found["per_episode"]]
     finished = [row for row in episodes if row["finished"]]
     missed = [row for row in episodes if _only_misses(row)]
     return {
         "runs": len(means),
-        "seeds": len(_by_seed(evaluations)),
+        "seeds": len(means_by_seed(evaluations)),
         "mean": interval.mean,
         "t_interval_95": None if interval.low is None else [interval.low, interval.high],
         "lowest": min(means),
@@ -44,16 +44,17 @@ def summary(evaluations: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def means_by_seed(evaluations: Mapping[Any, Mapping[str, Any]]) -> list[float]:
-    """The mean of each training seed's runs; keys are seeds, or such as "0, AMD EPYC, bf16"."""
-    return [float(np.mean([found["mean"] for found in runs])) for runs in _by_seed(evaluations)]
+def means_by_seed(evaluations: Mapping[Any, Mapping[str, Any]]) -> dict[int, float]:
+    """Training seed -> mean of its runs; keys are seeds, or such as "0, AMD EPYC, bf16"."""
+    found = _by_seed(evaluations)
+    return {seed: float(np.mean([run["mean"] for run in runs])) for seed, runs in found.items()}
 
 
-def _by_seed(runs: Mapping[Any, Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+def _by_seed(runs: Mapping[Any, Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
     found: dict[int, list[Mapping[str, Any]]] = {}
     for key, run in runs.items():
         found.setdefault(seed_of(key), []).append(run)
-    return [*found.values()]
+    return found
 
 
 def seed_of(key: Any) -> int:
@@ -107,7 +108,7 @@ def scores_of(row: Mapping[str, Any]) -> NDArray[np.float64] | None:
     """
     by_seed = [
         [{episode["seed"]: episode["score"] for episode in run["per_episode"]} for run in runs]
-        for runs in _by_seed(row["per_run"])
+        for runs in _by_seed(row["per_run"]).values()
     ]
     tracks = sorted(by_seed[0][0])
     if any(sorted(run) != tracks for runs in by_seed for run in runs):

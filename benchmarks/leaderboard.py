@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,14 +14,15 @@ import offrl
 from benchmarks import charts
 from benchmarks.devices import chosen_device, of_device
 from benchmarks.driving import Recipe, Study, Tracks
-from benchmarks.laps import show, summary
+from benchmarks.laps import means_by_seed, seed_of, show, summary
+from benchmarks.machines import Runs, is_of, merged, on_this_machine
 from benchmarks.stores import MIXED, ROOT
 from offrl.cli.names import ALGORITHMS
 from offrl.collection import RECIPES
 from offrl.datasets import inspect_dataset
 from offrl.runs import describe_machine
 from offrl.statistics import t_interval
-from offrl.system.json_files import write_json
+from offrl.system.json_files import read_json, write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "carracing"
 BASELINE = "bc"
@@ -31,17 +33,17 @@ _COUNT = click.IntRange(1)
 _DATASETS = [name for name in RECIPES if name.startswith("carracing/")]
 
 
-def leaderboard_rows(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+def leaderboard_rows(found: Mapping[str, Runs]) -> dict[str, dict[str, Any]]:
     """`summary` of each algorithm, the best mean first, with its paired differences to BC.
 
     A difference is that of the mean scores of two runs with the same training seed, which saw the same batches and
     were evaluated on the same tracks; its interval is Student's over these.
     """
     rows = {name: summary(runs) for name, runs in found.items()}
+    bc = means_by_seed(found.get(BASELINE, {}))
     for name, runs in found.items():
-        shared = [seed for seed in runs if seed in found.get(BASELINE, {})]
-        if name != BASELINE and shared:
-            differences = [runs[seed]["mean"] - found[BASELINE][seed]["mean"] for seed in shared]
+        differences = [mean - bc[seed] for seed, mean in means_by_seed(runs).items() if seed in bc]
+        if name != BASELINE and differences:
             rows[name]["minus_bc"] = {**t_interval(differences).to_dict(), "runs": len(differences)}
     return dict(sorted(rows.items(), key=lambda row: -float(row[1]["mean"])))
 
@@ -66,7 +68,7 @@ def leaderboard(
     """All algorithms on a dataset of CarRacing, several training runs each (hours; stop it and go on as you like).
 
     Settings and budget are the example's for all, nothing is tuned; a tenth of the episodes is held out. The result
-    is written after every run.
+    is written after every run. Runs that it has from another machine stay in it, and are not made again.
     """
     changes = {name: value for name, value in (("updates", updates), ("transitions", transitions)) if value is not None}
     device = chosen_device(device)
@@ -82,19 +84,39 @@ def leaderboard(
     words = [f"--algorithm {name}" for name in algorithms]
     words += [f"--{name} {value}" for name, (value, default) in given.items() if value != default]
     write = partial(_write, study, recipe, " ".join(["python -m benchmarks leaderboard", *words]))
-    study.run(after_each=write)
+    seeds = {name: {seed_of(key) for key in made} for name, made in _kept(study, recipe).items()}
+    study.run(after_each=write, elsewhere=seeds)
     show(write())
 
 
+def _path(recipe: Recipe) -> Path:
+    of = "" if recipe.dataset == MIXED else f"-{recipe.dataset.rpartition('/')[2]}"
+    return RESULTS / f"leaderboard{of}{of_device(recipe.device)}.json"
+
+
+def _kept(study: Study, recipe: Recipe) -> dict[str, Runs]:
+    """Of the study's recipes and seeds, the runs that the result has."""
+    path = _path(recipe)
+    before = read_json(path) if path.exists() else {}
+    if before.get("seeds") != str(study.judge):
+        return {}
+    rows = {name: row for name, row in before["algorithms"].items() if name in study.recipes}
+    return {
+        name: {key: run for key, run in row["per_run"].items() if seed_of(key) < study.runs}
+        for name, row in rows.items()
+        if is_of(row, study.recipes[name])
+    }
+
+
 def _write(study: Study, recipe: Recipe, command: str) -> dict[str, dict[str, Any]]:
-    """leaderboard.json and its picture, of the runs that are there; returns its rows."""
-    of = ("" if recipe.dataset == MIXED else f"-{recipe.dataset.rpartition('/')[2]}") + of_device(recipe.device)
-    rows = leaderboard_rows(study.evaluations())
+    """The result and its picture, of the runs that are there, here or in it; returns its rows."""
+    path = _path(recipe)
+    rows = leaderboard_rows(merged(on_this_machine(study), _kept(study, recipe)))
     means = {name: [run["mean"] for run in row["per_run"].values()] for name, row in rows.items()}
-    charts.runs(means, "mean return of a training run", RESULTS / f"leaderboard{of}.png")
+    charts.runs(means, "mean return of a training run", path.with_suffix(".png"))
     store = offrl.open_replay(recipe.data(), progress=False).store
     write_json(
-        RESULTS / f"leaderboard{of}.json",
+        path,
         {
             "command": command,
             "dataset": recipe.dataset,
@@ -103,7 +125,7 @@ def _write(study: Study, recipe: Recipe, command: str) -> dict[str, dict[str, An
             **recipe.sizes(),
             "runs": study.runs,
             "planned_algorithms": len(study.recipes),
-            "algorithms": rows,
+            "algorithms": {name: {**study.recipes[name].to_dict(), **row} for name, row in rows.items()},
             "machine": describe_machine(),
         },
     )

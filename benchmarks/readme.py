@@ -93,7 +93,7 @@ def beside_expert(expert: Mapping[str, Any] | None, found: Mapping[str, Any]) ->
     seeds = {episode["seed"] for episode in expert["per_episode"]}
     if any({episode["seed"] for episode in run["per_episode"]} != seeds for run in bcq["per_run"].values()):
         return ""
-    below = t_interval([expert["mean"] - mean for mean in means_by_seed(bcq["per_run"])])
+    below = t_interval([expert["mean"] - mean for mean in means_by_seed(bcq["per_run"]).values()])
     return (
         f"The scripted expert, which knows the track, scores {expert['mean']:.1f} on the same tracks "
         f"({expert['finished']} of {expert['episodes']} laps, {expert['mean_length']:.0f} steps): BCQ's runs are "

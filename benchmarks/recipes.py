@@ -250,5 +250,6 @@ def recipe_rows(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[st
         runs = found[name]
         rows[name] = {"why": TRIED[name].why, **TRIED[name].recipe.to_dict(), **summary(runs)}
         if name != FIRST and FIRST in found:
-            rows[name]["minus_as_it_was"] = welch(means_by_seed(runs), means_by_seed(found[FIRST]))._asdict()
+            mine, first = ([*means_by_seed(each).values()] for each in (runs, found[FIRST]))
+            rows[name]["minus_as_it_was"] = welch(mine, first)._asdict()
     return rows

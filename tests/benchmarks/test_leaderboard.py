@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+import offrl
+from benchmarks import driving
+from benchmarks import leaderboard as module
+from benchmarks.driving import Recipe, Study, Tracks
 from benchmarks.leaderboard import leaderboard_rows
 
 
@@ -29,6 +33,38 @@ def test_differences_are_paired_by_training_seed():
     assert rows["dqn"]["minus_bc"] == {"mean": -750.0, "interval_95": None, "runs": 1}
     assert "minus_bc" not in rows["bc"]
     assert "minus_bc" not in leaderboard_rows({"dqn": FOUND["dqn"]})["dqn"]
+
+
+def test_runs_of_another_machine_are_paired_by_seed_too():
+    bcq, bc = {"0, A, bf16": evaluation(905.0)}, {"0, B, fp32": evaluation(850.0), "1, B, fp32": evaluation(910.0)}
+    assert leaderboard_rows({"bcq": bcq, "bc": bc})["bcq"]["minus_bc"] == {
+        "mean": 55.0,
+        "interval_95": None,
+        "runs": 1,
+    }
+
+
+def test_it_goes_on_where_another_machine_has_stopped(monkeypatch, tmp_path):
+    recipe, tracks = Recipe(replay={"held_out": 0.1}), Tracks("TUNING_SEEDS", 3000, 1)
+    study = Study({"bcq": recipe}, 2, tracks, tmp_path / "runs")
+    runs = {f"{seed}, Abacus, fp32": evaluation(900.0 + seed) for seed in (0, 1, 2)}
+    row = {**recipe.to_dict(), **leaderboard_rows({"bcq": runs})["bcq"]}
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    path = tmp_path / "leaderboard.json"
+
+    path.write_text(json.dumps({"seeds": str(tracks), "algorithms": {"bcq": row}}))
+    assert [*module._kept(study, recipe)["bcq"]] == ["0, Abacus, fp32", "1, Abacus, fp32"]  # the third is not asked for
+    path.write_text(json.dumps({"seeds": str(tracks), "algorithms": {"bcq": {**row, "updates": 1}}}))
+    assert module._kept(study, recipe) == {}  # another recipe
+    path.write_text(json.dumps({"seeds": "TUNING_SEEDS[:1]", "algorithms": {"bcq": row}}))
+    assert module._kept(study, recipe) == {}  # other tracks
+
+    made = []
+    monkeypatch.setattr(driving, "side_by_side", lambda todo, **_: made.extend(todo) or iter(()))
+    monkeypatch.setattr(offrl, "open_replay", lambda path: None)
+    monkeypatch.setattr(Recipe, "data", lambda self: tmp_path)
+    study.run(after_each=lambda: None, elsewhere={"bcq": {0}})
+    assert made == ["bcq, seed 1"]
 
 
 def test_the_page_shows_what_is_there(hooks, tmp_path):
