@@ -50,6 +50,7 @@ _CRR = replace(_SMALLER, algorithm="crr", transitions=120_000)
 _ONE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 1})
 _THREE_STEP = replace(_SMALLER, replay={**_REPLAY, "n_step": 3, "discount": 0.99})
 _CONFINED = replace(_THREE_STEP, replay={**_THREE_STEP.replay, "legal_actions": [*NO_FULL_BRAKE]})
+_CONFINED_CRR = replace(_CONFINED, algorithm="crr")
 _CONFINED_GOOD = replace(_CONFINED, replay={**_CONFINED.replay, "sampling": "softmax-returns:0.3"})
 _GOOD = replace(_SMALLER, transitions=120_000, replay={**_REPLAY, "sampling": "softmax-returns:0.3"})
 TRIED_BY: dict[str, dict[str, Tried]] = {
@@ -127,6 +128,19 @@ TRIED_BY: dict[str, dict[str, Tried]] = {
         "never full brake, CQL": Tried(
             "three-step returns, discount 0.99; the penalty weighs 0.1, as rewards are a tenth",
             replace(_CONFINED, algorithm="cql", settings={"weight": 0.1}),
+        ),
+        "never full brake, CRR": Tried(
+            "three-step returns, discount 0.99; imitates, with soft weights, what its q finds better than average",
+            _CONFINED_CRR,
+        ),
+        "never full brake, CRR, beta 0.3": Tried(
+            "with weights that differ more", replace(_CONFINED_CRR, settings={"beta": 0.3})
+        ),
+        "never full brake, CRR, 180,000": Tried(
+            "on more data than a demo collects", replace(_CONFINED_CRR, transitions=180_000)
+        ),
+        "never full brake, CRR, 180,000, 16,000 updates": Tried(
+            "and twice the updates", replace(_CONFINED_CRR, transitions=180_000, updates=16_000)
         ),
         "CRR, binary": Tried(
             "imitates what its q finds better than average, in batches of 64 on 120,000",

@@ -3,12 +3,14 @@ import json
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 
+from benchmarks import demo_runs
 from benchmarks.demo_runs import _write
 from benchmarks.driving import Recipe, Run, Study, Tracks
 from benchmarks.laps import points_lost, summary
 from benchmarks.readme import beside_expert, example_updated, headline
-from benchmarks.ship import halve_weights
+from benchmarks.ship import halve_weights, ship
 from offrl import OnnxPolicy, TaskSpec, export_onnx
 from offrl.algorithms import DiscreteBCQ
 from offrl.envs import SCORE_SEEDS
@@ -184,3 +186,18 @@ def test_halved_weights_act_alike_in_half_the_size(tmp_path):
     observations = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
     whole, half = OnnxPolicy(path).choices(observations), OnnxPolicy(tmp_path / "half.onnx").choices(observations)
     assert np.abs(whole.scores.numpy() - half.scores.numpy()).max() < 2e-3  # float16 keeps 11 bits
+
+
+@pytest.mark.parametrize(("options", "words"), [([], "--tuning"), (["--full"], "--full --tuning")])
+def test_without_runs_of_that_size_nothing_is_shipped(monkeypatch, tmp_path, options, words):
+    asked = []
+
+    def study(size, algorithms, runs, tracks):
+        asked.append(size)
+        return Study({"bcq": Recipe()}, 2, tracks, tmp_path)
+
+    monkeypatch.setattr(demo_runs, "study", study)
+    ended = CliRunner().invoke(ship, options)
+    assert asked == ["full" if options else "demo"]
+    assert ended.exit_code == 1
+    assert f"no run to ship: python -m benchmarks demo-runs {words} --algorithm bcq makes them" in ended.output
