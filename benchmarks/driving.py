@@ -141,6 +141,7 @@ class Tracks:
         count: How many.
         threshold: Of the policy that drives, in place of its own.
         without_full_brake: Whether it drives without the actions that brake fully, whatever it was trained with.
+        critic_weighted: Whether CRR's policy is weighted by its critic.
     """
 
     seeds: str
@@ -148,6 +149,7 @@ class Tracks:
     count: int
     threshold: float | None = None
     without_full_brake: bool = False
+    critic_weighted: bool = False
 
     def __str__(self) -> str:
         return f"{self.seeds}[{self.first or ''}:{self.first + self.count}]"
@@ -162,6 +164,7 @@ class Tracks:
         """What a run's score is kept as."""
         how = "" if self.threshold is None else f"-threshold-{self.threshold:g}"
         how += "-without-full-brake" if self.without_full_brake else ""
+        how += "-critic-weighted" if self.critic_weighted else ""
         return f"{self.seeds.lower()}-{self.first}-{self.count}{how}.json"
 
     def judge(self, run: Path, spec: offrl.TaskSpec) -> dict[str, Any]:
@@ -170,6 +173,8 @@ class Tracks:
         algorithm = load_algorithm(latest_checkpoint(run / "checkpoints"), device="cpu")
         if self.without_full_brake:
             algorithm.spec = replace(algorithm.spec, legal_actions=NO_FULL_BRAKE)
+        if self.critic_weighted:
+            algorithm.config = replace(algorithm.config, critic_weighted=True)
         policy = offrl.TorchPolicy(algorithm, threshold=self.threshold)
         found: dict[str, Any] = offrl.evaluate(policy, make_env, self.range, workers=1, progress=False).to_dict()
         return found

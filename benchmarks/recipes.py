@@ -24,8 +24,16 @@ TRACKS = Tracks("TUNING_SEEDS", 6000, 60)
 THRESHOLDS = {f"{each:g}": replace(TRACKS, threshold=each) for each in (0.1, 0.5, 0.7, 0.99)}
 """Of BCQ's policy, in place of 0.3: at 0.99 only the imitator's likeliest action is allowed, whatever its q."""
 WITHOUT_FULL_BRAKE = "without full brake"
-OTHERWISE = {**THRESHOLDS, WITHOUT_FULL_BRAKE: replace(TRACKS, without_full_brake=True)}
+CRITIC_WEIGHTED = "critic-weighted"
+"""CRR's policy times exp(q / beta): see its setting of that name, which training does not depend on."""
+OTHERWISE = {
+    **THRESHOLDS,
+    WITHOUT_FULL_BRAKE: replace(TRACKS, without_full_brake=True),
+    CRITIC_WEIGHTED: replace(TRACKS, critic_weighted=True),
+}
 """Other ways in which a run that was trained drives the same tracks."""
+ONLY_OF = {**dict.fromkeys(THRESHOLDS, "bcq"), CRITIC_WEIGHTED: "crr"}
+"""Whose runs can drive so, where not all can."""
 FIRST = "as it was"
 _MOST_RUNS = 100
 
@@ -172,23 +180,19 @@ TRIED = {name: tried for recipes in TRIED_BY.values() for name, tried in recipes
 @click.command()
 @click.option("--recipe", "names", multiple=True, type=click.Choice([*TRIED]), help="Default: all.")
 @click.option("--runs", default=2, show_default=True, type=click.IntRange(1), help="Training runs of each.")
-@click.option("--threshold", type=click.Choice([*THRESHOLDS]), help="Drive BCQ's runs with another one than 0.3.")
-@click.option("--without-full-brake", is_flag=True, help="Drive without the actions that brake fully.")
+@click.option("--otherwise", type=click.Choice([*OTHERWISE]), help="Drive the runs so; a number is BCQ's threshold.")
 @click.option("--device", default="cpu", show_default=True, help="A GPU is shared by one run for each core.")
-def recipes(names: Sequence[str], runs: int, threshold: str | None, without_full_brake: bool, device: str) -> None:
+def recipes(names: Sequence[str], runs: int, otherwise: str | None, device: str) -> None:
     """Trains recipes, a run on each core at a time, seed by seed (hours; stop it and go on as you like).
 
     The result has all runs that are there, of these recipes and others, and is written after each. Driven runs of
     the same recipes that it has from another machine stay in it.
     """
-    if threshold is not None and without_full_brake:
-        raise click.UsageError("--threshold and --without-full-brake: one of them")
-    if threshold is not None:
-        names = [name for name in names or TRIED if TRIED[name].recipe.algorithm == "bcq"]
+    if otherwise in ONLY_OF:
+        names = [name for name in names or TRIED if TRIED[name].recipe.algorithm == ONLY_OF[otherwise]]
         if not names:
-            raise click.UsageError("--threshold is for recipes of BCQ: the others' policies have none")
+            raise click.UsageError(f"--otherwise {otherwise} is for recipes of {ONLY_OF[otherwise].upper()}")
     device = chosen_device(device)
-    otherwise = WITHOUT_FULL_BRAKE if without_full_brake else threshold
     write = partial(_write, device)
     study = _study(names or [*TRIED], runs, TRACKS if otherwise is None else OTHERWISE[otherwise], device)
     study.run(after_each=write)

@@ -145,8 +145,9 @@ def _otherwise(recipes: Mapping[str, Any]) -> str:
                 cells.append((name, seed, *shown))
     head = ("recipe", "training seed, processor", "as trained", *known)
     return (
-        "\n\nThe same runs with other thresholds (`--threshold 0.99` of the same command) or without the actions that "
-        f"brake fully (`--without-full-brake`), mean and laps with every tile:\n\n{table(head, cells)}"
+        "\n\nThe same runs with other thresholds (`--otherwise 0.99` of the same command), without the actions that "
+        'brake fully (`"without full brake"`), and CRR\'s with the policy that its critic weights (`critic-weighted`), '
+        f"mean and laps with every tile:\n\n{table(head, cells)}"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from offrl.algorithms.algorithm import Metrics, frozen_copy
+from offrl.algorithms.algorithm import Metrics, PolicyOutput, frozen_copy
 from offrl.algorithms.bases import ActorCritic
 from offrl.batch import Batch
 from offrl.checks import Checks
@@ -25,9 +25,12 @@ class CRRConfig:
 
     Attributes:
         weighting: of logged actions: "exp" of the advantage, as AWAC's, or "binary", 1 where it is not negative.
-        beta: divides the advantage in "exp", over 0. A lower value gives good actions more weight.
+        beta: divides the advantage in "exp", and q in `critic_weighted`; over 0. A lower value gives good actions more
+            weight.
         weight_limit: the largest weight of an action, over 0; 20 is the paper's.
         advantage: over the policy's "mean", or over the best action ("max"; with "binary" it alone is imitated).
+        critic_weighted: act by pi(a | s) exp(q(s, a) / beta), the paper's CWP, in place of pi alone; what is learned is
+            the same.
         ensemble: "mean:5" or "min:2" for an ensemble of so many q heads, see `offrl.networks.QHead`; None for one head.
     """
 
@@ -35,6 +38,7 @@ class CRRConfig:
     beta: float = 1.0
     weight_limit: float = 20.0
     advantage: Literal["mean", "max"] = "mean"
+    critic_weighted: bool = False
     ensemble: str | None = None
 
     def __post_init__(self) -> None:
@@ -43,6 +47,7 @@ class CRRConfig:
         checks.number("beta", "a number over 0", lambda beta: beta > 0, as_float32=True)
         checks.number("weight_limit", "a number over 0", lambda limit: limit > 0, as_float32=True)
         checks.choice("advantage", ("mean", "max"))
+        checks.flag("critic_weighted")
         checks.that(is_ensemble(self.ensemble), "ensemble", ENSEMBLES)
 
 
@@ -79,6 +84,14 @@ class CRR(ActorCritic[CRRConfig]):
         policy_loss, q_logged = weighted_imitation_loss(log_pi, batch.action, weight), select_action(q, batch.action)
         metrics = {"td_loss": td, "policy_loss": policy_loss, "weight": weight.mean(), "q": q_logged.mean()}
         return td + policy_loss, metrics
+
+    def forward(self, observation: Tensor) -> PolicyOutput:
+        """The policy's logits rank the actions, or those of the policy that the critic weights."""
+        features = self.encoder(observation)
+        logits = self.policy_head(features)
+        if self.config.critic_weighted:
+            logits = logits + self.q_head(features) / self.config.beta
+        return PolicyOutput(scores=logits, logits=logits)
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         """Encoder, q head and policy head."""

@@ -64,8 +64,31 @@ def test_advantages_are_over_legal_actions():
         assert metrics["policy_loss"] == 0
 
 
+def test_the_critic_weights_the_policy_where_it_acts_and_nowhere_else():
+    batch = make_batch()
+    plain, weighted = (CRR(SPEC, CRRConfig(beta=0.05, critic_weighted=each)) for each in (False, True))
+    weighted.load_state_dict(plain.state_dict())
+    observation = batch.observation
+    policy, q = plain(observation).logits.softmax(dim=1), plain.values(observation)
+    product = policy * (q / 0.05).exp()
+    output = weighted(observation)
+    torch.testing.assert_close(output.logits.softmax(dim=1), product / product.sum(dim=1, keepdim=True))
+    assert torch.equal(output.scores, output.logits)
+    assert (output.scores.argmax(dim=1) != policy.argmax(dim=1)).any()  # q has a say
+    assert torch.equal(weighted.values(observation), q)
+    assert torch.equal(weighted.loss(batch)[0], plain.loss(batch)[0])
+
+
 @pytest.mark.parametrize(
-    "settings", [{"weighting": "linear"}, {"beta": 0}, {"weight_limit": -1}, {"advantage": "sum"}, {"ensemble": "min"}]
+    "settings",
+    [
+        {"weighting": "linear"},
+        {"beta": 0},
+        {"weight_limit": -1},
+        {"advantage": "sum"},
+        {"critic_weighted": 1},
+        {"ensemble": "min"},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError, match=f"CRRConfig.{next(iter(settings))}: .*expected"):

@@ -3,14 +3,19 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.machines import merged
 from benchmarks.recipes import (
+    CRITIC_WEIGHTED,
     FIRST,
+    OTHERWISE,
+    TRACKS,
     TRIED,
     add_otherwise,
     most_runs,
     recipe_rows,
+    recipes,
     still_tried,
 )
 from benchmarks.revisions import REVISIONS
@@ -64,6 +69,18 @@ def test_runs_of_two_machines_stand_together():
     means = [(run, found["mean"]) for run, found in found[FIRST].items()]
     assert means == [("0, Xeon, bf16", 892.0), ("1, Xeon, bf16", 900.0), ("10, Xeon, bf16", 891.0)]
     assert found[OTHER] == FOUND[OTHER]
+
+
+def test_each_way_to_drive_keeps_its_scores_by_themselves():
+    assert len({tracks.file_name for tracks in (TRACKS, *OTHERWISE.values())}) == 1 + len(OTHERWISE)
+
+
+@pytest.mark.parametrize(("otherwise", "algorithm"), [("0.99", "BCQ"), (CRITIC_WEIGHTED, "CRR")])
+def test_a_way_to_drive_that_no_recipe_asked_for_has_is_refused(otherwise, algorithm):
+    other = "never full brake, CRR" if algorithm == "BCQ" else FIRST
+    ended = CliRunner().invoke(recipes, ["--recipe", other, "--otherwise", otherwise])
+    assert ended.exit_code == 2
+    assert f"--otherwise {otherwise} is for recipes of {algorithm}" in ended.output
 
 
 def test_the_page_shows_the_best_first(hooks, tmp_path):
