@@ -75,12 +75,12 @@ def interval_of(mean: Mapping[str, Any]) -> dict[str, list[float] | None]:
     return {"interval_95": None if mean["low"] is None else [mean["low"], mean["high"]]}
 
 
-def mean_and_interval(cell: Mapping[str, Any]) -> str:
+def mean_and_interval(cell: Mapping[str, Any], form: str = ".1f") -> str:
     """A mean and the ends of its interval, where it has one."""
     if cell["interval_95"] is None:
-        return f"{cell['mean']:.1f}"
+        return f"{cell['mean']:{form}}"
     low, high = cell["interval_95"]
-    return f"{cell['mean']:.1f} ({low:.1f} to {high:.1f})"
+    return f"{cell['mean']:{form}} ({low:{form}} to {high:{form}})"
 
 
 def machine_text(machine: Mapping[str, Any], device: str = "auto") -> str:

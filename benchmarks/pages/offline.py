@@ -9,6 +9,9 @@ from benchmarks.pages.kept import all_kept, kept, machine_text, mean_and_interva
 from benchmarks.scoring.ranking import binomial_interval
 from offrl.ope import ESTIMATORS
 
+_SMALL = 10
+"""Returns that are smaller have two digits."""
+
 
 def obp() -> str:
     """Estimates of our estimators and of obp's, for each log of the Open Bandit sample."""
@@ -111,21 +114,20 @@ def gained() -> str:
         return missing("select")
     names = list(dict.fromkeys(name for found in results for name in found["gains"]))
     head = ("chosen by", *(f"{found['task']}" for found in results))
-    rows = [("the last checkpoint's return", *(mean_and_interval(found["last"]) for found in results))]
-    rows += [(name, *(_gain(found["gains"].get(name)) for found in results)) for name in names]
+    digits = [2 if abs(found["last"]["mean"]) < _SMALL else 1 for found in results]
+    last = (mean_and_interval(found["last"], f".{each}f") for found, each in zip(results, digits, strict=True))
+    rows = [("the last checkpoint's return", *last)]
+    for name in names:
+        gained = (found["gains"].get(name) for found in results)
+        cells = zip(gained, digits, strict=True)
+        rows.append((name, *("" if row is None else mean_and_interval(row, f"+.{each}f") for row, each in cells)))
     parts = [
         f"{found['task']}: {found['runs']} runs of BCQ with {found['updates']:,} updates, {found['checkpoints']} "
-        f"checkpoints each, {found['episodes_played']} episodes a checkpoint. `{found['command']}`."
+        f"checkpoints each, {found['episodes_played']} episodes a checkpoint. `{found['command']}`; "
+        f"{machine_text(found['machine'])}."
         for found in results
     ]
-    return f"{table(head, rows)}\n\n{' '.join(parts)} {machine_text(results[0]['machine'])}."
-
-
-def _gain(row: Mapping[str, Any] | None) -> str:
-    if row is None:
-        return ""
-    low, high = row["interval_95"] or (float("nan"),) * 2
-    return f"{row['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{table(head, rows)}\n\n{' '.join(parts)}"
 
 
 def _ranked(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:

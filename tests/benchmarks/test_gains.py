@@ -1,7 +1,10 @@
+import json
+
 import pytest
 
 from benchmarks.judging.candidates import TASKS, Candidate
 from benchmarks.select import BEST, gains
+from offrl.runs import describe_machine
 
 
 def run(seed, *returns):
@@ -31,6 +34,20 @@ def test_two_statistics_together_rank_the_checkpoints_of_each_run():
     assert found["fqe and agreement"]["steps"] == [30, 30]
     found = gains(returns, {"fqe": [1, 3, 3, 10, 30, 20], "agreement": [0, 9, 8, 0, 0, 0]})["gains"]
     assert found["fqe and agreement"]["steps"] == [20, 20]
+
+
+def test_the_page_has_the_tasks_side_by_side(hooks, tmp_path):
+    shared = {"runs": 2, "updates": 100, "checkpoints": 3, "episodes_played": 20, "machine": describe_machine()}
+    (tmp_path / "selection").mkdir()
+    for name, scale in (("cartpole", 10), ("minatar", 0.1)):
+        found = gains({**run(0, 5 * scale, 9 * scale, 7 * scale), **run(1, 3 * scale, scale, 2 * scale)}, {})
+        result = {"task": name, "command": f"c {name}", **shared, **found}
+        (tmp_path / "selection" / f"{name}.json").write_text(json.dumps(result))
+    shown = hooks.gained()
+    # 7 and 2: mean 4.5, standard deviation 3.54, times 12.706 / sqrt(2) is 31.8.
+    assert "| the last checkpoint's return | 45.0 (-272.7 to 362.7) | 0.45 (-2.73 to 3.63) |" in shown
+    assert "| (the truly best) | +15.0 (-48.5 to +78.5) | +0.15 (-0.49 to +0.79) |" in shown
+    assert "20 episodes a checkpoint. `c minatar`; " in shown
 
 
 @pytest.mark.parametrize("task", TASKS)
