@@ -262,7 +262,7 @@ class Study:
 
         Args:
             after_each: Called after each run.
-            elsewhere: Name -> training seeds that need no run here.
+            elsewhere: Name -> training seeds that were run on another machine, and are not run here.
         """
         for data in sorted({recipe.data() for recipe in self.recipes.values()}):
             offrl.open_replay(data)  # ingested once, before two would
@@ -273,8 +273,9 @@ class Study:
             if seed not in (elsewhere or {}).get(name, ())
         }
         todo = {name: _command(run, self.judge) for name, run in jobs.items() if run.evaluation(self.judge) is None}
-        if len(todo) < len(jobs):
-            print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are there already", flush=True)
+        planned = len(self.recipes) * self.runs
+        if len(todo) < planned:
+            print(f"{planned - len(todo)} of {planned} runs are there already", flush=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         for ended in side_by_side(todo, at_once=num_cores(), environment=environment):
             if ended.exit_code != 0:

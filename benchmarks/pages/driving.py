@@ -18,7 +18,7 @@ from benchmarks.pages.kept import (
     table,
 )
 from benchmarks.readme import LOST, RUN_COLUMNS, beside_expert, over_runs
-from benchmarks.recipes import TRIED, TRIED_BY
+from benchmarks.recipes import CRITIC_WEIGHTED, TRIED, TRIED_BY
 
 _SLID = 850
 """A lap that scores less has lost more than some tiles."""
@@ -131,7 +131,7 @@ def _minus_first(row: Mapping[str, Any]) -> str:
 
 
 def _otherwise(recipes: Mapping[str, Any]) -> str:
-    """What the same runs score with other thresholds, or with fewer actions."""
+    """What the same runs score when they drive otherwise."""
     known = sorted({each for row in recipes.values() for each in row.get("otherwise", {})})
     if not known:
         return ""
@@ -144,10 +144,11 @@ def _otherwise(recipes: Mapping[str, Any]) -> str:
                 shown = ("" if run is None else f"{run['mean']:.1f}, {run['finished']}" for run in (own, *runs))
                 cells.append((name, seed, *shown))
     head = ("recipe", "training seed, processor", "as trained", *known)
+    weighted = ", or CRR's with the policy that its critic weights" if CRITIC_WEIGHTED in known else ""
     return (
-        "\n\nThe same runs with other thresholds (`--otherwise 0.99` of the same command), without the actions that "
-        'brake fully (`"without full brake"`), and CRR\'s with the policy that its critic weights (`critic-weighted`), '
-        f"mean and laps with every tile:\n\n{table(head, cells)}"
+        "\n\nThe same runs when they drive otherwise: BCQ's with another threshold, or any without the actions that "
+        f"brake fully{weighted} (`--otherwise 0.99` of the same command, and so on); mean and laps with every tile:\n\n"
+        f"{table(head, cells)}"
     )
 
 
@@ -167,7 +168,7 @@ def _leaderboard(name: str, found: Mapping[str, Any]) -> str:
         )
         for name, row in algorithms.items()
     ]
-    done = sum(row["runs"] for row in algorithms.values())
+    done = sum(row["seeds"] for row in algorithms.values())
     planned = found["runs"] * found["planned_algorithms"]
     unfinished = f" {done} of {planned} runs so far." if done < planned else ""
     head = ("algorithm", *RUN_COLUMNS, "minus BC (95 % t interval)")

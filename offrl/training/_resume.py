@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ _NOT_COMPARED = ("settled", "init", "notes")
 """What a config.json holds beside settings: choices made by measuring, where the first weights came from, remarks."""
 
 
-def resume_run(directory: Path, config: Mapping[str, Any], num_transitions: int) -> bool:
+def resume_run(
+    directory: Path, config: Mapping[str, Any], num_transitions: int, defaults: Mapping[str, Any] | None = None
+) -> bool:
     """Checks that a run to be resumed has this configuration, but for a length that may grow, which it records.
 
-    `_NOT_COMPARED` is the run's own affair.
+    `_NOT_COMPARED` is the run's own affair. `defaults` are those of the algorithm's settings: one that the run does not
+    have is newer than the run.
 
     Returns:
         Whether the run becomes longer.
@@ -34,7 +38,8 @@ def resume_run(directory: Path, config: Mapping[str, Any], num_transitions: int)
         RunError: It differs; names the first setting that does.
     """
     recorded = read_run_config(directory)
-    current = json.loads(json.dumps(config))  # as it would be read back: tuples become lists
+    current, usual = json.loads(json.dumps([config, defaults or {}]))  # as read back: tuples become lists
+    recorded = {**recorded, "algorithm_config": {**usual, **(recorded.get("algorithm_config") or {})}}
     _require_same_settings(directory, recorded, current)
     before, now = (_total_updates(directory, each["fit"], num_transitions) for each in (recorded, current))
     if now < before:
@@ -84,7 +89,7 @@ def continue_run(
         RunError: The run has another algorithm or other settings, or its files are of something else.
     """
     _require_same_class(directory, learner.algorithm, notes)
-    grown = resume_run(directory, settings, num_transitions)
+    grown = resume_run(directory, settings, num_transitions, _defaults(learner.algorithm.config))
     logs: Mapping[str, Any] = {}
     if found.checkpoint is not None:
         logs = load_learner(learner, found.checkpoint)
@@ -134,6 +139,11 @@ def _require_same_class(directory: Path, algorithm: Algorithm, notes: Mapping[st
             expected=f"{said}, as the run began with",
             hint="resume with the run's own class, or start a new run from its weights with init",
         )
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    known = () if config is None else fields(config)
+    return {field.name: field.default for field in known if field.default is not MISSING}
 
 
 def _total_updates(directory: Path, fit: Mapping[str, Any], num_transitions: int) -> int:

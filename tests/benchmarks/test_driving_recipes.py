@@ -1,10 +1,13 @@
 """Recipes: what each is worth beside the first."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+import offrl
+from benchmarks import driving
 from benchmarks.machines import merged
 from benchmarks.recipes import (
     CRITIC_WEIGHTED,
@@ -19,6 +22,9 @@ from benchmarks.recipes import (
     still_tried,
 )
 from benchmarks.revisions import REVISIONS
+from offrl import CRR
+from offrl.envs import car_racing
+from offrl.networks import CompactEncoder
 from offrl.runs import describe_machine
 
 
@@ -73,6 +79,17 @@ def test_runs_of_two_machines_stand_together():
 
 def test_each_way_to_drive_keeps_its_scores_by_themselves():
     assert len({tracks.file_name for tracks in (TRACKS, *OTHERWISE.values())}) == 1 + len(OTHERWISE)
+
+
+def test_crr_can_be_driven_by_the_policy_that_its_critic_weights(monkeypatch, tmp_path):
+    driven, score = [], SimpleNamespace(to_dict=dict)
+    crr = CRR(car_racing.spec(), encoder=CompactEncoder)
+    monkeypatch.setattr(driving, "latest_checkpoint", lambda directory: directory)
+    monkeypatch.setattr(driving, "load_algorithm", lambda path, device: crr)
+    monkeypatch.setattr(offrl, "evaluate", lambda policy, *_, **how: driven.append(policy.algorithm.config) or score)
+    for tracks in (TRACKS, OTHERWISE[CRITIC_WEIGHTED]):
+        tracks.judge(tmp_path, crr.spec)
+    assert [config.critic_weighted for config in driven] == [False, True]
 
 
 @pytest.mark.parametrize(("otherwise", "algorithm"), [("0.99", "BCQ"), (CRITIC_WEIGHTED, "CRR")])

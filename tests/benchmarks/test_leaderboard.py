@@ -1,8 +1,12 @@
 """The leaderboard: paired by training seed, the best first, shown as far as it goes."""
 
 import json
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
 import offrl
 from benchmarks import driving
@@ -44,27 +48,62 @@ def test_runs_of_another_machine_are_paired_by_seed_too():
     }
 
 
-def test_it_goes_on_where_another_machine_has_stopped(monkeypatch, tmp_path):
-    recipe, tracks = Recipe(replay={"held_out": 0.1}), Tracks("TUNING_SEEDS", 3000, 1)
-    study = Study({"bcq": recipe}, 2, tracks, tmp_path / "runs")
-    runs = {f"{seed}, Abacus, fp32": evaluation(900.0 + seed) for seed in (0, 1, 2)}
-    row = {**recipe.to_dict(), **leaderboard_rows({"bcq": runs})["bcq"]}
-    monkeypatch.setattr(module, "RESULTS", tmp_path)
-    path = tmp_path / "leaderboard.json"
+RECIPE = Recipe(replay={"held_out": 0.1})
+BY_ALGORITHM = {name: replace(RECIPE, algorithm=name) for name in ("bcq", "bc", "crr")}
+TRACKS = Tracks("TUNING_SEEDS", 3000, 1)
 
-    path.write_text(json.dumps({"seeds": str(tracks), "algorithms": {"bcq": row}}))
-    assert [*module._kept(study, recipe)["bcq"]] == ["0, Abacus, fp32", "1, Abacus, fp32"]  # the third is not asked for
-    path.write_text(json.dumps({"seeds": str(tracks), "algorithms": {"bcq": {**row, "updates": 1}}}))
-    assert module._kept(study, recipe) == {}  # another recipe
-    path.write_text(json.dumps({"seeds": "TUNING_SEEDS[:1]", "algorithms": {"bcq": row}}))
-    assert module._kept(study, recipe) == {}  # other tracks
 
+def write_kept(tmp_path, seeds=str(TRACKS), **changed):
+    """Of another machine: two runs of BCQ, one of BC."""
+    runs = {"bcq": ("0, Abacus, fp32", "1, Abacus, fp32"), "bc": ("0, Abacus, fp32",)}
+    rows = leaderboard_rows({name: {key: evaluation(900.0) for key in keys} for name, keys in runs.items()})
+    rows = {name: {**BY_ALGORITHM[name].to_dict(), **row, **changed} for name, row in rows.items()}
+    (tmp_path / "leaderboard.json").write_text(json.dumps({"seeds": seeds, "algorithms": rows}))
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """What would be trained is put on a list; the dataset is a stand-in."""
     made = []
-    monkeypatch.setattr(driving, "side_by_side", lambda todo, **_: made.extend(todo) or iter(()))
-    monkeypatch.setattr(offrl, "open_replay", lambda path: None)
+
+    def side_by_side(todo, **how):
+        made.extend(todo)
+        yield from ()
+
+    store = SimpleNamespace(store=None)
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(module, "Study", partial(Study, work=tmp_path / "work"))
+    monkeypatch.setattr(module.Recipe, "of_size", classmethod(lambda cls, size, **changes: replace(RECIPE, **changes)))
+    monkeypatch.setattr(driving, "side_by_side", side_by_side)
+    monkeypatch.setattr(offrl, "open_replay", lambda path, progress=True: store)
+    monkeypatch.setattr(module, "inspect_dataset", lambda store: SimpleNamespace(mean_return=SimpleNamespace(mean=1.0)))
     monkeypatch.setattr(Recipe, "data", lambda self: tmp_path)
-    study.run(after_each=lambda: None, elsewhere={"bcq": {0}})
-    assert made == ["bcq, seed 1"]
+    return made
+
+
+def test_it_goes_on_where_another_machine_has_stopped_and_loses_nothing(kept, tmp_path):
+    write_kept(tmp_path)
+    asked = ["--algorithm", "crr", "--algorithm", "bcq", "--runs", "3", "--episodes", "1"]
+    ended = CliRunner().invoke(module.leaderboard, asked, catch_exceptions=False)
+    assert kept == ["crr, seed 0", "crr, seed 1", "crr, seed 2", "bcq, seed 2"]
+    assert "2 of 6 runs are there already" in ended.output
+    found = json.loads((tmp_path / "leaderboard.json").read_text())
+    assert {name: [*row["per_run"]] for name, row in found["algorithms"].items()} == {
+        "bcq": ["0, Abacus, fp32", "1, Abacus, fp32"],
+        "bc": ["0, Abacus, fp32"],
+    }
+    assert (found["command"], found["runs"]) == ("python -m benchmarks leaderboard --episodes 1", 3)
+    assert found["planned_algorithms"] > 10
+
+
+@pytest.mark.parametrize("other", [{"seeds": "TUNING_SEEDS[:1]"}, {"updates": 1}])
+def test_a_result_of_other_runs_is_not_overwritten(kept, tmp_path, other):
+    write_kept(tmp_path, **other)
+    before = (tmp_path / "leaderboard.json").read_text()
+    ended = CliRunner().invoke(module.leaderboard, ["--episodes", "1"])
+    assert ended.exit_code == 1
+    assert "has runs of another recipe or of other tracks: move it away" in ended.output
+    assert (kept, (tmp_path / "leaderboard.json").read_text()) == ([], before)
 
 
 def test_the_page_shows_what_is_there(hooks, tmp_path):

@@ -18,6 +18,20 @@ def test_settings_are_compared_as_json_and_what_was_settled_is_not(tmp_path):
         resume_run(tmp_path, {**CONFIG, "c": 5}, 100)
 
 
+def test_a_setting_that_is_newer_than_the_run_has_to_be_its_default(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "algorithm_config": {"beta": 2.0}}))
+    defaults = {"beta": 1.0, "weighted": False, "sizes": (1, 2)}
+
+    def current(**changed):
+        return {**CONFIG, "algorithm_config": {**defaults, "beta": 2.0, **changed}}
+
+    assert not resume_run(tmp_path, current(), 100, defaults)
+    with pytest.raises(RunError, match=r"algorithm_config.weighted is True; expected False"):
+        resume_run(tmp_path, current(weighted=True), 100, defaults)
+    with pytest.raises(RunError, match=r"algorithm_config.beta is 1.0; expected 2.0"):
+        resume_run(tmp_path, current(beta=1.0), 100, defaults)
+
+
 def test_a_run_may_become_longer_and_records_it(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "settled": {"precision": "bf16"}}))
     assert resume_run(tmp_path, {**CONFIG, "fit": {"epochs": 2, "batch_size": 10}}, 100)
