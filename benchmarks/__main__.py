@@ -79,7 +79,7 @@ def _run(command: Sequence[str]) -> None:
 
 _OPTIONS: dict[str, list[list[str]]] = {
     "demo-runs": [[], ["--full"]],
-    "recipes": [[], ["--otherwise", "0.99"]],
+    "recipes": [[], ["--otherwise", "0.99"], ["--otherwise", "critic-weighted"]],
     "train": [["--peers"]],
     "profile": [["--before", "a919203~1", "--rounds", "3"]],
     "quick": [["--record"]],

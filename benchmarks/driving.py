@@ -31,6 +31,8 @@ from offrl.system.side_by_side import side_by_side
 from offrl.system.workers import num_cores
 
 WORK = ROOT / "data" / "driving"
+MOST_RUNS = 100
+"""Of a recipe: a result that keeps all runs that there are looks for so many."""
 NO_FULL_BRAKE = tuple(np.flatnonzero(car_racing.ACTION_TABLE[:, 2] < 1).tolist())
 """The actions that do not brake fully."""
 _SEEDS = {"SCORE_SEEDS": SCORE_SEEDS, "TUNING_SEEDS": TUNING_SEEDS}

@@ -14,7 +14,7 @@ import click
 import offrl
 from benchmarks import charts
 from benchmarks.devices import chosen_device, of_device
-from benchmarks.driving import Recipe, Study, Tracks
+from benchmarks.driving import MOST_RUNS, Recipe, Study, Tracks
 from benchmarks.laps import means_by_seed, seed_of, show, summary
 from benchmarks.machines import Runs, is_of, merged, on_this_machine
 from benchmarks.stores import MIXED, ROOT
@@ -34,7 +34,6 @@ What scripts tried was driven on the first 100 of these, too (docs/carracing-tri
 needs other tracks here.
 """
 HELD_OUT = 0.1
-_MOST_RUNS = 100
 _COUNT = click.IntRange(1)
 _DATASETS = [name for name in RECIPES if name.startswith("carracing/")]
 
@@ -81,7 +80,7 @@ def leaderboard(
     device = chosen_device(device)
     recipe = Recipe.of_size("demo", replay={"held_out": HELD_OUT}, dataset=dataset, device=device, **changes)
     tracks = Tracks("TUNING_SEEDS", FIRST_EPISODE, episodes)
-    all_runs = Study({name: replace(recipe, algorithm=name) for name in ALGORITHMS}, _MOST_RUNS, tracks)
+    all_runs = Study({name: replace(recipe, algorithm=name) for name in ALGORITHMS}, MOST_RUNS, tracks)
     kept = _kept(all_runs, recipe)
     given: dict[str, tuple[Any, Any]] = {
         "runs": (runs, 3),
@@ -132,7 +131,7 @@ def _write(study: Study, recipe: Recipe, planned: int, command: str) -> dict[str
             "dataset_mean": inspect_dataset(store).mean_return.mean,
             **study.to_dict(),
             **recipe.sizes(),
-            "runs": max(planned, *(row["seeds"] for row in rows.values())),
+            "runs": max([planned, *(row["seeds"] for row in rows.values())]),
             "planned_algorithms": len(study.recipes),
             "algorithms": {name: {**study.recipes[name].to_dict(), **row} for name, row in rows.items()},
             "machine": describe_machine(),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from benchmarks.devices import chosen_device, of_device
-from benchmarks.driving import NO_FULL_BRAKE, Recipe, Study, Tracks
+from benchmarks.driving import MOST_RUNS, NO_FULL_BRAKE, Recipe, Study, Tracks
 from benchmarks.laps import means_by_seed, seed_of, show, summary
 from benchmarks.machines import is_of, merged, on_this_machine
 from benchmarks.scoring.comparison import welch
@@ -35,7 +35,6 @@ OTHERWISE = {
 ONLY_OF = {**dict.fromkeys(THRESHOLDS, "bcq"), CRITIC_WEIGHTED: "crr"}
 """Whose runs can drive so, where not all can."""
 FIRST = "as it was"
-_MOST_RUNS = 100
 
 
 class Tried(NamedTuple):
@@ -206,7 +205,7 @@ def _study(names: Iterable[str], runs: int, tracks: Tracks, device: str) -> Stud
 
 def _write(device: str) -> dict[str, dict[str, Any]]:
     """recipes.json, of all runs that are there; returns its rows."""
-    study = _study(TRIED, _MOST_RUNS, TRACKS, device)
+    study = _study(TRIED, MOST_RUNS, TRACKS, device)
     rows = _rows(study, device)
     command = f"python -m benchmarks recipes --runs {most_runs(rows)}"
     command += f" --device {device}" if device != "cpu" else ""
@@ -226,7 +225,7 @@ def _rows(study: Study, device: str) -> dict[str, dict[str, Any]]:
     before = still_tried(earlier["recipes"]) if earlier.get("seeds") == str(study.judge) else {}
     rows = recipe_rows(merged(here, {name: row["per_run"] for name, row in before.items()}))
     for otherwise, tracks in OTHERWISE.items():
-        other = _study(TRIED, _MOST_RUNS, tracks, device)
+        other = _study(TRIED, MOST_RUNS, tracks, device)
         driven = {
             name: {  # what an earlier run of that name scored says nothing of the one that lies here
                 key: run

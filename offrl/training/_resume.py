@@ -38,8 +38,10 @@ def resume_run(
         RunError: It differs; names the first setting that does.
     """
     recorded = read_run_config(directory)
-    current, usual = json.loads(json.dumps([config, defaults or {}]))  # as read back: tuples become lists
-    recorded = {**recorded, "algorithm_config": {**usual, **(recorded.get("algorithm_config") or {})}}
+    own = recorded.get("algorithm_config") or {}
+    newer = {name: value for name, value in (defaults or {}).items() if name not in own}
+    current, newer = json.loads(json.dumps([config, newer]))  # as they would be read back: tuples become lists
+    recorded = {**recorded, "algorithm_config": {**newer, **own}}
     _require_same_settings(directory, recorded, current)
     before, now = (_total_updates(directory, each["fit"], num_transitions) for each in (recorded, current))
     if now < before:
