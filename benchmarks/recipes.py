@@ -149,6 +149,10 @@ TRIED_BY: dict[str, dict[str, Tried]] = {
         "never full brake, CRR, 180,000, 16,000 updates": Tried(
             "and twice the updates", replace(_CONFINED_CRR, transitions=180_000, updates=16_000)
         ),
+        "never full brake, CRR, 300,000, 50,000 updates": Tried(
+            "on the data and the updates of `make demo ARGS=--full`",
+            replace(_CONFINED_CRR, transitions=300_000, updates=50_000),
+        ),
         "CRR, binary": Tried(
             "imitates what its q finds better than average, in batches of 64 on 120,000",
             replace(_CRR, settings={"weighting": "binary"}),

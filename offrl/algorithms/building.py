@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -23,6 +24,7 @@ def build_algorithm(
     *,
     encoder: EncoderFactory | None = None,
     seed: int = 0,
+    where: str | Path = "--algorithm",
 ) -> Algorithm:
     """An algorithm with its first weights.
 
@@ -32,22 +34,33 @@ def build_algorithm(
         settings: Fields of its config by name, as a run's config.json has them.
         encoder: None leaves it to the class.
         seed: Of the first weights.
+        where: What messages name.
 
     Raises:
-        ConfigError: The class declares no config, or is not constructed as (spec, config, *, encoder, seed).
+        ConfigError: The class declares no config, its config lacks a setting, or it is not constructed as
+            (spec, config, *, encoder, seed).
     """
-    config = declared_config(kind)
-    hints = get_type_hints(config)
-    values = {name: restore_value(value, hints.get(name)) for name, value in settings.items()}
-    arguments: dict[str, Any] = {} if encoder is None else {"encoder": encoder}
+    declared = declared_config(kind)
+    known = [each.name for each in fields(declared) if each.init]
+    if unknown := settings.keys() - {*known}:
+        raise ConfigError(
+            f"{declared.__name__} has no setting {', '.join(sorted(unknown))}",
+            where=where,
+            expected=f"one of {', '.join(known)}" if known else "no settings",
+            hint="a later version of the algorithm may have it",
+        )
+    hints = get_type_hints(declared)
+    config = declared(**{name: restore_value(value, hints.get(name)) for name, value in settings.items()})
+    arguments: dict[str, Any] = {"seed": seed} | ({} if encoder is None else {"encoder": encoder})
     try:
-        return kind(spec, config(**values), seed=seed, **arguments)
+        inspect.signature(kind).bind(spec, config, **arguments)
     except TypeError as error:
         raise ConfigError(
             f"{kind.__name__} cannot be constructed ({error})",
-            where="--algorithm",
+            where=where,
             expected="arguments (spec, config, *, encoder, seed)",
         ) from error
+    return kind(spec, config, **arguments)
 
 
 def declared_config(kind: type[Algorithm]) -> type[Any]:

@@ -180,7 +180,7 @@ def load_algorithm(
         encoder = with_settings(encoder, encoder_settings, run)
     task = TaskSpec.from_dict(spec, where=run / "config.json")
     try:
-        built = build_algorithm(kind, task, settings, encoder=encoder)
+        built = build_algorithm(kind, task, settings, encoder=encoder, where=run / "config.json")
     except OSError as error:  # an encoder that reads a file, which need not be here any more
         raise ConfigError(
             f"the encoder cannot be made with the run's settings ({error})",

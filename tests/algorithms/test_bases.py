@@ -106,6 +106,28 @@ def test_an_actor_acts_by_its_policy_and_is_judged_by_q():
     assert [id(target) for _, target in actor.targets()] == [id(actor.target_encoder), id(actor.target_q_head)]
 
 
+class Failing(Own):
+    """Takes what all take, and fails with it."""
+
+    def make_networks(self, encoder):
+        raise TypeError("my own mistake")
+
+
+class Narrow(Own):
+    def __init__(self, spec):
+        super().__init__(spec)
+
+
+def test_what_a_class_cannot_be_built_of_is_told_from_its_own_mistakes():
+    with pytest.raises(ConfigError, match=r"here: OwnConfig has no setting beta; expected one of scale") as refused:
+        build_algorithm(Own, SPEC, {"scale": 3.0, "beta": 1.0}, where="here")
+    assert "later version" in str(refused.value)
+    with pytest.raises(ConfigError, match=r"--algorithm: Narrow cannot be constructed \(.*argument.*\(spec, config"):
+        build_algorithm(Narrow, SPEC, {})
+    with pytest.raises(TypeError, match="my own mistake"):
+        build_algorithm(Failing, SPEC, {})
+
+
 @pytest.mark.parametrize("kind", [DQN, CQL, BVE, REM, IQL, CRR, DiscreteSAC, QRDQN, QRBCQ, QRCQL])
 def test_the_shelf_is_written_on_the_bases(kind):
     """The names of the weights are those of earlier versions, whose checkpoints load."""
