@@ -188,15 +188,15 @@ def _peers(results: Path) -> list[str]:
 
 
 def results_text(results: Path) -> str:
-    """Markdown: the CarRacing table of each size that was measured, CartPole, and where."""
+    """Markdown: the CarRacing table of each size that was measured with today's recipe, CartPole, and where."""
     lines = _runs(results)
     for name, title in (
         ("demo", "`make demo`, one training run"),
         ("full", "`make demo ARGS=--full`, one training run"),
     ):
-        path = results / name / "evaluation.json"
-        if path.exists():
-            lines += [*_car_racing(title, _read(path), _read(results / name / "runs.json")), ""]
+        found = _read(results / name / "evaluation.json")
+        if found and not is_of_earlier_recipe(found):
+            lines += [*_car_racing(title, found, _read(results / name / "runs.json")), ""]
     path = results / "cartpole" / "evaluation.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -218,10 +218,8 @@ def is_of_earlier_recipe(found: Mapping[str, Any]) -> bool:
 def _car_racing(title: str, found: dict[str, Any], runs: dict[str, Any]) -> list[str]:
     machine = found["machine"]
     rows = {"dataset": found["dataset"], **found["policies"]}
-    is_earlier = is_of_earlier_recipe(found)
-    earlier = " of an earlier recipe, before the example's own was changed" if is_earlier else ""
     lines = [
-        f"{title}{earlier}: {found['size']['transitions']:,} transitions, {found['size']['updates']:,} updates each, "
+        f"{title}: {found['size']['transitions']:,} transitions, {found['size']['updates']:,} updates each, "
         f"{found['minutes_from_an_empty_folder']:.0f} minutes from an empty folder "
         f"({machine['cores']} cores, {machine['processor']}, torch {machine['versions']['torch']}, "
         f"Gymnasium {machine['versions']['gymnasium']}).",
@@ -240,7 +238,7 @@ def _car_racing(title: str, found: dict[str, Any], runs: dict[str, Any]) -> list
         f"BCQ - BC, paired by seed: {difference.mean:+.1f} ({bounds}).",
     ]
     bcq, seeds = runs.get("algorithms", {}).get("bcq"), {row["seed"] for row in found["policies"]["BCQ"]["per_episode"]}
-    if bcq is not None and not is_earlier:
+    if bcq is not None:
         means = [*means_on(bcq, seeds)]
         lines[-1] += (
             f" On these {len(seeds)} tracks BCQ's {_NUMBERS.get(len(means), len(means))} runs of the table above score "

@@ -11,6 +11,7 @@ import numpy as np
 
 from offrl.envs.making import EnvFactory
 from offrl.envs.seeds import TUNING_SEEDS
+from offrl.errors import OfflineRLError
 from offrl.evaluation._arguments import require_playable
 from offrl.evaluation.scores import Evaluation
 from offrl.evaluation.scoring import evaluate
@@ -51,6 +52,7 @@ class EpisodeEvaluator:
         self.seeds = seeds
         self.num_envs = num_envs
         self.workers = workers
+        self._num_stops = 0
 
     def __call__(self, algorithm: Algorithm) -> dict[str, float]:
         """The mean score, the ends of its 95 % bootstrap interval if the episodes are enough for one, and the like.
@@ -68,18 +70,30 @@ class EpisodeEvaluator:
 
         Raises:
             ConfigError: There are fewer episodes than ranks.
+            OfflineRLError: `stop` was called meanwhile.
         """
         from offrl.policies.torch_policy import TorchPolicy  # collecting needs no torch
 
-        found = evaluate(
-            TorchPolicy(algorithm),
-            self.make_env,
-            ranks.share(self.seeds),
-            num_envs=self.num_envs,
-            workers=ranks.workers(self.workers),
-            progress=None if ranks.is_first and threading.current_thread() is threading.main_thread() else False,
-        )
+        before = self._num_stops
+
+        def go_on(*_: object) -> None:
+            if self._num_stops > before:
+                raise OfflineRLError("stopped", where="EpisodeEvaluator")
+
+        with algorithm.register_forward_pre_hook(go_on):
+            found = evaluate(
+                TorchPolicy(algorithm),
+                self.make_env,
+                ranks.share(self.seeds),
+                num_envs=self.num_envs,
+                workers=ranks.workers(self.workers),
+                progress=None if ranks.is_first and threading.current_thread() is threading.main_thread() else False,
+            )
         return asdict(found)
+
+    def stop(self) -> None:
+        """Ends what plays in other threads, at its next step: nobody waits for its scores any more."""
+        self._num_stops += 1
 
     def scores_of(self, shares: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """What `__call__` returns, from the shares of all ranks."""

@@ -75,7 +75,7 @@ class ReplayConfig:
             checks.number("reward_clip", "a number over 0, or None", lambda clip: clip > 0)
         checks.number("reward_scale", "a finite number other than 0", lambda scale: scale != 0)
         checks.number("held_out", "a share in [0, 1)", lambda share: 0 <= share < 1)
-        checks.whole("split_seed", least=0)
+        checks.whole("split_seed", least=0, most=2**64 - 1)
         checks.whole("seed", least=0, most=2**64 - 1)
         checks.choice("tier", get_args(ReplayTier))
         checks.choice("part", get_args(Part))

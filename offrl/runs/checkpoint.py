@@ -20,7 +20,7 @@ from offrl.system.files import remove_all_partials, remove_directory, replacing_
 from offrl.system.json_files import json_bytes, parse_json, sealed
 from offrl.system.sealing import read_seal, read_sealed, write_sealed
 
-_NAME = re.compile(r"step-(\d{9})")
+_NAME = re.compile(r"step-(\d{9,})")
 _FULL_CHECKPOINTS = 2
 """How many of the latest checkpoints keep what is needed to go on; older ones keep their policy only."""
 _LEARNER, _POLICY, _STATE = "learner.safetensors", "policy.safetensors", "state.json"
@@ -113,7 +113,8 @@ def keep_only(directory: Path, steps: Collection[int]) -> None:
 
 def checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in `directory`, oldest first."""
-    return sorted(path for path in directory.glob("step-*") if _NAME.fullmatch(path.name)) if directory.is_dir() else []
+    found = [path for path in directory.glob("step-*") if _NAME.fullmatch(path.name)] if directory.is_dir() else []
+    return sorted(found, key=step_of)
 
 
 def latest_checkpoint(directory: Path) -> Path:

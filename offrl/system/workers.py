@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -99,20 +100,18 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 @contextmanager
-def ignoring_interrupts() -> Iterator[None]:
-    """Processes started in the block ignore what asks them to end, from their first moment on: their parent ends them.
+def holding_signals() -> Iterator[None]:
+    """What asks this thread or a process started in the block to end waits: here until its end, there until it says so.
 
-    Ctrl-C and a terminal that closes reach all processes of a group, and so may SIGTERM.
+    Ctrl-C and a terminal that closes reach all processes of a group, and so may SIGTERM: a worker that is hardly there
+    must not end by one. What a process ignores is handed down, too, but only the main thread may change that.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    resource_tracker.ensure_running()  # it would let signals through again as it starts
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 class Served(Protocol):
@@ -141,7 +140,7 @@ class WorkerPool:
         for make in makers:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, make), daemon=True)
-            with ignoring_interrupts():
+            with holding_signals():
                 process.start()
             theirs.close()
             self._connections.append(ours)
@@ -279,8 +278,10 @@ def _serve(connection: Connection, make: Callable[[], Served]) -> None:
     """A worker's life: answers calls until the other side closes."""
     global _connection, _stopped_at
     _connection = connection
-    for number in _SIGNALS[1:]:  # as they were ignored until now, but processes that the work starts get them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent ends it
+    for number in _SIGNALS[1:]:  # likewise, but processes that the work starts get them
         signal.signal(number, _do_nothing)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     served: Served | None = None
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,16 @@ Scores = Mapping[str, float]
 Evaluator = Callable[[Algorithm], Scores]
 """Scores an algorithm's policy; among the numbers that it returns is "score", of which more is better."""
 
+_MOST_WAITING = 2
+"""Evaluations that are not done: one that runs, and the next. Each holds a copy of the networks."""
+
 
 class Evaluations:
     """Runs an evaluator: at once while training waits, or in a thread where the processor has cores to spare.
 
     Args:
         evaluator: Scores the policy. Where it has a method `settings`, the run's config.json records what that returns.
+            Where it has a method `stop`, that is called when an evaluation in a thread is not needed any more.
         directory: The run's; None where it has none.
         device: The learner's.
         ranks: The processes that train together. An evaluator that has methods `play_share` and `scores_of`, as
@@ -59,9 +63,11 @@ class Evaluations:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Forgets what has not begun."""
+        """Forgets what has not begun, and has stopped what runs: the process would wait for it before it ends."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+            if hasattr(self._evaluator, "stop"):
+                self._evaluator.stop()
 
     def settings(self) -> dict[str, Any]:
         """What the evaluator says of itself, JSON-ready."""
@@ -69,8 +75,13 @@ class Evaluations:
         return {} if settings is None else dict(settings())
 
     def start(self, step: int, algorithm: Algorithm) -> None:
-        """Begins to score the policy of `step`; without a background, returns when that is done."""
+        """Begins to score the policy of `step`; without a background, returns when that is done.
+
+        In the background it waits for the oldest where evaluations take longer than what lies between them.
+        """
         if self._pool is not None:
+            unfinished = [future for _, future in self._pending if not future.done()]
+            wait(unfinished[: 1 + len(unfinished) - _MOST_WAITING])
             self._pending.append((step, self._pool.submit(self._evaluator, algorithm)))
             return
         done: Future[Scores] = Future()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from offrl.algorithms.algorithm import Algorithm
-from offrl.errors import ConfigError, OfflineRLError
+from offrl.errors import ConfigError
 from offrl.replay.source import ReplaySource
 from offrl.runs.checkpoint import save_checkpoint
 from offrl.runs.files import END_NAME, write_run_json
@@ -76,13 +77,8 @@ class Loop:
             self._evaluate_what_is_missing(stop)
             while learner.step < total and self._end is None and not self._is_stopped(stop):
                 start = time.perf_counter()
-                try:
-                    with self._clock.waiting():
-                        batch, count = next(batches)
-                except OfflineRLError:  # the data is out of reach; what was learned is not lost with it
-                    if self._ranks.count == 1:
-                        self._saving.save(stop)
-                    raise
+                with self._saving_on_errors(stop), self._clock.waiting():  # the data may be out of reach
+                    batch, count = next(batches)
                 learning_rate = learner.learning_rate_at(learner.step + count - 1)
                 learner.update(batch, count)
                 if self._rate is not None:
@@ -91,6 +87,8 @@ class Loop:
                         warnings.warn(slow, stacklevel=3)
                 if self._is_due(self._periods.log):
                     self._log(learning_rate)
+                    with self._saving_on_errors(stop):
+                        self._report_scores()
                     self._find_end()
                 if learner.step % self._periods.checkpoint == 0:
                     self._saving.save(stop)
@@ -105,6 +103,16 @@ class Loop:
                     self._report_scores(wait=True)
         if stop:
             raise stop.error(is_agreed=True)
+
+    @contextmanager
+    def _saving_on_errors(self, stop: StopRequest) -> Iterator[None]:
+        """What was learned is not lost with an error that is none of the update's."""
+        try:
+            yield
+        except Exception:
+            if self._ranks.count == 1:
+                self._saving.save(stop)
+            raise
 
     def _is_stopped(self, stop: StopRequest) -> bool:
         """Whether a signal has come, to any rank: all end after the same update. Collective."""
@@ -143,7 +151,6 @@ class Loop:
             logger.log(learner.step, {**metrics, "learning_rate": learning_rate}, timings)
         if self._ratings is not None and self._held_out is not None:
             self._ratings.add(learner.step, metrics)
-        self._report_scores()
 
     def _measure_held_out(self, held_out: ReplaySource) -> dict[str, float]:
         size = min(self._batch_size, _HELD_OUT_TRANSITIONS)

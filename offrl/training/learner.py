@@ -438,8 +438,7 @@ class Learner:
         self.algorithm.load_state_dict(groups["algorithm"])
         for name, average in self._average.items():
             average.copy_(groups["average"][name])
-        self._metrics.totals = {name: tensor.to(self.device) for name, tensor in groups["metric"].items()}
-        self._metrics.count = values["metric_count"]
+        self._metrics.load(groups["metric"], values["metric_count"], self.device)
         optimizer.load_state(self._optimizer, groups["optimizer"], values["optimizer"])
         self.step = values["step"]
         self.take_choices(values)

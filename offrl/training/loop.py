@@ -82,7 +82,8 @@ def fit(
             last update. None for never. What it scores is saved before, as a checkpoint.
         evaluator: Scores the policy, such as `offrl.evaluation.EpisodeEvaluator(make_env)`, or a function of your own
             from an algorithm to {"score": ...}. The scores go to `evaluations.csv`, and the checkpoint with the
-            highest one is `checkpoints/best`. On a CPU whose cores all train, training waits meanwhile.
+            highest one is `checkpoints/best`. On a CPU whose cores all train, training waits meanwhile; elsewhere it
+            waits only where two evaluations are not done yet.
         selection: Statistics on the held-out transitions, of the weights that a checkpoint would evaluate; by the first
             of them, which checkpoints are kept, and whether the run ends before its last update. Then it ends with a
             checkpoint, and says why on the console and in `ended.json`; resuming it changes nothing.

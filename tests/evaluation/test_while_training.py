@@ -1,3 +1,4 @@
+import threading
 from contextlib import closing
 from functools import partial
 
@@ -5,7 +6,7 @@ import pytest
 
 from offrl.algorithms import BC
 from offrl.envs import SCORE_SEEDS, TUNING_SEEDS, car_racing, make, task_spec
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, OfflineRLError
 from offrl.evaluation import EpisodeEvaluator, evaluate
 from offrl.policies import TorchPolicy
 
@@ -64,3 +65,24 @@ def test_a_run_records_the_environment_whatever_makes_it():
     assert EpisodeEvaluator(car_racing.make, [5]).settings()["environment"] == "offrl.envs.car_racing.make"
     with pytest.raises(ConfigError, match="EpisodeEvaluator: no seeds"):
         EpisodeEvaluator(CART_POLE, [])
+
+
+def test_what_plays_in_another_thread_can_be_stopped(algorithm):
+    plays, asked = threading.Event(), []
+
+    class Watched(EpisodeEvaluator):
+        def __call__(self, algorithm):
+            with algorithm.register_forward_pre_hook(lambda *_: plays.set()):
+                try:
+                    asked.append(super().__call__(algorithm))
+                except OfflineRLError as error:
+                    asked.append(str(error))
+
+    evaluator = Watched(CART_POLE, TUNING_SEEDS[:500_000], workers=0)
+    thread = threading.Thread(target=evaluator, args=(algorithm,))
+    thread.start()
+    plays.wait()
+    evaluator.stop()
+    thread.join()
+    assert asked == ["EpisodeEvaluator: stopped"]
+    assert "score" in EpisodeEvaluator(CART_POLE, TUNING_SEEDS[:2], workers=0)(algorithm)  # it left nothing behind

@@ -517,7 +517,7 @@ def test_a_run_records_how_data_was_chosen(tmp_path):
         ),
         ({"n_step": 1.5}, r"Replay\.n_step: 1\.5; expected 1 or more, a whole number"),
         ({"seed": 1.5}, r"Replay\.seed: 1\.5"),
-        ({"held_out": 0.5, "split_seed": -1}, r"Replay\.split_seed: -1; expected 0 or more, a whole number"),
+        ({"held_out": 0.5, "split_seed": -1}, r"Replay\.split_seed: -1; expected 0 to 18446744073709551615"),
         ({"actions": (2,)}, r"Replay\.actions: \(2,\); expected actions that the data has"),
         ({"held_out": 1.0}, r"Replay\.held_out"),
         ({"held_out": 0.9}, r"Replay\.held_out: 0\.9 of 2 episodes leaves none; expected an episode left to train on"),

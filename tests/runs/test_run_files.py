@@ -161,3 +161,10 @@ def test_a_published_folder_is_a_run_of_its_own(run, tmp_path):
     shutil.copyfile(other / "config.json", published / "config.json")
     with pytest.raises(RunError, match="is not the one that step-000000004 was made with"):
         load(published)
+
+
+def test_checkpoints_are_ordered_by_their_update_also_where_its_number_has_more_digits(tmp_path):
+    for name in ("step-1000000000", "step-000000007", "step-999999999", "step-000000007.damaged", "best"):
+        (tmp_path / name).mkdir()
+    names = [path.name for path in checkpoints(tmp_path)]
+    assert names == ["step-000000007", "step-999999999", "step-1000000000"]

@@ -12,32 +12,52 @@ from offrl.system import workers
 from offrl.system.workers import (
     WorkerPool,
     available_memory,
-    ignoring_interrupts,
+    holding_signals,
     num_cores,
     require_sendable,
     stop_requested,
 )
 
 
-def test_interrupts_are_ignored_in_the_block_only():
-    before = signal.getsignal(signal.SIGINT)
-    with ignoring_interrupts():
-        signal.raise_signal(signal.SIGINT)  # nothing happens
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    assert signal.getsignal(signal.SIGINT) is before
+def test_signals_wait_until_the_end_of_the_block():
+    met = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: met.append(number))
+    try:
+        with holding_signals():
+            signal.raise_signal(signal.SIGTERM)
+            assert met == []
+        assert met == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def test_other_threads_may_start_workers_too():
-    entered = []
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_workers_live_through_signals_from_their_first_moment_on(tmp_path, in_thread):
+    pools = []
 
     def start():
-        with ignoring_interrupts():
-            entered.append(True)
+        pools.append(WorkerPool([partial(Counter, 1, tmp_path / name) for name in "ab"]))
 
-    thread = threading.Thread(target=start)
-    thread.start()
-    thread.join()
-    assert entered == [True]
+    def send_signals():
+        for process in pools[0]._processes:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(process.pid, number)
+
+    if in_thread:
+        thread = threading.Thread(target=start)
+        thread.start()
+        thread.join()
+    else:
+        start()
+    send_signals()  # they hardly began
+    for worker in (0, 1):
+        pools[0].ask(worker, "add", 1)
+        assert pools[0].answer(worker)[0] == 2
+    send_signals()
+    for worker in (0, 1):
+        pools[0].ask(worker, "add", 1)
+        assert pools[0].answer(worker)[0] == 3
+    pools[0].close()
 
 
 def test_what_cannot_be_sent_is_named():

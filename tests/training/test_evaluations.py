@@ -2,6 +2,7 @@ import csv
 import json
 import signal
 import threading
+import time
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from toy_replay import ToyReplay
 from offrl.algorithms import BC, DiscreteBCQ
 from offrl.errors import ConfigError, RunError
 from offrl.runs import checkpoints, load_policy
+from offrl.runs.checkpoint import step_of
 from offrl.training import FitConfig, LearnerConfig, fit
 from offrl.training import _evaluations as evaluations
 
@@ -101,6 +103,82 @@ def test_a_run_stopped_while_it_is_scored_is_scored_when_it_goes_on(toy_replay, 
     assert [torch.equal(a, b) for a, b in zip(whole.seen[1:], rest.seen, strict=True)] == [True, True]
     for name in ("evaluations.csv", "metrics.csv", "checkpoints/best/policy.safetensors"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_evaluations_that_take_longer_than_their_period_do_not_pile_up(toy_replay, monkeypatch):
+    monkeypatch.setattr(evaluations, "num_cores", lambda: 1000)
+    begun, ended, unfinished = [], [], []
+
+    def evaluator(algorithm):
+        begun.append(algorithm)
+        time.sleep(0.05)
+        ended.append(algorithm)
+        return {"score": 1.0}
+
+    start = evaluations.Evaluations.start
+
+    def counted(self, step, algorithm):
+        start(self, step, algorithm)
+        unfinished.append(len(unfinished) + 1 - len(ended))
+
+    monkeypatch.setattr(evaluations.Evaluations, "start", counted)
+    options = {"evaluate_every": 2, "evaluator": evaluator, "loggers": []}
+    fit(BC(toy_replay.spec), toy_replay, CONFIG, learner=LEARNER, **options)
+    assert len(begun) == 12
+    assert max(unfinished) <= 2
+
+
+def test_an_evaluator_that_fails_in_the_background_loses_nothing_that_was_learned(toy_replay, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluations, "num_cores", lambda: 1000)
+    goes_on = threading.Event()
+
+    def evaluator(_):
+        goes_on.wait()
+        raise ValueError("no track")
+
+    class Logger:
+        def log(self, step, metrics, timings):
+            if step == 15:
+                goes_on.set()
+
+        def close(self): ...
+
+    config = FitConfig(updates=10**6, batch_size=8, log_period=5, checkpoint_period=10**6)
+    options = {"evaluate_every": 10, "evaluator": evaluator, "loggers": [Logger()]}
+    with pytest.raises(ValueError, match="no track"):
+        fit(BC(toy_replay.spec), toy_replay, config, learner=LEARNER, run=tmp_path / "run", **options)
+    newest = checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    assert step_of(newest) >= 15
+    assert (newest / "learner.safetensors").exists()
+
+
+def test_an_evaluation_that_nobody_needs_any_more_is_stopped(toy_replay, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluations, "num_cores", lambda: 1000)
+
+    class Endless:
+        stopped = threading.Event()
+
+        def __call__(self, algorithm):
+            signal.raise_signal(signal.SIGTERM)  # of the process: it is the main thread that answers
+            self.stopped.wait()
+            return {"score": 1.0}
+
+        def stop(self):
+            self.stopped.set()
+
+    evaluator = Endless()
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            BC(toy_replay.spec),
+            toy_replay,
+            FitConfig(updates=10**6, batch_size=8, log_period=5, checkpoint_period=10**6),
+            learner=LEARNER,
+            run=tmp_path / "run",
+            evaluate_every=10,
+            evaluator=evaluator,
+            loggers=[],
+        )
+    assert evaluator.stopped.is_set()
 
 
 def test_a_logger_is_given_the_scores_if_it_has_a_place_for_them(toy_replay):
