@@ -252,4 +252,5 @@ def fetch(
     )
     marker = read_json(found / MARKER_NAME)
     marker.pop("files", None)  # as many lines as there are files
-    show({"directory": str(directory), **marker}, as_json)
+    known = {name: value for name, value in marker.items() if value is not None}
+    show({"directory": str(directory), **(marker if as_json else known)}, as_json)

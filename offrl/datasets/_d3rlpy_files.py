@@ -24,12 +24,22 @@ from offrl.errors import DatasetError, missing_dependency
 from offrl.shards._members import read_actions, read_rewards, require_finite, require_rows, unfit
 from offrl.shards.episode import Episode
 from offrl.spec import TaskSpec, default_action_names
+from offrl.system.files import open_regular
 from offrl.system.json_files import parse_json
 
 _COLUMNS = ("observations", "actions", "rewards", "terminated")
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VERSION = "2.1"
 _ABOUT = "offrl"  # a member of ours, which d3rlpy does not look at
 _HINT = "write it again with ReplayBuffer.dump of d3rlpy 2"
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is one of HDF5's, by its name or by how it begins."""
+    if path.suffix.lower() in (".h5", ".hdf5"):
+        return True
+    with open_regular(path) as file:
+        return file.read(len(_SIGNATURE)) == _SIGNATURE
 
 
 def write_d3rlpy(path: Path, log: EpisodeLog, *, compress: bool = True) -> Written:

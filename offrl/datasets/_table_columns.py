@@ -17,6 +17,9 @@ _LEGAL = "legal_*"
 _SHOWN = 12  # names that a message lists
 
 
+_HINTS = {"episode": "where each row is a decision of its own, add a column that numbers the rows"}
+
+
 @dataclass(frozen=True)
 class FoundColumns:
     """The columns of one table, by what they hold.
@@ -124,5 +127,5 @@ def _missing(name: str, names: tuple[str, ...], path: Path, field: str) -> Datas
         f"has no column {name!r}",
         where=path,
         expected=f"one for --{option}-{plural} (TableColumns.{field}), of {', '.join(near) if near else listed}",
-        hint=f"did you mean {near[0]}?" if near else None,
+        hint=f"did you mean {near[0]}?" if near else _HINTS.get(field),
     )

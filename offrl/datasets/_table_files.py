@@ -77,6 +77,13 @@ def open_table(path: Path) -> Table:
         raise _unreadable(path, error) from error
     if not any(names):
         raise DatasetError("holds no rows", where=path, expected="a header and 1 row or more")
+    if not _is_parquet(path) and len(names) == 1 and (separator := next(filter(names[0].__contains__, ";\t|"), None)):
+        raise DatasetError(
+            f"has one column, {names[0][:100]!r}",
+            where=path,
+            expected="columns separated by commas",
+            hint=f"save it with commas in place of {separator!r}, and numbers with points",
+        )
     if twice := [name for index, name in enumerate(names) if name in names[:index]]:
         raise DatasetError(f"has two columns {twice[0]!r}", where=path, expected="one of each name", hint=_SAVE)
     return Table(path, names)
@@ -189,8 +196,13 @@ def numbers(table: Table, column: str, cells: Sequence[Any], first_row: int) -> 
         try:
             values[index] = _number(cell)
         except (ValueError, TypeError):
+            is_list = isinstance(cell, list | tuple) or str(cell).startswith("[")
             raise table.fault(
-                f"{str(cell)[:40]!r}", row=first_row + index, column=column, expected="a number"
+                f"{str(cell)[:40]!r}",
+                row=first_row + index,
+                column=column,
+                expected="a number",
+                hint="give each number of a list a column of its own" if is_list else None,
             ) from None
     return values
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from tqdm import tqdm
 
-from offrl.datasets._d3rlpy_files import read_d3rlpy, write_d3rlpy
+from offrl.datasets._d3rlpy_files import is_hdf5, read_d3rlpy, write_d3rlpy
 from offrl.datasets._episodes import EpisodeLog, Written, broken_ends, episodes, require_untold
 from offrl.datasets._minari_files import PREFIX, dataset_id, is_minari, minari_path, read_minari
 from offrl.datasets._minari_writer import write_minari
@@ -22,7 +22,7 @@ from offrl.errors import ConfigError, DatasetError
 from offrl.replay.ingestion import ingest
 from offrl.replay.store import FrameStore
 from offrl.shards._file_systems import is_remote, redacted
-from offrl.shards.arrays import require_new
+from offrl.shards.arrays import require_directory, require_new
 from offrl.shards.episode import SHARD_BYTES, Episode, shard_path, write_shards
 from offrl.shards.layouts import Dones
 from offrl.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
@@ -30,6 +30,8 @@ from offrl.shards.remote import local_copy
 from offrl.spec import TaskSpec
 from offrl.system.files import new_directory, remove_partials, replacing
 from offrl.system.locks import clear_after_kill, locked
+
+_SOURCES = "a directory of .npz shards, a dataset of Minari's, an HDF5 file of d3rlpy's, or a table, .csv or .parquet"
 
 Format = Literal["frames", "stacked", "minari", "d3rlpy"]
 SourceFormat = Format | Literal["table"]
@@ -156,16 +158,10 @@ def convert(
             columns = columns if names is None else replace(columns, action_names=names)
             require_untold(source_path, stack, None)
             found, opened = "table", nullcontext(read_table(source_path, columns, spec))
-        elif source_path.is_file():
+        elif source_path.is_file() and is_hdf5(source_path):
             found, opened = "d3rlpy", read_d3rlpy(source_path, spec, **told)
-        elif not source_path.exists():
-            raise DatasetError(
-                "no such file" if source_path.suffix else "no such directory",
-                where=source_path,
-                expected="a directory of .npz shards, a dataset of Minari's, an HDF5 file of d3rlpy's, or a table",
-                hint="check the path",
-            )
         else:
+            require_directory(source_path, expected=_SOURCES)
             require_untold(source_path, stack, names)
             reading: dict[str, Any] = {"dones": dones, "skip_bad_shards": skip_bad_shards, "progress": progress}
             store = ingest(source_path, spec=spec, tier="mmap", **reading)

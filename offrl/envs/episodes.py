@@ -59,6 +59,11 @@ class EpisodeRunner:
         space = env.action_space
         self._actions = range(int(space.start), int(space.start + space.n)) if isinstance(space, Discrete) else None
 
+    @property
+    def num_actions(self) -> int | None:
+        """Of the environment; None where its actions are not discrete."""
+        return None if self._actions is None else len(self._actions)
+
     def reset(self, seed: int) -> None:
         """Begins the episode of `seed`."""
         observation, info = self.env.reset(seed=seed)

@@ -39,6 +39,10 @@ class Environments(Protocol):
         """One step in each slot that has an action here."""
         ...
 
+    def num_actions(self) -> int | None:
+        """Of an environment; None where its actions are not discrete."""
+        ...
+
     def close(self) -> None:
         """Ends the environments."""
         ...
@@ -109,6 +113,9 @@ class _LocalEnvironments:
         runner.require_finite()
         return Step(runner.observation, runner.action_mask, runner.end)
 
+    def num_actions(self, _: None = None) -> int | None:
+        return next(iter(self._runners.values())).num_actions
+
     def close(self) -> None:
         for runner in self._runners.values():
             runner.env.close()
@@ -139,6 +146,11 @@ class _RemoteEnvironments:
         for worker in shares:
             merged |= self._pool.answer(worker)
         return merged
+
+    def num_actions(self) -> int | None:
+        self._pool.ask(0, "num_actions", None)
+        found: int | None = self._pool.answer(0)
+        return found
 
     def close(self) -> None:
         self._pool.close()

@@ -65,8 +65,8 @@ def evaluate(
     Raises:
         ConfigError: no seeds, seeds that `require_evaluation_seeds` refuses, numbers below 1, or a `make_env` that
             cannot be sent to worker processes.
-        SpecMismatchError: the policy needs legal actions, and the environment states none; or the observations are
-            not all of one shape and kind.
+        SpecMismatchError: the policy is of a task with another number of actions; it needs legal actions, and the
+            environment states none; or the observations are not all of one shape and kind.
         OfflineRLError: an environment failed in its worker.
     """
     require_playable("evaluate", make_env, seeds, num_envs=num_envs, workers=workers)
@@ -76,6 +76,7 @@ def evaluate(
     ends: dict[int, EpisodeEnd] = {}
     environments = make_environments(make_env, num_playing, workers)
     with closing(environments), _progress_bar(len(seeds), progress) as bar:
+        _require_same_actions(policy, environments.num_actions())
         playing = {slot: slot for slot in range(num_playing)}  # environment -> index of the episode that it plays
         first = environments.reset({slot: int(seeds[slot]) for slot in playing})
         # Rounding depends on the size of a batch, so with fewer episodes than `num_envs` it is filled up all the same.
@@ -179,6 +180,18 @@ def sweep_thresholds(
     play = partial(evaluate, make_env=make_env, seeds=seeds, num_envs=num_envs, workers=workers, progress=progress)
     evaluations = {threshold: play(each) for threshold, each in policies.items()}
     return Sweep(evaluations, policy.threshold if policy.threshold in evaluations else thresholds[0])
+
+
+def _require_same_actions(policy: object, num_actions: int | None) -> None:
+    """Refuses a policy whose task, where it says one, has other actions: few of many would play without a word."""
+    expected = getattr(getattr(policy, "spec", None), "num_actions", None)
+    if None not in (expected, num_actions) and expected != num_actions:
+        raise SpecMismatchError(
+            f"the environment has {num_actions} actions",
+            where="evaluate",
+            expected=f"{expected}, as the policy's task has",
+            hint="take the environment that the policy was trained for",
+        )
 
 
 def _require_actions(actions: Any, num_envs: int) -> NDArray[np.int64]:

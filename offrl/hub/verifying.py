@@ -10,7 +10,7 @@ from typing import Literal
 
 from offrl.errors import OfflineRLError, RunError
 from offrl.hub.loading import find_policy
-from offrl.policies._onnx_file import OnnxFile
+from offrl.policies._onnx_file import OnnxFile, is_foreign
 from offrl.replay.store import FrameStore
 from offrl.runs._tables import LOGS_NAME, SCORES_NAME, read_table, table_extents
 from offrl.runs.checkpoint import checkpoints, step_of
@@ -141,11 +141,11 @@ def _run(directory: Path) -> Iterator[Checked]:
         if (path := directory / name).exists():
             yield _json(path, partial(read_run_json, directory, name) if is_good else None)
     yield from _tables(directory)
-    if (directory / SEAL_NAME).exists():  # of a folder that was published
-        yield from _checkpoint(directory)
+    published = [*_checkpoint(directory)] if (directory / SEAL_NAME).exists() else []
+    yield from published
     for checkpoint in checkpoints(directory / "checkpoints"):
         yield from _checkpoint(checkpoint, directory if is_good else None)
-    for path in sorted(directory.glob("*.onnx")):
+    for path in sorted({*directory.glob("*.onnx")} - {each.path for each in published}):
         yield _onnx(path)
 
 
@@ -207,6 +207,8 @@ def _onnx(path: Path) -> Checked:
     try:
         file = OnnxFile(path)
     except OfflineRLError as error:
+        if is_foreign(path):
+            return Checked(path, "no checksum", "an ONNX file, but none of offrl's")
         return _damaged(path, error)
     if not file.is_sealed:
         return Checked(path, "no checksum", "readable; written before files said the hash of their content")

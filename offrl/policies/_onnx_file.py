@@ -46,6 +46,15 @@ _DTYPES = {
 }
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a file is a whole ONNX model that says nothing of what offrl's say."""
+    try:
+        model = parse(read_at_most(path, MAX_BYTES))
+    except (OSError, ValueError):
+        return False
+    return not {entry.key for entry in model.metadata_props} & {"contract", "task_spec", "algorithm_threshold"}
+
+
 class OnnxFile:
     """A file that `export_onnx` wrote, ready to run on raw observations.
 

@@ -85,7 +85,7 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
             f"a {type(algorithm).__name__}",
             where="export_onnx",
             expected="an Algorithm",
-            hint="pass the algorithm of a TorchPolicy, policy.algorithm; offrl.load(path).algorithm of a run",
+            hint="pass policy.algorithm of a TorchPolicy, learner.snapshot(), or offrl.load(run).algorithm",
         )
     if contract not in get_args(Contract):
         raise ConfigError(f"{contract!r}", where="contract", expected=f"one of {get_args(Contract)}")

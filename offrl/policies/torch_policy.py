@@ -32,7 +32,7 @@ class TorchPolicy(NetworkPolicy):
         run: the directory of the run that it is of, which says what it was trained on: `offrl.load` passes it.
 
     Raises:
-        ConfigError: threshold or epsilon out of range.
+        ConfigError: no algorithm; threshold or epsilon out of range.
     """
 
     def __init__(
@@ -45,6 +45,13 @@ class TorchPolicy(NetworkPolicy):
         seed: int = 0,
         run: Path | None = None,
     ) -> None:
+        if not isinstance(algorithm, Algorithm):
+            raise ConfigError(
+                f"a {type(algorithm).__name__}",
+                where="TorchPolicy",
+                expected="an Algorithm",
+                hint="pass learner.snapshot(), or offrl.load(run).algorithm",
+            )
         self.threshold = plain_threshold(
             algorithm.threshold if threshold is None else threshold, "TorchPolicy.threshold"
         )

@@ -161,12 +161,10 @@ def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
         manifest = None
         paths = tuple(sorted(_shard_paths(directory)))
     if not paths:
-        raise DatasetError(
-            "holds no shards",
-            where=directory,
-            expected="*.npz files",
-            hint="check the path, or collect data first; offrl convert makes shards of other formats",
-        )
+        hint = "check the path, or collect data first; offrl convert makes shards of other formats"
+        if any(each.suffix.lower() in (".csv", ".parquet") for each in directory.iterdir()):
+            hint = "it holds tables: join them to one file, of which offrl convert makes shards"
+        raise DatasetError("holds no shards", where=directory, expected="*.npz files", hint=hint)
     # Which actions are legal is for a replay to say: a store is the same whatever is learned from it.
     spec = None if spec is None else spec.without_legal_actions()
     return _Dataset(directory, paths, manifest, spec, {} if manifest is not None else fetched_hashes(directory))

@@ -303,12 +303,11 @@ def _require_same_tensors(ours: Mapping[str, Tensor], saved: Mapping[str, Tensor
     for name in sorted(ours.keys() | saved.keys()):
         here, there = (list(t[name].shape) if name in t else None for t in (ours, saved))
         if here != there:
-            words = ["missing" if shape is None else str(shape) for shape in (there, here)]
             raise RunError(
-                f"the weights {name} are {words[0]}",
+                f"the weights {name} are {'missing' if there is None else there}",
                 where=checkpoint,
-                expected=f"{words[1]}, as the networks here have them",
-                hint="construct the algorithm with the encoder, settings and task that the run's config.json names",
+                expected="none of that name" if here is None else f"{here}, as the networks here have them",
+                hint="take the algorithm, encoder, settings and task that the run's config.json names",
             )
 
 

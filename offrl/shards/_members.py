@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from offrl.errors import DatasetError
 
+_SHOWN = 4
 _NO_NUMBERS = "number the discrete actions (a table of continuous ones has one for each row), and save the numbers"
 
 
@@ -51,6 +52,8 @@ def read_actions(shard: Members, num_actions: int | None) -> NDArray[np.int64]:
             expected=f"integers 0..{limit - 1}",
             hint="they look counted from 1: save actions - 1"
             if from_one
+            else f"{shard.remake}, without rows that only fill up"
+            if lowest < 0
             else f"{shard.remake}, or pass a spec with all the actions",
         )
     return found.astype(np.int64)
@@ -97,12 +100,21 @@ def read_flags(shard: Members, name: str, num_rows: int) -> NDArray[np.bool_]:
     found = _column(shard, name, shard.read(name))
     require_rows(shard, name, found, num_rows)
     if found.dtype.kind not in "biuf":
-        texts = f'they are texts: save {name} == "True"' if found.dtype.kind in "US" else shard.remake
-        raise unfit(shard, name, found, "booleans", texts)
+        raise unfit(shard, name, found, "booleans", _hint_for_texts(name, found) or shard.remake)
     wrong = np.flatnonzero((found != 0) & (found != 1))
     if wrong.size:
         raise shard.fault(f"{name} has {found[wrong[0]]} at row {wrong[0]}", expected="0 or 1", hint=shard.remake)
     return found.astype(np.bool_)
+
+
+def _hint_for_texts(name: str, found: NDArray[Any]) -> str | None:
+    """What to do about flags that are texts."""
+    if found.dtype.kind not in "US":
+        return None
+    values = [str(each) for each in np.unique(found.astype("U"))[:_SHOWN]]
+    true = next((each for each in values if each.strip().lower() in ("true", "t", "yes", "y", "1", "1.0")), None)
+    comparison = "a comparison" if true is None else f'{name} == "{true}"'
+    return f"they are texts ({', '.join(map(repr, values))}): save {comparison}"
 
 
 def read_episode_lengths(shard: Members, num_rows: int) -> NDArray[np.int64]:

@@ -95,7 +95,7 @@ def _stacked_observations(
     """Stacks uint8 [N, S, H, W], or vectors as float32 [N, 1, D]; and see `_gray_levels`."""
     found = shard.read(name)
     if shape is None:
-        is_fit = found.ndim == 2 or (found.ndim == 4 and not _is_channels_last(found.shape[1:]))
+        is_fit = found.ndim == 2 or (found.ndim == 4 and not is_channels_last(found.shape[1:]))
     else:
         is_fit = found.shape[1:] == shape
     if not is_fit:
@@ -119,7 +119,7 @@ def _stacked_observations(
     return _gray_levels(shard, name, found)
 
 
-def _is_channels_last(shape: tuple[int, ...]) -> bool:
+def is_channels_last(shape: tuple[int, ...]) -> bool:
     """Whether pixels [S, H, W] of this shape are really [H, W, C]: no stack is so high and no picture so narrow."""
     stack, height, width = shape
     return width <= _MOST_CHANNELS < min(stack, height)
@@ -131,7 +131,7 @@ def _hint_for_shape(found: tuple[int, ...], expected: tuple[int, ...] | None) ->
         return "single frames need the axis of a stack: the last S of an episode on axis 1 (for S = 1 states[:, None])"
     if len(found) == 4:
         return "colour has no place in a stack: save gray frames [N, S, H, W]"
-    if len(found) == 3 and (_is_channels_last(found) or (found[2], *found[:2]) == expected):
+    if len(found) == 3 and (is_channels_last(found) or (found[2], *found[:2]) == expected):
         return "the channels are last: save states.transpose(0, 3, 1, 2), and gray frames where they are colours"
     if expected is not None and found[1:] == expected[1:] and len(found) == 3:
         return f"the task has stacks of {expected[0]}: save the last {expected[0]} frames of an episode on axis 1"

@@ -23,6 +23,7 @@ from offrl.shards._members import (
     require_rows,
     unfit,
 )
+from offrl.shards._stacked_layout import is_channels_last
 from offrl.shards.episode import SHARD_BYTES, split_episodes, write_shards
 from offrl.shards.manifest import Manifest
 from offrl.spec import TaskSpec, default_action_names
@@ -156,16 +157,23 @@ def require_new(path: Path) -> None:
         raise DatasetError("exists already", where=path, expected="a new path", hint="name another, or remove it")
 
 
-def require_directory(path: Path) -> None:
+def require_directory(path: Path, *, expected: str = "a directory of .npz shards") -> None:
     """Refuses what is no directory, and says what makes a dataset of a file.
+
+    Args:
+        path: Of the data.
+        expected: What messages ask for.
 
     Raises:
         DatasetError: There is nothing, or a file.
     """
     if path.is_dir():
         return
-    if not path.exists():
-        what, hint = "no such directory", "check the path, or collect data first"
+    if str(path).startswith("minari:"):
+        what, hint = "is a dataset of Minari's", f"offrl convert {path} DIRECTORY --to frames makes a dataset of it"
+    elif not path.exists():
+        what = "no such file" if path.suffix else "no such directory"
+        hint = "check the path, or collect data first"
     elif not path.is_file():
         what, hint = "is not a directory", "check the path"
     else:
@@ -173,11 +181,15 @@ def require_directory(path: Path) -> None:
         name = path.name.lower()
         if name.endswith((".h5", ".hdf5", ".csv", ".parquet")):
             hint = f"offrl convert {path} DIRECTORY --to frames makes a dataset of it"
+        elif name.endswith((".tsv", ".txt", ".json", ".jsonl", ".xls", ".xlsx", ".pq", ".csv.gz")):
+            hint = (
+                "save it as a table of commas, .csv, or of pyarrow, .parquet; then offrl convert makes a dataset of it"
+            )
         elif name.endswith((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz")):
             hint = f"offrl fetch {path} DIRECTORY unpacks it"
         elif name.endswith(".npz"):
             hint = f"name the directory that it lies in, {path.parent}"
-    raise DatasetError(what, where=path, expected="a directory of .npz shards", hint=hint)
+    raise DatasetError(what, where=path, expected=expected, hint=hint)
 
 
 class _Given:
@@ -210,10 +222,17 @@ def _steps(given: _Given, action_names: Sequence[str] | None) -> dict[str, Any]:
     actions = read_actions(given, num_actions)
     if not len(actions):
         raise given.fault("holds no transitions", expected="1 step or more")
+    probability = read_behaviour_probability(given, len(actions)) if has_probability else None
+    if probability is not None and (probability == 0).any():
+        raise given.fault(
+            f"behaviour_probability is 0 at row {int(np.flatnonzero(probability == 0)[0])}",
+            expected="over 0, at most 1: the action was taken",
+            hint="NaN where it is unknown",
+        )
     return {
         "actions": actions,
         "rewards": read_rewards(given, len(actions)),
-        "behaviour_probability": read_behaviour_probability(given, len(actions)) if has_probability else None,
+        "behaviour_probability": probability,
         "action_mask": read_action_mask(given, actions, num_actions or 0) if has_mask else None,
     }
 
@@ -269,6 +288,12 @@ def _observations(given: _Given, lengths: NDArray[np.int64]) -> tuple[NDArray[An
             found = found.astype(np.float32, copy=False)
         require_finite(given, "observations", found)
     elif found.ndim == 4:
+        if is_channels_last(found.shape[1:]):
+            raise given.fault(
+                f"observations is {found.dtype} {list(found.shape)}: the channels are last",
+                expected="[N, C, H, W]",
+                hint="pass observations.transpose(0, 3, 1, 2)",
+            )
         _require_no_stacks(given, found[: min(int(lengths[0]) + has_last, _LOOKED_AT)])
     return found.view(np.uint8) if found.dtype == np.bool_ else found, has_last
 

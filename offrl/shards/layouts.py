@@ -13,6 +13,8 @@ from offrl.shards._npz import NpzReader
 Layout = Literal["frames", "stacked"]
 Dones = Literal["terminated", "not_done"]
 
+_OF_D4RL = frozenset({"terminals", "timeouts", "next_observations"})
+
 
 @dataclass(frozen=True)
 class ShardRows:
@@ -65,8 +67,22 @@ def detect_layout(shard: NpzReader) -> Layout:
     Raises:
         DatasetError: neither.
     """
+    if "states" in shard.names and "next_states" not in shard.names:
+        raise shard.fault(
+            f"has no member 'next_states' beside {sorted(shard.names)}",
+            expected="what each action led to",
+            hint="where rows follow each other in episodes, offrl.shards.write_dataset(DIRECTORY, observations=states, "
+            "..., terminated=dones) makes a dataset without it",
+        )
     if "states" in shard.names:
         return "stacked"
+    if "observations" in shard.names and (theirs := sorted(shard.names & _OF_D4RL)):
+        raise shard.fault(
+            f"has the members {', '.join(theirs)}, as D4RL names them",
+            expected="one of offrl's two layouts",
+            hint="offrl.shards.write_dataset(DIRECTORY, observations=..., actions=..., rewards=..., "
+            "terminated=terminals, truncated=timeouts) writes one",
+        )
     if shard.names & {"frames", "observations"}:
         return "frames"
     raise shard.fault(

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from offrl.errors import ConfigError, DatasetError, InUseError, SpecMismatchErro
 from offrl.replay import ingest
 from offrl.shards import Manifest
 from offrl.shards import episode as episode_module
+from offrl.shards.arrays import require_directory
 from offrl.system.locks import locked
 
 EPISODES = [make_episode(0, 3), make_episode(1, 2, terminated=False), make_episode(2, 1), make_episode(3, 4, leading=1)]
@@ -285,8 +287,30 @@ def test_settings_are_checked(frames, tmp_path):
         convert(frames, tmp_path / "new", "frames", shard_bytes=0)
     with pytest.raises(SpecMismatchError, match="observation_shape"):
         convert(frames, tmp_path / "new", "frames", spec=make_spec(3))
-    with pytest.raises(DatasetError, match="no such directory"):
+    with pytest.raises(DatasetError, match="no such directory; expected a directory of .npz shards, a dataset of"):
         convert(tmp_path / "nowhere", tmp_path / "new", "frames")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("log.tsv", "is a file; expected a directory .*; save it as a table of commas"),
+        ("log.pq", "is a file; .* of pyarrow, .parquet"),
+        ("shard.npz", "is a file; .* name the directory that it lies in"),
+        ("tables/log.csv", "tables: holds no shards; .*; it holds tables: join them to one file"),
+    ],
+)
+def test_what_is_no_source_is_told_what_makes_one_of_it(tmp_path, name, message):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / name).write_text("episode,action,reward\n")
+    source = tmp_path / name if (tmp_path / name).parent == tmp_path else tmp_path / "tables"
+    with pytest.raises(DatasetError, match=message):
+        convert(source, tmp_path / "new", "frames")
+
+
+def test_a_dataset_of_minaris_is_no_directory():
+    with pytest.raises(DatasetError, match=r"is a dataset of Minari's; .*; offrl convert minari:cart-v0 DIRECTORY"):
+        require_directory(Path("minari:cart-v0"))
 
 
 def test_the_result_in_words_and_in_json(stacked, tmp_path):

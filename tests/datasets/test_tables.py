@@ -262,6 +262,17 @@ def test_only_truncated_episodes_of_one_step_hold_nothing(converted):
     [
         ("log.csv", b"", "holds no rows"),
         ("log.csv", b"episode,reward,reward\n", "has two columns 'reward'"),
+        (
+            "log.csv",
+            b"episode;reward\n1;0,5\n",
+            "has one column, 'episode;reward'; .* save it with commas in place of ';'",
+        ),
+        ("log.csv", b"id,action,reward\n1,1,1\n", "has no column 'episode'; .*add a column that numbers the rows"),
+        (
+            "log.csv",
+            b'episode,action,reward,observation_0\n1,0,1,"[1, 2]"\n',
+            "'observation_0': .*; expected a number; give each number of a list a column of its own",
+        ),
         ("log.csv", b"episode,action,reward,observation_0\na,1,1\n", "row 1 has 3 cells; expected 4"),
         ("log.csv", b'episode,action,reward,observation_0\n"a', "cannot be read"),
         ("log.csv", b"\xff\xfe", "cannot be read .*; expected a CSV file in UTF-8"),

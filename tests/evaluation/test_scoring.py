@@ -11,6 +11,7 @@ from offrl.envs import DATA_SEEDS, SCORE_SEEDS, TUNING_SEEDS, RandomActions, Ran
 from offrl.envs.seeds import episode_rng
 from offrl.errors import ConfigError, SpecMismatchError
 from offrl.evaluation import EpisodeEvaluator, evaluate, evaluate_behaviour, sweep_thresholds
+from offrl.policies import TorchPolicy
 from offrl.statistics import bootstrap_mean
 
 
@@ -104,6 +105,14 @@ def test_what_is_no_policy_is_refused_before_anything_is_played():
         sweep_thresholds(bc, [0.1], failing_env)
     with pytest.raises(ConfigError, match=r"the policy is 'runs/bcq'; .* pass offrl.load\('runs/bcq'\)"):
         evaluate("runs/bcq", failing_env, [1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_policy_of_other_actions_is_refused_before_it_plays(workers):
+    policy = TorchPolicy(BC(TaskSpec.vector(4, ("left", "right", "jump"))))
+    message = "evaluate: the environment has 2 actions; expected 3, as the policy's task has; take the environment"
+    with pytest.raises(SpecMismatchError, match=message):
+        evaluate(policy, partial(make, "CartPole-v1"), [1], workers=workers)
 
 
 def test_no_seeds_are_refused():

@@ -87,6 +87,15 @@ def test_what_was_said_of_a_run_is_checked_too(copy, name):
     assert outcomes(copy / "run")[name] == "damaged"
 
 
+def test_an_onnx_file_of_something_else_is_not_called_damaged(made, tmp_path):
+    model = onnx.load(made / "run" / "model.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "other.onnx")
+    assert verify(tmp_path / "other.onnx") == [
+        Checked(tmp_path / "other.onnx", "no checksum", "an ONNX file, but none of offrl's")
+    ]
+
+
 def test_what_is_missing_is_damage(copy):
     (copy / "data" / "shard-00000.npz").unlink()
     assert outcomes(copy / "data")["shard-00000.npz"] == "damaged"

@@ -89,8 +89,10 @@ def test_scales_by_hand():
 
 def test_a_policy_is_no_algorithm(tmp_path):
     policy = TorchPolicy(BC(TaskSpec.vector(3, ("left", "right"))))
-    with pytest.raises(ConfigError, match=r"a TorchPolicy; expected an Algorithm; pass .* policy.algorithm"):
+    with pytest.raises(ConfigError, match=r"a TorchPolicy; expected an Algorithm; pass policy.algorithm"):
         export_onnx(policy, tmp_path / "a.onnx", contract="uint8")
+    with pytest.raises(ConfigError, match=r"TorchPolicy: a TorchPolicy; .* pass learner.snapshot\(\), or offrl.load"):
+        TorchPolicy(policy)
 
 
 @pytest.mark.parametrize("encoder", [NatureEncoder, CompactEncoder, MinAtarEncoder, ImpalaEncoder])

@@ -113,6 +113,14 @@ def test_shards_are_bounded(tmp_path):
         ({"episode_ids": [0, 1, 0], "terminated": [0, 0, 0]}, "episode_ids has 0 again after another episode"),
         ({"episode_ids": [{}, {}, {}]}, "episode_ids is object"),
         ({"behaviour_probability": [0.5, 1.5, 0.5]}, "behaviour_probability has values outside 0..1"),
+        (
+            {"behaviour_probability": [0.5, 1.0, 0.0]},
+            "behaviour_probability is 0 at row 2; .*; NaN where it is unknown",
+        ),
+        (
+            {"observations": np.zeros((5, 20, 30, 3), np.uint8)},
+            r"\[5, 20, 30, 3\]: the channels are last; .* pass observations.transpose\(0, 3, 1, 2\)",
+        ),
         ({"action_mask": [[1, 1, 1], [0, 1, 1], [1, 1, 1]]}, r"action_mask forbids the action taken at row 1 \(0\)"),
         ({"actions": np.zeros(0, int), "rewards": [], "terminated": []}, "holds no transitions"),
     ],

@@ -51,6 +51,22 @@ def test_layouts_are_told_apart_by_their_members(frames_shard, stacked_shard, tm
         detect_layout(shard)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("states", "actions", "rewards", "dones"), "has no member 'next_states' beside .*write_dataset.*=states"),
+        (
+            ("observations", "actions", "rewards", "terminals", "timeouts"),
+            "has the members terminals, timeouts, as D4RL names them; .*write_dataset.* terminated=terminals",
+        ),
+    ],
+)
+def test_logs_of_known_names_are_told_what_makes_a_dataset_of_them(tmp_path, names, message):
+    np.savez(tmp_path / "log.npz", **{name: np.zeros(3) for name in names})
+    with open_npz(tmp_path / "log.npz") as shard, pytest.raises(DatasetError, match=message):
+        detect_layout(shard)
+
+
 def test_frames_windows_by_hand(frames_shard):
     with frames_shard() as shard:
         rows = read_frames(shard, make_spec())

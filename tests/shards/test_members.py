@@ -86,7 +86,14 @@ def test_flags_may_be_zeros_and_ones_of_any_type(shard_of, dtype):
     [
         (np.array([0, 2]), "dones has 2 at row 1; expected 0 or 1"),
         (np.array([np.nan, 1]), "dones has nan at row 0"),
-        (np.array(["yes", "no"]), r"dones is <U3 \[2\]; expected booleans"),
+        (
+            np.array(["yes", "no"]),
+            r"dones is <U3 \[2\]; expected booleans; they are texts \('no', 'yes'\): save dones == \"yes\"",
+        ),
+        (
+            np.array(["a", "b"]),
+            r"dones is <U1 \[2\]; expected booleans; they are texts \('a', 'b'\): save a comparison",
+        ),
         (np.zeros(3), "dones has 3 rows; expected 2"),
     ],
 )
