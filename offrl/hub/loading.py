@@ -104,6 +104,7 @@ def find_policy(path: str | Path) -> Path:
         if (path / name).is_file():
             return _as_published(path / name)
     near = difflib.get_close_matches(str(path), shipped, n=1)
+    near += [str(each.parent) for each in sorted(path.glob("*/checkpoints"))]
     raise RunError(
         "no policy here" if path.is_dir() else "no such file or directory",
         where=path,

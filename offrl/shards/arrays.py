@@ -98,6 +98,12 @@ def write_dataset(
         raise ConfigError("episode_ids beside episode_lengths", where="write_dataset", expected="one of the two")
     if stack < 1 or shard_bytes < 1:
         raise ConfigError(f"stack={stack}, shard_bytes={shard_bytes}", where="write_dataset", expected="1 or more")
+    if action_names is not None and (
+        not isinstance(action_names, list | tuple) or len({*map(str, action_names)}) < len(action_names)
+    ):
+        raise ConfigError(
+            f"action_names={action_names!r}", where="write_dataset", expected="a list of texts, no two alike, or None"
+        )
     require_new(directory)
     given = _Given(
         observations=observations,

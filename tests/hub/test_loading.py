@@ -153,6 +153,9 @@ def test_what_is_no_policy_is_named(tmp_path, published):
         offrl.load("nope")
     with pytest.raises(RunError, match="no policy here"):
         offrl.load(tmp_path)
+    (tmp_path / "runs" / "first" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"runs: no policy here; .*; did you mean .*runs/first\?"):
+        offrl.load(tmp_path / "runs")
     with pytest.raises(RunError, match=r"did you mean carracing-bcq\?"):
         offrl.load("carracing-bq")
     with pytest.raises(ConfigError, match="algorithm or encoder beside an ONNX file"):
