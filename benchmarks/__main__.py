@@ -79,7 +79,12 @@ def _run(command: Sequence[str]) -> None:
 
 _OPTIONS: dict[str, list[list[str]]] = {
     "demo-runs": [[], ["--full"]],
-    "recipes": [[], ["--otherwise", "0.99"], ["--otherwise", "critic-weighted"]],
+    "recipes": [
+        [],
+        ["--otherwise", "0.99"],
+        ["--otherwise", "critic-weighted"],
+        ["--otherwise", "critic-weighted, beta 0.3"],
+    ],
     "train": [["--peers"]],
     "profile": [["--before", "a919203~1", "--rounds", "3"]],
     "quick": [["--record"]],

@@ -143,7 +143,7 @@ class Tracks:
         count: How many.
         threshold: Of the policy that drives, in place of its own.
         without_full_brake: Whether it drives without the actions that brake fully, whatever it was trained with.
-        critic_weighted: Whether CRR's policy is weighted by its critic.
+        critic_beta: Weights CRR's policy by its critic with this beta, whatever it was trained with; None does not.
     """
 
     seeds: str
@@ -151,7 +151,7 @@ class Tracks:
     count: int
     threshold: float | None = None
     without_full_brake: bool = False
-    critic_weighted: bool = False
+    critic_beta: float | None = None
 
     def __str__(self) -> str:
         return f"{self.seeds}[{self.first or ''}:{self.first + self.count}]"
@@ -166,7 +166,8 @@ class Tracks:
         """What a run's score is kept as."""
         how = "" if self.threshold is None else f"-threshold-{self.threshold:g}"
         how += "-without-full-brake" if self.without_full_brake else ""
-        how += "-critic-weighted" if self.critic_weighted else ""
+        if self.critic_beta is not None:
+            how += "-critic-weighted" + ("" if self.critic_beta == 1 else f"-beta-{self.critic_beta:g}")
         return f"{self.seeds.lower()}-{self.first}-{self.count}{how}.json"
 
     def judge(self, run: Path, spec: offrl.TaskSpec) -> dict[str, Any]:
@@ -175,8 +176,8 @@ class Tracks:
         algorithm = load_algorithm(latest_checkpoint(run / "checkpoints"), device="cpu")
         if self.without_full_brake:
             algorithm.spec = replace(algorithm.spec, legal_actions=NO_FULL_BRAKE)
-        if self.critic_weighted:
-            algorithm.config = replace(algorithm.config, critic_weighted=True)
+        if self.critic_beta is not None:
+            algorithm.config = replace(algorithm.config, critic_weighted=True, beta=self.critic_beta)
         policy = offrl.TorchPolicy(algorithm, threshold=self.threshold)
         found: dict[str, Any] = offrl.evaluate(policy, make_env, self.range, workers=1, progress=False).to_dict()
         return found

@@ -24,15 +24,14 @@ TRACKS = Tracks("TUNING_SEEDS", 6000, 60)
 THRESHOLDS = {f"{each:g}": replace(TRACKS, threshold=each) for each in (0.1, 0.5, 0.7, 0.99)}
 """Of BCQ's policy, in place of 0.3: at 0.99 only the imitator's likeliest action is allowed, whatever its q."""
 WITHOUT_FULL_BRAKE = "without full brake"
-CRITIC_WEIGHTED = "critic-weighted"
-"""CRR's policy times exp(q / beta): see its setting of that name, which training does not depend on."""
-OTHERWISE = {
-    **THRESHOLDS,
-    WITHOUT_FULL_BRAKE: replace(TRACKS, without_full_brake=True),
-    CRITIC_WEIGHTED: replace(TRACKS, critic_weighted=True),
+CRITIC_WEIGHTED = {
+    "critic-weighted": replace(TRACKS, critic_beta=1.0),
+    "critic-weighted, beta 0.3": replace(TRACKS, critic_beta=0.3),
 }
+"""CRR's policy times exp(q / beta): see its setting of that name, which training does not depend on."""
+OTHERWISE = {**THRESHOLDS, WITHOUT_FULL_BRAKE: replace(TRACKS, without_full_brake=True), **CRITIC_WEIGHTED}
 """Other ways in which a run that was trained drives the same tracks."""
-ONLY_OF = {**dict.fromkeys(THRESHOLDS, "bcq"), CRITIC_WEIGHTED: "crr"}
+ONLY_OF = {**dict.fromkeys(THRESHOLDS, "bcq"), **dict.fromkeys(CRITIC_WEIGHTED, "crr")}
 """Whose runs can drive so, where not all can."""
 FIRST = "as it was"
 

@@ -144,7 +144,7 @@ def _otherwise(recipes: Mapping[str, Any]) -> str:
                 shown = ("" if run is None else f"{run['mean']:.1f}, {run['finished']}" for run in (own, *runs))
                 cells.append((name, seed, *shown))
     head = ("recipe", "training seed, processor", "as trained", *known)
-    weighted = ", or CRR's with the policy that its critic weights" if CRITIC_WEIGHTED in known else ""
+    weighted = ", or CRR's with the policy that its critic weights" if CRITIC_WEIGHTED.keys() & {*known} else ""
     return (
         "\n\nThe same runs when they drive otherwise: BCQ's with another threshold, or any without the actions that "
         f"brake fully{weighted} (`--otherwise 0.99` of the same command, and so on); mean and laps with every tile:\n\n"

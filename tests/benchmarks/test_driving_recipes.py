@@ -87,12 +87,12 @@ def test_crr_can_be_driven_by_the_policy_that_its_critic_weights(monkeypatch, tm
     monkeypatch.setattr(driving, "latest_checkpoint", lambda directory: directory)
     monkeypatch.setattr(driving, "load_algorithm", lambda path, device: crr)
     monkeypatch.setattr(offrl, "evaluate", lambda policy, *_, **how: driven.append(policy.algorithm.config) or score)
-    for tracks in (TRACKS, OTHERWISE[CRITIC_WEIGHTED]):
+    for tracks in (TRACKS, *CRITIC_WEIGHTED.values()):
         tracks.judge(tmp_path, crr.spec)
-    assert [config.critic_weighted for config in driven] == [False, True]
+    assert [(config.critic_weighted, config.beta) for config in driven] == [(False, 1.0), (True, 1.0), (True, 0.3)]
 
 
-@pytest.mark.parametrize(("otherwise", "algorithm"), [("0.99", "BCQ"), (CRITIC_WEIGHTED, "CRR")])
+@pytest.mark.parametrize(("otherwise", "algorithm"), [("0.99", "BCQ"), ("critic-weighted", "CRR")])
 def test_a_way_to_drive_that_no_recipe_asked_for_has_is_refused(otherwise, algorithm):
     other = "never full brake, CRR" if algorithm == "BCQ" else FIRST
     ended = CliRunner().invoke(recipes, ["--recipe", other, "--otherwise", otherwise])
