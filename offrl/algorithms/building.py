@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -41,16 +41,18 @@ def build_algorithm(
             (spec, config, *, encoder, seed).
     """
     declared = declared_config(kind)
-    known = [each.name for each in fields(declared) if each.init]
-    if unknown := settings.keys() - {*known}:
+    known = {each.name: each for each in fields(declared)}
+    required = [each.name for each in known.values() if each.init and each.default is each.default_factory is MISSING]
+    if wrong := [*sorted(settings.keys() - known.keys()), *(name for name in required if name not in settings)]:
         raise ConfigError(
-            f"{declared.__name__} has no setting {', '.join(sorted(unknown))}",
+            f"{declared.__name__} {'needs' if wrong[0] in known else 'has no'} setting {wrong[0]}",
             where=where,
-            expected=f"one of {', '.join(known)}" if known else "no settings",
-            hint="a later version of the algorithm may have it",
+            expected=f"settings of {', '.join(known)}" if known else "no settings",
+            hint="another version of the algorithm may have other ones",
         )
     hints = get_type_hints(declared)
-    config = declared(**{name: restore_value(value, hints.get(name)) for name, value in settings.items()})
+    given = {name: value for name, value in settings.items() if known[name].init}  # the others follow from these
+    config = declared(**{name: restore_value(value, hints.get(name)) for name, value in given.items()})
     arguments: dict[str, Any] = {"seed": seed} | ({} if encoder is None else {"encoder": encoder})
     try:
         inspect.signature(kind).bind(spec, config, **arguments)

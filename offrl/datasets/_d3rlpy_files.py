@@ -38,8 +38,11 @@ def is_hdf5(path: Path) -> bool:
     """Whether a file is one of HDF5's, by its name or by how it begins."""
     if path.suffix.lower() in (".h5", ".hdf5"):
         return True
-    with open_regular(path) as file:
-        return file.read(len(_SIGNATURE)) == _SIGNATURE
+    try:
+        with open_regular(path) as file:
+            return file.read(len(_SIGNATURE)) == _SIGNATURE
+    except OSError:  # which reading it says
+        return True
 
 
 def write_d3rlpy(path: Path, log: EpisodeLog, *, compress: bool = True) -> Written:

@@ -148,9 +148,10 @@ class _RemoteEnvironments:
         return merged
 
     def num_actions(self) -> int | None:
-        self._pool.ask(0, "num_actions", None)
-        found: int | None = self._pool.answer(0)
-        return found
+        for worker in range(self._count):  # all make their environments meanwhile
+            self._pool.ask(worker, "num_actions", None)
+        found: list[int | None] = [self._pool.answer(worker) for worker in range(self._count)]
+        return found[0]
 
     def close(self) -> None:
         self._pool.close()

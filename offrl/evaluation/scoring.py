@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -65,7 +66,7 @@ def evaluate(
     Raises:
         ConfigError: no seeds, seeds that `require_evaluation_seeds` refuses, numbers below 1, or a `make_env` that
             cannot be sent to worker processes.
-        SpecMismatchError: the policy is of a task with another number of actions; it needs legal actions, and the
+        SpecMismatchError: the policy is of a task with more actions; it needs legal actions, and the
             environment states none; or the observations are not all of one shape and kind.
         OfflineRLError: an environment failed in its worker.
     """
@@ -76,7 +77,7 @@ def evaluate(
     ends: dict[int, EpisodeEnd] = {}
     environments = make_environments(make_env, num_playing, workers)
     with closing(environments), _progress_bar(len(seeds), progress) as bar:
-        _require_same_actions(policy, environments.num_actions())
+        _require_actions_of(policy, environments.num_actions())
         playing = {slot: slot for slot in range(num_playing)}  # environment -> index of the episode that it plays
         first = environments.reset({slot: int(seeds[slot]) for slot in playing})
         # Rounding depends on the size of a batch, so with fewer episodes than `num_envs` it is filled up all the same.
@@ -182,15 +183,22 @@ def sweep_thresholds(
     return Sweep(evaluations, policy.threshold if policy.threshold in evaluations else thresholds[0])
 
 
-def _require_same_actions(policy: object, num_actions: int | None) -> None:
-    """Refuses a policy whose task, where it says one, has other actions: few of many would play without a word."""
-    expected = getattr(getattr(policy, "spec", None), "num_actions", None)
-    if None not in (expected, num_actions) and expected != num_actions:
+def _require_actions_of(policy: object, num_actions: int | None) -> None:
+    """Refuses a policy whose task has more actions. Its data may lack some, which is worth a warning."""
+    ours = getattr(getattr(policy, "spec", None), "num_actions", None)
+    if ours is None or num_actions is None:
+        return
+    if ours > num_actions:
         raise SpecMismatchError(
             f"the environment has {num_actions} actions",
             where="evaluate",
-            expected=f"{expected}, as the policy's task has",
+            expected=f"{ours}, as the policy's task has",
             hint="take the environment that the policy was trained for",
+        )
+    if ours < num_actions:
+        warnings.warn(
+            f"the environment has {num_actions} actions and the policy's task {ours}: the others are never taken",
+            stacklevel=3,
         )
 
 

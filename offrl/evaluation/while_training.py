@@ -39,6 +39,8 @@ class EpisodeEvaluator:
             that are too small.
     """
 
+    _num_stops = 0
+
     def __init__(
         self,
         make_env: EnvFactory,
@@ -52,7 +54,6 @@ class EpisodeEvaluator:
         self.seeds = seeds
         self.num_envs = num_envs
         self.workers = workers
-        self._num_stops = 0
 
     def __call__(self, algorithm: Algorithm) -> dict[str, float]:
         """The mean score, the ends of its 95 % bootstrap interval if the episodes are enough for one, and the like.
@@ -72,9 +73,8 @@ class EpisodeEvaluator:
             ConfigError: There are fewer episodes than ranks.
             OfflineRLError: `stop` was called meanwhile.
         """
-        from offrl.policies.torch_policy import TorchPolicy  # collecting needs no torch
-
         before = self._num_stops
+        from offrl.policies.torch_policy import TorchPolicy  # collecting needs no torch
 
         def go_on(*_: object) -> None:
             if self._num_stops > before:

@@ -52,6 +52,8 @@ def is_foreign(path: Path) -> bool:
         model = parse(read_at_most(path, MAX_BYTES))
     except (OSError, ValueError):
         return False
+    if not model.graph.node:  # no bytes are a model of nothing
+        return False
     return not {entry.key for entry in model.metadata_props} & {"contract", "task_spec", "algorithm_threshold"}
 
 

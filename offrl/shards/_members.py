@@ -111,9 +111,10 @@ def _hint_for_texts(name: str, found: NDArray[Any]) -> str | None:
     """What to do about flags that are texts."""
     if found.dtype.kind not in "US":
         return None
-    values = [str(each) for each in np.unique(found.astype("U"))[:_SHOWN]]
-    true = next((each for each in values if each.strip().lower() in ("true", "t", "yes", "y", "1", "1.0")), None)
-    comparison = "a comparison" if true is None else f'{name} == "{true}"'
+    values = np.unique(found)[:_SHOWN].tolist()
+    plain = [(each.decode(errors="replace") if isinstance(each, bytes) else each).strip().lower() for each in values]
+    true = [value for value, text in zip(values, plain, strict=True) if text in ("true", "t", "yes", "y", "1", "1.0")]
+    comparison = f"{name} == {true[0]!r}" if len(true) == 1 else "a comparison"
     return f"they are texts ({', '.join(map(repr, values))}): save {comparison}"
 
 

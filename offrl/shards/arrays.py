@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +98,7 @@ def write_dataset(
         raise ConfigError("episode_ids beside episode_lengths", where="write_dataset", expected="one of the two")
     if stack < 1 or shard_bytes < 1:
         raise ConfigError(f"stack={stack}, shard_bytes={shard_bytes}", where="write_dataset", expected="1 or more")
-    if action_names is not None and (
-        not isinstance(action_names, list | tuple) or len({*map(str, action_names)}) < len(action_names)
-    ):
-        raise ConfigError(
-            f"action_names={action_names!r}", where="write_dataset", expected="a list of texts, no two alike, or None"
-        )
+    action_names = _action_names(action_names)
     require_new(directory)
     given = _Given(
         observations=observations,
@@ -219,6 +214,16 @@ class _Given:
         return DatasetError(what, where="write_dataset", expected=expected, hint=useful)
 
 
+def _action_names(given: object) -> tuple[str, ...] | None:
+    """The names of the actions, if they are some."""
+    if given is None:
+        return None
+    names = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
+    if not names or len({*names}) < len(names) or not all(isinstance(each, str) for each in names):
+        raise ConfigError(f"action_names={given!r}", where="write_dataset", expected="texts, no two alike, or None")
+    return tuple(map(str, names))  # numpy's are others
+
+
 def _steps(given: _Given, action_names: Sequence[str] | None) -> dict[str, Any]:
     """Everything that has one row a step, by its name in an `Episode`."""
     has_mask, has_probability = "action_mask" in given, "behaviour_probability" in given
@@ -229,9 +234,9 @@ def _steps(given: _Given, action_names: Sequence[str] | None) -> dict[str, Any]:
     if not len(actions):
         raise given.fault("holds no transitions", expected="1 step or more")
     probability = read_behaviour_probability(given, len(actions)) if has_probability else None
-    if probability is not None and (probability == 0).any():
+    if probability is not None and len(zeros := np.flatnonzero(given.read("behaviour_probability") == 0)):
         raise given.fault(
-            f"behaviour_probability is 0 at row {int(np.flatnonzero(probability == 0)[0])}",
+            f"behaviour_probability is 0 at row {zeros[0]}",
             expected="over 0, at most 1: the action was taken",
             hint="NaN where it is unknown",
         )

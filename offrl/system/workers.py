@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import FrameType
@@ -106,9 +107,10 @@ def holding_signals() -> Iterator[None]:
     Ctrl-C and a terminal that closes reach all processes of a group, and so may SIGTERM: a worker that is hardly there
     must not end by one. What a process ignores is handed down, too, but only the main thread may change that.
     """
-    resource_tracker.ensure_running()  # it would let signals through again as it starts
     held = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
+        resource_tracker.ensure_running()  # which lets some through again as it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
@@ -136,15 +138,19 @@ class WorkerPool:
         # Never fork: torch and pygame hold threads and locks that a forked child inherits broken.
         context = multiprocessing.get_context("spawn")
         self._connections: list[Connection] = []
-        self._processes = []
-        for make in makers:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, make), daemon=True)
+        self._processes: list[SpawnProcess] = []
+        try:
             with holding_signals():
-                process.start()
-            theirs.close()
-            self._connections.append(ours)
-            self._processes.append(process)
+                for make in makers:
+                    ours, theirs = context.Pipe()
+                    self._connections.append(ours)
+                    process = context.Process(target=_serve, args=(theirs, make), daemon=True)
+                    process.start()
+                    theirs.close()
+                    self._processes.append(process)
+        except BaseException:  # ctrl-C among others: at its end this process would wait for workers that nobody closes
+            self.close()
+            raise
 
     def ask(self, worker: int, method: str, argument: Any) -> None:
         """Has a worker call a method; each call has one answer.

@@ -66,8 +66,9 @@ class Evaluations:
         """Forgets what has not begun, and has stopped what runs: the process would wait for it before it ends."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-            if hasattr(self._evaluator, "stop"):
-                self._evaluator.stop()
+            stop = getattr(self._evaluator, "stop", None)
+            if callable(stop):
+                stop()
 
     def settings(self) -> dict[str, Any]:
         """What the evaluator says of itself, JSON-ready."""

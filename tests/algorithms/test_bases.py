@@ -1,6 +1,6 @@
 """A Q-learning algorithm of a user's own is a config and a loss."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from offrl.algorithms import (
     QRDQN,
     REM,
     ActorCritic,
+    Algorithm,
     DiscreteSAC,
     PolicyOutput,
     QLearning,
@@ -113,15 +114,36 @@ class Failing(Own):
         raise TypeError("my own mistake")
 
 
+@dataclass(frozen=True)
+class NeedyConfig:
+    size: int
+    area: int = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "area", self.size**2)
+
+
+class Needy(Algorithm[NeedyConfig]):
+    name = "needy"
+    loss = Own.loss
+    forward = Own.forward
+
+    def make_networks(self, encoder):
+        self.encoder = encoder(self.spec.observation_shape)
+
+
 class Narrow(Own):
     def __init__(self, spec):
         super().__init__(spec)
 
 
 def test_what_a_class_cannot_be_built_of_is_told_from_its_own_mistakes():
-    with pytest.raises(ConfigError, match=r"here: OwnConfig has no setting beta; expected one of scale") as refused:
+    with pytest.raises(ConfigError, match=r"here: OwnConfig has no setting beta; expected settings of") as refused:
         build_algorithm(Own, SPEC, {"scale": 3.0, "beta": 1.0}, where="here")
-    assert "later version" in str(refused.value)
+    assert "another version" in str(refused.value)
+    with pytest.raises(ConfigError, match=r"NeedyConfig needs setting size; expected settings of size, area"):
+        build_algorithm(Needy, SPEC, {})
+    assert build_algorithm(Needy, SPEC, {"size": 2, "area": 4}).config.area == 4
     with pytest.raises(ConfigError, match=r"--algorithm: Narrow cannot be constructed \(.*argument.*\(spec, config"):
         build_algorithm(Narrow, SPEC, {})
     with pytest.raises(TypeError, match="my own mistake"):

@@ -108,11 +108,18 @@ def test_what_is_no_policy_is_refused_before_anything_is_played():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_policy_of_other_actions_is_refused_before_it_plays(workers):
+def test_a_policy_of_more_actions_is_refused_before_it_plays(workers):
     policy = TorchPolicy(BC(TaskSpec.vector(4, ("left", "right", "jump"))))
     message = "evaluate: the environment has 2 actions; expected 3, as the policy's task has; take the environment"
     with pytest.raises(SpecMismatchError, match=message):
         evaluate(policy, partial(make, "CartPole-v1"), [1], workers=workers)
+
+
+def test_a_policy_of_data_that_lacks_actions_plays_with_a_warning():
+    policy = TorchPolicy(BC(TaskSpec.vector(6, ("back", "hold"))))
+    make_env = partial(make, "Acrobot-v1", max_episode_steps=3)
+    with pytest.warns(UserWarning, match="has 3 actions and the policy's task 2: the others are never taken"):
+        assert evaluate(policy, make_env, [1], workers=0).lengths == (3,)
 
 
 def test_no_seeds_are_refused():

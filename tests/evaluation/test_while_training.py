@@ -81,7 +81,7 @@ def test_what_plays_in_another_thread_can_be_stopped(algorithm):
     evaluator = Watched(CART_POLE, TUNING_SEEDS[:500_000], workers=0)
     thread = threading.Thread(target=evaluator, args=(algorithm,))
     thread.start()
-    plays.wait()
+    plays.wait(60)
     evaluator.stop()
     thread.join()
     assert asked == ["EpisodeEvaluator: stopped"]

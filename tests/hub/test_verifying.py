@@ -94,6 +94,8 @@ def test_an_onnx_file_of_something_else_is_not_called_damaged(made, tmp_path):
     assert verify(tmp_path / "other.onnx") == [
         Checked(tmp_path / "other.onnx", "no checksum", "an ONNX file, but none of offrl's")
     ]
+    (tmp_path / "empty.onnx").touch()  # as a full disk leaves it
+    assert outcomes(tmp_path / "empty.onnx") == {"empty.onnx": "damaged"}
 
 
 def test_what_is_missing_is_damage(copy):

@@ -99,7 +99,8 @@ def test_shards_are_bounded(tmp_path):
     [
         ({"episode_lengths": [2, 1], "episode_ids": [0, 0, 1]}, "episode_ids beside episode_lengths"),
         ({"stack": 0}, "stack=0"),
-        ({"action_names": 3}, "action_names=3; expected a list of texts, no two alike"),
+        ({"action_names": 3}, "action_names=3; expected texts, no two alike, or None"),
+        ({"action_names": (1, 2, 3)}, "expected texts"),
         ({"action_names": ("a", "b", "a")}, "no two alike"),
         ({"observations": ROWS[:4]}, "observations has 4 rows; expected 5, steps .+ or 3 without"),
         ({"observations": [[np.nan, 0]] * 5}, "observations has nan at row 0"),

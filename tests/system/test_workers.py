@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import threading
@@ -58,6 +59,23 @@ def test_workers_live_through_signals_from_their_first_moment_on(tmp_path, in_th
         pools[0].ask(worker, "add", 1)
         assert pools[0].answer(worker)[0] == 3
     pools[0].close()
+
+
+class Interrupting:
+    """Ctrl-C, as a worker is given what to make."""
+
+    def __init__(self, goodbye):
+        self.goodbye = goodbye
+
+    def __reduce__(self):
+        signal.raise_signal(signal.SIGINT)
+        return partial, (Counter, 1, self.goodbye)
+
+
+def test_no_worker_is_left_where_ctrl_c_comes_while_they_start(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        WorkerPool([partial(Counter, 1, tmp_path / "a"), Interrupting(tmp_path / "b")])
+    assert multiprocessing.active_children() == []
 
 
 def test_what_cannot_be_sent_is_named():

@@ -133,7 +133,7 @@ def test_an_evaluator_that_fails_in_the_background_loses_nothing_that_was_learne
     goes_on = threading.Event()
 
     def evaluator(_):
-        goes_on.wait()
+        goes_on.wait(60)
         raise ValueError("no track")
 
     class Logger:
@@ -160,7 +160,7 @@ def test_an_evaluation_that_nobody_needs_any_more_is_stopped(toy_replay, tmp_pat
 
         def __call__(self, algorithm):
             signal.raise_signal(signal.SIGTERM)  # of the process: it is the main thread that answers
-            self.stopped.wait()
+            self.stopped.wait(60)
             return {"score": 1.0}
 
         def stop(self):
