@@ -183,9 +183,7 @@ def require_directory(path: Path, *, expected: str = "a directory of .npz shards
         if name.endswith((".h5", ".hdf5", ".csv", ".parquet")):
             hint = f"offrl convert {path} DIRECTORY --to frames makes a dataset of it"
         elif name.endswith((".tsv", ".txt", ".json", ".jsonl", ".xls", ".xlsx", ".pq", ".csv.gz")):
-            hint = (
-                "save it as a table of commas, .csv, or of pyarrow, .parquet; then offrl convert makes a dataset of it"
-            )
+            hint = "save it as .csv, separated by commas, or as .parquet, of which offrl convert makes a dataset"
         elif name.endswith((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz")):
             hint = f"offrl fetch {path} DIRECTORY unpacks it"
         elif name.endswith(".npz"):
@@ -221,7 +219,7 @@ def _action_names(given: object) -> tuple[str, ...] | None:
     names = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
     if not names or len({*names}) < len(names) or not all(isinstance(each, str) for each in names):
         raise ConfigError(f"action_names={given!r}", where="write_dataset", expected="texts, no two alike, or None")
-    return tuple(map(str, names))  # numpy's are others
+    return tuple(map(str, names))  # plain ones, for JSON
 
 
 def _steps(given: _Given, action_names: Sequence[str] | None) -> dict[str, Any]:

@@ -102,10 +102,11 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 @contextmanager
 def holding_signals() -> Iterator[None]:
-    """What asks this thread or a process started in the block to end waits: here until its end, there until it says so.
+    """Holds back what asks this thread to end until the end of the block.
 
-    Ctrl-C and a terminal that closes reach all processes of a group, and so may SIGTERM: a worker that is hardly there
-    must not end by one. What a process ignores is handed down, too, but only the main thread may change that.
+    Processes started in the block begin so, and let signals through when they are ready for them. Ctrl-C and a terminal
+    that closes reach all processes of a group, and so may SIGTERM: a worker must not end by one before it ignores it.
+    What a process ignores is handed down, too, but only the main thread may change that.
     """
     held = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:

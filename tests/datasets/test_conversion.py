@@ -294,8 +294,8 @@ def test_settings_are_checked(frames, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("log.tsv", "is a file; expected a directory .*; save it as a table of commas"),
-        ("log.pq", "is a file; .* of pyarrow, .parquet"),
+        ("log.tsv", "is a file; expected a directory .*; save it as .csv, separated by commas"),
+        ("log.pq", "is a file; .* or as .parquet"),
         ("shard.npz", "is a file; .* name the directory that it lies in"),
         ("tables/log.csv", "tables: holds no shards; .*; it holds tables: join them to one file"),
     ],
