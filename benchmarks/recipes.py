@@ -152,6 +152,9 @@ TRIED_BY: dict[str, dict[str, Tried]] = {
             "on the data and the updates of `make demo ARGS=--full`",
             replace(_CONFINED_CRR, transitions=300_000, updates=50_000),
         ),
+        "never full brake, CRR, 600,000, 50,000 updates": Tried(
+            "and on twice the data", replace(_CONFINED_CRR, transitions=600_000, updates=50_000)
+        ),
         "CRR, binary": Tried(
             "imitates what its q finds better than average, in batches of 64 on 120,000",
             replace(_CRR, settings={"weighting": "binary"}),
