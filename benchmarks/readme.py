@@ -241,8 +241,8 @@ def _car_racing(title: str, found: dict[str, Any], runs: dict[str, Any]) -> list
     if bcq is not None:
         means = [*means_on(bcq, seeds)]
         lines[-1] += (
-            f" On these {len(seeds)} tracks BCQ's {_NUMBERS.get(len(means), len(means))} runs of the table above score "
-            f"{min(means):.0f} to {max(means):.0f}."
+            f" On these {len(seeds)} tracks BCQ's {_NUMBERS.get(len(means), len(means))} runs of the table above, on "
+            f"one thread each, score {min(means):.0f} to {max(means):.0f}."
         )
     return lines
 

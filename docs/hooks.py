@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import shlex
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -122,7 +123,7 @@ def reproduce() -> str:
     """The commands that make the figures of the site."""
     from benchmarks.__main__ import figures
 
-    lines = "\n".join(f"python -m benchmarks {' '.join(words)}" for words in figures())
+    lines = "\n".join(f"python -m benchmarks {shlex.join(words)}" for words in figures())
     return f"```bash\n{lines}\n```"
 
 

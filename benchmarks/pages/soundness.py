@@ -108,6 +108,7 @@ def ranks() -> str:
         for way, row in task["ways"].items():
             difference = task["largest_loss_difference"].get(str(row["processes"])) if " on " in way else None
             shown = "" if difference is None else f"{difference:.1e}"
+            way = way.replace("on 1 ranks", "on 1 rank")
             rows.append((task["environment"], way, str(row["threads"]), f"{row['updates_per_second']:.1f}", shown))
     head = ("data", "way", "threads of each process", "updates per second, all runs", "largest difference of a loss")
     signals = found.get("signals")

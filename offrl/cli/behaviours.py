@@ -137,7 +137,7 @@ def _recipe_names() -> list[str]:
 @option(
     "--transitions",
     type=click.IntRange(1),
-    help="At least so many; no shard of 4 whole episodes is cut short.",
+    help="At least so many: the last shard of 4 episodes is always finished.",
 )
 @option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the dataset.")
 @option(

@@ -47,7 +47,11 @@ _GRADER_EPISODES = 50
 @environment_option
 @hud_option
 @option("--episodes", type=click.IntRange(1), help=f"Default: {_EPISODES}; with --grader: {_GRADER_EPISODES}.")
-@option("--seed-start", type=click.IntRange(0), help="Seed of the first episode; default: the first for scores.")
+@option(
+    "--seed-start",
+    type=click.IntRange(0),
+    help="Seed of the first episode; default: the first of SCORE_SEEDS, with several thresholds of TUNING_SEEDS.",
+)
 @option("--threshold", help="Likelihood threshold, or several, such as 0.0,0.1,0.3; default: the policy's own.")
 @option("--epsilon", type=float, help="Probability of a random action; default: 0.")
 @option("--grader", is_flag=True, help="Play CarRacing by the course grader's rule.")

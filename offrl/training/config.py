@@ -115,7 +115,7 @@ class FitConfig:
     """Length and rhythm of a run.
 
     An epoch is ceil(transitions / batch_size) updates. Batches are drawn with replacement, so an epoch of them holds
-    about 63 % of the transitions.
+    about 63 % of the transitions; of streamed data it holds all.
 
     Attributes:
         updates: Length of the run in gradient steps; give either these or epochs.
