@@ -56,6 +56,7 @@ from .networks import ImpalaEncoder as ImpalaEncoder
 from .networks import MinAtarEncoder as MinAtarEncoder
 from .networks import MLPEncoder as MLPEncoder
 from .networks import NatureEncoder as NatureEncoder
+from .networks import ResidualEncoder as ResidualEncoder
 from .ope import OpeConfig as OpeConfig
 from .ope import estimate as estimate
 from .policies import OnnxPolicy as OnnxPolicy

@@ -12,7 +12,15 @@ from gymnasium import spaces
 import offrl
 from offrl.collection import collect
 from offrl.envs import FrameStack, GrayStack, RandomBehaviour, task_spec
-from offrl.networks import CompactEncoder, ImpalaEncoder, MinAtarEncoder, MLPEncoder, NatureEncoder, default_encoder
+from offrl.networks import (
+    CompactEncoder,
+    ImpalaEncoder,
+    MinAtarEncoder,
+    MLPEncoder,
+    NatureEncoder,
+    ResidualEncoder,
+    default_encoder,
+)
 from offrl.policies import verify_onnx
 from offrl.shards import write_dataset
 
@@ -53,7 +61,7 @@ KINDS = {
     "vectors": Kind((5,), np.float32, 1, (5,), (MLPEncoder,), (1.0, 0.0)),
     "gray 96 x 96, stacks of 4": Kind((96, 96), np.uint8, 4, (4, 96, 96), (NatureEncoder, CompactEncoder)),
     "Atari's gray 84 x 84, stacks of 4": Kind((84, 84), np.uint8, 4, (4, 84, 84), (NatureEncoder, ImpalaEncoder)),
-    "RGB": Kind((40, 64, 3), np.uint8, 1, (3, 40, 64), (NatureEncoder, CompactEncoder, ImpalaEncoder)),
+    "RGB": Kind((40, 64, 3), np.uint8, 1, (3, 40, 64), (NatureEncoder, CompactEncoder, ImpalaEncoder, ResidualEncoder)),
     "RGB, stacks of 3": Kind((64, 40, 3), np.uint8, 3, (9, 64, 40), (NatureEncoder, CompactEncoder)),
     "MinAtar": Kind((10, 10, 4), np.bool_, 1, (4, 10, 10), (MinAtarEncoder, ImpalaEncoder), (1.0, 0.0)),
     "MinAtar, stacks of 2": Kind((10, 10, 7), np.bool_, 2, (14, 10, 10), (MinAtarEncoder, ImpalaEncoder), (1.0, 0.0)),

@@ -40,6 +40,7 @@ ENCODERS = {
     "nature": "offrl.networks.encoders:NatureEncoder",
     "compact": "offrl.networks.encoders:CompactEncoder",
     "impala": "offrl.networks.encoders:ImpalaEncoder",
+    "residual": "offrl.networks.encoders:ResidualEncoder",
     "minatar": "offrl.networks.encoders:MinAtarEncoder",
     "mlp": "offrl.networks.encoders:MLPEncoder",
 }

@@ -7,6 +7,7 @@ from .encoders import ImpalaEncoder as ImpalaEncoder
 from .encoders import MinAtarEncoder as MinAtarEncoder
 from .encoders import MLPEncoder as MLPEncoder
 from .encoders import NatureEncoder as NatureEncoder
+from .encoders import ResidualEncoder as ResidualEncoder
 from .encoders import default_encoder as default_encoder
 from .encoders import feature_dim as feature_dim
 from .heads import ENSEMBLES as ENSEMBLES

@@ -104,12 +104,24 @@ class ImpalaEncoder(nn.Module):
     """
 
     channels = (16, 32, 32)
+    stem: int | None = None
 
     def __init__(self, observation_shape: tuple[int, ...]) -> None:
         super().__init__()
         _require_picture(type(self).__name__, observation_shape)
         inputs, *size = observation_shape
         blocks: list[nn.Module] = []
+        if self.stem is not None:
+            # Of 4 x 4 pixels and with a border of one, so that it halves the size, rounded down.
+            blocks += [nn.Conv2d(inputs, self.stem, 4, stride=2, padding=1), nn.ReLU(inplace=True)]
+            inputs, size = self.stem, [n // 2 for n in size]
+            if min(size) < 1:
+                raise ConfigError(
+                    f"frames of {observation_shape[1:]} pixels",
+                    where=type(self).__name__,
+                    expected="2 or more in height and width",
+                    hint="use ImpalaEncoder, which takes pixels of any size",
+                )
         for outputs in self.channels:
             # As in the paper a convolution keeps the size, and the pool halves it, rounded up.
             blocks += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1)]
@@ -122,6 +134,16 @@ class ImpalaEncoder(nn.Module):
         """[B, ...] -> [B, feature_dim]."""
         features: Tensor = self.network(observation)
         return features
+
+
+class ResidualEncoder(ImpalaEncoder):
+    """ImpalaEncoder after a convolution that halves the pictures: for a CPU. [B, C, H, W] -> [B, feature_dim].
+
+    A 4 x 4 convolution of 16 channels and stride 2, then the three blocks. About 2.4 times the operations of
+    NatureEncoder.
+    """
+
+    stem = 16
 
 
 class MLPEncoder(nn.Module):

@@ -11,6 +11,7 @@ from offrl.networks import (
     MinAtarEncoder,
     MLPEncoder,
     NatureEncoder,
+    ResidualEncoder,
     default_encoder,
     feature_dim,
     initialise,
@@ -28,6 +29,9 @@ from offrl.networks import (
         # 84 -> 42 -> 21 -> 11, 72 -> 36 -> 18 -> 9 (each half, rounded up), 32 channels
         (ImpalaEncoder((3, 84, 72)), (3, 84, 72), 32 * 11 * 9),
         (ImpalaEncoder((1, 1, 1)), (1, 1, 1), 32),
+        # 96 -> 48 -> 24 -> 12 -> 6, 75 -> 37 (half, rounded down) -> 19 -> 10 -> 5 (rounded up)
+        (ResidualEncoder((4, 96, 75)), (4, 96, 75), 32 * 6 * 5),
+        (ResidualEncoder((1, 2, 3)), (1, 2, 3), 32),
         (MinAtarEncoder((4, 10, 10)), (4, 10, 10), 16 * 8 * 8),
         (MLPEncoder((3,), hidden=(16, 8)), (3,), 8),
     ],
@@ -128,6 +132,18 @@ def test_impala_changes_no_observation():
     assert torch.equal(observation, -torch.ones(1, 4, 9, 9))
 
 
+def test_residual_is_impala_on_pictures_of_half_the_size():
+    # The first convolution as above, and that of the first block is of its 16 channels in place of 4.
+    stem = 16 * 4 * 16 + 16
+    assert weights(ResidualEncoder((4, 84, 84))) == stem + weights(ImpalaEncoder((16, 42, 42)))
+    encoder = ResidualEncoder((4, 84, 84))
+    halved, rest = encoder.network[:2], encoder.network[2:]
+    assert (halved[0].kernel_size, halved[0].stride, halved[0].padding) == ((4, 4), (2, 2), (1, 1))
+    assert [str(a) == str(b) for a, b in zip(rest, ImpalaEncoder((16, 42, 42)).network, strict=True)]
+    observation = torch.randn(2, 4, 84, 84, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(encoder(observation), rest(halved(observation)))
+
+
 def test_minatar_encoder_has_one_convolution():
     assert weights(MinAtarEncoder((4, 10, 10))) == 16 * 4 * 9 + 16
     encoder = MinAtarEncoder((1, 3, 4))
@@ -143,6 +159,11 @@ def test_impala_takes_about_7_times_the_operations_of_nature():
     assert 6.5 < multiplications(ImpalaEncoder(shape), shape) / multiplications(NatureEncoder(shape), shape) < 7.5
 
 
+def test_residual_takes_two_to_three_times_the_operations_of_nature():
+    shape = (4, 96, 96)
+    assert 2.3 < multiplications(ResidualEncoder(shape), shape) / multiplications(NatureEncoder(shape), shape) < 2.5
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -153,6 +174,10 @@ def test_impala_takes_about_7_times_the_operations_of_nature():
         (
             lambda: ImpalaEncoder((4,)),
             "ImpalaEncoder: observation shape \\(4,\\); expected \\(C, H, W\\); use MLPEncoder",
+        ),
+        (
+            lambda: ResidualEncoder((4, 1, 9)),
+            "ResidualEncoder: frames of \\(1, 9\\) pixels; expected 2 or more in height and width; use ImpalaEncoder",
         ),
         (lambda: feature_dim(nn.Linear(1, 1)), "Linear has feature_dim None"),
     ],
