@@ -155,6 +155,12 @@ TRIED_BY: dict[str, dict[str, Tried]] = {
         "never full brake, CRR, 600,000, 50,000 updates": Tried(
             "and on twice the data", replace(_CONFINED_CRR, transitions=600_000, updates=50_000)
         ),
+        "never full brake, residual": Tried(
+            "`ResidualEncoder`; three-step returns, discount 0.99", replace(_CONFINED, encoder="residual")
+        ),
+        "never full brake, CRR, residual": Tried(
+            "and imitates what its q finds better than average", replace(_CONFINED_CRR, encoder="residual")
+        ),
         "CRR, binary": Tried(
             "imitates what its q finds better than average, in batches of 64 on 120,000",
             replace(_CRR, settings={"weighting": "binary"}),
