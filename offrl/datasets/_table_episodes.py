@@ -71,7 +71,7 @@ def read_table(path: Path, columns: TableColumns, spec: TaskSpec | None = None) 
         num_frames=len(order),
         environment={},
         generator={"name": "unknown"},
-        notes=tuple(_notes(table, found, arrays, terminated, has_last)),
+        notes=(*_notes(table, found, arrays, terminated, has_last), *_ids(rows, names)),
     )
 
 
@@ -86,6 +86,7 @@ def _actions(
 ) -> tuple[tuple[str, ...], NDArray[np.int64], list[int]]:
     """The actions' names, the action of each row [R] (-1 where there is none), and which legal column is of which."""
     cells = rows.action_cells
+    _require_one_spelling(table, found, rows)
     labels = [whole_number(label) for label in found.legal_labels]
     is_numbered = sorted(-1 if label is None else label for label in labels) == list(range(len(labels)))
     if names is None:
@@ -125,6 +126,24 @@ def _actions(
     return names, actions, order
 
 
+def _require_one_spelling(table: Table, found: FoundColumns, rows: Rows) -> None:
+    """Refuses texts of one number that are written in several ways, as codes such as 007 and 7 are."""
+    written: dict[int, str] = {}
+    for number, cell in enumerate(rows.action_cells):
+        whole = whole_number(cell)
+        if whole is None or not isinstance(cell, str):
+            continue
+        digits = cell.partition(".")[0].removeprefix("+")
+        if written.setdefault(whole, digits) != digits:
+            raise table.fault(
+                f"{cell!r} is the number {whole}, as {written[whole]!r} is",
+                row=int(np.flatnonzero(rows.action == number)[0]),
+                column=found.action,
+                expected="one way of writing each action",
+                hint="give different actions names that are no numbers, such as code-007",
+            )
+
+
 def _names_of(table: Table, found: FoundColumns, rows: Rows, is_numbered: bool) -> tuple[str, ...]:
     """What the table itself says about the actions' names."""
     if found.legal is not None and not is_numbered:
@@ -158,6 +177,8 @@ def _unknown_action(
         expected = f"0..{len(names) - 1} or one of {shown}"
         if whole_number(cell) == len(names):
             hint = "actions count from 0"
+        elif names == default_action_names(len(names)) and isinstance(cell, int):
+            hint = f"if these are ids, name them: {_naming(rows)}"
     return table.fault(f"{str(cell)[:40]!r}", row=row, column=found.action, expected=expected, hint=hint)
 
 
@@ -248,6 +269,22 @@ def _flags(
             )
     truncated = at_end.get("truncated", np.zeros(len(ends), np.bool_))
     return at_end.get("terminated", ~truncated), truncated
+
+
+def _ids(rows: Rows, names: tuple[str, ...]) -> Iterator[str]:
+    """That most of a task's actions are none, where ids were taken for numbers from 0."""
+    num_taken = len({whole_number(cell) for cell in rows.action_cells})
+    if len(names) > max(100, 10 * num_taken) and names == default_action_names(len(names)):
+        yield (
+            f"actions are numbers from 0, so that the task has {len(names):,}, of which {num_taken} occur: if they are "
+            f"ids, name them: {_naming(rows)}"
+        )
+
+
+def _naming(rows: Rows) -> str:
+    """The option that makes names of the numbers that there are."""
+    found = sorted({whole for cell in rows.action_cells if (whole := whole_number(cell)) is not None})
+    return f"--action-names {','.join(map(str, found[:_SHOWN]))}{',...' if len(found) > _SHOWN else ''}"
 
 
 def _notes(

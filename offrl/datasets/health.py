@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from offrl.replay._features import largest_features, named
 from offrl.replay._windows import episode_bounds
 from offrl.replay.store import FrameStore
 from offrl.shards.layouts import Problem
@@ -27,7 +28,7 @@ def find_problems(store: FrameStore) -> list[Problem]:
 
     Where most rows stand alone, or most end an episode, that is all that is said of the episodes: they are none.
     """
-    checks = [_unused_actions, _no_rewards, _constant_frames, _dim_frames]
+    checks = [_unused_actions, _no_rewards, _large_features, _constant_frames, _dim_frames]
     if _stand_alone(store):
         checks.insert(0, _why_alone)
     elif not _ends_everywhere(store):
@@ -196,6 +197,16 @@ def _no_rewards(store: FrameStore) -> Iterator[Problem]:
         )
 
 
+def _large_features(store: FrameStore) -> Iterator[Problem]:
+    largest = largest_features(store)
+    if largest is not None and (large := named(largest)):
+        yield Problem(
+            large,
+            "Networks learn from numbers of about 1: such features drown the others, and policies become poor.",
+            "subtract each feature's mean and divide by its standard deviation, also where the policy acts",
+        )
+
+
 def _is_newest_first(store: FrameStore, now: NDArray[np.generic], following: NDArray[np.generic]) -> bool:
     channels = store.spec.channels
     return _share(following[:, channels:] == now[:, :-channels]) > 0.5
@@ -237,6 +248,10 @@ def _dim_frames(store: FrameStore) -> Iterator[Problem]:
 
 def _repeated_frames(store: FrameStore) -> Iterator[Problem]:
     rows = _sample(store, _NUM_SAMPLED_FRAMES)
+    if not store.spec.is_pixels:
+        rows = rows[~store.terminated[rows]]  # a table may not know what the last step led to
+        if not rows.size:
+            return
     now = store.frames_at(store.last[rows])
     is_same = now == store.frames_at(store.next_last[rows])
     if store.spec.is_pixels:

@@ -30,10 +30,24 @@ class EpisodeEnd(NamedTuple):
 
 
 def action_mask_of(info: Mapping[str, Any]) -> NDArray[np.bool_] | None:
-    """The legal actions where a step or reset has led to, bool [A], from Gymnasium's `info["action_mask"]`, or None."""
+    """The legal actions where a step or reset has led to, bool [A], from Gymnasium's `info["action_mask"]`, or None.
+
+    Raises:
+        OfflineRLError: It has other numbers than 0 and 1.
+    """
     mask = info.get("action_mask")
-    # A copy: environments may write into the same array at every step. Gymnasium's masks are int8.
-    return None if mask is None else np.array(mask).astype(np.bool_)
+    if mask is None:
+        return None
+    found = np.array(mask)  # a copy: environments may write into the same array at every step
+    is_legal: NDArray[np.bool_] = found.astype(np.bool_)  # Gymnasium's masks are int8
+    if not np.array_equal(is_legal, found):
+        raise OfflineRLError(
+            f"an action_mask with {found[is_legal != found][0]!s}",
+            where="info",
+            expected="bool [A], or 0 and 1",
+            hint="correct the environment",
+        )
+    return is_legal
 
 
 class EpisodeRunner:

@@ -94,7 +94,7 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
     if contract == "float" and algorithm.spec.action_masks:
         raise ExportError(
             "the float contract has no input for the legal actions of each observation",
-            where=path,
+            where="export_onnx",
             expected="the uint8 contract for a policy whose data has action masks",
             hint="pass contract='uint8' (offrl export --contract uint8)",
         )

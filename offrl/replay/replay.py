@@ -13,6 +13,7 @@ from torch import Tensor
 from offrl.batch import Batch, FrameBatch
 from offrl.errors import ConfigError
 from offrl.replay._device import fits_on, frames_of, frames_on
+from offrl.replay._features import largest_features
 from offrl.replay._windows import last_rows_of, n_step_returns, stack_windows
 from offrl.replay.config import ReplayConfig, config_of
 from offrl.replay.sampler import Sampler
@@ -152,6 +153,7 @@ class Replay(ReplaySource):
             num_episodes=1 + int(np.count_nonzero(np.diff(store.segment_end[rows]))),  # the rows ascend
             num_terminated=int(np.count_nonzero(store.terminated[last_rows])),
             num_continued=int(np.count_nonzero(last_rows < store.segment_end[last_rows])),
+            largest_features=largest_features(store, rows),
         )
 
     def settings(self) -> dict[str, Any]:

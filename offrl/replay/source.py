@@ -26,6 +26,8 @@ class Contents(NamedTuple):
         num_episodes: that the transitions are of.
         num_terminated: transitions within whose steps the episode terminates.
         num_continued: transitions after whose steps the log has another one.
+        largest_features: float64 [D], of vectors the largest absolute value of each feature as networks see it, in some
+            thousand transitions; None for pictures, or where nobody has looked.
     """
 
     action_counts: NDArray[np.int64]
@@ -35,6 +37,7 @@ class Contents(NamedTuple):
     num_episodes: int
     num_terminated: int
     num_continued: int
+    largest_features: NDArray[np.float64] | None = None
 
 
 class ReplaySource(ABC):

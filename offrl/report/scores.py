@@ -17,7 +17,9 @@ from offrl.report._record import Record, read_record
 from offrl.report.compare import TrainingSeed
 from offrl.statistics import Interval, bootstrap_mean
 
-_NOT_EVALUATED = "Not evaluated yet: offrl evaluate RUN --out RUN/evaluation.json"
+_NOT_EVALUATED = (
+    "Not evaluated yet: offrl evaluate RUN --out RUN/evaluation.json, or by logs alone offrl ope RUN --out RUN/ope.json"
+)
 _OVER_EPISODES = (
     "Intervals are percentile bootstrap intervals of the mean over the episodes of one training run: they say nothing "
     "of other training seeds."

@@ -18,7 +18,8 @@ class Ranked:
         threshold: That the policy acts with.
         statistics: By name.
         ranks: By the name of a statistic: 1 is the best; equals share the mean of their places.
-        first_in: The share of resamples of the held-out episodes in which it would be taken; None with fewer than five.
+        first_in: The share of resamples of the held-out episodes in which it comes first, of which equals have equal
+            shares; None with fewer than five.
         remark: What is wrong with the policy, in words; "" for nothing that is known.
     """
 
@@ -68,8 +69,11 @@ class Ranking:
         if best.first_in is not None and count > 1:
             where += f" and in {best.first_in:.0%} of resamples of these"
         taken = f"{best.name} with threshold {best.threshold:g}"
-        equals = sum(each.place == best.place for each in self.policies) - 1
-        equal = "" if equals == 0 else f" (equal to {equals} other{'s' * (equals > 1)}; of equals the first is taken)"
+        equals = [each for each in self.policies[1:] if each.mean_rank == best.mean_rank]
+        rules = [f"best by {next(iter(best.ranks))}"] if len(best.ranks) > 1 else []
+        rules += ["first"] if any(each.place == best.place for each in equals) else []
+        others = f"{len(equals)} other{'s' * (len(equals) > 1)}"
+        equal = f" (equal to {others}; of equals the {', of these the '.join(rules)} is taken)" if equals else ""
         if len(best.statistics) == 1:
             ((name, value),) = best.statistics.items()
             return f"{taken}: its {name} of {value:.4g} is the best of {count} policies{equal}, {where}"

@@ -164,7 +164,7 @@ def _statistics(criteria: Sequence[Criterion], reading: Reading, log: Log) -> li
 
 
 def _first_in(criteria: Sequence[Criterion], again: NDArray[np.float64]) -> Sequence[float | None]:
-    """How often each candidate would be taken, by its statistics in B resamples; None without any. [C, B, K] -> [C]."""
+    """How often each candidate comes first by its statistics in B resamples; None without any. [C, B, K] -> [C]."""
     ranked = [
         _ranks_by(criteria, again[:, number])
         for number in range(again.shape[1])
@@ -172,9 +172,11 @@ def _first_in(criteria: Sequence[Criterion], again: NDArray[np.float64]) -> Sequ
     ]
     if not ranked:
         return [None] * len(again)
-    # As `Ranked.place` decides: of equal means the first statistic counts.
-    first = [int(np.argmin(ranks.mean(axis=1) + ranks[:, 0] * 1e-6)) for ranks in ranked]
-    return [first.count(number) / len(first) for number in range(len(again))]
+    # Equals share a resample: that one of them must be taken makes nobody surer of it.
+    means = np.stack([ranks.mean(axis=1) for ranks in ranked])
+    is_first = means == means.min(axis=1, keepdims=True)
+    shares: list[float] = (is_first / is_first.sum(axis=1, keepdims=True)).mean(axis=0).tolist()
+    return shares
 
 
 def _ranks_by(criteria: Sequence[Criterion], values: NDArray[np.float64]) -> NDArray[np.float64]:

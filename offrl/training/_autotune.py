@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from statistics import median
 from typing import Literal
 
@@ -25,6 +26,15 @@ _COMPILING_SAVES = 0.15  # the share of an update that it may well save
 MEASURED_UPDATES = 1000  # with fewer updates some questions are not worth a measurement
 
 Run = Callable[[], object]
+
+
+@contextmanager
+def kept(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+    """What is measured in here leaves these tensors as they were."""
+    before = [(tensor, tensor.clone()) for tensor in tensors]
+    yield
+    for tensor, value in before:
+        tensor.copy_(value)
 
 
 def shortest_seconds(ways: Mapping[str, Run], device: torch.device) -> dict[str, float]:

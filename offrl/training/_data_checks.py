@@ -8,6 +8,7 @@ import numpy as np
 
 from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import DatasetError
+from offrl.replay._features import named
 from offrl.replay.source import Contents
 
 _MOST_NAMES = 3
@@ -36,6 +37,7 @@ def check_data(algorithm: Algorithm, contents: Contents, *, warn: bool = True) -
         _never_taken(algorithm, contents),
         _equal_rewards(contents) if learns_values else None,
         _one_episode(contents),
+        _large_features(contents),
     ]
     for line in filter(None, lines if warn else []):
         warnings.warn(line, stacklevel=3)
@@ -73,4 +75,14 @@ def _one_episode(contents: Contents) -> str | None:
     return (
         "all transitions to train on are of one episode: what is learned is what happened in it once; record more "
         "episodes"
+    )
+
+
+def _large_features(contents: Contents) -> str | None:
+    large = None if contents.largest_features is None else named(contents.largest_features)
+    if large is None:
+        return None
+    return (
+        f"{large}; networks learn from numbers of about 1, such features drown the others, and policies become poor; "
+        "subtract each feature's mean and divide by its standard deviation, also where the policy acts"
     )

@@ -24,7 +24,7 @@ from offrl.system.ranks import ALONE, Ranks
 from offrl.system.workers import MOST_THREADS
 from offrl.training import optimizer
 from offrl.training._augment import Augmentation, Preparation
-from offrl.training._autotune import MEASURED_UPDATES, best_threads, does_compiling_repay, fastest_precision
+from offrl.training._autotune import MEASURED_UPDATES, best_threads, does_compiling_repay, fastest_precision, kept
 from offrl.training._graphs import UpdateGraph
 from offrl.training._metric_sums import MetricSums
 from offrl.training.config import Compile, LearnerConfig, Precision, Threads
@@ -300,10 +300,11 @@ class Learner:
         prepare = Preparation(self.algorithm.spec, Augmentation())
         no_draws = torch.empty(0)
         sums = MetricSums()
-        for batch in batches:
-            loss, metrics = self._measure(prepare(batch.to(self.device), no_draws, self.precision))
-            sums.add({"loss": loss, **metrics}, torch.zeros((), device=self.device))
-            sums.count += 1
+        with kept(self.algorithm.buffers()):  # a loss of one's own may count its calls
+            for batch in batches:
+                loss, metrics = self._measure(prepare(batch.to(self.device), no_draws, self.precision))
+                sums.add({"loss": loss, **metrics}, torch.zeros((), device=self.device))
+                sums.count += 1
         return sums.read().means
 
     def _measure(self, prepared: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -336,16 +337,14 @@ class Learner:
         self._is_tuned = True
         batch = batch.to(self.device)
         draws = self._draws(range(1), len(batch))[0].to(self.device)
-        buffers = [(buffer, buffer.clone()) for buffer in self.algorithm.buffers()]
         self._loss = self._raw_loss
         if self.threads != "auto":
             torch.set_num_threads(self.threads)
-        if self._ranks.is_first:
-            self._choose_by_measuring(batch, draws, announce)
-        if self._ranks.count > 1:
-            self._share_gradients(batch, draws)
-        for buffer, before in buffers:
-            buffer.copy_(before)  # running statistics have not seen these passes
+        with kept(self.algorithm.buffers()):  # running statistics have not seen these passes
+            if self._ranks.is_first:
+                self._choose_by_measuring(batch, draws, announce)
+            if self._ranks.count > 1:
+                self._share_gradients(batch, draws)
         self._clear_gradients()
 
     def _choose_by_measuring(self, batch: Batch | FrameBatch, draws: Tensor, announce: Callable[[str], None]) -> None:

@@ -1,10 +1,13 @@
 import os
 import subprocess
 import sys
+import types
 
+import pytest
 from run_offrl import offrl, offrl_json
 
 from offrl import __version__
+from offrl.__main__ import main as entry_point
 from offrl.cli.names import ALGORITHMS
 
 
@@ -68,3 +71,16 @@ def test_a_shell_completes_the_commands():
 
 def test_nothing_is_coloured():
     assert "\x1b" not in offrl("algorithms", "bcq").output + offrl("--help").output
+
+
+def test_ctrl_c_while_the_commands_are_read_is_no_traceback(monkeypatch, capsys):
+    module = types.ModuleType("offrl.cli")
+
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    module.__getattr__ = interrupted
+    monkeypatch.setitem(sys.modules, "offrl.cli", module)
+    with pytest.raises(SystemExit) as ended:
+        entry_point()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")

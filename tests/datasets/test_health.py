@@ -7,7 +7,7 @@ from game_logs import SPEC, STEPS, lines, log_of, play
 from naive_replay import make_spec, save_frames
 
 from offrl.collection import collect
-from offrl.datasets import find_problems, inspect_dataset
+from offrl.datasets import convert, find_problems, inspect_dataset
 from offrl.envs import CartPoleDriver, CartPoleMixture, RandomBehaviour, make
 from offrl.errors import DatasetError
 from offrl.replay import ingest
@@ -35,7 +35,7 @@ def test_a_sound_log_has_no_problem_in_any_form(tmp_path, log):
     assert lines(tmp_path / "uint8", log) == []
     floats = {name: (log[name] / 128 - 1).astype(np.float16) for name in ("states", "next_states")}
     assert lines(tmp_path / "float", {**log, **floats}, spec=SPEC) == []
-    vectors = {name: log[name][:, -1, 3].astype(np.float32) for name in ("states", "next_states")}
+    vectors = {name: log[name][:, -1, 3].astype(np.float32) / 255 for name in ("states", "next_states")}
     assert lines(tmp_path / "vectors", {**log, **vectors, "dones": log["dones"].astype(np.float64)}) == []
     save_frames(tmp_path / "frames", [play()], SPEC)
     assert lines(tmp_path / "frames") == []
@@ -54,6 +54,16 @@ def test_planes_of_booleans_are_no_dark_pictures(tmp_path):
     assert inspect_dataset(ingest(tmp_path / "planes", progress=False)).warnings == ()
 
 
+def test_a_table_of_single_decisions_does_not_know_what_follows_them(tmp_path):
+    rng = np.random.default_rng(0)
+    table = {"episode": range(200), "observation_0": rng.normal(size=200), "action": rng.integers(2, size=200)}
+    rows = zip(*table.values(), rng.normal(size=200), strict=True)
+    lines_of_table = "\n".join(",".join(map(str, row)) for row in [(*table, "reward"), *rows])
+    (tmp_path / "offers.csv").write_text(lines_of_table)
+    convert(tmp_path / "offers.csv", tmp_path / "offers", "frames", progress=False)
+    assert lines(tmp_path / "offers") == []
+
+
 def test_a_reward_of_one_a_step_is_fine_where_episodes_end(tmp_path, log):
     assert lines(tmp_path, {**log, "rewards": np.ones(len(log["rewards"]))}) == []
 
@@ -69,6 +79,21 @@ def test_next_states_taken_from_the_next_row_do_no_harm_where_dones_are_right(tm
 def one_line(found):
     (line,) = found
     return line
+
+
+def test_features_that_drown_the_others_are_named(tmp_path):
+    rng = np.random.default_rng(0)
+    age, income = rng.uniform(20, 80, 44), rng.uniform(20_000, 120_000, 44)
+    income[0] = 123_000
+    write_dataset(
+        tmp_path / "customers",
+        observations=np.stack([age, -income], axis=1).astype(np.float32),
+        actions=rng.integers(2, size=40),
+        rewards=rng.normal(size=40),
+        terminated=np.arange(40) % 10 == 9,
+    )
+    line = one_line(lines(tmp_path / "customers"))
+    assert line.startswith("1 of 2 features are beyond 100: 1 (up to 1.23e+05); subtract each feature's mean")
 
 
 def test_not_done_in_place_of_done(tmp_path, log):
@@ -165,7 +190,7 @@ def test_colours_in_place_of_a_stack(tmp_path, log):
 def test_one_buffer_logged_twice(tmp_path, log):
     line = one_line(lines(tmp_path / "pixels", {**log, "next_states": log["states"]}))
     assert line.startswith("next_states equals states in 100% of the rows; log a copy of the observation before")
-    vectors = log["states"][:, -1, 3].astype(np.float32)
+    vectors = log["states"][:, -1, 3].astype(np.float32) / 255
     line = one_line(lines(tmp_path / "vectors", {**log, "states": vectors, "next_states": vectors}))
     assert line.startswith("next_states equals states in 100% of the rows")
 
@@ -207,7 +232,7 @@ def test_frames_that_show_nothing(tmp_path, change, words):
 
 def test_vectors_that_never_change(tmp_path):
     log = with_frames(lambda frames: np.repeat(frames[:1], len(frames), axis=0))
-    vectors = {name: log[name][:, -1, 3].astype(np.float32) for name in ("states", "next_states")}
+    vectors = {name: log[name][:, -1, 3].astype(np.float32) / 255 for name in ("states", "next_states")}
     assert one_line(lines(tmp_path, {**log, **vectors})).startswith("100% of the observations repeat the one before")
 
 

@@ -216,6 +216,11 @@ def change(column, row, cell):
         (change("action", 0, "emial"), {}, "row 1, column 'action': 'emial'; expected .*; did you mean email?"),
         (change("action", 0, 2), {}, "row 1, column 'action': '2'; expected 0..1 or one of .*; actions count from 0"),
         (change("action", 0, ""), {}, "row 1, column 'action': is empty"),
+        (
+            {"action": ["007", "1", "7", ""]},
+            {},
+            "row 3, column 'action': '7' is the number 7, as '007' is; expected one way of writing each action; give",
+        ),
         (change("action", 2, ""), {}, "row 3, column 'action': is empty"),
         (change("episode", 1, ""), {}, "row 2, column 'episode': is empty"),
         (change("episode", 3, "a"), {}, "row 4, column 'episode': 'a' goes on after rows of another.*--step-column"),
@@ -243,6 +248,25 @@ def test_numbered_legal_columns_do_not_name_actions(converted):
     table = without("legal_call", "legal_email") | {"legal_0": [1, 1, 1, ""], "legal_1": [1, 1, 1, ""]}
     with pytest.raises(DatasetError, match="has legal columns for 0, 1, and actions with names; .*--action-names"):
         converted(table)
+
+
+def test_spaces_around_an_episode_name_no_other_one(converted):
+    members, _, _ = converted({**TABLE, "episode": ["a", " a", "b ", "b"]})
+    assert_held(members)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_ids_that_were_taken_for_numbers_are_named(converted, kind):
+    table = without("action", "legal_call", "legal_email") | {"action": [1005, 1001, 20_000, None]}
+    _, manifest, found = converted(table, kind)
+    assert manifest.spec.num_actions == 20_001
+    assert "which 3 occur: if they are ids, name them: --action-names 1001,1005,20000" in found.notes[-1]
+
+
+def test_ids_beyond_any_number_of_actions_are_refused_with_their_names(converted):
+    table = without("action", "legal_call", "legal_email") | {"action": [1005, 1001, 12_345_678_903, None]}
+    with pytest.raises(DatasetError, match="if these are ids, name them: --action-names 1001,1005,12345678903"):
+        converted(table, "parquet")
 
 
 def test_numbers_and_names_do_not_mix(converted):

@@ -33,6 +33,13 @@ class Countdown(gymnasium.Env):
         return np.array([self.left], np.float32)
 
 
+def test_a_mask_of_other_numbers_than_0_and_1_is_refused():
+    runner = EpisodeRunner(env := Countdown())
+    env.legal = np.array([1, 0.5])
+    with pytest.raises(OfflineRLError, match=r"info: an action_mask with 0.5; expected bool \[A\], or 0 and 1"):
+        runner.reset(2)
+
+
 def test_a_runner_adds_up_an_episode():
     runner = EpisodeRunner(Countdown())
     runner.reset(2)

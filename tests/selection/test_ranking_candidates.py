@@ -76,7 +76,18 @@ def test_of_equals_the_first_statistic_decides_and_then_the_order(replay):
     second = scripted("value", [9.0, 2.0, 2.0], more_is_better=True)  # ranks 1, 2.5, 2.5: all means are 2
     found = rank(candidates, replay.held_out(), [first, second], progress=False)
     assert [each.name for each in found.policies] == ["b", "c", "a"]
-    assert "(equal to 1 other; of equals the first is taken)" in found.reason()
+    assert "(equal to 2 others; of equals the best by error, of these the first is taken)" in found.reason()
+
+
+def test_a_tie_that_the_first_statistic_decides_is_said_to_be_one(replay):
+    candidates = [candidate(name, replay.spec, 0) for name in "ab"]
+    first = scripted("error", [1.0, 2.0], more_is_better=False)
+    second = scripted("value", [1.0, 2.0], more_is_better=True)
+    found = rank(candidates, replay.held_out(), [first, second], progress=False)
+    assert found.winner.name == "a"
+    assert "mean rank of 1.5 is the best of 2 policies (equal to 1 other; of equals the best by error is taken)" in (
+        found.reason()
+    )
 
 
 def test_the_scale_of_rewards_that_a_candidate_was_trained_with_is_divided_out(replay):

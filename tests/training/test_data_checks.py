@@ -34,6 +34,7 @@ def dataset(
     rewards=(1.0, 0.0, 2.0, 0.0, 1.0, 0.0),
     terminated: bool = True,
     shape: tuple[int, ...] = (2,),
+    scale=(1.0,),
     **settings,
 ) -> Path:
     """Episodes that all terminate, or are all cut."""
@@ -44,7 +45,7 @@ def dataset(
     observations = rng.integers(256, size=size, dtype=np.uint8) if len(shape) > 1 else rng.normal(size=size)
     write_dataset(
         directory,
-        observations=observations if len(shape) > 1 else observations.astype(np.float32),
+        observations=observations if len(shape) > 1 else (observations * scale).astype(np.float32),
         actions=np.resize(actions, num_rows),
         rewards=np.resize(rewards, num_rows),
         terminated=is_end & terminated,
@@ -139,6 +140,15 @@ def test_what_is_illegal_throughout_need_not_occur(tmp_path):
     assert said(DQN, dataset(tmp_path / "once", actions=(0, 1), action_mask=mask))[0].startswith(UNUSED)
 
 
+@pytest.mark.parametrize("kind", SHELF.values(), ids=SHELF)
+def test_features_that_drown_the_others_are_named(kind, tmp_path):
+    directory = dataset(tmp_path / "data", shape=(5,), scale=(1, 1e5, 1, 1e9, 1))
+    (line,) = said(kind, directory)
+    assert line.startswith("2 of 5 features are beyond 100: 1 (up to ")
+    assert "3 (up to " in line
+    assert "subtract each feature's mean" in line
+
+
 def test_the_first_of_many_actions_are_named(tmp_path):
     replay = open_replay(dataset(tmp_path / "data", actions=(0,)), progress=False)
     spec = TaskSpec.vector(2, tuple("abcdefgh"))
@@ -152,12 +162,12 @@ def test_contents_are_counted_of_what_is_drawn(tmp_path):
     contents = open_replay(tmp_path / "data", progress=False).contents()
     assert isinstance(contents, Contents)
     assert (contents.action_counts.tolist(), contents.legal.tolist()) == ([2, 2, 2], [True] * 3)
-    assert contents[2:] == (0.0, 2.0, 2, 2, 4)
+    assert contents[2:7] == (0.0, 2.0, 2, 2, 4)
     two_steps = open_replay(tmp_path / "data", progress=False, n_step=2).contents()
-    assert two_steps[2:] == (0.0, 2.0, 2, 4, 2)
+    assert two_steps[2:7] == (0.0, 2.0, 2, 4, 2)
     best = open_replay(tmp_path / "data", progress=False, sampling="top-returns:0.5", actions=[0, 1]).contents()
     assert (best.action_counts.tolist(), best.legal.tolist()) == ([1, 1, 0], [True, True, False])
-    assert best[2:] == (0.0, 1.0, 1, 0, 2)
+    assert best[2:7] == (0.0, 1.0, 1, 0, 2)
 
 
 # What an encoder cannot take, and what an algorithm of a user's own does not handle

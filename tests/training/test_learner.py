@@ -473,6 +473,25 @@ def test_bf16_takes_pixels_as_bf16_only_where_no_gray_is_rounded(scale, dtype):
     torch.testing.assert_close(seen.float(), raw.float() * scale - 1, rtol=0, atol=0)
 
 
+class Counting(Slope):
+    """Its loss counts its calls in a buffer, as an annealed temperature would."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def loss(self, batch):
+        self.calls += 1
+        return super().loss(batch)
+
+
+def test_what_a_loss_counts_are_updates_and_not_measurements():
+    learner = Learner(Counting(), LearnerConfig(precision="fp32"), total_updates=10)
+    learner.update(batch_of(1))
+    assert learner.measure([batch_of(1), batch_of(3)])["loss"] == pytest.approx(20.0, abs=0.1)
+    assert learner.algorithm.calls.item() == 1
+
+
 def test_auto_settles_on_a_precision_without_touching_the_weights():
     learner = make_learner(precision="auto")
     learner.autotune(batch_of(1))
