@@ -161,6 +161,14 @@ TRIED_BY: dict[str, dict[str, Tried]] = {
         "never full brake, CRR, residual": Tried(
             "and imitates what its q finds better than average", replace(_CONFINED_CRR, encoder="residual")
         ),
+        "never full brake, CRR, residual, 300,000, 16,000 updates": Tried(
+            "on five times the data, with twice the updates",
+            replace(_CONFINED_CRR, encoder="residual", transitions=300_000, updates=16_000),
+        ),
+        "never full brake, CRR, residual, 300,000, 50,000 updates": Tried(
+            "on the data and the updates of `make demo ARGS=--full`",
+            replace(_CONFINED_CRR, encoder="residual", transitions=300_000, updates=50_000),
+        ),
         "CRR, binary": Tried(
             "imitates what its q finds better than average, in batches of 64 on 120,000",
             replace(_CRR, settings={"weighting": "binary"}),
