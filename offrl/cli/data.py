@@ -153,8 +153,9 @@ def convert(
     """Example: offrl convert data/course-shards data/frames --to frames
 
     SOURCE is a directory of shards in either layout, a dataset of Minari's (its directory, or minari:ID), an HDF5 file
-    of d3rlpy's, or a table (.csv, .parquet); the last three become frames first. The frames layout holds each frame
-    that stacks share once. TARGET must be new; no partial target is left behind. Shows the sizes before and after.
+    of d3rlpy's, or a table (.csv, .parquet, or a directory of them); the last three become frames first. The frames
+    layout holds each frame that stacks share once. TARGET must be new; no partial target is left behind. Shows the
+    sizes before and after.
 
     Nothing in a file of d3rlpy's says of which environment it is: with --env, the dataset does, and train
     --evaluate-every and evaluate need not be told again. Without it, single frames become stacks of --stack, and the

@@ -28,7 +28,7 @@ def read_table(path: Path, columns: TableColumns, spec: TaskSpec | None = None) 
     """Reads a table, which must fit in memory as numbers.
 
     Args:
-        path: The file.
+        path: The file, or a directory of files.
         columns: Which columns hold what.
         spec: The task, where it is known: its action names are taken.
 
@@ -207,10 +207,11 @@ def _episodes_in_order(
     if rows.step is not None and found.step is not None:
         twice = np.flatnonzero((episode[1:] == episode[:-1]) & (np.diff(rows.step[order]) == 0))
         if twice.size:
-            first, second = order[twice[0]], order[twice[0] + 1]
+            first, second = int(order[twice[0]]), int(order[twice[0] + 1])
+            file, number = table.row_in_file(first)
             raise table.fault(
-                f"is the same as in row {first + 1} of this episode",
-                row=int(second),
+                f"is the same as in row {number}{f' of {file.name}' if len(table.files) > 1 else ''} of this episode",
+                row=second,
                 column=found.step,
                 expected="another value in each row of an episode",
             )

@@ -1,12 +1,12 @@
-"""Tables in CSV and Parquet files: the cells of the columns that are asked for, a few thousand rows at a time."""
+"""Tables in CSV and Parquet, in one file or several: the cells of some columns, a few thousand rows at a time."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -24,49 +24,95 @@ _SAVE = "save the table again"
 
 
 def is_table(path: Path) -> bool:
-    """Whether the file is one of a table, by its name."""
-    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+    """Whether it is a table by its name, or a directory of tables."""
+    return bool(tables_in(path)) if path.is_dir() else path.suffix.lower() in SUFFIXES
 
 
-@dataclass(frozen=True)
+def tables_in(directory: Path) -> tuple[Path, ...]:
+    """The tables in a directory without shards, by name; hidden files, and Spark's that begin with _, are none."""
+    files = [each for each in directory.iterdir() if not each.name.startswith((".", "_"))]
+    if any(each.suffix == ".npz" for each in files):
+        return ()
+    return tuple(sorted(each for each in files if each.suffix.lower() in SUFFIXES and not each.is_dir()))
+
+
 class Table:
-    """A table on disk.
+    """A table on disk, in one file or several. Rows count from 0, through all files.
 
-    Attributes:
-        path: The file.
-        names: Of all its columns, in order.
+    Args:
+        path: The file, or the directory of the files.
+        files: With the same columns, in the order of their rows.
+        names: Of all columns, in the order of the first file.
     """
 
-    path: Path
-    names: tuple[str, ...]
+    def __init__(self, path: Path, files: tuple[Path, ...], names: tuple[str, ...]) -> None:
+        self.path = path
+        self.files = files
+        self.names = names
+        self._first_rows: list[int] = []  # of the files that have been read
 
     def chunks(self, columns: Sequence[str]) -> Iterator[dict[str, Sequence[Any]]]:
         """The cells of these columns by name: texts of CSV, numbers, texts or None of Parquet.
 
         Raises:
-            DatasetError: The file is damaged, or a row has more or fewer cells than the header.
+            DatasetError: A file is damaged, or a row has more or fewer cells than the header.
         """
-        read = _parquet_chunks if _is_parquet(self.path) else _csv_chunks
-        try:
-            yield from read(self, columns)
-        except DatasetError:
-            raise
-        except Exception as error:  # pyarrow fails in many ways on damaged bytes
-            raise _unreadable(self.path, error) from error
+        row, self._first_rows = 0, []
+        for file in self.files:
+            self._first_rows.append(row)
+            read = _parquet_chunks if _is_parquet(file) else _csv_chunks
+            try:
+                for chunk in read(file, columns):
+                    yield chunk
+                    row += len(chunk[columns[0]])
+            except DatasetError:
+                raise
+            except Exception as error:  # pyarrow fails in many ways on damaged bytes
+                raise _unreadable(file, error) from error
+
+    def row_in_file(self, row: int) -> tuple[Path, int]:
+        """The file of a row that has been read, and the row there, from 1 below the header, as people count."""
+        number = bisect_right(self._first_rows, row) - 1
+        return self.files[number], row - self._first_rows[number] + 1
 
     def fault(self, what: str, *, row: int, column: str, expected: str, hint: str | None = None) -> DatasetError:
-        """An error about one cell; rows count from 0 here, and from 1, below the header, in the message."""
-        where = f"{self.path}: row {row + 1}, column {column!r}"
-        return DatasetError(what, where=where, expected=expected, hint=hint)
+        """An error about one cell."""
+        file, number = self.row_in_file(row)
+        return DatasetError(what, where=f"{file}: row {number}, column {column!r}", expected=expected, hint=hint)
 
 
 def open_table(path: Path) -> Table:
     """Reads the names of the columns.
 
+    Args:
+        path: A file, or a directory of files of one kind with the same columns.
+
     Raises:
-        DatasetError: No such file, not a table, or two columns of one name.
+        DatasetError: No such file, not a table, two columns of one name, or files that do not belong together.
         MissingDependencyError: pyarrow is needed and not installed.
     """
+    files = tables_in(path) if path.is_dir() else (path,)
+    names = _names(files[0])
+    for file in files[1:]:
+        if _is_parquet(file) != _is_parquet(files[0]):
+            raise DatasetError(
+                f"holds {files[0].name} and {file.name}",
+                where=path,
+                expected="tables of one kind, .csv or .parquet",
+                hint="give each kind a directory of its own",
+            )
+        if others := {*_names(file)} ^ {*names}:
+            raise DatasetError(
+                f"has other columns than {files[0].name}: {', '.join(sorted(others))}",
+                where=file,
+                expected="the same columns in all tables of a directory",
+                hint="move what is another table elsewhere",
+            )
+    return Table(path, files, names)
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """Of the columns of one file."""
     try:
         names = _parquet_names(path) if _is_parquet(path) else _csv_names(path)
     except FileNotFoundError:
@@ -86,7 +132,7 @@ def open_table(path: Path) -> Table:
         )
     if twice := [name for index, name in enumerate(names) if name in names[:index]]:
         raise DatasetError(f"has two columns {twice[0]!r}", where=path, expected="one of each name", hint=_SAVE)
-    return Table(path, names)
+    return names
 
 
 def _unreadable(path: Path, error: Exception) -> DatasetError:
@@ -117,17 +163,17 @@ def _csv_names(path: Path) -> tuple[str, ...]:
     return tuple(name.strip() for name in next(_csv_rows(path), ()))
 
 
-def _csv_chunks(table: Table, columns: Sequence[str]) -> Iterator[dict[str, Sequence[Any]]]:
-    places = {name: table.names.index(name) for name in columns}
-    rows = _csv_rows(table.path)
-    next(rows)
+def _csv_chunks(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Sequence[Any]]]:
+    rows = _csv_rows(path)
+    header = [name.strip() for name in next(rows)]
+    places = {name: header.index(name) for name in columns}
     chunk: list[list[str]] = []
     for index, row in enumerate(rows):
-        if len(row) != len(table.names):
+        if len(row) != len(header):
             raise DatasetError(
                 f"row {index + 1} has {len(row)} cells",
-                where=table.path,
-                expected=f"{len(table.names)}, as the header",
+                where=path,
+                expected=f"{len(header)}, as the header",
                 hint=_SAVE,
             )
         chunk.append(row)
@@ -144,9 +190,9 @@ def _parquet_names(path: Path) -> tuple[str, ...]:
         return tuple(file.schema_arrow.names)
 
 
-def _parquet_chunks(table: Table, columns: Sequence[str]) -> Iterator[dict[str, Sequence[Any]]]:
+def _parquet_chunks(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Sequence[Any]]]:
     parquet = _pyarrow_parquet()
-    with open_regular(table.path) as packed, parquet.ParquetFile(packed) as file:
+    with open_regular(path) as packed, parquet.ParquetFile(packed) as file:
         for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns)):
             yield {name: batch.column(name).to_pylist() for name in columns}
 

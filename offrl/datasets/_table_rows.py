@@ -66,7 +66,10 @@ class Rows:
 
 
 class _Numbering:
-    """Cells of any kind, numbered in the order in which they first occur; spaces around texts do not count."""
+    """Cells of any kind, numbered in the order in which they first occur.
+
+    Spaces around texts do not count, and true and false are names in Parquet as in CSV.
+    """
 
     def __init__(self) -> None:
         self.cells: dict[Any, int] = {}
@@ -74,8 +77,8 @@ class _Numbering:
     def __call__(self, cells: Any) -> NDArray[np.int64]:
         """Numbers [n]; -1 for an empty cell."""
         known = self.cells
-        stripped = (cell.strip() if isinstance(cell, str) else cell for cell in cells)
-        found = [-1 if is_empty(cell) else known.setdefault(cell, len(known)) for cell in stripped]
+        plain = (str(cell).strip() if isinstance(cell, str | bool) else cell for cell in cells)
+        found = [-1 if is_empty(cell) else known.setdefault(cell, len(known)) for cell in plain]
         return np.array(found, np.int64)
 
 

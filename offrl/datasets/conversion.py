@@ -31,7 +31,8 @@ from offrl.spec import TaskSpec
 from offrl.system.files import new_directory, remove_partials, replacing
 from offrl.system.locks import clear_after_kill, locked
 
-_SOURCES = "a directory of .npz shards, a dataset of Minari's, an HDF5 file of d3rlpy's, or a table, .csv or .parquet"
+_TABLES = "a table, .csv or .parquet, or a directory of them"
+_SOURCES = f"a directory of .npz shards, a dataset of Minari's, an HDF5 file of d3rlpy's, or {_TABLES}"
 
 Format = Literal["frames", "stacked", "minari", "d3rlpy"]
 SourceFormat = Format | Literal["table"]
@@ -102,7 +103,8 @@ def convert(
 
     Args:
         source: a directory of shards or its address elsewhere, a directory of Minari's (or `minari:ID`, of a local
-            dataset), a file that d3rlpy's `ReplayBuffer.dump` wrote, or a table (.csv or .parquet).
+            dataset), a file that d3rlpy's `ReplayBuffer.dump` wrote, or a table (.csv or .parquet), in one file or in
+            a directory of several with the same columns, whose rows follow each other in the order of the names.
         target: a new directory (for d3rlpy a new file; for Minari also `minari:ID`).
         to: the format of the target.
         spec: the task, where the source does not say it.
@@ -141,7 +143,7 @@ def convert(
     else:
         source_path = minari_path(source)
     if columns is not None and not is_table(source_path):
-        raise ConfigError("names of columns", where=source_path, expected="a table, .csv or .parquet, beside them")
+        raise ConfigError("names of columns", where=source_path, expected=f"{_TABLES}, beside them")
     if stack is not None and stack < 1:
         raise ConfigError(f"{stack}", where="stack", expected="1 or more")
     names = None if action_names is None else tuple(action_names)

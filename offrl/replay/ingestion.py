@@ -163,7 +163,7 @@ def _find_dataset(directory: Path, spec: TaskSpec | None) -> _Dataset:
     if not paths:
         hint = "check the path, or collect data first; offrl convert makes shards of other formats"
         if any(each.suffix.lower() in (".csv", ".parquet") for each in directory.iterdir()):
-            hint = "it holds tables: join them to one file, of which offrl convert makes shards"
+            hint = f"it holds tables: offrl convert {directory} DIRECTORY --to frames makes a dataset of them"
         raise DatasetError("holds no shards", where=directory, expected="*.npz files", hint=hint)
     # Which actions are legal is for a replay to say: a store is the same whatever is learned from it.
     spec = None if spec is None else spec.without_legal_actions()

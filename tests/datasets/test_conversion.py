@@ -297,15 +297,12 @@ def test_settings_are_checked(frames, tmp_path):
         ("log.tsv", "is a file; expected a directory .*; save it as .csv, separated by commas"),
         ("log.pq", "is a file; .* or as .parquet"),
         ("shard.npz", "is a file; .* name the directory that it lies in"),
-        ("tables/log.csv", "tables: holds no shards; .*; it holds tables: join them to one file"),
     ],
 )
 def test_what_is_no_source_is_told_what_makes_one_of_it(tmp_path, name, message):
-    (tmp_path / "tables").mkdir()
     (tmp_path / name).write_text("episode,action,reward\n")
-    source = tmp_path / name if (tmp_path / name).parent == tmp_path else tmp_path / "tables"
     with pytest.raises(DatasetError, match=message):
-        convert(source, tmp_path / "new", "frames")
+        convert(tmp_path / name, tmp_path / "new", "frames")
 
 
 def test_a_dataset_of_minaris_is_no_directory():

@@ -337,6 +337,46 @@ def test_tables_larger_than_a_chunk_are_read_whole(tmp_path, monkeypatch):
             assert shard["episode_lengths"].tolist() == [3, 3, 1]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_tables_of_a_directory_are_one(tmp_path, kind):
+    log = tmp_path / "log.parquet"  # as Spark names directories
+    log.mkdir()
+    save({name: cells[:3] for name, cells in TABLE.items()}, log / f"part-0.{kind}")
+    save({name: TABLE[name][3:] for name in reversed(TABLE)}, log / f"part-1.{kind}")  # b goes on
+    save({name: [] for name in TABLE}, log / f"part-2.{kind}")
+    (log / "_SUCCESS").touch()
+    (log / f".part-0.{kind}.crc").write_bytes(b"x")
+    convert(log, tmp_path / "data", "frames", progress=False)
+    with np.load(tmp_path / "data" / "shard-00000.npz") as shard:
+        assert_held({name: shard[name] for name in shard})
+
+
+@pytest.mark.parametrize(
+    ("name", "second", "message"),
+    [
+        ("2.csv", {"episode": ["b"], "reward": ["x"]}, r"2\.csv: row 1, column 'reward': 'x'; expected a number"),
+        ("2.csv", {"episode": ["a"], "step": [2]}, r"2\.csv: row 1, column 'step': is the same as in row 2 of 1\.csv"),
+        ("2.csv", {"extra": [1]}, r"2\.csv: has other columns than 1\.csv: extra"),
+        ("2.parquet", {}, r"log: holds 1\.csv and 2\.parquet; expected tables of one kind"),
+    ],
+)
+def test_tables_of_a_directory_that_do_not_go_together(tmp_path, name, second, message):
+    (tmp_path / "log").mkdir()
+    rows = {"episode": ["a", "a"], "step": [1, 2], "action": [0, 1], "reward": [1, 2], "observation_0": [3, 4]}
+    save(rows, tmp_path / "log" / "1.csv")
+    save({column: cells[:1] for column, cells in rows.items()} | second, tmp_path / "log" / name)
+    with pytest.raises(DatasetError, match=message):
+        convert(tmp_path / "log", tmp_path / "data", "frames", progress=False)
+
+
+def test_true_and_false_are_names_of_actions_in_either_kind(tmp_path):
+    table = {"episode": [1, 2], "observation_0": [1, 2], "action": [True, False], "reward": [1, 2]}
+    for kind in ("csv", "parquet"):
+        save(table, tmp_path / f"log.{kind}")
+        convert(tmp_path / f"log.{kind}", tmp_path / kind, "frames", progress=False)
+        assert Manifest.load(tmp_path / kind).spec.action_names == ("False", "True")
+
+
 def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
