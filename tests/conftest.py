@@ -19,10 +19,11 @@ from toy_replay import ToyReplay
 
 from offrl import TaskSpec
 
+# How long examples take to make depends on what else the machine does, and on whether it was suspended meanwhile.
+hypothesis.settings.register_profile("desk", suppress_health_check=[hypothesis.HealthCheck.too_slow])
 # CI says what a change broke: the same examples each time. On a desk they are new ones.
-hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("desk"), derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 # Tests that a shell or nohup began in the background ignore these, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

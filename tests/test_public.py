@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -51,6 +52,36 @@ def exported_classes() -> set[type]:
     modules = [offrl, *map(import_module, PACKAGES)]
     values = [getattr(module, name) for module in modules for name in getattr(module, "__all__", ())]
     return {value for value in values if inspect.isclass(value)}
+
+
+# Made by offrl's own functions, which hand over paths.
+TAKES_NO_TEXT = {"TorchPolicy.__init__", "FrameStore.__init__", "Checked.__init__", "group_runs", "one_run_per_seed"}
+
+
+def exported_functions() -> Iterator[tuple[str, Any]]:
+    """The functions in the `__all__` of offrl and of each of its packages, and the public methods of the classes."""
+    for module in (offrl, *map(import_module, PACKAGES)):
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if inspect.isclass(value):
+                for method, found in vars(value).items():
+                    found = getattr(found, "__func__", found)
+                    if inspect.isfunction(found) and (not method.startswith("_") or method == "__init__"):
+                        yield f"{name}.{method}", found
+            elif inspect.isfunction(value):
+                yield name, value
+
+
+def test_what_takes_a_path_takes_its_text() -> None:
+    annotations = {
+        f"{name}({parameter.name})": str(parameter.annotation)
+        for name, function in exported_functions()
+        if name not in TAKES_NO_TEXT
+        for parameter in inspect.signature(function).parameters.values()
+    }
+    paths = {name: annotation for name, annotation in annotations.items() if "Path" in annotation}
+    assert len(paths) > 20
+    assert {name for name, annotation in paths.items() if "str" not in annotation} == set()
 
 
 def name_of(kind: type) -> str:

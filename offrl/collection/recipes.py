@@ -41,7 +41,7 @@ class Recipe:
 
     def collect(
         self,
-        directory: Path,
+        directory: Path | str,
         *,
         transitions: int,
         seed: int = 0,
@@ -83,7 +83,7 @@ class Recipe:
         return _collect_replay(make_env, directory, seed, common)
 
 
-def _collect_replay(make_env: envs.EnvFactory, directory: Path, seed: int, common: Mapping[str, Any]) -> Manifest:
+def _collect_replay(make_env: envs.EnvFactory, directory: Path | str, seed: int, common: Mapping[str, Any]) -> Manifest:
     """All that a double DQN plays while it learns, with the settings that the examples learn offline with."""
     import torch  # the other recipes do without
 

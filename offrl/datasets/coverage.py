@@ -114,13 +114,13 @@ class References:
         return cls(**{**recorded, **lists})
 
     @classmethod
-    def of_directory(cls, directory: Path) -> References:
+    def of_directory(cls, directory: Path | str) -> References:
         """Those that the manifest of the dataset in this directory records, if it has one.
 
         Raises:
             DatasetError: a damaged manifest.
         """
-        if not (directory / MANIFEST_NAME).exists():
+        if not (Path(directory) / MANIFEST_NAME).exists():
             return cls()
         return cls.of_manifest(Manifest.load(directory))
 

@@ -140,7 +140,7 @@ class FrameStore:
         self.action_mask: NDArray[np.bool_] | None = arrays.get("action_mask")
 
     @classmethod
-    def open(cls, path: Path, tier: Tier = "auto") -> FrameStore:
+    def open(cls, path: Path | str, tier: Tier = "auto") -> FrameStore:
         """Opens a finished store; batches are the same bytes in every tier.
 
         Args:
@@ -154,6 +154,7 @@ class FrameStore:
         """
         if tier not in get_args(Tier):
             raise ConfigError(f"{tier!r}", where="tier", expected=f"one of {', '.join(get_args(Tier))}")
+        path = Path(path)
         try:
             about = read_json(path / STORE_NAME)
             version = about["format_version"]

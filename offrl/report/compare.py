@@ -17,12 +17,13 @@ TrainingSeed = tuple[int, int]
 """What a repetition of a run has of its own: the seeds of the first weights and of the order of the batches."""
 
 
-def find_runs(directory: Path) -> list[Path]:
+def find_runs(directory: Path | str) -> list[Path]:
     """The run in `directory`, or else the runs right below it, by name.
 
     Raises:
         RunError: there are none.
     """
+    directory = Path(directory)
     if (directory / "config.json").is_file():
         return [directory]
     found = sorted(path.parent for path in directory.glob("*/config.json"))

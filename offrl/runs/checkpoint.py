@@ -51,7 +51,7 @@ class Stateful(Protocol):
 
 def save_checkpoint(
     learner: Stateful,
-    directory: Path,
+    directory: Path | str,
     logs: Mapping[str, Any] | None = None,
     run: str | None = None,
     *,
@@ -73,6 +73,7 @@ def save_checkpoint(
     Raises:
         RunError: It cannot be written.
     """
+    directory = Path(directory)
     target = directory / f"step-{learner.step:09d}"
     state = {**learner.state_values(), "logs": dict(logs or {})}
     contents = {
@@ -111,13 +112,14 @@ def keep_only(directory: Path, steps: Collection[int]) -> None:
             remove_directory(each)
 
 
-def checkpoints(directory: Path) -> list[Path]:
+def checkpoints(directory: Path | str) -> list[Path]:
     """The checkpoints in `directory`, oldest first."""
+    directory = Path(directory)
     found = [path for path in directory.glob("step-*") if _NAME.fullmatch(path.name)] if directory.is_dir() else []
     return sorted(found, key=step_of)
 
 
-def latest_checkpoint(directory: Path) -> Path:
+def latest_checkpoint(directory: Path | str) -> Path:
     """The checkpoint with the most updates.
 
     Raises:
@@ -200,7 +202,7 @@ def saved_logs(directory: Path) -> dict[str, Any]:
     return {}
 
 
-def load_learner(learner: Stateful, checkpoint: Path) -> dict[str, Any]:
+def load_learner(learner: Stateful, checkpoint: Path | str) -> dict[str, Any]:
     """Lets the learner go on exactly where `save_checkpoint` left it.
 
     Returns:
@@ -209,6 +211,7 @@ def load_learner(learner: Stateful, checkpoint: Path) -> dict[str, Any]:
     Raises:
         RunError: a file is missing or damaged, or belongs to another algorithm, encoder or optimiser.
     """
+    checkpoint = Path(checkpoint)
     state = _read_state(checkpoint)
     tensors = _load_tensors(checkpoint, _LEARNER, learner.device)
     try:
@@ -232,7 +235,7 @@ def _logs(state: Mapping[str, Any]) -> dict[str, Any]:
     return dict(logs) if isinstance(logs, dict) else {}
 
 
-def load_policy(algorithm: Algorithm, checkpoint: Path) -> Algorithm:
+def load_policy(algorithm: Algorithm, checkpoint: Path | str) -> Algorithm:
     """Puts a checkpoint's evaluated weights into `algorithm` (averaged ones, where the run had those on).
 
     Args:
@@ -242,6 +245,7 @@ def load_policy(algorithm: Algorithm, checkpoint: Path) -> Algorithm:
     Raises:
         RunError: the file is missing or damaged, or belongs to another algorithm or encoder.
     """
+    checkpoint = Path(checkpoint)
     tensors = _load_tensors(checkpoint, _POLICY, next(algorithm.parameters()).device)
     _require_same_tensors(algorithm.state_dict(), tensors, checkpoint)
     algorithm.load_state_dict(tensors)

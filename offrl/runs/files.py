@@ -31,7 +31,7 @@ _KINDS: dict[str, Any] = {"settled": dict | None, "init": str | None, "notes": d
 _HINT = "restore it; where you changed it on purpose, take its lines sealed and content_sha256 out"
 
 
-def read_run_config(directory: Path, checkpoint: Path | None = None) -> dict[str, Any]:
+def read_run_config(directory: Path | str, checkpoint: Path | str | None = None) -> dict[str, Any]:
     """The run's `config.json`.
 
     Args:
@@ -41,9 +41,10 @@ def read_run_config(directory: Path, checkpoint: Path | None = None) -> dict[str
     Raises:
         RunError: It is missing or no JSON object, was changed, or is another run's than the checkpoint.
     """
+    directory = Path(directory)
     config, has_seal = _read_config(directory)
     if has_seal:
-        _require_own(directory, _identity(config), checkpoint)
+        _require_own(directory, _identity(config), None if checkpoint is None else Path(checkpoint))
     return _upgraded(config, directory / CONFIG_NAME)
 
 

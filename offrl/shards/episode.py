@@ -117,7 +117,7 @@ def _unfit(field: str, found: NDArray[Any], expected: str) -> DatasetError:
     return DatasetError(f"{found.dtype} {list(found.shape)}", where=f"Episode.{field}", expected=expected)
 
 
-def write_shard(path: Path, episodes: Sequence[Episode], *, compress: bool = True) -> ShardRecord:
+def write_shard(path: Path | str, episodes: Sequence[Episode], *, compress: bool = True) -> ShardRecord:
     """Writes episodes as one shard of the frames layout; equal episodes give equal bytes.
 
     The file appears whole or not at all: it is written beside its place and renamed.
@@ -125,6 +125,7 @@ def write_shard(path: Path, episodes: Sequence[Episode], *, compress: bool = Tru
     Raises:
         DatasetError: no episodes, or episodes whose observations differ in shape.
     """
+    path = Path(path)
     remove_partials(path)
     return write_next_shard(path, episodes, compress=compress)
 

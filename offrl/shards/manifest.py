@@ -83,7 +83,7 @@ class Manifest:
         """See `plain_environment`."""
         return plain_environment(self.environment)
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path | str) -> None:
         """Writes `manifest.json` into `directory`, whole or not at all, with a hash of what it says."""
         data = {
             "format": f"offrl-{self.layout}",
@@ -96,17 +96,17 @@ class Manifest:
         }
         if self.protocol is not None:
             data["protocol"] = dict(self.protocol)
-        write_sealed_json(directory / MANIFEST_NAME, data)
+        write_sealed_json(Path(directory) / MANIFEST_NAME, data)
 
     @classmethod
-    def load(cls, directory: Path) -> Manifest:
+    def load(cls, directory: Path | str) -> Manifest:
         """Reads `manifest.json` of `directory`; while a collection is under way, with the shards made since.
 
         Raises:
             DatasetError: the file is missing, damaged, or of another format or version.
             SpecMismatchError: its task spec cannot be read.
         """
-        path = directory / MANIFEST_NAME
+        path = Path(directory) / MANIFEST_NAME
         try:
             content = read_at_most(path, MAX_BYTES)
         except FileNotFoundError:
@@ -118,7 +118,7 @@ class Manifest:
                 f"cannot be read ({error})", where=path, expected="a manifest", hint="collect the data again"
             ) from error
         found = cls.parse(content, where=path)
-        return found if found.complete else found._with_journal(directory)
+        return found if found.complete else found._with_journal(path.parent)
 
     def _with_journal(self, directory: Path) -> Manifest:
         shards, names = [*self.shards], {shard.name for shard in self.shards}
