@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
 from typing import Literal
@@ -29,12 +29,20 @@ Run = Callable[[], object]
 
 
 @contextmanager
-def kept(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
-    """What is measured in here leaves these tensors as they were."""
-    before = [(tensor, tensor.clone()) for tensor in tensors]
-    yield
-    for tensor, value in before:
-        tensor.copy_(value)
+def kept(network: torch.nn.Module) -> Iterator[None]:
+    """What is measured in here leaves the network's buffers as they were, whether it changes or replaces them."""
+    before = [
+        (module, name, tensor, tensor.clone())
+        for module in network.modules()
+        for name, tensor in module._buffers.items()
+        if tensor is not None
+    ]
+    try:
+        yield
+    finally:
+        for module, name, tensor, value in before:
+            tensor.copy_(value)
+            module._buffers[name] = tensor
 
 
 def shortest_seconds(ways: Mapping[str, Run], device: torch.device) -> dict[str, float]:

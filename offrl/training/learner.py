@@ -285,7 +285,8 @@ class Learner:
         finite = torch.stack([parameter.detach().isfinite().all() for parameter in self._trained.values()]).all()
         if self._last_batch is not None and self.config.non_finite == "stop":
             batch, draws = self._last_batch
-            loss, _ = self._measure(self._prepare(batch, draws.to(self.device), self.precision))
+            with kept(self.algorithm):
+                loss, _ = self._measure(self._prepare(batch, draws.to(self.device), self.precision))
             finite = finite & loss.isfinite()
         if self._ranks.any(not finite.item()):
             raise RunError(
@@ -300,7 +301,7 @@ class Learner:
         prepare = Preparation(self.algorithm.spec, Augmentation())
         no_draws = torch.empty(0)
         sums = MetricSums()
-        with kept(self.algorithm.buffers()):  # a loss of one's own may count its calls
+        with kept(self.algorithm):  # a loss of one's own may count its calls
             for batch in batches:
                 loss, metrics = self._measure(prepare(batch.to(self.device), no_draws, self.precision))
                 sums.add({"loss": loss, **metrics}, torch.zeros((), device=self.device))
@@ -340,7 +341,7 @@ class Learner:
         self._loss = self._raw_loss
         if self.threads != "auto":
             torch.set_num_threads(self.threads)
-        with kept(self.algorithm.buffers()):  # running statistics have not seen these passes
+        with kept(self.algorithm):  # running statistics have not seen these passes
             if self._ranks.is_first:
                 self._choose_by_measuring(batch, draws, announce)
             if self._ranks.count > 1:
