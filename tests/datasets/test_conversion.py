@@ -305,6 +305,12 @@ def test_what_is_no_source_is_told_what_makes_one_of_it(tmp_path, name, message)
         convert(tmp_path / name, tmp_path / "new", "frames")
 
 
+def test_tables_are_no_shards_and_the_command_that_makes_some_is_named(tmp_path):
+    (tmp_path / "log.csv").write_text("episode,action,reward\n")
+    with pytest.raises(DatasetError, match=r"holds no shards; .*; it holds tables: offrl convert .* --to frames makes"):
+        ingest(tmp_path)
+
+
 def test_a_dataset_of_minaris_is_no_directory():
     with pytest.raises(DatasetError, match=r"is a dataset of Minari's; .*; offrl convert minari:cart-v0 DIRECTORY"):
         require_directory(Path("minari:cart-v0"))
