@@ -11,6 +11,7 @@ from typing import Any
 import click
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 
 import offrl
@@ -45,7 +46,7 @@ class Calibration:
 
 def normalised(spec: TaskSpec, observations: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What the float contract takes."""
-    return (observations * np.float32(spec.scale) + np.float32(spec.offset)).astype(np.float32)
+    return spec.normalise(torch.from_numpy(observations)).numpy()
 
 
 def quantise(source: Path, target: Path, spec: TaskSpec, observations: NDArray[np.uint8]) -> Path:

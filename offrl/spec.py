@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # collection workers read specs without paying for torch
 _MOST_ACTIONS = 2**15
 _MOST_VALUES = 2**26
 _MOST_CHARACTERS = 200
-_USUAL = {"channels": 1, "legal_actions": None, "action_masks": False}
+_USUAL = {"channels": 1, "legal_actions": None, "action_masks": False, "feature_names": None}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class TaskSpec:
             (D,) for vectors.
         observation_dtype: "uint8" for pixels, "float32" for vectors.
         action_names: what each action does, in words; their number is the number of actions.
-        scale: networks see `observation * scale + offset`; for pixels 1/128 and -1, so gray 128 is 0.
+        scale: networks see `observation * scale + offset`; for pixels 1/128 and -1, so gray 128 is 0. Of vectors a
+            number, or one for each feature.
         offset: see `scale`.
         hud: whether the picture's information bar is "visible", "hidden" (its rows are 0 after
             normalisation, which is gray 128), or None where the task has none.
@@ -37,6 +38,7 @@ class TaskSpec:
         legal_actions: the only actions that a policy may take, in ascending order; None for all of them.
         action_masks: whether each observation comes with legal actions of its own (bool [A]), which a policy must
             be given too.
+        feature_names: what each number of a vector is, in words, each of its own; None where nobody says it.
 
     Raises:
         ConfigError: a field outside what is allowed.
@@ -45,15 +47,16 @@ class TaskSpec:
     observation_shape: tuple[int, ...]
     observation_dtype: Literal["uint8", "float32"]
     action_names: tuple[str, ...]
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float | tuple[float, ...] = 1.0
+    offset: float | tuple[float, ...] = 0.0
     hud: Literal["visible", "hidden"] | None = None
     channels: int = 1
     legal_actions: tuple[int, ...] | None = None
     action_masks: bool = False
+    feature_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("observation_shape", "action_names"):
+        for name in ("observation_shape", "action_names", "feature_names", "scale", "offset"):
             if isinstance(getattr(self, name), list):  # else the same task would not equal itself
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.observation_shape) not in (1, 3) or min(self.observation_shape) < 1:
@@ -74,6 +77,12 @@ class TaskSpec:
                 f"{self.observation_shape}",
                 where="TaskSpec.observation_shape",
                 expected=f"at most {_MOST_VALUES:,} values in an observation",
+            )
+        if not isinstance(self.action_names, tuple):
+            raise ConfigError(
+                f"{self.action_names!r}"[:80],
+                where="TaskSpec.action_names",
+                expected="a tuple of texts, one for each action",
             )
         if not 2 <= len(self.action_names) <= _MOST_ACTIONS:
             raise ConfigError(
@@ -96,8 +105,20 @@ class TaskSpec:
                 expected="a divisor of the first axis for pixels, 1 for vectors",
             )
         for name in ("scale", "offset"):
-            if not is_number(getattr(self, name)):
-                raise ConfigError(f"{getattr(self, name)!r}", where=f"TaskSpec.{name}", expected="a finite number")
+            given = getattr(self, name)
+            is_each = isinstance(given, tuple) and (len(given),) == self.observation_shape
+            if not (all(map(is_number, given)) if is_each else is_number(given)):
+                expected = "a finite number" + ("" if self.is_pixels else f", or one for each of {self._features}")
+                raise ConfigError(f"{given!r}"[:80], where=f"TaskSpec.{name}", expected=expected)
+        if self.feature_names is not None:
+            names = self.feature_names if isinstance(self.feature_names, tuple) else ()
+            if (len(names),) != self.observation_shape or len({*names}) < len(names) or not all(map(_is_name, names)):
+                raise ConfigError(
+                    f"{self.feature_names!r}"[:80],
+                    where="TaskSpec.feature_names",
+                    expected=f"None, or another text for each of {self._features}"
+                    + (", of vectors only" if self.is_pixels else ""),
+                )
         if self.hud not in (None, "visible", "hidden"):
             raise ConfigError(f"{self.hud!r}", where="TaskSpec.hud", expected="'visible', 'hidden' or None")
         if not isinstance(self.action_masks, bool):
@@ -126,9 +147,26 @@ class TaskSpec:
         return cls(shape, "uint8", action_names, scale=1 / 128, offset=-1.0, hud=hud, channels=channels)
 
     @classmethod
-    def vector(cls, size: int, action_names: tuple[str, ...]) -> TaskSpec:
+    def vector(
+        cls, size: int, action_names: tuple[str, ...], *, feature_names: tuple[str, ...] | None = None
+    ) -> TaskSpec:
         """The spec of float vectors, seen by networks as they are."""
-        return cls((size,), "float32", action_names)
+        return cls((size,), "float32", action_names, feature_names=feature_names)
+
+    def standardised(self, mean: Sequence[float], deviation: Sequence[float]) -> TaskSpec:
+        """The same task of vectors, of which networks see (observation - mean) / deviation.
+
+        Args:
+            mean: [D], of each feature.
+            deviation: [D], the standard deviation of each; networks see a feature where it is 0 as 0, always.
+        """
+        scale = tuple(1 / float(each) if each > 0 else 0.0 for each in deviation)
+        offset = tuple(-float(each) * factor for each, factor in zip(mean, scale, strict=True))
+        return replace(self, scale=scale, offset=offset)
+
+    @property
+    def _features(self) -> str:
+        return f"{self.observation_shape[0]:,} features"
 
     @property
     def is_pixels(self) -> bool:
@@ -156,16 +194,29 @@ class TaskSpec:
     def normalise(self, observation: Tensor) -> Tensor:
         """What networks see: `observation * scale + offset`. [N, ...] -> [N, ...] float32, or floating as it was."""
         values = observation if observation.is_floating_point() else observation.float()
-        # In place the second time: a third full-size tensor would cost time. Torch takes no whole numbers over 64 bits.
-        return values.mul(float(self.scale)).add_(float(self.offset))
+        scale, offset = self.scaling(values)
+        return values.mul(scale).add_(offset)  # in place the second time: a third full-size tensor would cost time
 
     def normalise_(self, values: Tensor) -> Tensor:
         """`normalise` of floats in place: the same bits, in the same tensor."""
-        return values.mul_(float(self.scale)).add_(float(self.offset))
+        scale, offset = self.scaling(values)
+        return values.mul_(scale).add_(offset)
+
+    def scaling(self, like: Tensor) -> tuple[float | Tensor, float | Tensor]:
+        """`scale` and `offset` for tensors like this one: numbers, or tensors [D] of its type on its device."""
+        # Torch takes no whole numbers over 64 bits.
+        scale, offset = (
+            like.new_tensor(given) if isinstance(given, tuple) else float(given) for given in (self.scale, self.offset)
+        )
+        return scale, offset
 
     def without_legal_actions(self) -> TaskSpec:
         """The same task as an environment describes it, which does not know what a policy is confined to."""
         return replace(self, legal_actions=None, action_masks=False)
+
+    def feature(self, index: int) -> str:
+        """A feature of a vector in words: its name, or else its number."""
+        return str(index) if self.feature_names is None else self.feature_names[index]
 
     def require_same(self, other: TaskSpec, where: str | Path, hint: str, *, legal_actions: bool = True) -> None:
         """Checks that `other`, found at `where`, is the same task.
@@ -174,19 +225,27 @@ class TaskSpec:
             other: the other task.
             where: the file, environment or dataset that it describes.
             hint: what to do where they differ.
-            legal_actions: whether `legal_actions` and `action_masks` must agree too. An environment or a dataset on
-                disk does not state them, so a comparison with one leaves them out.
+            legal_actions: whether `legal_actions` and `action_masks` must agree too, and how networks see vectors. An
+                environment or a dataset on disk does not state them for a policy, so a comparison with one leaves
+                them out. Names of features are compared where both have them.
 
         Raises:
             SpecMismatchError: it is another task; names the first field that differs.
         """
-        if not legal_actions:
-            self.without_legal_actions().require_same(other.without_legal_actions(), where, hint)
-            return
-        for field in fields(self):
-            ours, theirs = getattr(self, field.name), getattr(other, field.name)
-            if ours != theirs:
-                raise SpecMismatchError(f"{field.name} is {theirs}", where=where, expected=f"{ours}", hint=hint)
+        left_out = {"legal_actions", "action_masks"} if not legal_actions else set()
+        if self.feature_names is None or other.feature_names is None:
+            left_out.add("feature_names")
+        if not (legal_actions or self.is_pixels):
+            left_out |= {"scale", "offset"}
+        names = [field.name for field in fields(self) if field.name not in left_out]
+        for name in sorted(names, key=("scale", "offset").__contains__):  # which rest on the features
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours == theirs:
+                continue
+            if name in ("feature_names", "scale", "offset") and isinstance(ours, tuple) and isinstance(theirs, tuple):
+                index = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+                name, ours, theirs = f"{name}[{index}]", repr(ours[index]), repr(theirs[index])
+            raise SpecMismatchError(f"{name} is {theirs}"[:500], where=where, expected=f"{ours}"[:500], hint=hint)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary; fields that say what is usual are left out, as files before them have it."""

@@ -1,6 +1,6 @@
 """The shapes of observations that the field has, through every path: play, ingest, gather, encoders, train, export."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import gymnasium
@@ -22,7 +22,7 @@ from offrl.networks import (
     default_encoder,
 )
 from offrl.policies import verify_onnx
-from offrl.shards import write_dataset
+from offrl.shards import Manifest, write_dataset
 
 LENGTH = 5  # steps of an episode
 
@@ -164,3 +164,36 @@ def test_arrays_of_it_are_a_dataset_of_the_same_observations(kind, replay, tmp_p
     ours, theirs = written.gather(rows), replay.gather(rows)
     assert torch.equal(ours.observation, theirs.observation)
     assert torch.equal(ours.next_observation, theirs.next_observation)
+
+
+def test_standardised_vectors_are_learned_from_as_if_the_data_held_what_networks_see(tmp_path):
+    rng = np.random.default_rng(0)
+    seen = rng.integers(-4, 5, size=(44, 2)).astype(np.float32)
+    given = {
+        "actions": rng.integers(3, size=40),
+        "rewards": rng.normal(size=40),
+        "terminated": np.arange(40) % 10 == 9,
+        "feature_names": ["age", "income"],
+    }
+    mean, deviation = np.float32([40, 30_000]), np.float32([8, 16_384])  # powers of two: nothing is rounded
+    write_dataset(tmp_path / "seen", observations=seen, **given)
+    write_dataset(tmp_path / "logged", observations=mean + seen * deviation, **given)
+    manifest = Manifest.load(tmp_path / "logged")
+    replace(manifest, spec=manifest.spec.standardised(mean.tolist(), deviation.tolist())).save(tmp_path / "logged")
+    plain, logged = (offrl.open_replay(tmp_path / name, progress=False) for name in ("seen", "logged"))
+    settings = offrl.LearnerConfig(precision="fp32", compile="off")
+    config = offrl.FitConfig(updates=3, batch_size=8)
+    ours, theirs = (
+        offrl.fit(offrl.DiscreteBCQ(each.spec), each, config, learner=settings, loggers=[], device="cpu").snapshot()
+        for each in (logged, plain)
+    )
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=0, atol=0)
+    expected = offrl.TorchPolicy(theirs)(seen)
+    np.testing.assert_array_equal(offrl.TorchPolicy(ours)(mean + seen * deviation), expected)
+    for contract in ("float", "uint8"):
+        path = offrl.export_onnx(ours, tmp_path / f"{contract}.onnx", contract=contract)
+        assert verify_onnx(path, ours, mean + seen * deviation).num_disagreements == 0
+        policy = offrl.load(path)
+        assert policy.spec == ours.spec  # names and scale travel in the file
+        np.testing.assert_array_equal(policy(mean + seen * deviation), expected)

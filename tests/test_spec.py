@@ -51,6 +51,15 @@ def test_counts_come_from_the_shape_and_the_names():
         (((4,), "uint8", NAMES), "observation_dtype"),
         (((4,), "float32", ("only one",)), "action_names"),
         (((4,), "float32", NAMES, 1.0, 0.0, "maybe"), "hud"),
+        (((4,), "float32", 6), "action_names"),
+        (((2,), "float32", NAMES, (1.0, 2.0, 3.0)), "scale"),
+        (((2,), "float32", NAMES, (1.0, float("nan"))), "scale"),
+        (((2,), "float32", NAMES, 1.0, (0.0,)), "offset"),
+        (((4, 96, 96), "uint8", NAMES, (1.0,) * 4), "scale"),
+        (((2,), "float32", NAMES, 1.0, 0.0, None, 1, None, False, ("age",)), "feature_names"),
+        (((2,), "float32", NAMES, 1.0, 0.0, None, 1, None, False, ("age", "age")), "feature_names"),
+        (((2,), "float32", NAMES, 1.0, 0.0, None, 1, None, False, "ab"), "feature_names"),
+        (((4, 9, 9), "uint8", NAMES, 1.0, 0.0, None, 1, None, False, ("a", "b", "c", "d")), "feature_names"),
     ],
 )
 def test_refuses_what_is_no_task(arguments, field):
@@ -63,6 +72,34 @@ def test_a_different_task_is_named_by_its_first_field():
     hidden = TaskSpec.pixels((4, 96, 96), NAMES, hud="hidden")
     with pytest.raises(SpecMismatchError, match="data: hud is hidden; expected visible; use other data"):
         shown.require_same(hidden, where="data", hint="use other data")
+
+
+def test_features_in_another_order_are_another_task_where_both_name_them():
+    spec = TaskSpec.vector(3, NAMES, feature_names=("age", "income", "visits"))
+    spec.require_same(TaskSpec.vector(3, NAMES), where="environment", hint="")
+    TaskSpec.vector(3, NAMES).require_same(spec, where="environment", hint="")
+    permuted = TaskSpec.vector(3, NAMES, feature_names=("age", "visits", "income"))
+    for legal_actions in (True, False):
+        with pytest.raises(SpecMismatchError, match=r"data: feature_names\[1\] is 'visits'; expected 'income'; sort"):
+            spec.require_same(permuted, where="data", hint="sort them", legal_actions=legal_actions)
+
+
+def test_each_feature_may_be_seen_by_its_own_mean_and_deviation():
+    spec = TaskSpec.vector(3, NAMES).standardised([40, 3000, 7], [10, 500, 0])
+    seen = spec.normalise(torch.tensor([[30.0, 4000, 7], [45, 2750, 8]]))
+    torch.testing.assert_close(seen, torch.tensor([[-1.0, 2, 0], [0.5, -0.5, 0]]))
+    assert spec.normalise(torch.zeros(1, 3, dtype=torch.float64)).dtype == torch.float64
+    assert TaskSpec.from_dict(json.loads(json.dumps(spec.to_dict())), "file") == spec
+
+
+def test_how_networks_see_vectors_is_no_part_of_what_data_and_environments_state():
+    plain = TaskSpec.vector(2, NAMES)
+    standardised = plain.standardised([1, 2], [3, 4])
+    standardised.require_same(plain, where="environment", hint="", legal_actions=False)
+    with pytest.raises(SpecMismatchError, match="run: scale is 1.0; expected"):  # other weights would be needed
+        standardised.require_same(plain, where="run", hint="")
+    with pytest.raises(SpecMismatchError, match=r"run: offset\[1\] is -0.75; expected -0.5"):
+        standardised.require_same(plain.standardised([1, 3], [3, 4]), where="run", hint="")
 
 
 @pytest.mark.parametrize("damage", [{}, {"observation_shape": 3}, {"unknown": 1}])

@@ -20,7 +20,7 @@ from offrl.cli.console import (
     show,
     task_options,
 )
-from offrl.cli.names import named_task
+from offrl.cli.names import named_task, task_of
 from offrl.errors import ConfigError
 from offrl.system.files import parse_size
 
@@ -126,10 +126,14 @@ _table_options = options(
 @click.command(short_help="Rewrite a dataset as frames, stacked, or in Minari's or d3rlpy's format.")
 @argument("source")
 @argument("target")
-@option("--to", type=click.Choice(["frames", "stacked", "minari", "d3rlpy"]), help="The target's format.")
+@option(
+    "--to", type=click.Choice(["frames", "stacked", "minari", "d3rlpy"]), help="The target's format; default: frames."
+)
 @option("--dedupe", is_flag=True, help="Store each frame that stacks share once; same as --to frames.")
 @option("--stack", type=click.IntRange(1), help="Frames of Minari's or d3rlpy's in an observation; default: 4.")
 @option("--action-names", help="A list, for data that does not say its task; default: the table's, or action 0, ...")
+@option("--like", type=DATA, metavar="DATASET|RUN", help="Take the task of it: names, order and scale of features.")
+@option("--standardise", is_flag=True, help="Let policies see vectors by each feature's mean and deviation.")
 @option("--compress/--no-compress", default=True, show_default=True, help="Compress the target (never Minari's).")
 @task_options
 @_table_options
@@ -141,6 +145,8 @@ def convert(
     dedupe: bool,
     stack: int | None,
     action_names: str | None,
+    like: Path | str | None,
+    standardise: bool,
     compress: bool,
     environment: str | None,
     hud: str | None,
@@ -161,6 +167,10 @@ def convert(
     --evaluate-every and evaluate need not be told again. Without it, single frames become stacks of --stack, and the
     actions are as many as occur.
 
+    --standardise leaves vectors as they are and writes down what networks make of them: each feature less its mean,
+    divided by its standard deviation over all steps. Policies do so by themselves, also in ONNX files. Data that
+    is logged later becomes the same task with --like DATASET, also where its columns stand in another order.
+
     A row of a table is one decision. With neither a terminated nor a truncated column, every episode terminates in its
     last row. A truncated episode loses its last step, unless one more row, with an empty action, says what it led to.
     """
@@ -169,11 +179,9 @@ def convert(
 
     if dedupe and to not in (None, "frames"):
         raise ConfigError(f"--dedupe beside --to {to}", where="convert", expected="--to frames", hint="leave one out")
-    if dedupe:
-        to = "frames"
-    if to is None:
-        raise ConfigError("no format", where="convert", expected="--to or --dedupe", hint="add --to frames, say")
-    spec = named_task(environment, hud)
+    if like is not None and environment is not None:
+        raise ConfigError("--like beside --env", where="convert", expected="one of them", hint="leave one out")
+    spec = named_task(environment, hud) if like is None else task_of(like)
     about = None
     if environment is not None and spec is not None:
         about = {"id": environment, **({} if spec.hud is None else {"hud": spec.hud})}
@@ -182,7 +190,7 @@ def convert(
     found = convert_dataset(
         source,
         target,
-        to,
+        to or "frames",
         spec=spec,
         dones=dones,
         columns=TableColumns(**given) if given else None,
@@ -190,6 +198,7 @@ def convert(
         action_names=None if action_names is None else tuple(map(str.strip, action_names.split(","))),
         skip_bad_shards=skip_bad_shards,
         environment=about,
+        standardise=standardise,
         compress=compress,
         progress=not quiet,
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from click import option
 
 from offrl.cli.console import completing, options
-from offrl.errors import ConfigError
+from offrl.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from offrl.algorithms.algorithm import Algorithm
@@ -151,6 +151,35 @@ def named_task(environment: str | None, hud: str | None) -> TaskSpec | None:
         return car_racing.spec("hidden" if hud == "hidden" else "visible")
     with closing(environment_factory(environment, hud)()) as env:
         return envs.task_spec(env)
+
+
+def task_of(path: Path | str) -> TaskSpec:
+    """The task of a dataset with a manifest, of a run or checkpoint, or of an ONNX file.
+
+    Raises:
+        DatasetError: a damaged manifest.
+        RunError: nothing of these is there, or the run is damaged.
+    """
+    from offrl.hub.loading import find_policy, run_of
+    from offrl.policies.onnx_policy import OnnxPolicy
+    from offrl.runs.files import read_run_config
+    from offrl.shards.manifest import MANIFEST_NAME, Manifest
+    from offrl.spec import TaskSpec
+
+    if (Path(path) / MANIFEST_NAME).exists():
+        return Manifest.load(path).spec.without_legal_actions()
+    try:
+        found = find_policy(path)
+    except RunError as error:
+        raise RunError(
+            f"no dataset with a {MANIFEST_NAME}, and no policy",
+            where=path,
+            expected="a dataset that offrl wrote, a run, a checkpoint or an ONNX file",
+        ) from error
+    if found.is_file():
+        return OnnxPolicy(found).spec.without_legal_actions()
+    run = run_of(found)
+    return TaskSpec.from_dict(read_run_config(run).get("spec", {}), where=run / "config.json").without_legal_actions()
 
 
 def _search_current_directory() -> None:

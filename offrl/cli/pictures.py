@@ -180,8 +180,9 @@ def report(run: Path, out: Path | None, data: Path | str | None, as_json: bool, 
     dataset = _dataset(runs, data, quiet)
     path = write_report(run, out, dataset=dataset, commands=commands)
     table = score_table(run, dataset=dataset)
-    found = {"file": str(path), "megabytes": path.stat().st_size / 2**20, "with_dataset": dataset is not None}
-    about = f"{path}  {found['megabytes']:.1f} MB, {'with' if dataset is not None else 'without'} the dataset"
+    megabytes = path.stat().st_size / 2**20
+    found = {"file": str(path), "megabytes": megabytes, "with_dataset": dataset is not None}
+    about = f"{path}  {max(megabytes, 0.1):.1f} MB, {'with' if dataset is not None else 'without'} the dataset"
     shown = {**found, **table.to_dict(), **({"left_out": left_out} if as_json else {})}
     show(shown, as_json, text=f"{table.to_text()}\n\n{about}")
 

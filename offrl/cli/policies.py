@@ -255,13 +255,13 @@ def export(
 
     chosen: list[Contract] = ["float", "uint8"] if contract == "both" else [contract]
     is_file = target.suffix == ".onnx"
+    trained = load_trained(policy, algorithm, encoder, "cpu")
+    if contract == "both" and trained.algorithm.spec.action_masks:
+        chosen = ["uint8"]  # the float contract has no input for the legal actions of each observation
     if is_file and len(chosen) > 1:
         raise ConfigError(
             f"{target} for two contracts", where="export", expected="a directory", hint="or add --contract float"
         )
-    trained = load_trained(policy, algorithm, encoder, "cpu")
-    if contract == "both" and trained.algorithm.spec.action_masks:
-        chosen = ["uint8"]  # the float contract has no input for the legal actions of each observation
     observations = real_observations(trained.request, run_of(trained.checkpoint), data, quiet=quiet)
     num_real = 0 if observations is None else len(observations)
     files, lines = [], []

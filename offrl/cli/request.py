@@ -312,19 +312,3 @@ def build_selection(request: Request, run: Path | None) -> Selection | None:
         return Selection([load_class(name, STATISTICS, "statistic") for name in names], **settings)
     except TypeError as error:
         raise RunError(f"selection is {request.selection!r}", where=run, expected="what offrl wrote there") from error
-
-
-def require_same_task(checkpoint: Path, spec: TaskSpec) -> None:
-    """Checks that a checkpoint is of this task.
-
-    Raises:
-        SpecMismatchError: it is of another.
-        RunError: its run has no config.json.
-    """
-    from offrl.hub.loading import run_of
-    from offrl.runs.files import read_run_config
-    from offrl.spec import TaskSpec
-
-    run = run_of(checkpoint)
-    found = TaskSpec.from_dict(read_run_config(run).get("spec", {}), where=run / "config.json")
-    spec.require_same(found, where=run, hint="take the first weights from a run on the same task")

@@ -25,7 +25,6 @@ from offrl.cli.request import (
     episode_evaluator,
     parse_training,
     read_request,
-    require_same_task,
 )
 from offrl.cli.settings import complete_setting
 from offrl.cli.side_by_side import CHOSEN, Seeds, refuse_other_seeds, train_side_by_side
@@ -215,8 +214,6 @@ def train(
                 folder.rmdir()  # where it stayed empty
         return
     checkpoint = None if init is None else _checkpoint(init)
-    if checkpoint is not None:
-        require_same_task(checkpoint, replay.spec)
 
     evaluator = (
         None

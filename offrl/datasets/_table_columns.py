@@ -57,13 +57,16 @@ class FoundColumns:
         return (*(name for name in single if name is not None), *self.observations, *(self.legal or ()))
 
 
-def find_columns(columns: TableColumns, names: tuple[str, ...], path: Path) -> FoundColumns:
+def find_columns(
+    columns: TableColumns, names: tuple[str, ...], path: Path, features: tuple[str, ...] | None = None
+) -> FoundColumns:
     """Looks the columns up in a table's header.
 
     Args:
         columns: What to look for.
         names: The header.
         path: The table, for messages.
+        features: Columns of the observation, in its order, where a task names them and `columns` says nothing else.
 
     Raises:
         DatasetError: A column that the table lacks, or that would be two things at once.
@@ -77,9 +80,13 @@ def find_columns(columns: TableColumns, names: tuple[str, ...], path: Path) -> F
     for name in _OPTIONAL:
         asked = getattr(columns, name) or (name if name in names else None)
         single[name] = None if asked is None else _named(asked, names, path, name)
+    if features is not None and columns.observations == TableColumns.observations:
+        observations = tuple(_named(name, names, path, "observations") for name in features)
+    else:
+        observations = tuple(name for name, _ in _listed(columns.observations, names, path, "observations"))
     found = FoundColumns(
         **single,
-        observations=tuple(name for name, _ in _listed(columns.observations, names, path, "observations")),
+        observations=observations,
         legal=None if legal is None else tuple(name for name, _ in legal),
         legal_labels=tuple(label for _, label in legal or ()),
         legal_listed="*" not in (columns.legal or _LEGAL),

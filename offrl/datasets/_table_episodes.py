@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offrl.datasets._episodes import EpisodeLog
+from offrl.datasets._table_actions import action_notes, find_actions
 from offrl.datasets._table_columns import FoundColumns, find_columns
-from offrl.datasets._table_files import Table, open_table, whole_number
+from offrl.datasets._table_files import Table, open_table
 from offrl.datasets._table_rows import Rows
 from offrl.datasets.tables import TableColumns
 from offrl.errors import DatasetError
 from offrl.shards.episode import split_episodes
-from offrl.spec import TaskSpec, default_action_names
+from offrl.spec import TaskSpec
 
 _ADD_LAST = "give a truncated episode one more row, with an empty action, that says what its last step led to"
-_MAX_ACTIONS = 2**15  # beyond that it is no action table but something else
-_SHOWN = 12  # names that a message lists
 
 
 def read_table(path: Path, columns: TableColumns, spec: TaskSpec | None = None) -> EpisodeLog:
@@ -30,7 +29,7 @@ def read_table(path: Path, columns: TableColumns, spec: TaskSpec | None = None) 
     Args:
         path: The file, or a directory of files.
         columns: Which columns hold what.
-        spec: The task, where it is known: its action names are taken.
+        spec: The task, where it is known: its actions, its features in its order, and how networks see them.
 
     Raises:
         ConfigError: Fewer than two actions.
@@ -39,12 +38,15 @@ def read_table(path: Path, columns: TableColumns, spec: TaskSpec | None = None) 
         SpecMismatchError: `spec` differs from the table's.
     """
     table = open_table(path)
-    found = find_columns(columns, table.names, path)
+    found = find_columns(columns, table.names, path, None if spec is None else spec.feature_names)
     rows = Rows.read(table, found)
-    names, actions, legal_order = _actions(table, found, rows, _given_names(columns, spec))
-    task = TaskSpec.vector(len(found.observations), names)
+    given = columns.action_names or (None if spec is None else spec.action_names)
+    names, actions, legal_order = find_actions(table, found, rows, given)
+    task = TaskSpec.vector(len(found.observations), names, feature_names=found.observations)
     if spec is not None:
-        spec.require_same(task, where=path, hint="name the columns of that task, or leave the task out")
+        hint = "name the columns of that task, or leave the task out"
+        spec.require_same(task, where=path, hint=hint, legal_actions=False)
+        task = replace(task, scale=spec.scale, offset=spec.offset)
     has_action = actions >= 0
     legal = None if rows.legal is None else rows.legal[:, legal_order]
     if legal is not None:
@@ -71,115 +73,11 @@ def read_table(path: Path, columns: TableColumns, spec: TaskSpec | None = None) 
         num_frames=len(order),
         environment={},
         generator={"name": "unknown"},
-        notes=(*_notes(table, found, arrays, terminated, has_last), *_ids(rows, names)),
+        notes=(
+            *_notes(table, found, arrays, terminated, has_last),
+            *action_notes(found, rows, names, are_given=given is not None),
+        ),
     )
-
-
-def _given_names(columns: TableColumns, spec: TaskSpec | None) -> tuple[str, ...] | None:
-    if columns.action_names is not None or spec is None:
-        return columns.action_names
-    return spec.action_names
-
-
-def _actions(
-    table: Table, found: FoundColumns, rows: Rows, names: tuple[str, ...] | None
-) -> tuple[tuple[str, ...], NDArray[np.int64], list[int]]:
-    """The actions' names, the action of each row [R] (-1 where there is none), and which legal column is of which."""
-    cells = rows.action_cells
-    _require_one_spelling(table, found, rows)
-    labels = [whole_number(label) for label in found.legal_labels]
-    is_numbered = sorted(-1 if label is None else label for label in labels) == list(range(len(labels)))
-    if names is None:
-        names = _names_of(table, found, rows, is_numbered)
-    places = {name: index for index, name in enumerate(names)}
-    has_numbers = any(whole_number(name) is not None for name in names)  # then a number is a name, and no index
-    indices = []
-    for number, cell in enumerate(cells):
-        whole = whole_number(cell)
-        index = places.get(str(cell).strip() if whole is None else str(whole), None if has_numbers else whole)
-        if index is None or not 0 <= index < len(names):
-            raise _unknown_action(table, found, rows, number, names)
-        indices.append(index)
-    actions = np.append(indices, -1)[rows.action]
-    if found.legal is None:
-        return names, actions, []
-    if len(found.legal) != len(names):
-        raise DatasetError(
-            f"has {len(found.legal)} legal columns",
-            where=table.path,
-            expected=f"{len(names)}, one for each action",
-            hint="name all actions with --action-names (TableColumns.action_names)",
-        )
-    if set(found.legal_labels) == set(names):
-        order = [found.legal_labels.index(name) for name in names]
-    elif is_numbered:
-        order = [labels.index(index) for index in range(len(names))]
-    elif found.legal_listed:
-        order = list(range(len(names)))
-    else:
-        raise DatasetError(
-            f"has legal columns for {', '.join(found.legal_labels)}",
-            where=table.path,
-            expected=f"{', '.join(names)}",
-            hint="list the columns in the order of the actions: --legal-columns (TableColumns.legal)",
-        )
-    return names, actions, order
-
-
-def _require_one_spelling(table: Table, found: FoundColumns, rows: Rows) -> None:
-    """Refuses texts of one number that are written in several ways, as codes such as 007 and 7 are."""
-    written: dict[int, str] = {}
-    for number, cell in enumerate(rows.action_cells):
-        whole = whole_number(cell)
-        if whole is None or not isinstance(cell, str):
-            continue
-        digits = cell.partition(".")[0].removeprefix("+")
-        if written.setdefault(whole, digits) != digits:
-            raise table.fault(
-                f"{cell!r} is the number {whole}, as {written[whole]!r} is",
-                row=int(np.flatnonzero(rows.action == number)[0]),
-                column=found.action,
-                expected="one way of writing each action",
-                hint="give different actions names that are no numbers, such as code-007",
-            )
-
-
-def _names_of(table: Table, found: FoundColumns, rows: Rows, is_numbered: bool) -> tuple[str, ...]:
-    """What the table itself says about the actions' names."""
-    if found.legal is not None and not is_numbered:
-        return found.legal_labels
-    whole = [whole_number(cell) for cell in rows.action_cells]
-    if None not in whole:
-        highest = max(number for number in whole if number is not None)
-        return default_action_names(len(found.legal or ()) or min(max(highest + 1, 2), _MAX_ACTIONS))
-    first_named = whole.index(None)
-    if any(number is not None for number in whole) or not isinstance(rows.action_cells[first_named], str):
-        raise _unknown_action(table, found, rows, first_named, None)
-    if found.legal is not None:
-        raise DatasetError(
-            f"has legal columns for {', '.join(found.legal_labels)}, and actions with names",
-            where=table.path,
-            expected="the actions' names in that order",
-            hint="pass --action-names (TableColumns.action_names)",
-        )
-    return tuple(sorted({cell.strip() for cell in rows.action_cells}))
-
-
-def _unknown_action(
-    table: Table, found: FoundColumns, rows: Rows, number: int, names: tuple[str, ...] | None
-) -> DatasetError:
-    cell, row = rows.action_cells[number], int(np.flatnonzero(rows.action == number)[0])
-    near = difflib.get_close_matches(str(cell), names or (), n=1)
-    hint = f"did you mean {near[0]}?" if near else None
-    expected = "a whole number in every row, or a name in every row"
-    if names is not None:
-        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-        expected = f"0..{len(names) - 1} or one of {shown}"
-        if whole_number(cell) == len(names):
-            hint = "actions count from 0"
-        elif names == default_action_names(len(names)) and isinstance(cell, int):
-            hint = f"if these are ids, name them: {_naming(rows)}"
-    return table.fault(f"{str(cell)[:40]!r}", row=row, column=found.action, expected=expected, hint=hint)
 
 
 def _require_legal(
@@ -272,22 +170,6 @@ def _flags(
     return at_end.get("terminated", ~truncated), truncated
 
 
-def _ids(rows: Rows, names: tuple[str, ...]) -> Iterator[str]:
-    """That most of a task's actions are none, where ids were taken for numbers from 0."""
-    num_taken = len({whole_number(cell) for cell in rows.action_cells})
-    if len(names) > max(100, 10 * num_taken) and names == default_action_names(len(names)):
-        yield (
-            f"actions are numbers from 0, so that the task has {len(names):,}, of which {num_taken} occur: if they are "
-            f"ids, name them: {_naming(rows)}"
-        )
-
-
-def _naming(rows: Rows) -> str:
-    """The option that makes names of the numbers that there are."""
-    found = sorted({whole for cell in rows.action_cells if (whole := whole_number(cell)) is not None})
-    return f"--action-names {','.join(map(str, found[:_SHOWN]))}{',...' if len(found) > _SHOWN else ''}"
-
-
 def _notes(
     table: Table,
     found: FoundColumns,
@@ -314,4 +196,4 @@ def _notes(
     if unknown:
         yield f"the probability of {unknown} action(s) is empty: it counts as unknown"
     if unread := [name for name in table.names if name not in found.names]:
-        yield f"columns that were not read: {', '.join(unread)}"
+        yield f"columns that were not read: {', '.join(name or '(one without a name)' for name in unread)}"

@@ -242,15 +242,28 @@ def numbers(table: Table, column: str, cells: Sequence[Any], first_row: int) -> 
         try:
             values[index] = _number(cell)
         except (ValueError, TypeError):
-            is_list = isinstance(cell, list | tuple) or str(cell).startswith("[")
             raise table.fault(
-                f"{str(cell)[:40]!r}",
-                row=first_row + index,
-                column=column,
-                expected="a number",
-                hint="give each number of a list a column of its own" if is_list else None,
+                f"{str(cell)[:40]!r}", row=first_row + index, column=column, expected="a number", hint=_as_number(cell)
             ) from None
     return values
+
+
+def _as_number(cell: Any) -> str | None:
+    """How to write what is no number as one; None for what nobody can guess."""
+    text = str(cell).strip().lower()
+    if isinstance(cell, list | tuple) or text.startswith("["):
+        return "give each number of a list a column of its own"
+    if text in ("yes", "no", "y", "n", "t", "f"):
+        return "write 1 and 0, or true and false"
+    if re.fullmatch(r"[+-]?[\d.]+ ?%", text):
+        return "write a share, such as 0.5 for 50 %"
+    if re.fullmatch(r"[+-]?\d*,\d+", text):
+        return "write decimals with a point"
+    if isinstance(cell, date) or re.match(r"\d+[./-]\d+[./-]\d+", text):
+        return "write days since a date as a number; as what orders the rows, 2024-03-01 can be read"
+    if text:
+        return "give each kind a column of its own, of 1 and 0"
+    return None
 
 
 def _number(cell: Any) -> float:

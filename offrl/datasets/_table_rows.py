@@ -97,7 +97,7 @@ def _chunk(
         values = numbers(table, column, chunk[column], first_row)
         wrong = np.flatnonzero(~is_right(values) & where)
         if wrong.size:
-            raise table.fault(_shown(values[wrong[0]]), row=first_row + wrong[0], column=column, expected=expected)
+            raise _wrong(table, column, values[wrong[0]], first_row + int(wrong[0]), expected)
         return values
 
     empty = np.flatnonzero(part["episode"] < 0)
@@ -119,9 +119,7 @@ def _chunk(
         part["step"] = moments(table, found.step, chunk[found.step], first_row)
         missing = np.flatnonzero(~np.isfinite(part["step"]))
         if missing.size:
-            raise table.fault(
-                _shown(part["step"][missing[0]]), row=first_row + missing[0], column=found.step, expected=_FINITE
-            )
+            raise _wrong(table, found.step, part["step"][missing[0]], first_row + int(missing[0]), _FINITE)
     if found.probability is not None:
         part["probability"] = checked(found.probability, _is_probability, "over 0, at most 1, or empty", has_action)
     for name, flag in (("terminated", found.terminated), ("truncated", found.truncated)):
@@ -131,6 +129,21 @@ def _chunk(
         legal = [checked(column, _is_flag, "0 or 1", has_action) for column in found.legal]
         part["legal"] = np.stack(legal, axis=1) == 1
     return part
+
+
+def _wrong(table: Table, column: str, value: np.float64, row: int, expected: str) -> DatasetError:
+    """About a cell; of an empty one also how many there are, and what to do about them."""
+    if not np.isnan(value):
+        return table.fault(f"is {value:g}", row=row, column=column, expected=expected)
+    file, number = table.row_in_file(row)
+    count = sum(is_empty(cell) for chunk in table.chunks([column]) for cell in chunk[column])
+    more = f" ({count:,} cells of the column are)" if count > 1 else ""
+    return DatasetError(
+        f"is empty or NaN{more}",
+        where=f"{file}: row {number}, column {column!r}",
+        expected=expected,
+        hint="fill them with a number, and say where in a column of its own, or leave such episodes out",
+    )
 
 
 def _is_float32(values: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -147,7 +160,3 @@ def _is_probability(values: NDArray[np.float64]) -> NDArray[np.bool_]:
 def _is_flag(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = (values == 0) | (values == 1)
     return found
-
-
-def _shown(value: np.float64) -> str:
-    return "is empty or NaN" if np.isnan(value) else f"is {value:g}"

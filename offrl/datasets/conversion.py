@@ -14,10 +14,11 @@ from offrl.datasets._d3rlpy_files import is_hdf5, read_d3rlpy, write_d3rlpy
 from offrl.datasets._episodes import EpisodeLog, Written, broken_ends, episodes, require_untold
 from offrl.datasets._minari_files import PREFIX, dataset_id, is_minari, minari_path, read_minari
 from offrl.datasets._minari_writer import write_minari
+from offrl.datasets._moments import Moments
 from offrl.datasets._stacked_files import stacked_shards, write_stacked_shard
 from offrl.datasets._table_episodes import read_table
 from offrl.datasets._table_files import is_table
-from offrl.datasets.tables import TableColumns
+from offrl.datasets.tables import TableColumns, require_names
 from offrl.errors import ConfigError, DatasetError
 from offrl.replay.ingestion import ingest
 from offrl.replay.store import FrameStore
@@ -92,6 +93,7 @@ def convert(
     action_names: Sequence[str] | None = None,
     skip_bad_shards: bool = False,
     environment: Mapping[str, Any] | None = None,
+    standardise: bool = False,
     compress: bool = True,
     shard_bytes: int = SHARD_BYTES,
     progress: bool = True,
@@ -107,7 +109,8 @@ def convert(
             a directory of several with the same columns, whose rows follow each other in the order of the names.
         target: a new directory (for d3rlpy a new file; for Minari also `minari:ID`).
         to: the format of the target.
-        spec: the task, where the source does not say it.
+        spec: the task, where the source does not say it; of a table also the order of its features, where the spec
+            names them, and how networks see them.
         dones: stacked shards only: whether true in `dones` says that the episode "terminated" or "not_done".
         columns: tables only: which columns hold what; None where they have the usual names.
         stack: datasets of d3rlpy's and Minari's that do not say their task only: how many of their single frames make
@@ -116,12 +119,16 @@ def convert(
             many actions as the data has, without names.
         skip_bad_shards: set damaged shards aside instead of stopping at the first.
         environment: what the manifest says about the environment, JSON-ready, where the source says nothing.
+        standardise: vectors as frames only: networks that learn from the target see each feature less its mean, divided
+            by its standard deviation over all steps, and so does the policy when it acts. Observations stay as they
+            are.
         compress: deflate what is written (gzip in d3rlpy's file); a dataset of Minari's never is.
         shard_bytes: of the observations in one shard, before compression, unless one episode has more.
         progress: show bars on stderr where that is a terminal.
 
     Raises:
-        ConfigError: an unknown format, or one that cannot be reached in one step.
+        ConfigError: an unknown format, one that cannot be reached in one step, names that do not tell actions apart,
+            or `standardise` for pixels or another format.
         DatasetError: the source is missing, damaged, or holds what the target cannot; or the target exists.
         InUseError: another call is writing the target.
         MissingDependencyError: `minari`, `h5py` or `pyarrow` is needed and not installed.
@@ -131,6 +138,10 @@ def convert(
         raise ConfigError(f"{to!r}", where="to", expected=f"one of {', '.join(get_args(Format))}")
     if shard_bytes < 1:
         raise ConfigError(f"{shard_bytes}", where="shard_bytes", expected="1 or more")
+    if standardise and to != "frames":
+        raise ConfigError("True", where="standardise", expected=f"False for the format {to}, or to='frames'")
+    if action_names is not None:
+        require_names(action_names, where="action_names")
     if is_remote(target):
         raise ConfigError("is an address", where=redacted(target), expected="a path on this machine")
     target_path = minari_path(target)
@@ -183,13 +194,17 @@ def convert(
         try:
             with opened as log:
                 origin = {"converted_from": {"format": found, "path": redacted(source)}}
+                if standardise and log.spec.is_pixels:
+                    raise ConfigError("True", where="standardise", expected="False for pixels", hint="leave it out")
+                moments = Moments(log.spec.observation_shape[0]) if standardise else None
+                passing = _with_bar(log, progress)
                 log = replace(
                     log,
-                    episodes=_with_bar(log, progress),
+                    episodes=passing if moments is None else moments.watch(passing),
                     environment=log.environment or environment or {},
                     generator={**log.generator, **origin},
                 )
-                written = _write(target_path, to, log, store, compress, shard_bytes, progress)
+                written = _write(target_path, to, log, store, moments, compress, shard_bytes, progress)
         except OSError as error:
             raise DatasetError(
                 f"cannot be written ({error})", where=target_path, expected="room for it", hint="free some space"
@@ -261,6 +276,7 @@ def _write(
     to: Format,
     log: EpisodeLog,
     store: FrameStore | None,
+    moments: Moments | None,
     compress: bool,
     shard_bytes: int,
     progress: bool,
@@ -285,7 +301,8 @@ def _write(
         else:
             records += write_shards(directory, log.episodes, compress=compress, shard_bytes=shard_bytes)
         about = (log.environment, log.generator)
-        Manifest(log.spec, tuple(records), *about, layout=to, protocol=log.protocol).save(directory)
+        spec = log.spec if moments is None else moments.standardise(log.spec)  # known when all have passed
+        Manifest(spec, tuple(records), *about, layout=to, protocol=log.protocol).save(directory)
     return Written(
         sum(record.num_transitions for record in records),
         sum(record.num_episodes for record in records),

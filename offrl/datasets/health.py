@@ -20,6 +20,7 @@ _MANY_CONSTANT, _MANY_REPEATED = 0.01, 0.25  # shares of the frames
 _NEARLY_ALL = 0.9
 _FEW = 3  # odd rewards at bounds or equal lengths, from which on they are no accident
 _SHORTEST_LIMIT, _NEAR_LIMIT = 50, 0.8  # steps, and a share of the limit
+_FEWEST_STEPS = 30  # of vectors that go on, to say that they do not change
 _LONG_EPISODE = 20  # steps; shorter ones may well be alike
 
 
@@ -199,11 +200,12 @@ def _no_rewards(store: FrameStore) -> Iterator[Problem]:
 
 def _large_features(store: FrameStore) -> Iterator[Problem]:
     largest = largest_features(store)
-    if largest is not None and (large := named(largest)):
+    if largest is not None and (large := named(largest, store.spec)):
         yield Problem(
             large,
             "Networks learn from numbers of about 1: such features drown the others, and policies become poor.",
-            "subtract each feature's mean and divide by its standard deviation, also where the policy acts",
+            "offrl convert DATA NEW --standardise: policies of NEW subtract each feature's mean, and divide by its "
+            "standard deviation, by themselves",
         )
 
 
@@ -250,7 +252,7 @@ def _repeated_frames(store: FrameStore) -> Iterator[Problem]:
     rows = _sample(store, _NUM_SAMPLED_FRAMES)
     if not store.spec.is_pixels:
         rows = rows[~store.terminated[rows]]  # a table may not know what the last step led to
-        if not rows.size:
+        if len(rows) < _FEWEST_STEPS:  # where nearly every row ends an episode, few are left to tell
             return
     now = store.frames_at(store.last[rows])
     is_same = now == store.frames_at(store.next_last[rows])

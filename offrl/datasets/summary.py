@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from offrl.datasets.coverage import Measures, References, measure
 from offrl.datasets.health import find_problems
+from offrl.replay._features import sample_vectors
 from offrl.replay._windows import episode_bounds
 from offrl.replay.sampling import Sampling, candidates_of, parse_sampling
 from offrl.replay.store import FrameStore
@@ -18,6 +20,7 @@ from offrl.statistics import Interval, bootstrap_mean, has_spread
 
 _NUM_BINS = 10
 _BAR_WIDTH = 30
+_MOST_FEATURES = 40
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,25 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class Feature:
+    """One number of the vectors that were logged, over all of them or, in large data, over some that are drawn evenly.
+
+    Attributes:
+        name: its name, or its number.
+        mean: as logged, like the others.
+        deviation: the standard deviation.
+        lowest: the smallest value.
+        highest: the largest one.
+    """
+
+    name: str
+    mean: float
+    deviation: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
 class DatasetSummary:
     """Statistics of a dataset of E episodes (segments, where the log does not hold episodes whole).
 
@@ -58,6 +80,7 @@ class DatasetSummary:
         problems: what looks wrong.
         drawn: under another sampling strategy than the uniform one; else None.
         measures: TQ and SACo, where they were asked for; else None.
+        features: of vectors; None for pixels.
     """
 
     num_transitions: int
@@ -74,6 +97,7 @@ class DatasetSummary:
     problems: tuple[Problem, ...]
     drawn: Drawn | None = None
     measures: Measures | None = None
+    features: tuple[Feature, ...] | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -95,12 +119,14 @@ class DatasetSummary:
             values["drawn"] = {**vars(self.drawn), "action_shares": shares}
         if self.measures is not None:
             values["measures"] = self.measures.to_dict()
+        if self.features is not None:
+            values["features"] = [asdict(each) for each in self.features]
         return values
 
     def to_text(self) -> str:
         """A table for people: counts, a histogram of the returns, the use of each action, and the warnings."""
         warnings = [f"warning: {line}" for line in self.warnings]
-        sections = (self._counts(), self._returns(), self._actions(), self._drawn(), warnings)
+        sections = (self._counts(), self._returns(), self._actions(), self._features(), self._drawn(), warnings)
         return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
     def _mean_return_text(self) -> str:
@@ -132,6 +158,17 @@ class DatasetSummary:
             for index, (name, n) in enumerate(zip(self.action_names, self.action_counts, strict=True))
         ]
         return [f"{'action':<28}transitions", *bars]
+
+    def _features(self) -> list[str]:
+        if self.features is None:
+            return []
+        shown = [
+            f"{each.name:<26.26}{each.mean:>12.5g}{each.deviation:>12.5g}{each.lowest:>12.5g}{each.highest:>12.5g}"
+            for each in self.features[:_MOST_FEATURES]
+        ]
+        left = len(self.features) - len(shown)
+        heads = f"{'feature':<26}{'mean':>12}{'deviation':>12}{'lowest':>12}{'highest':>12}"
+        return [heads, *shown, *([f"and {left:,} more: --json has all"] if left else [])]
 
     def _drawn(self) -> list[str]:
         if self.drawn is None:
@@ -187,7 +224,15 @@ def inspect_dataset(
         problems=(*store.report.warnings, *find_problems(store)),
         drawn=_drawn(store, parse_sampling(sampling) if isinstance(sampling, str) else sampling),
         measures=None if references is None else measure(store, references, progress=progress),
+        features=None if store.spec.is_pixels else tuple(_features(store)),
     )
+
+
+def _features(store: FrameStore) -> Iterator[Feature]:
+    values = sample_vectors(store)
+    columns = (values.mean(axis=0), values.std(axis=0), values.min(axis=0), values.max(axis=0))
+    for index, numbers in enumerate(zip(*columns, strict=True)):
+        yield Feature(store.spec.feature(index), *map(float, numbers))
 
 
 def _drawn(store: FrameStore, sampling: Sampling) -> Drawn | None:

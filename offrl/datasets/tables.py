@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from offrl.errors import ConfigError
@@ -30,11 +31,11 @@ class TableColumns:
         terminated: Whether the row ended the task. None for `terminated`, where there is such a column.
         truncated: Whether the row was its episode's last for another reason, such as a time limit. None for
             `truncated`, where there is such a column. With neither column, the last row of every episode terminated.
-        action_names: What each action does, in words. None for the names in the table: those of the legal columns,
-            else those in `action` in alphabetical order.
+        action_names: What each action does, in words, each in its own, in the order of the actions. None for the names
+            in the table: those of the legal columns, else those in `action` in alphabetical order.
 
     Raises:
-        ConfigError: A name that is empty.
+        ConfigError: A name that is empty, or two actions of one name.
     """
 
     episode: str = "episode"
@@ -53,3 +54,18 @@ class TableColumns:
             value = getattr(self, field.name)
             if field.name != "action_names" and value is not None and not (isinstance(value, str) and value.strip()):
                 raise ConfigError(f"{value!r}", where=f"TableColumns.{field.name}", expected="the name of a column")
+        if self.action_names is not None:
+            require_names(self.action_names, where="TableColumns.action_names")
+
+
+def require_names(names: Sequence[str], where: str) -> None:
+    """Refuses names of actions that do not tell them apart.
+
+    Raises:
+        ConfigError: One is empty, or stands there twice.
+    """
+    wrong = [name for index, name in enumerate(names) if not str(name).strip() or name in names[:index]]
+    if wrong:
+        raise ConfigError(
+            f"{wrong[0]!r} in {', '.join(map(str, names))}"[:200], where=where, expected="another name for each action"
+        )

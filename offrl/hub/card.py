@@ -13,6 +13,7 @@ from offrl.algorithms.building import without_paths
 from offrl.checks import is_number, is_whole
 from offrl.datasets.summary import inspect_dataset
 from offrl.errors import OfflineRLError, RunError
+from offrl.hub._estimates import estimate_lines, estimates_of
 from offrl.hub.loading import find_policy, run_of, shipped_policies
 from offrl.policies.onnx_policy import OnnxPolicy
 from offrl.replay.ingestion import ingest
@@ -36,6 +37,7 @@ class _Subject:
     environment: Mapping[str, Any] = field(default_factory=dict)
     evaluations: Sequence[Mapping[str, Any]] = ()
     which: str = ""
+    offline: Mapping[str, Any] = field(default_factory=dict)
 
 
 def model_card(policy: str | Path, *, evaluations: Sequence[str | Path] = ()) -> str:
@@ -67,7 +69,8 @@ def _subject(found: Path, evaluations: list[Path]) -> _Subject:
     spec = TaskSpec.from_dict(config.get("spec", {}), where=run / "config.json")
     machine = read_run_json(run, "environment.json")
     which = f"; its weights are those of {found.resolve().name}"
-    return _Subject(run.name, spec, config, machine, given or _comparable(found, run), which)
+    scored = given or _comparable(found, run)
+    return _Subject(run.name, spec, config, machine, scored, which, estimates_of(run, found))
 
 
 def _comparable(checkpoint: Path, run: Path) -> list[dict[str, Any]]:
@@ -164,6 +167,8 @@ def _lines(subject: _Subject) -> Iterator[str]:
         yield from _section("Data", {**_data_rows(config), **_counted_rows(subject)})
         yield from _section("Recipe", _recipe_rows(config))
     yield from _scores(subject)
+    if subject.offline:
+        yield from estimate_lines(subject.offline)
     if subject.environment:
         yield from _section("Versions and machine", _machine_rows(subject.environment))
     yield from _limits(subject)
@@ -192,6 +197,10 @@ def _task_rows(spec: TaskSpec, task: str) -> dict[str, Any]:
         "observations": f"{spec.observation_dtype} {list(spec.observation_shape)}",
         "actions": f"{spec.num_actions}: {', '.join(spec.action_names)}",
     }
+    if spec.feature_names is not None:
+        rows["features"] = ", ".join(spec.feature_names)
+    if isinstance(spec.scale, tuple):
+        rows["networks see"] = "each feature less its mean, divided by its standard deviation in the data"
     if spec.hud is not None:
         rows["information bar"] = spec.hud
     if spec.legal_actions is not None:
@@ -267,7 +276,7 @@ def _recipe_rows(config: Mapping[str, Any]) -> dict[str, Any]:
 def _scores(subject: _Subject) -> Iterator[str]:
     yield from ("## Scores", "")
     if not subject.evaluations:
-        yield from ("Not evaluated: `offrl evaluate RUN --out RUN/evaluation.json`, then write this card again.", "")
+        yield from ("Not played: `offrl evaluate RUN --out RUN/evaluation.json`, then write this card again.", "")
         return
     yield "Undiscounted returns of whole episodes."
     yield ""

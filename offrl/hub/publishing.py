@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from offrl.algorithms.algorithm import Algorithm
 from offrl.algorithms.building import without_paths
 from offrl.errors import RunError
+from offrl.hub._estimates import estimates_of
 from offrl.hub.card import evaluation_of, model_card
 from offrl.hub.loading import PUBLISHED_NAMES, find_policy, load_algorithm, run_of
 from offrl.networks.encoders import EncoderFactory
 from offrl.policies.export import export_onnx
 from offrl.policies.verify import verify_onnx
+from offrl.report.ope_page import OPE_NAME
 from offrl.runs._tables import copy_tables
 from offrl.runs.files import read_identity, read_run_config, read_run_json, write_run_config, write_run_json
 from offrl.system.files import new_directory
@@ -82,6 +84,8 @@ def publish(
         copy_tables(run, partial, _TABLES)
         if (scores := evaluation_of(run, checkpoint)) is not None:
             write_run_json(partial, "evaluation.json", {**scores, "policy": f"checkpoints/{saved.name}"})
+        if estimates := estimates_of(run, checkpoint):
+            write_run_json(partial, OPE_NAME, {**estimates, "policy": f"checkpoints/{saved.name}"})
         seal_files(partial, [name for name in PUBLISHED_NAMES.values() if (partial / name).exists()])
         (partial / "README.md").write_text(card, encoding="utf-8")
     return directory

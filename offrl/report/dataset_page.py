@@ -29,6 +29,7 @@ from offrl.report._markup import (
 )
 from offrl.report._record import Record
 from offrl.shards.layouts import Problem
+from offrl.spec import TaskSpec
 
 _NUM_SAMPLES = 4
 _NUM_STEPS = 8  # of an episode's beginning, and of its end
@@ -277,7 +278,7 @@ def _planes(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _vectors(store: FrameStore, parts: Sequence[Sequence[int]], first: int, end: str) -> Markup:
     rows = [at for part in parts for at in part]
     shown = min(store.frames.shape[1], _MOST_FEATURES)
-    features = [f"feature {index}" for index in range(shown)]
+    features = [_feature(store.spec, index) for index in range(shown)]
     heads = [element("th", name, class_="number") for name in (*features, "action", "reward")]
     body = []
     for at in rows:
@@ -288,6 +289,10 @@ def _vectors(store: FrameStore, parts: Sequence[Sequence[int]], first: int, end:
     body.append(row(end, [*led_to, "", ""]))
     table = element("table", element("thead", element("tr", element("th", "step"), *heads)), element("tbody", *body))
     return element("div", table, class_="scroll")
+
+
+def _feature(spec: TaskSpec, index: int) -> str:
+    return spec.feature(index) if spec.feature_names else f"feature {index}"
 
 
 def _card(title: str, *children: str) -> Markup:

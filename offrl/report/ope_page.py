@@ -49,11 +49,13 @@ def ope_section(found: Mapping[str, Any], *, where: Path) -> Markup:
     try:
         rows = [_row(each) for each in found["estimates"]]
         fitted = found.get("behaviour_fitted")
-        beyond = "" if fitted is None else f", and {_number(fitted)} by fitted Q, beyond where the log is cut, too"
+        beyond = (
+            "" if fitted is None else f", and {estimate_text(fitted)} by fitted Q, beyond where the log is cut, too"
+        )
         about = (
             f"Read on {found['held_out_episodes']:,} held-out episodes; models were fitted on "
             f"{found['training_episodes']:,} others. Values are discounted returns of an episode "
-            f"({found['discount']:g} a step); the behaviour's is {_number(found['behaviour'])}{beyond}. Its "
+            f"({found['discount']:g} a step); the behaviour's is {estimate_text(found['behaviour'])}{beyond}. Its "
             f"probabilities are {found['behaviour_probabilities']}. The behaviour takes {found['support']:.0%} of the "
             "policy's actions, too."
         )
@@ -77,7 +79,7 @@ def _row(each: Mapping[str, Any]) -> Markup:
     cells = [
         "undefined" if value["mean"] is None else number_text(value["mean"], beside=value["interval_95"] or ()),
         _bounds(value),
-        _number(each["difference_to_behaviour"], sign="+"),
+        estimate_text(each["difference_to_behaviour"], sign="+"),
         "" if size is None else f"{size:,.1f}",
     ]
     numbers = [element("td", cell, class_="number") for cell in cells]
@@ -93,7 +95,8 @@ def _bounds(value: Mapping[str, Any], sign: str = "") -> str:
     return f"{number_text(low, beside=beside, sign=sign)} to {number_text(high, beside=beside, sign=sign)}"
 
 
-def _number(value: Mapping[str, Any], sign: str = "") -> str:
+def estimate_text(value: Mapping[str, Any], sign: str = "") -> str:
+    """A value with its 95 % interval, of `Interval.to_dict()`; "" where it is undefined."""
     bounds = _bounds(value, sign)
     if value["mean"] is None:
         return ""

@@ -15,11 +15,11 @@ from offrl.report._charts import dot_chart
 from offrl.report._markup import Markup, element, note, row, section
 from offrl.report._record import Record, read_record
 from offrl.report.compare import TrainingSeed
+from offrl.report.ope_page import OPE_NAME
 from offrl.statistics import Interval, bootstrap_mean
 
-_NOT_EVALUATED = (
-    "Not evaluated yet: offrl evaluate RUN --out RUN/evaluation.json, or by logs alone offrl ope RUN --out RUN/ope.json"
-)
+_NOT_EVALUATED = "Not played yet: offrl evaluate RUN --out RUN/evaluation.json"
+_BY_LOGS = "By logs alone: offrl ope RUN --out RUN/ope.json, of a run that held episodes out (--set held_out=0.1)"
 _OVER_EPISODES = (
     "Intervals are percentile bootstrap intervals of the mean over the episodes of one training run: they say nothing "
     "of other training seeds."
@@ -126,6 +126,7 @@ class ScoreTable:
         dataset_mean: of the returns of the dataset, where that is known.
         dataset_episodes: how many these are, likewise.
         remarks: what was left out, a sentence each.
+        is_estimated: whether estimates by logs alone are there, which a table of scores does not show.
     """
 
     rows: tuple[ScoreRow, ...]
@@ -133,6 +134,7 @@ class ScoreTable:
     dataset_mean: Interval | None = None
     dataset_episodes: int | None = None
     remarks: tuple[str, ...] = ()
+    is_estimated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -147,7 +149,7 @@ class ScoreTable:
     def to_text(self) -> str:
         """A table for people, with the differences and remarks below it."""
         if not self.rows:
-            return _NOT_EVALUATED
+            return _NOT_EVALUATED if self.is_estimated else f"{_NOT_EVALUATED}\n{_BY_LOGS}"
         lines = [self._heads, *self._data_row, *([each.name, *self._cells(each)] for each in self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = [
@@ -237,7 +239,10 @@ def _table(record: Record, dataset_mean: Interval | None, dataset_episodes: int 
         ScoreRow(name, scores.mean, tuple(scores.means), scores.seeds, scores.evaluations)
         for name, scores in record.scores.items()
     ]
-    return ScoreTable(tuple(rows), tuple(_differences(record)), dataset_mean, dataset_episodes, record.remarks)
+    is_estimated = (record.directory / OPE_NAME).exists()
+    return ScoreTable(
+        tuple(rows), tuple(_differences(record)), dataset_mean, dataset_episodes, record.remarks, is_estimated
+    )
 
 
 def _differences(record: Record) -> Iterator[ScoreDifference]:
@@ -253,7 +258,8 @@ def _scores_section(
 ) -> Markup:
     """The section of a page: table, chart, and every episode."""
     if not record.evaluations:
-        return section("Scores", note(_NOT_EVALUATED))
+        is_judged = (record.directory / OPE_NAME).exists()
+        return section("Scores", note(_NOT_EVALUATED), *([] if is_judged else [note(_BY_LOGS)]))
     table = _table(record, reference, num_references)
     seeds = next(iter(record.evaluations.values())).seeds
     remarks = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def write_dataset(
     behaviour_probability: ArrayLike | None = None,
     action_mask: ArrayLike | None = None,
     action_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
     stack: int = 4,
     environment: Mapping[str, Any] | None = None,
     generator: Mapping[str, Any] | None = None,
@@ -77,7 +79,9 @@ def write_dataset(
         action_mask: The legal actions at each step, booleans (or 0 and 1) [N, A].
         action_names: What each action does, in words. Without names, A is the width of `action_mask`, or the highest
             action plus one.
-        stack: For frames: how many make an observation.
+        feature_names: For vectors: what each number is, in words: other data whose features stand in another order is
+            then refused.
+        stack: For frames: how many make an observation, gray or of C channels.
         environment: What the data was recorded in, JSON-ready, such as {"id": "my-game"}.
         generator: What recorded it, JSON-ready, such as {"name": "my-logger"}.
         compress: Deflate the shards.
@@ -98,7 +102,7 @@ def write_dataset(
         raise ConfigError("episode_ids beside episode_lengths", where="write_dataset", expected="one of the two")
     if stack < 1 or shard_bytes < 1:
         raise ConfigError(f"stack={stack}, shard_bytes={shard_bytes}", where="write_dataset", expected="1 or more")
-    action_names = _action_names(action_names)
+    action_names, features = _names(action_names, "action_names"), _names(feature_names, "feature_names")
     require_new(directory)
     given = _Given(
         observations=observations,
@@ -123,6 +127,9 @@ def write_dataset(
     require_at_ends(given, "terminated", ended, is_end)
     require_at_ends(given, "truncated", cut, is_end)
     rows, has_last = _observations(given, lengths)
+    if features is not None and (rows.ndim != 2 or len(features) != rows.shape[1]):
+        expected = f"{rows.shape[1]}, one for each feature" if rows.ndim == 2 else "None for frames"
+        raise ConfigError(f"{len(features)} names", where="write_dataset.feature_names", expected=expected)
     num_cut_short = 0 if has_last else int((~ended[ends]).sum())
     if num_cut_short:
         warnings.warn(
@@ -139,7 +146,8 @@ def write_dataset(
         with new_directory(directory) as partial:
             records = write_shards(partial, episodes, compress=compress, shard_bytes=shard_bytes)
             is_bool = given.read("observations").dtype == np.bool_
-            manifest = Manifest(_spec(rows, names, stack, is_bool=is_bool), records, *about)
+            spec = replace(_spec(rows, names, stack, is_bool=is_bool), feature_names=features)
+            manifest = Manifest(spec, records, *about)
             manifest.save(partial)
     except OSError as error:
         raise DatasetError(
@@ -212,13 +220,13 @@ class _Given:
         return DatasetError(what, where="write_dataset", expected=expected, hint=useful)
 
 
-def _action_names(given: object) -> tuple[str, ...] | None:
-    """The names of the actions, if they are some."""
+def _names(given: object, what: str) -> tuple[str, ...] | None:
+    """The names of actions or features, if they are some."""
     if given is None:
         return None
     names = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
     if not names or len({*names}) < len(names) or not all(isinstance(each, str) for each in names):
-        raise ConfigError(f"action_names={given!r}", where="write_dataset", expected="texts, no two alike, or None")
+        raise ConfigError(f"{what}={given!r}", where="write_dataset", expected="texts, no two alike, or None")
     return tuple(map(str, names))  # plain ones, for JSON
 
 

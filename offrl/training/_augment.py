@@ -77,10 +77,12 @@ class Preparation:
     Args:
         spec: The task.
         augmentation: Changes pictures at random.
+        device: Where batches are: numbers for each feature are there before an update is compiled or recorded.
     """
 
-    def __init__(self, spec: TaskSpec, augmentation: Augmentation) -> None:
+    def __init__(self, spec: TaskSpec, augmentation: Augmentation, device: torch.device) -> None:
         self._spec = spec
+        self._scale, self._offset = spec.scaling(torch.empty(0, device=device))
         self._augmentation = augmentation
         self._bf16_is_exact = _normalises_exactly(spec, torch.bfloat16)
 
@@ -95,7 +97,7 @@ class Preparation:
 
     def _normalise(self, observation: Tensor, dtype: torch.dtype) -> Tensor:
         if observation.dim() != 4:
-            return self._spec.normalise(observation.to(dtype))
+            return observation.to(dtype).mul(self._scale).add_(self._offset)
         if torch.compiler.is_compiling():  # becomes one pass, wherever it runs
             pixels = _four_planes_last(observation) if _is_four_planes(observation) else observation
             return self._spec.normalise(pixels.to(dtype)).contiguous(memory_format=torch.channels_last)

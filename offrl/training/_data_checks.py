@@ -10,6 +10,7 @@ from offrl.algorithms.algorithm import Algorithm
 from offrl.errors import DatasetError
 from offrl.replay._features import named
 from offrl.replay.source import Contents
+from offrl.spec import TaskSpec
 
 _MOST_NAMES = 3
 
@@ -37,7 +38,7 @@ def check_data(algorithm: Algorithm, contents: Contents, *, warn: bool = True) -
         _never_taken(algorithm, contents),
         _equal_rewards(contents) if learns_values else None,
         _one_episode(contents),
-        _large_features(contents),
+        _large_features(contents, algorithm.spec),
     ]
     for line in filter(None, lines if warn else []):
         warnings.warn(line, stacklevel=3)
@@ -78,11 +79,12 @@ def _one_episode(contents: Contents) -> str | None:
     )
 
 
-def _large_features(contents: Contents) -> str | None:
-    large = None if contents.largest_features is None else named(contents.largest_features)
+def _large_features(contents: Contents, spec: TaskSpec) -> str | None:
+    large = None if contents.largest_features is None else named(contents.largest_features, spec)
     if large is None:
         return None
     return (
         f"{large}; networks learn from numbers of about 1, such features drown the others, and policies become poor; "
-        "subtract each feature's mean and divide by its standard deviation, also where the policy acts"
+        "offrl convert DATA NEW --standardise: policies of NEW subtract each feature's mean, and divide by its "
+        "standard deviation, by themselves"
     )

@@ -142,7 +142,7 @@ class Learner:
             raise ConfigError(
                 f"{config.augment_shift}", where="LearnerConfig.augment_shift", expected=f"fewer pixels than {most}"
             )
-        self._prepare = Preparation(algorithm.spec, self._augmentation)
+        self._prepare = Preparation(algorithm.spec, self._augmentation, self.device)
         self._stays_on_device = optimizer.stays_on_device(self._optimizer, self.device)
         # Gradients that are exchanged between processes are no part of a graph.
         self.updates_per_graph = config.updates_per_graph if self._stays_on_device and ranks.count == 1 else 0
@@ -298,7 +298,7 @@ class Learner:
 
     def measure(self, batches: Iterable[Batch | FrameBatch]) -> dict[str, float]:
         """The mean loss and metrics of raw batches that are not trained on, without augmentation. Changes nothing."""
-        prepare = Preparation(self.algorithm.spec, Augmentation())
+        prepare = Preparation(self.algorithm.spec, Augmentation(), self.device)
         no_draws = torch.empty(0)
         sums = MetricSums()
         with kept(self.algorithm):  # a loss of one's own may count its calls

@@ -34,6 +34,7 @@ from offrl.training._arguments import (
 from offrl.training._data_checks import check_data
 from offrl.training._evaluations import Evaluations, Evaluator
 from offrl.training._resume import continue_run
+from offrl.training._starting import check_start, starting_checkpoint
 from offrl.training._updates import Loop, Periods, Saving
 from offrl.training.config import FitConfig, LearnerConfig, Period
 from offrl.training.learner import Learner
@@ -77,7 +78,7 @@ def fit(
             of your own that draw random numbers, such as dropout: their draws are neither seeded nor saved. It goes on
             from the newest checkpoint that is whole, and begins again without one. The run may become longer, unless
             its learning rate follows a schedule that depends on the length.
-        init: A checkpoint's directory to take the first weights from.
+        init: A run, or a checkpoint's directory, to take the first weights from; settings are not taken over.
         evaluate_every: How often to score the policy: so many updates, or a text such as "1epoch"; besides, after the
             last update. None for never. What it scores is saved before, as a checkpoint.
         evaluator: Scores the policy, such as `offrl.evaluation.EpisodeEvaluator(make_env)`, or a function of your own
@@ -97,7 +98,7 @@ def fit(
     Raises:
         ConfigError: Arguments of another kind, settings that contradict each other, a replay without what the algorithm
             `needs`, or an algorithm of your own whose `forward` or `loss` returns something else than `Algorithm` says.
-        SpecMismatchError: The data are of another task than the algorithm.
+        SpecMismatchError: The data are of another task than the algorithm, or than the run of `init`.
         DatasetError: The algorithm learns nothing from the data. What it can learn in part only is a warning.
         RunError: The directory is taken, cannot be resumed or written; the loss became infinite.
         InUseError: Another process is working on the run.
@@ -116,6 +117,9 @@ def fit(
         raise ConfigError(
             f"evaluate_every={evaluate_every!r} with evaluator={evaluator!r}", where="fit", expected="both or neither"
         )
+    init = None if init is None else starting_checkpoint(init)
+    if init is not None:
+        check_start(init, replay)
     ranks = join()
     rows = ranks.rows(config.batch_size)
     total = config.total_updates(len(replay))

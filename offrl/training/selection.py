@@ -95,7 +95,7 @@ def measure_statistics(
         OfflineRLError: The algorithm lacks what a statistic reads, such as values.
     """
     device = next(algorithm.parameters()).device
-    prepare = Preparation(algorithm.spec, Augmentation())
+    prepare = Preparation(algorithm.spec, Augmentation(), device)
     found: dict[str, list[float]] = {each.name: [] for each in statistics}
     with torch.no_grad(), exact_convolutions(device):
         for batch in batches:

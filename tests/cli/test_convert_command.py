@@ -129,7 +129,12 @@ def test_pixels_of_d3rlpys_need_no_environment(tmp_path):
         (("{data}", "{data}", "--to", "frames"), "exists already"),
         (("{data}", "new", "--to", "minari"), "'new' is no id of a dataset of Minari's"),
         (("{data}", "new", "--to", "frames", "--hud", "hidden"), "--hud: hidden; expected --env"),
-        (("{data}", "new"), "convert: no format; expected --to or --dedupe"),
+        (
+            ("{data}", "new", "--to", "stacked", "--standardise"),
+            "standardise: True; expected False for the format stacked",
+        ),
+        (("{data}", "new", "--like", "text.h5"), "text.h5: not an ONNX file"),
+        (("{data}", "new", "--like", "{data}", "--env", "CartPole-v1"), "convert: --like beside --env"),
         (("{data}", "new", "--to", "stacked", "--dedupe"), "--dedupe beside --to stacked; expected --to frames"),
     ],
 )

@@ -240,7 +240,7 @@ def test_seeds_that_python_loops_over_are_three_runs_with_a_dataset_and_commands
 def test_report_of_several_runs_has_a_command_for_each(seeds, tmp_path):
     out = tmp_path / "report.html"
     shown = offrl("report", seeds, "--out", out, "--quiet").stdout.splitlines()
-    assert shown[0].startswith("Not evaluated yet: offrl evaluate RUN --out RUN/evaluation.json, or by logs alone")
+    assert shown[0].startswith("Not played yet: offrl evaluate RUN --out RUN/evaluation.json")
     assert shown[-1].startswith(f"{out}  ")
     assert shown[-1].endswith(" MB, with the dataset")
     page = out.read_text()

@@ -93,7 +93,7 @@ def test_features_that_drown_the_others_are_named(tmp_path):
         terminated=np.arange(40) % 10 == 9,
     )
     line = one_line(lines(tmp_path / "customers"))
-    assert line.startswith("1 of 2 features are beyond 100: 1 (up to 1.23e+05); subtract each feature's mean")
+    assert line.startswith("1 of 2 features are beyond 100: 1 (up to 1.23e+05); offrl convert DATA NEW --standardise")
 
 
 def test_not_done_in_place_of_done(tmp_path, log):
@@ -228,6 +228,17 @@ def with_frames(change):
 )
 def test_frames_that_show_nothing(tmp_path, change, words):
     assert one_line(lines(tmp_path, with_frames(change))).startswith(words)
+
+
+def test_a_few_rows_that_go_on_do_not_tell_that_nothing_ever_changes(tmp_path):
+    """Decisions that stand alone, but for two customers who came again as they were."""
+    ends = np.ones(40, np.bool_)
+    ends[[3, 20]] = False
+    seen = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    seen[4], seen[21] = seen[3], seen[20]
+    given = {"actions": np.arange(40) % 3, "rewards": np.arange(40) % 2, "terminated": ends}
+    write_dataset(tmp_path / "data", observations=seen, **given)
+    assert not lines(tmp_path / "data")
 
 
 def test_vectors_that_never_change(tmp_path):

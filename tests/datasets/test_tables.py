@@ -1,9 +1,11 @@
 import csv
 import datetime
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import offrl
 from offrl.datasets import TableColumns, convert
@@ -74,7 +76,8 @@ def without(*names):
 def test_a_table_with_everything(converted, kind):
     members, manifest, found = converted(TABLE, kind)
     assert_held(members)
-    assert manifest.spec == offrl.TaskSpec.vector(2, ("call", "email"))
+    features = ("observation_0", "observation_1")
+    assert manifest.spec == offrl.TaskSpec.vector(2, ("call", "email"), feature_names=features)
     assert manifest.generator["converted_from"]["format"] == "table"
     assert (found.source_format, found.num_transitions, found.num_episodes) == ("table", 3, 2)
     assert [note.split(":")[0] for note in found.notes] == [
@@ -185,7 +188,7 @@ def test_the_task_that_is_named_names_the_actions(converted):
     spec = offrl.TaskSpec.vector(2, ("email", "call"))
     members, manifest, _ = converted(TABLE, spec=spec)
     assert members["actions"].tolist() == [0, 1, 0]
-    assert manifest.spec == spec
+    assert manifest.spec == replace(spec, feature_names=("observation_0", "observation_1"))
 
 
 def test_a_task_of_another_observation_is_refused(converted):
@@ -206,7 +209,7 @@ def change(column, row, cell):
         (change("observation_1", 1, "nan"), {}, "row 2, column 'observation_1': is empty or NaN; expected a finite"),
         (change("observation_0", 3, "1e300"), {}, "row 4, column 'observation_0': is 1e.300; expected a finite"),
         (change("reward", 0, "-inf"), {}, "row 1, column 'reward': is -inf"),
-        (change("reward", 2, ""), {}, "row 3, column 'reward': is empty or NaN"),
+        (change("reward", 2, ""), {}, "row 3, column 'reward': is empty or NaN .2 cells of the column are."),
         (change("probability", 0, -0.5), {}, "row 1, column 'probability': is -0.5; expected over 0, at most 1"),
         (change("probability", 0, 1.5), {}, "row 1, column 'probability': is 1.5"),
         (change("probability", 0, 0), {}, "row 1, column 'probability': is 0"),
@@ -219,7 +222,7 @@ def change(column, row, cell):
         (
             {"action": ["007", "1", "7", ""]},
             {},
-            "row 3, column 'action': '7' is the number 7, as '007' is; expected one way of writing each action; give",
+            "row 3, column 'action': '7' is the number 7, as '007' is; expected one way of writing each action; name",
         ),
         (change("action", 2, ""), {}, "row 3, column 'action': is empty"),
         (change("episode", 1, ""), {}, "row 2, column 'episode': is empty"),
@@ -267,6 +270,92 @@ def test_ids_beyond_any_number_of_actions_are_refused_with_their_names(converted
     table = without("action", "legal_call", "legal_email") | {"action": [1005, 1001, 12_345_678_903, None]}
     with pytest.raises(DatasetError, match="if these are ids, name them: --action-names 1001,1005,12345678903"):
         converted(table, "parquet")
+
+
+def test_ids_of_any_kind_of_number_are_told_how_to_be_named(converted):
+    table = without("action", "legal_call", "legal_email")
+    for kind, actions in (("csv", [1005, 1001, 40_000, None]), ("parquet", [1005.0, 1001.0, 40_000.0, None])):
+        with pytest.raises(DatasetError, match="if these are ids, name them: --action-names 1001,1005,40000"):
+            converted(table | {"action": actions}, kind)
+
+
+def test_numbers_of_actions_that_somebody_says_are_no_ids(converted):
+    table = without("action", "legal_call", "legal_email") | {"action": [100, 0, 200, None]}
+    spec = offrl.TaskSpec.vector(2, tuple(f"action {index}" for index in range(1000)))
+    _, _, found = converted(table, spec=spec)
+    assert not any("if they are ids" in note for note in found.notes)
+
+
+def test_names_may_be_numbers_written_in_several_ways(converted):
+    table = without("legal_call", "legal_email") | {"action": ["007", "7", "1.0", ""]}
+    members, manifest, _ = converted(table, action_names=("7", "007", "1.0"))
+    assert manifest.spec.action_names == ("7", "007", "1.0")
+    assert members["actions"].tolist() == [1, 0, 2]
+
+
+def test_names_that_differ_in_case_only_are_pointed_out(converted):
+    table = without("legal_call", "legal_email") | {"action": ["call", "Call", "email", ""]}
+    _, manifest, found = converted(table)
+    assert manifest.spec.action_names == ("Call", "call", "email")
+    assert "'Call' and 'call' are two actions: write them alike if they are one" in found.notes
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a", ""), ("a", " ")])
+def test_names_of_actions_tell_them_apart(names):
+    with pytest.raises(ConfigError, match="another name for each action"):
+        TableColumns(action_names=names)
+
+
+@pytest.mark.parametrize(
+    ("cell", "mend"),
+    [
+        ("yes", "write 1 and 0"),
+        ("50%", "write a share, such as 0.5"),
+        ("1,5", "write decimals with a point"),
+        ("01.03.2024", "write days since a date as a number"),
+        ("Berlin", "give each kind a column of its own"),
+    ],
+)
+def test_what_is_no_number_is_told_how_to_become_one(converted, cell, mend):
+    with pytest.raises(DatasetError, match=f"'{cell}'; expected a number; {mend}"):
+        converted({**TABLE, "observation_0": [cell, 1, 2, 3]})
+
+
+def test_the_columns_name_the_features_and_a_task_says_their_order(tmp_path, converted):
+    _, manifest, _ = converted(TABLE)
+    assert manifest.spec.feature_names == ("observation_0", "observation_1")
+    task = offrl.TaskSpec.vector(2, ("call", "email"), feature_names=("observation_1", "observation_0"))
+    (path := tmp_path / "again").mkdir()
+    save(TABLE, path / "log.csv")
+    convert(path / "log.csv", path / "data", "frames", spec=task, progress=False)
+    with np.load(path / "data" / "shard-00000.npz") as shard:
+        assert shard["observations"].tolist() == [[b, a] for a, b in HELD["observations"]]
+    assert Manifest.load(path / "data").spec == task
+    columns = TableColumns(observations="observation_0,observation_1")
+    with pytest.raises(SpecMismatchError, match=r"feature_names\[0\] is 'observation_0'; expected 'observation_1'"):
+        convert(path / "log.csv", path / "other", "frames", spec=task, columns=columns, progress=False)
+
+
+def test_a_table_without_a_feature_of_the_task_is_refused(converted):
+    task = offrl.TaskSpec.vector(2, ("call", "email"), feature_names=("observation_0", "age"))
+    with pytest.raises(DatasetError, match="has no column 'age'"):
+        converted(TABLE, spec=task)
+
+
+def test_standardised_features_have_mean_0_and_deviation_1_as_networks_see_them(tmp_path):
+    save({**TABLE, "observation_2": [9, 9, 9, 9]}, tmp_path / "log.csv")
+    convert(tmp_path / "log.csv", tmp_path / "data", "frames", standardise=True, progress=False)
+    replay = offrl.open_replay(tmp_path / "data", progress=False)
+    held = np.array([[*row, 9] for row in HELD["observations"]])  # as they were logged
+    np.testing.assert_array_equal(replay.store.frames, held)
+    seen = replay.spec.normalise(torch.tensor(replay.store.frames)).numpy()
+    steps = held[[0, 1, 3]]  # the others are what an episode's last step led to
+    expected = (held - steps.mean(axis=0))[:, :2] / steps.std(axis=0)[:2]
+    np.testing.assert_allclose(seen[:, :2], expected, atol=1e-6)
+    np.testing.assert_array_equal(seen[:, 2], 0)  # what never varies is nothing to learn from
+    later = offrl.TaskSpec.from_dict(replay.spec.to_dict(), where="here")
+    convert(tmp_path / "log.csv", tmp_path / "later", "frames", spec=later, progress=False)
+    assert Manifest.load(tmp_path / "later").spec == replay.spec.without_legal_actions()
 
 
 def test_numbers_and_names_do_not_mix(converted):

@@ -7,6 +7,7 @@ import pytest
 from offrl.errors import RunError
 from offrl.hub import model_card, publish
 from offrl.replay import ingest
+from offrl.runs import latest_checkpoint
 from offrl.shards import write_dataset
 from offrl.system.json_files import read_json
 
@@ -45,7 +46,7 @@ def test_what_lies_beside_a_run_is_no_fault_of_its_own(runs, tmp_path):
 def test_several_thresholds_side_by_side_are_no_score(runs, tmp_path):
     run = shutil.copytree(runs / "bcq-0", tmp_path / "run")
     (run / "evaluation.json").write_text(json.dumps({"baseline": 0.0, "policies": {}}))
-    assert "Not evaluated: " in model_card(run)
+    assert "Not played: " in model_card(run)
     for content in ({}, {"mean": 1.0, "per_episode": [1]}, {"mean": "1", "per_episode": []}):
         (tmp_path / "given.json").write_text(json.dumps(content))
         with pytest.raises(RunError, match=r"given.json: no evaluation of one policy; expected what `offrl evaluate"):
@@ -164,3 +165,54 @@ def test_a_published_folder_has_no_score_of_another_checkpoint(runs, tmp_path):
     assert json.loads((latest / "evaluation.json").read_text())["policy"] == "checkpoints/step-000000002"
     first = publish(run / "checkpoints" / "step-000000000", tmp_path / "first")
     assert not (first / "evaluation.json").exists()
+
+
+ESTIMATES = {
+    "policy": "runs/bcq-0/checkpoints/step-000000010",
+    "discount": 0.99,
+    "held_out_episodes": 40,
+    "behaviour": {"mean": 10.0, "interval_95": [8.0, 12.0]},
+    "estimates": [
+        {
+            "estimator": "fqe",
+            "value": {"mean": 15.0, "interval_95": [13.0, 17.0]},
+            "difference_to_behaviour": {"mean": 5.0, "interval_95": [2.0, 8.0]},
+            "effective_size": None,
+            "remark": "",
+        },
+        {
+            "estimator": "wis",
+            "value": {"mean": None, "interval_95": None},
+            "difference_to_behaviour": {"mean": None, "interval_95": None},
+            "effective_size": 0.5,
+            "remark": "do not use",
+        },
+    ],
+    "warnings": ["Only 40 held-out episodes."],
+}
+
+
+def test_a_card_gives_what_the_logs_alone_say_and_what_speaks_against_it(runs, tmp_path):
+    run = shutil.copytree(runs / "bcq-0", tmp_path / "run")
+    checkpoint = latest_checkpoint(run / "checkpoints")
+    (run / "ope.json").write_text(json.dumps({**ESTIMATES, "policy": f"anywhere/{checkpoint.name}"}))
+    text = model_card(run)
+    assert "(0.99 a step) on 40 episodes that were held out, with 95 % intervals; the behaviour's 10.00 [8.00" in text
+    assert "| fqe | 15.00 [13.00 to 17.00] | +5.00 [+2.00 to +8.00] | - | - |" in text
+    assert "| wis | undefined | - | 0.5 | do not use |" in text
+    assert "- Only 40 held-out episodes." in text
+    (run / "ope.json").write_text(json.dumps({**ESTIMATES, "policy": "run/checkpoints/step-000000001"}))
+    assert "By logged data" not in model_card(run)  # of another checkpoint
+    (run / "ope.json").write_text(json.dumps({"policy": checkpoint.name, "estimates": [{}]}))
+    with pytest.raises(RunError, match="ope.json: damaged .*; expected what `offrl ope --out` writes"):
+        model_card(run)
+
+
+def test_what_is_published_says_what_the_logs_alone_say(runs, tmp_path):
+    run = shutil.copytree(runs / "bcq-0", tmp_path / "run")
+    name = latest_checkpoint(run / "checkpoints").name
+    (run / "ope.json").write_text(json.dumps({**ESTIMATES, "policy": f"/home/somebody/run/checkpoints/{name}"}))
+    folder = publish(run, tmp_path / "published")
+    assert read_json(folder / "ope.json")["policy"] == f"checkpoints/{name}"
+    assert "By logged data alone" in (folder / "README.md").read_text()
+    assert "somebody" not in (folder / "ope.json").read_text()

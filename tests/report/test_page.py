@@ -133,7 +133,7 @@ def test_whatever_a_run_is_called_the_page_stays_whole(tmp_path):
     shown = Page(write_report(tmp_path / name))
     assert '<script>alert(1)< <B>& on "><img>, trained offline' in shown.text
     assert not {"script", "img", "b"} & set(shown.tags)
-    assert "Not evaluated yet" in shown.text
+    assert "Not played yet" in shown.text
 
 
 def test_the_same_run_gives_the_same_bytes(example):

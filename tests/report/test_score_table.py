@@ -66,4 +66,4 @@ def test_policies_of_one_run_have_their_median_laps_and_the_data(example):
 def test_a_run_that_was_not_evaluated_has_no_row(several, write_scores):
     table = score_table(write_scores("new", "dqn", 7))
     assert table.to_dict() == {"scores": [], "differences": [], "dataset": None, "remarks": []}
-    assert table.to_text().startswith("Not evaluated yet: offrl evaluate RUN --out RUN/evaluation.json, or by logs")
+    assert table.to_text().startswith("Not played yet: offrl evaluate RUN --out RUN/evaluation.json\nBy logs alone: ")

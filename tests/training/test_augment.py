@@ -114,7 +114,7 @@ def test_pictures_prepared_in_parts_are_normalised_as_a_whole(monkeypatch, count
     spec = TaskSpec.pixels((2, HEIGHT, WIDTH), ("a", "b"))
     raw = pictures(count).contiguous(memory_format=order)
     batch = Batch(raw, *(torch.zeros(count) for _ in range(3)), 255 - raw)
-    prepared = _augment.Preparation(spec, Augmentation())(batch, torch.empty(0), precision)
+    prepared = _augment.Preparation(spec, Augmentation(), torch.device("cpu"))(batch, torch.empty(0), precision)
     for found, given in ((prepared.observation, raw), (prepared.next_observation, 255 - raw)):
         assert found.dtype == dtype
         assert found.is_contiguous(memory_format=torch.channels_last)
@@ -152,7 +152,7 @@ def test_compiled_preparation_gives_the_same_pixels(channels, precision, shift, 
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("no C++ compiler")
     spec = TaskSpec.pixels((channels, 12, 12), ("a", "b"))
-    prepare = _augment.Preparation(spec, Augmentation(shift=shift, seed=1))
+    prepare = _augment.Preparation(spec, Augmentation(shift=shift, seed=1), torch.device("cpu"))
     draws = Augmentation(shift=shift, seed=1).draws(range(1), 256)[0]
     grays = torch.arange(256, dtype=torch.uint8)[:, None, None, None].expand(256, channels, 12, 12).clone()
     grays += torch.arange(12, dtype=torch.uint8)[:, None] + 3 * torch.arange(12, dtype=torch.uint8)  # no two rows alike

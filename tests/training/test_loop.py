@@ -433,6 +433,24 @@ def test_warm_start_takes_weights_and_sets_targets(toy_replay, tmp_path):
     torch.testing.assert_close(algorithm.target_encoder.state_dict(), warm.encoder.state_dict())
 
 
+def test_first_weights_may_be_named_by_their_run_and_are_of_the_same_task_in_the_same_units(toy_replay, tmp_path):
+    run, one = tmp_path / "first", FitConfig(updates=1, batch_size=8)
+    learner = train(toy_replay, run)
+    (begun := DiscreteBCQ(toy_replay.spec, seed=5)).requires_grad_(True)
+    tiny = LearnerConfig(learning_rate=1e-12, precision="fp32")
+    fit(begun, toy_replay, one, learner=tiny, init=run, loggers=[])
+    torch.testing.assert_close(begun.encoder.state_dict(), learner.snapshot().encoder.state_dict())
+    config = json.loads((run / "config.json").read_text())
+    plain = {name: value for name, value in config.items() if name not in ("sealed", "content_sha256")}
+    (run / "config.json").write_text(json.dumps({**plain, "replay": {"discount": 0.5, "reward_scale": 0.1}}))
+    toy_replay.settings = lambda: {"discount": 0.99, "reward_scale": 0.1}
+    with pytest.warns(UserWarning, match="of a run with discount=0.5, and this one has discount=0.99: their values"):
+        fit(DiscreteBCQ(toy_replay.spec), toy_replay, one, init=str(run), loggers=[])
+    (run / "config.json").write_text(json.dumps({**plain, "spec": {**plain["spec"], "scale": 2.0}}))
+    with pytest.raises(SpecMismatchError, match="scale is 2.0; expected .*; take the first weights from .* --like"):
+        fit(DiscreteBCQ(toy_replay.spec), toy_replay, one, init=run, loggers=[])
+
+
 def test_ctrl_c_leaves_a_checkpoint_at_the_update_it_came_in(toy_replay, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(toy_replay, tmp_path / "run", interrupt_at=5)
