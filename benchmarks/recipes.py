@@ -165,6 +165,10 @@ TRIED_BY: dict[str, dict[str, Tried]] = {
             "in which it and BC take as long as BCQ and BC with `NatureEncoder` and 8,000",
             replace(_CONFINED_CRR, encoder="residual", updates=5_000),
         ),
+        "never full brake, CRR, residual, 120,000": Tried(
+            "on twice the data, with no more updates",
+            replace(_CONFINED_CRR, encoder="residual", transitions=120_000),
+        ),
         "never full brake, CRR, residual, 300,000, 16,000 updates": Tried(
             "on five times the data, with twice the updates",
             replace(_CONFINED_CRR, encoder="residual", transitions=300_000, updates=16_000),

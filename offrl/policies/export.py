@@ -57,9 +57,9 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
     """Writes the greedy policy of `algorithm` as one ONNX file, opset 13, any batch size N.
 
     Both contracts have the outputs `q` (the scores) and `logits`, float32 [N, A], the logits scaled by log 0.3 / log
-    threshold, and all 0 where the threshold is 0: their softmax is no policy. A reader takes the best q among the
-    actions whose probability, softmax(logits), exceeds 0.3 times the largest. An illegal action has q and logit of
-    about -1e9, so that no such reader takes it: the task's fixed subset (`TaskSpec.legal_actions`) is folded into the
+    threshold, and 0 for all legal actions where the threshold is 0: their softmax is no policy. A reader takes the best
+    q among the actions whose probability, softmax(logits), exceeds 0.3 times the largest. An illegal action has q and
+    logit of about -1e9, so that no such reader takes it: the task's fixed subset (`TaskSpec.legal_actions`) is folded into the
     file, and where each observation has legal actions of its own (`TaskSpec.action_masks`) the uint8 contract has a
     second input, `action_mask` bool [N, A].
     The metadata says all that a reader needs: task_spec (JSON), action_names (JSON),
