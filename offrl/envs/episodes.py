@@ -33,12 +33,23 @@ def action_mask_of(info: Mapping[str, Any]) -> NDArray[np.bool_] | None:
     """The legal actions where a step or reset has led to, bool [A], from Gymnasium's `info["action_mask"]`, or None.
 
     Raises:
-        OfflineRLError: It has other numbers than 0 and 1.
+        OfflineRLError: It is no row of actions, or has other numbers than 0 and 1.
     """
     mask = info.get("action_mask")
     if mask is None:
         return None
-    found = np.array(mask)  # a copy: environments may write into the same array at every step
+    try:
+        found = np.array(mask)  # a copy: environments may write into the same array at every step
+    except ValueError:  # lists of several lengths
+        found = np.array(None)
+    if found.ndim != 1 or found.dtype.kind not in "biuf":
+        shown = f"of {found.dtype} {list(found.shape)}" if found.dtype != object else f"{mask!r}"[:60]
+        raise OfflineRLError(
+            f"an action_mask {shown}",
+            where="info",
+            expected="bool [A], or 0 and 1, one for each action",
+            hint="correct the environment",
+        )
     is_legal: NDArray[np.bool_] = found.astype(np.bool_)  # Gymnasium's masks are int8
     if not np.array_equal(is_legal, found):
         raise OfflineRLError(

@@ -50,7 +50,7 @@ class Player:
 
         Raises:
             SpecMismatchError: the observation has another shape than the ones before, or another kind, such as floats
-                after integers.
+                after integers; or a mask is of another number of actions.
         """
         observation = np.asarray(shown.observation)
         first = next(iter(self._observations.values()), observation)
@@ -67,6 +67,13 @@ class Player:
         mask = shown.action_mask
         if self._wants_masks and self._every is None and mask is not None:
             self._every = np.ones(mask.shape, np.bool_)
+        if mask is not None and self._every is not None and mask.shape != self._every.shape:
+            raise SpecMismatchError(
+                f"an action_mask for {len(mask)} actions after one for {len(self._every)}",
+                where="the environment's info",
+                expected="one for each action, at every step",
+                hint="correct the environment",
+            )
         # What is legal after the end is nobody's business, and may be nothing at all.
         self._masks[row] = None if shown.end is not None else mask
 

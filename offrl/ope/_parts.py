@@ -133,7 +133,7 @@ def behaviour_of(parts: Parts, config: OpeConfig, fitting: Fitting) -> Behaviour
                 f"logged probabilities that say nothing: {reason}",
                 where="OpeConfig.behaviour",
                 expected="those of a behaviour that explores",
-                hint='take behaviour="fitted"',
+                hint="take fitted ones, or put the episodes that have probabilities into a dataset of their own",
             )
     updates = config.updates or LEAST_UPDATES
     fitted = fit_behaviour(

@@ -59,9 +59,9 @@ def export_onnx(algorithm: Algorithm, path: str | Path, *, contract: Contract) -
     Both contracts have the outputs `q` (the scores) and `logits`, float32 [N, A], the logits scaled by log 0.3 / log
     threshold, and 0 for all legal actions where the threshold is 0: their softmax is no policy. A reader takes the best
     q among the actions whose probability, softmax(logits), exceeds 0.3 times the largest. An illegal action has q and
-    logit of about -1e9, so that no such reader takes it: the task's fixed subset (`TaskSpec.legal_actions`) is folded into the
-    file, and where each observation has legal actions of its own (`TaskSpec.action_masks`) the uint8 contract has a
-    second input, `action_mask` bool [N, A].
+    logit of about -1e9, so that no such reader takes it: the task's fixed subset (`TaskSpec.legal_actions`) is folded
+    into the file, and where each observation has legal actions of its own (`TaskSpec.action_masks`) the uint8 contract
+    has a second input, `action_mask` bool [N, A].
     The metadata says all that a reader needs: task_spec (JSON), action_names (JSON),
     stack_order, contract, apply_threshold (0.3), algorithm, algorithm_threshold, offrl_version, and content_sha256, the
     hash of all the rest, which is checked when offrl reads the file.

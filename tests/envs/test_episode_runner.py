@@ -1,3 +1,4 @@
+import re
 from contextlib import closing
 
 import gymnasium
@@ -6,6 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from offrl.envs import EpisodeRunner, make
+from offrl.envs.episodes import action_mask_of
 from offrl.errors import OfflineRLError
 from offrl.evaluation import evaluate
 
@@ -38,6 +40,20 @@ def test_a_mask_of_other_numbers_than_0_and_1_is_refused():
     env.legal = np.array([1, 0.5])
     with pytest.raises(OfflineRLError, match=r"info: an action_mask with 0.5; expected bool \[A\], or 0 and 1"):
         runner.reset(2)
+
+
+@pytest.mark.parametrize(
+    ("mask", "shown"),
+    [
+        ([[1, 0]], "of int64 [1, 2]"),
+        ([[1, 0], [1]], "[[1, 0], [1]]"),
+        (["yes", "no"], "of <U3 [2]"),
+        (1, "of int64 []"),
+    ],
+)
+def test_a_mask_that_is_no_row_of_actions_is_refused(mask, shown):
+    with pytest.raises(OfflineRLError, match=re.escape(f"info: an action_mask {shown}; expected bool [A]")):
+        action_mask_of({"action_mask": mask})
 
 
 def test_a_runner_adds_up_an_episode():

@@ -173,6 +173,22 @@ def test_an_environment_that_states_no_masks_is_refused_whoever_plays(tmp_path):
             play()
 
 
+def test_masks_of_several_lengths_are_refused_whoever_plays(tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    policy = TorchPolicy(even_bc(action_masks=True))
+
+    def make_env():
+        return Spelling([[1, 1, 1], [1, 1]])
+
+    for play in (
+        lambda: evaluate(policy, make_env, [1, 2], workers=0),
+        lambda: trace_episode(policy, make_env, 1),
+        lambda: record_episode(policy, make_env, 1, tmp_path / "a.mp4"),
+    ):
+        with pytest.raises(SpecMismatchError, match="an action_mask for 2 actions after one for 3; expected one for"):
+            play()
+
+
 def test_a_policy_may_keep_what_it_is_given():
     kept = []
 

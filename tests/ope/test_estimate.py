@@ -101,7 +101,7 @@ def test_a_behaviour_that_says_nothing_is_fitted_with_a_warning_or_refused(tmp_p
     assert found.behaviour_source.startswith("fitted, not logged (30 of 30 episodes are logged with probability 1")
     assert any("probabilities were fitted" in warning for warning in found.warnings)
     assert found["wis"].estimate.value.mean == pytest.approx(0.9, abs=0.1)
-    with pytest.raises(ConfigError, match="say nothing: 30 of 30 episodes.*take behaviour="):
+    with pytest.raises(ConfigError, match="say nothing: 30 of 30 episodes.*take fitted ones"):
         offrl.estimate(POLICIES["always 0"], replay, OpeConfig(**config, behaviour="logged"), progress=False)
 
 
