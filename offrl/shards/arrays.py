@@ -292,7 +292,9 @@ def _observations(given: _Given, lengths: NDArray[np.int64]) -> tuple[NDArray[An
     found = given.read("observations")
     is_frames = found.ndim in (3, 4) and found.dtype in (np.uint8, np.bool_)
     if not is_frames and (found.ndim != 2 or found.dtype.kind not in "fiu"):
-        raise unfit(given, "observations", found, "uint8 or bool frames [N, (C,) H, W] or real numbers [N, D]")
+        scaled = "of floats from 0 to 1 make (255 * observations).round().astype(np.uint8)"
+        hint = scaled if found.ndim in (3, 4) and found.dtype.kind == "f" else None
+        raise unfit(given, "observations", found, "uint8 or bool frames [N, (C,) H, W] or real numbers [N, D]", hint)
     num_steps = int(lengths.sum())
     has_last = len(found) == num_steps + len(lengths)
     if len(found) != num_steps and not has_last:

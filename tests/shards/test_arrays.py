@@ -104,7 +104,7 @@ def test_shards_are_bounded(tmp_path):
         ({"action_names": ("a", "b", "a")}, "no two alike"),
         ({"observations": ROWS[:4]}, "observations has 4 rows; expected 5, steps .+ or 3 without"),
         ({"observations": [[np.nan, 0]] * 5}, "observations has nan at row 0"),
-        ({"observations": np.zeros((5, 2, 2))}, r"observations is float64 \[5, 2, 2\]"),
+        ({"observations": np.zeros((5, 2, 2))}, r"observations is float64 \[5, 2, 2\]; .*; of floats from 0 to 1 make"),
         ({"actions": [1, -1, 2]}, "actions has -1 at row 1"),
         ({"actions": [0.5, 1, 2]}, "actions is float64"),
         ({"action_names": ("a", "b")}, r"actions has 2 at row 2; expected integers 0..1$"),
