@@ -11,6 +11,7 @@ from .coverage import trajectory_quality as trajectory_quality
 from .health import find_problems as find_problems
 from .summary import DatasetSummary as DatasetSummary
 from .summary import Drawn as Drawn
+from .summary import Feature as Feature
 from .summary import inspect_dataset as inspect_dataset
 from .summary import sample_stacks as sample_stacks
 from .tables import TableColumns as TableColumns

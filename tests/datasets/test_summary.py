@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from naive_replay import make_episode, make_spec, rows_of, save_frames, save_stacked, stacked_members
 
-from offrl.datasets import DatasetSummary, Drawn, inspect_dataset, sample_stacks
+from offrl.datasets import DatasetSummary, Drawn, Feature, inspect_dataset, sample_stacks
 from offrl.replay import ingest
 from offrl.report import plot_returns
-from offrl.shards import Episode
+from offrl.shards import Episode, write_dataset
 from offrl.statistics import Interval
 
 
@@ -47,6 +47,23 @@ def test_text_shows_the_actions_by_name_and_the_warnings(store):
     assert lines[-1].startswith("warning: 1 of 3 actions never occur: right; train BCQ")
     histogram = lines[lines.index("return, up to     episodes") + 1 :][:10]
     assert [int(line.split()[1]) for line in histogram] == [1, 0, 0, 0, 0, 0, 1, 0, 0, 1]  # of -1, 6 and 10
+
+
+def test_features_by_hand(tmp_path, store):
+    write_dataset(
+        tmp_path / "customers",
+        observations=np.array([[1, 5], [3, 5], [1, 5], [3, 5], [9, 9]], np.float32),  # nothing was done in the last
+        actions=[0, 1, 0, 1],
+        rewards=[1.0, 2.0, 3.0, 4.0],
+        terminated=[False, False, False, True],
+        feature_names=("visits", "age"),
+    )
+    summary = inspect_dataset(ingest(tmp_path / "customers"))
+    assert summary.features == (Feature("visits", 2, 1, 1, 3), Feature("age", 5, 0, 5, 5))
+    assert summary.to_dict()["features"][1] == {"name": "age", "mean": 5, "deviation": 0, "lowest": 5, "highest": 5}
+    shown = [line.split() for line in summary.to_text().splitlines()]
+    assert ["visits", "2", "1", "1", "3"] in shown
+    assert inspect_dataset(store).features is None  # pixels
 
 
 def test_returns_that_differ_by_rounding_are_in_one_bin(store, tmp_path):
