@@ -45,7 +45,8 @@ def load_trained(path: Path, algorithm: str | None, encoder: str | None, device:
         RunError: it is neither, or damaged.
         ConfigError: a class of the user's own that the user does not name, or no such device.
     """
-    from offrl.hub.loading import find_policy, load_algorithm, run_of
+    from offrl.hub.loading import find_policy, load_algorithm
+    from offrl.runs.files import run_of
 
     checkpoint = find_policy(path)
     if checkpoint.is_file():

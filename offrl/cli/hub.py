@@ -70,8 +70,9 @@ def publish(
     it as hf://owner/name. The files are compared with the network on random observations and, where the run's data
     still is where it was, on some of these.
     """
-    from offrl.hub.loading import find_policy, run_of
+    from offrl.hub.loading import find_policy
     from offrl.hub.publishing import publish as publish_policy
+    from offrl.runs.files import run_of
 
     checkpoint = find_policy(policy)
     observations = None

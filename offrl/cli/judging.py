@@ -165,12 +165,13 @@ def _load(
     """
     from offrl.cli.logged import data_location, read_alike, recorded_store
     from offrl.cli.request import recorded_request
-    from offrl.hub.loading import find_policy, run_of
+    from offrl.hub.loading import find_policy
     from offrl.ope.splits import split_on
     from offrl.policies.onnx_policy import OnnxPolicy
     from offrl.policies.torch_policy import TorchPolicy
     from offrl.replay.opening import open_replay
     from offrl.replay.replay import Replay
+    from offrl.runs.files import run_of
     from offrl.shards.manifest import MANIFEST_NAME
     from offrl.shards.remote import local_copy
 

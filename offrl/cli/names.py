@@ -160,11 +160,10 @@ def task_of(path: Path | str) -> TaskSpec:
         DatasetError: a damaged manifest.
         RunError: nothing of these is there, or the run is damaged.
     """
-    from offrl.hub.loading import find_policy, run_of
+    from offrl.hub.loading import find_policy
     from offrl.policies.onnx_policy import OnnxPolicy
-    from offrl.runs.files import read_run_config
+    from offrl.runs.files import read_run_config, recorded_task, run_of
     from offrl.shards.manifest import MANIFEST_NAME, Manifest
-    from offrl.spec import TaskSpec
 
     if (Path(path) / MANIFEST_NAME).exists():
         return Manifest.load(path).spec.without_legal_actions()
@@ -179,7 +178,7 @@ def task_of(path: Path | str) -> TaskSpec:
     if found.is_file():
         return OnnxPolicy(found).spec.without_legal_actions()
     run = run_of(found)
-    return TaskSpec.from_dict(read_run_config(run).get("spec", {}), where=run / "config.json").without_legal_actions()
+    return recorded_task(read_run_config(run), run).without_legal_actions()
 
 
 def _search_current_directory() -> None:

@@ -155,8 +155,8 @@ def _act(actor: Actor, thresholds: list[float], seeds: Sequence[int], how: dict[
     """Plays with a trained policy, with all of several thresholds."""
     from offrl.evaluation.scoring import evaluate as play
     from offrl.evaluation.scoring import sweep_thresholds
-    from offrl.hub.loading import run_of
     from offrl.policies.torch_policy import TorchPolicy
+    from offrl.runs.files import run_of
 
     about = {
         "policy": str(actor.path),
@@ -188,7 +188,7 @@ def _grade(
 ) -> _Played:
     """Plays by the grader's rule, with a file or what a run is exported as."""
     from offrl.evaluation import grader
-    from offrl.hub.loading import run_of
+    from offrl.runs.files import run_of
 
     run = None
     graded: Path | Algorithm
@@ -248,9 +248,9 @@ def export(
     """
     from tqdm import tqdm
 
-    from offrl.hub.loading import run_of
     from offrl.policies.export import export_onnx
     from offrl.policies.verify import verify_onnx
+    from offrl.runs.files import run_of
     from offrl.system.files import replacing
 
     chosen: list[Contract] = ["float", "uint8"] if contract == "both" else [contract]

@@ -14,12 +14,12 @@ from offrl.checks import is_number, is_whole
 from offrl.datasets.summary import inspect_dataset
 from offrl.errors import OfflineRLError, RunError
 from offrl.hub._estimates import estimate_lines, estimates_of
-from offrl.hub.loading import find_policy, run_of, shipped_policies
+from offrl.hub.loading import find_policy, shipped_policies
 from offrl.policies.onnx_policy import OnnxPolicy
 from offrl.replay.ingestion import ingest
 from offrl.report.compare import group_runs, one_run_per_seed
 from offrl.runs.checkpoint import latest_checkpoint
-from offrl.runs.files import read_run_config, read_run_json
+from offrl.runs.files import read_run_config, read_run_json, recorded_task, run_of
 from offrl.spec import TaskSpec
 from offrl.statistics import Interval, t_interval
 from offrl.system.json_files import read_json
@@ -66,7 +66,7 @@ def _subject(found: Path, evaluations: list[Path]) -> _Subject:
         return _Subject(found.stem, OnnxPolicy(found).spec, evaluations=given)
     run = run_of(found)
     config = read_run_config(run)
-    spec = TaskSpec.from_dict(config.get("spec", {}), where=run / "config.json")
+    spec = recorded_task(config, run)
     machine = read_run_json(run, "environment.json")
     which = f"; its weights are those of {found.resolve().name}"
     scored = given or _comparable(found, run)

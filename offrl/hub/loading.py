@@ -19,7 +19,7 @@ from offrl.policies._onnx_file import Contract
 from offrl.policies.onnx_policy import OnnxPolicy
 from offrl.policies.torch_policy import TorchPolicy
 from offrl.runs.checkpoint import latest_checkpoint, load_policy
-from offrl.runs.files import read_run_config
+from offrl.runs.files import read_run_config, run_of
 from offrl.spec import TaskSpec
 from offrl.system.devices import resolve_device
 from offrl.system.sealing import SEAL_NAME, read_seal, read_sealed
@@ -132,11 +132,6 @@ def _as_published(path: Path) -> Path:
 def shipped_policies() -> dict[str, Path]:
     """The policies that come with offrl: name -> ONNX file."""
     return {path.stem: path for path in sorted(_MODELS.glob("*.onnx"))}
-
-
-def run_of(checkpoint: Path) -> Path:
-    """The directory of the run that a checkpoint lies in."""
-    return checkpoint.absolute().parent.parent
 
 
 def load_algorithm(

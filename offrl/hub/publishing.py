@@ -13,13 +13,13 @@ from offrl.algorithms.building import without_paths
 from offrl.errors import RunError
 from offrl.hub._estimates import estimates_of
 from offrl.hub.card import evaluation_of, model_card
-from offrl.hub.loading import PUBLISHED_NAMES, find_policy, load_algorithm, run_of
+from offrl.hub.loading import PUBLISHED_NAMES, find_policy, load_algorithm
 from offrl.networks.encoders import EncoderFactory
 from offrl.policies.export import export_onnx
 from offrl.policies.verify import verify_onnx
 from offrl.report.ope_page import OPE_NAME
 from offrl.runs._tables import copy_tables
-from offrl.runs.files import read_identity, read_run_config, read_run_json, write_run_config, write_run_json
+from offrl.runs.files import read_identity, read_run_config, read_run_json, run_of, write_run_config, write_run_json
 from offrl.system.files import new_directory
 from offrl.system.sealing import seal_files, write_sealed
 

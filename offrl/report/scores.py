@@ -257,10 +257,9 @@ def _scores_section(
     record: Record, reference: Interval | None, num_references: int | None, styles: Mapping[str, int]
 ) -> Markup:
     """The section of a page: table, chart, and every episode."""
-    if not record.evaluations:
-        is_judged = (record.directory / OPE_NAME).exists()
-        return section("Scores", note(_NOT_EVALUATED), *([] if is_judged else [note(_BY_LOGS)]))
     table = _table(record, reference, num_references)
+    if not table.rows:
+        return section("Scores", *map(note, table.to_text().splitlines()))
     seeds = next(iter(record.evaluations.values())).seeds
     remarks = [
         f"Scores are undiscounted returns of whole episodes, on seeds from {min(seeds):,} on. "

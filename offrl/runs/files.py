@@ -48,6 +48,20 @@ def read_run_config(directory: Path | str, checkpoint: Path | str | None = None)
     return _upgraded(config, directory / CONFIG_NAME)
 
 
+def run_of(checkpoint: Path) -> Path:
+    """The directory of the run that a checkpoint lies in."""
+    return checkpoint.absolute().parent.parent
+
+
+def recorded_task(config: Mapping[str, Any], run: Path) -> TaskSpec:
+    """The task that a run's config.json, as it was read, says.
+
+    Raises:
+        SpecMismatchError: It says none, or one that cannot be.
+    """
+    return TaskSpec.from_dict(config.get("spec", {}), where=run / CONFIG_NAME)
+
+
 def write_run_config(directory: Path, config: Mapping[str, Any]) -> None:
     """Writes the run's `config.json`, sealed: other settings in it would give another result without a word."""
     write_sealed_json(directory / CONFIG_NAME, config)

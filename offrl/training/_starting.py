@@ -7,8 +7,7 @@ from pathlib import Path
 
 from offrl.replay.source import ReplaySource
 from offrl.runs.checkpoint import latest_checkpoint
-from offrl.runs.files import read_run_config
-from offrl.spec import TaskSpec
+from offrl.runs.files import read_run_config, recorded_task, run_of
 
 _UNITS = ("discount", "reward_scale")  # of values
 
@@ -31,12 +30,12 @@ def check_start(checkpoint: Path, replay: ReplaySource) -> None:
         SpecMismatchError: Their run is of another task.
         RunError: Its config.json is damaged.
     """
-    run = checkpoint.absolute().parent.parent
+    run = run_of(checkpoint)
     if not (run / "config.json").is_file():
         return
     config = read_run_config(run)
     hint = f"take the first weights from a run on the same task, or make the data anew: offrl convert --like {run}"
-    replay.spec.require_same(TaskSpec.from_dict(config.get("spec", {}), where=run / "config.json"), run, hint)
+    replay.spec.require_same(recorded_task(config, run), run, hint)
     theirs, ours = config.get("replay") or {}, replay.settings()
     others = [name for name in _UNITS if name in theirs and name in ours and theirs[name] != ours[name]]
     if others:
