@@ -51,7 +51,7 @@ def run_example(name: str, arguments: list[str]) -> None:
 
 @click.command()
 def demo() -> None:
-    """The demo: 60,000 transitions, 20 episodes (8 to 25 minutes on 2 cores)."""
+    """The demo: 60,000 transitions, 20 episodes (8 to 40 minutes on 2 cores)."""
     run_example("demo", [])
 
 

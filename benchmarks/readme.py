@@ -43,7 +43,7 @@ def headline(results: Path) -> str:
     if crossed is not None and crossed.low is not None:
         interval += f", for other tracks as well {crossed.bounds(runs, form='.0f')}"
     return (
-        f"`make demo` ({found['transitions']:,} transitions, {found['updates']:,} updates, 8 to 25 minutes on "
+        f"`make demo` ({found['transitions']:,} transitions, {found['updates']:,} updates, 8 to 40 minutes on "
         f"2 cores), over **{_NUMBERS.get(runs, runs)} training runs**{_of_seeds(bcq)} on the same {episodes} tracks: "
         f"**BCQ {bcq['mean']:.0f}** on average, {bcq['lowest']:.0f} in the worst run and {bcq['highest']:.0f} in the "
         f"best ({interval}); {bcq['laps_with_every_tile']:,} of "

@@ -1,6 +1,6 @@
 """CarRacing from logged data: collect, look, train BCQ and BC, compare, export.
 
-python examples/carracing_bcq.py            # 8 to 25 minutes on 2 cores
+python examples/carracing_bcq.py            # 8 to 40 minutes on 2 cores
 python examples/carracing_bcq.py --fast     # two minutes: the same steps, too small to learn to drive
 python examples/carracing_bcq.py --full     # an hour or more: more data, more updates, 100 episodes
 """
@@ -133,7 +133,7 @@ def report(dataset: dict[str, Any], evaluations: dict[str, Evaluation], over_run
         draw = "one training run of each: another seed scores differently"
         if over_runs is not None:
             count, lowest, highest = over_runs
-            draw = f"one training run of each; on these tracks {count} such runs of BCQ score {lowest} to {highest}"
+            draw = f"one training run of each; on these tracks {count} other runs of BCQ scored {lowest} to {highest}"
         lines.append(f"({draw})")
     return "\n".join(lines)
 

@@ -210,5 +210,5 @@ def test_the_table_of_the_demo_says_which_draw_it_is(monkeypatch) -> None:
     dataset = {"mean": 477.0, "interval_95": [400.0, 560.0], "episodes": 68, "finished": 17}
     table = module.report(dataset, evaluations, (5, 885, 906))
     assert "BCQ - BC, paired by seed: +32.6" in table
-    assert table.endswith("\n(one training run of each; on these tracks 5 such runs of BCQ score 885 to 906)")
+    assert table.endswith("\n(one training run of each; on these tracks 5 other runs of BCQ scored 885 to 906)")
     assert module.report(dataset, evaluations, None).endswith("another seed scores differently)")
